@@ -1,0 +1,43 @@
+# make demo   the whole path on real input, from a reviewed commit to a verified run
+# make test   every check and test; what it needs, it installs from Debian's packages
+# make bench  the speed table of docs/benchmarks.md, measured anew
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BUILD_PACKAGES := build-essential pkg-config git ca-certificates
+RUN_PACKAGES   := $(BUILD_PACKAGES) runc docker-registry skopeo mmdebstrap jq openssl openssh-client python3
+TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3-pip
+
+.PHONY: help demo test check unit deny bench
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo:
+	@scripts/packages.sh $(RUN_PACKAGES)
+	@echo "compiling (the first time takes some minutes)" && cargo build --quiet --release --bins
+	@demo/run
+
+test: packages check unit deny
+
+.PHONY: packages
+packages:
+	@scripts/packages.sh $(TEST_PACKAGES)
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+unit:
+	cargo build --workspace --bins --quiet
+	cargo test --workspace --quiet -- --test-threads=2
+
+deny:
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
+	 else echo "SKIP cargo-deny: not installed (cargo install --locked cargo-deny); tests/tests/dependencies.rs checks licences and bans all the same"; fi
+
+bench:
+	@scripts/packages.sh $(TEST_PACKAGES)
+	@cargo build --quiet --release --bins
+	@tests/bench/run
