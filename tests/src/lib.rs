@@ -1,1 +1,45 @@
-//! See docs/architecture.md.
+//! What the end-to-end tests stand on: the real programs, a real registry, a real git repository and a real base image.
+//!
+//! Everything is started on a free loopback port or in a temporary folder and ended with the value that stands for it.
+
+mod base;
+mod programs;
+mod registry;
+mod repository;
+
+pub use base::{base_image, python_base};
+pub use programs::{Outcome, builder, program, run, runner};
+pub use registry::{Registry, flip_a_byte};
+pub use repository::Repository;
+
+/// Why a test that needs root or a program of the machine cannot run here; `None` when it can.
+///
+/// A skip is said loudly: the closing lines of a run without root must not read like a run that proved everything.
+pub fn cannot_run(programs: &[&str]) -> Option<String> {
+    if !is_root() {
+        return Some("needs root (mounts, namespaces)".to_owned());
+    }
+    let missing: Vec<_> = programs.iter().filter(|program| !on_path(program)).copied().collect();
+    (!missing.is_empty()).then(|| format!("needs {}; `make test` installs it", missing.join(", ")))
+}
+
+/// Ends the calling test with a loud line when it cannot run on this machine.
+#[macro_export]
+macro_rules! need {
+    ($($program:literal),* $(,)?) => {
+        if let Some(reason) = $crate::cannot_run(&[$($program),*]) {
+            eprintln!("\n*** SKIP {}: {reason} ***\n", module_path!());
+            return;
+        }
+    };
+}
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain([std::path::PathBuf::from("/usr/sbin")]).any(|folder| folder.join(program).exists())
+}

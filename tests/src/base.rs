@@ -1,0 +1,42 @@
+//! Base images that need no registry of the world: busybox in an empty tree, and Debian with Python.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A base with nothing but Debian's static busybox, as an OCI layout in `folder`. Its applets are links in `/bin`.
+pub fn base_image(folder: &Path) -> PathBuf {
+    let tree = folder.join("tree");
+    for directory in ["bin", "etc", "tmp", "root"] {
+        std::fs::create_dir_all(tree.join(directory)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "echo", "id", "ls", "mkdir", "rm", "sleep", "touch", "true", "false", "wget", "ip", "env", "stat", "date", "dd", "chmod", "grep"] {
+        let _ = std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet));
+    }
+    std::fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n").unwrap();
+    std::fs::write(tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
+    let archive = folder.join("base.tar");
+    let arguments = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1700000000", "-cf"];
+    let status = Command::new("tar").args(arguments).arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap();
+    assert!(status.success());
+    layout(&archive, &folder.join("base"))
+}
+
+/// The demo's base, Debian with Python: made by `mmdebstrap` at its first use and kept beside the build.
+pub fn python_base() -> PathBuf {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bases");
+    std::fs::create_dir_all(&kept).unwrap();
+    let output = Command::new(script("python-base")).arg(&kept).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+}
+
+fn layout(archive: &Path, layout: &Path) -> PathBuf {
+    let status = Command::new(script("oci-layout")).arg(archive).arg(layout).status().unwrap();
+    assert!(status.success());
+    layout.to_path_buf()
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name)
+}

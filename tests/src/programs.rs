@@ -1,0 +1,72 @@
+//! Running the programs as people do: as processes, in an environment of their own.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// What a program answered.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Fails the test, with everything the program said, unless it ended with `code`.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in\n{}", self.stdout))
+    }
+
+    /// Everything it said.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// The path of one of our programs, built beside the tests (`make test` builds them first).
+pub fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let folder = tests.parent().unwrap().parent().unwrap();
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: cargo build --workspace --bins", path.display());
+    path
+}
+
+/// Runs a program to its end, with neither proxy variables nor a colour terminal.
+pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Outcome {
+    let mut command = Command::new(program);
+    command.args(arguments).env("NO_COLOR", "1").env_remove("COUNTERSIGN_KEY_PASSWORD").env_remove("COUNTERSIGN_STATE");
+    command.stdin(std::process::Stdio::null()).output().unwrap().into()
+}
+
+/// `countersign-builder` with `arguments`.
+pub fn builder<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
+    run(program("countersign-builder"), arguments)
+}
+
+/// `countersign-runner` with `arguments`.
+pub fn runner<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
+    run(program("countersign-runner"), arguments)
+}
