@@ -1,1 +1,14 @@
-//! See docs/architecture.md.
+//! From a reviewed commit to a signed image: git source, Dockerfile, build, network capture, review, provenance and
+//! rebuild. See docs/architecture.md.
+
+pub mod build;
+pub mod capture;
+pub mod cli;
+pub mod dockerfile;
+pub mod error;
+pub mod keys;
+pub mod project;
+pub mod provenance;
+pub mod rebuild;
+pub mod review;
+pub mod source;

@@ -1,0 +1,3 @@
+//! The build.
+
+pub mod cli;

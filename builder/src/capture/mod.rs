@@ -1,0 +1,1 @@
+//! What a RUN step did on the network.

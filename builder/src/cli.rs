@@ -1,0 +1,195 @@
+//! The command line: which subcommands there are, what they share, and how their outcome becomes output and an exit code.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Error, Kind, Result};
+use crate::{build, keys, rebuild, review};
+
+/// Reviews, deterministic builds and rebuilds of algorithm images.
+#[derive(Debug, Parser)]
+#[command(name = "countersign-builder", version, about, propagate_version = true)]
+struct Program {
+    /// Where fetched repositories, unpacked bases and built images are kept.
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_STATE",
+        default_value = "/var/lib/countersign",
+        value_name = "DIR"
+    )]
+    state_dir: PathBuf,
+    /// For machines: the result, or the error, as one JSON object on standard output; progress as lines of JSON on
+    /// standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress, only the result.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an image from a commit, bit for bit the same wherever it is built.
+    Build(Box<build::cli::Arguments>),
+    /// Repeat a build from its provenance and sign whether the result is the same.
+    Rebuild(Box<rebuild::cli::Arguments>),
+    /// Compare two images and say which layers and files differ.
+    Diff(rebuild::diff::Arguments),
+    /// Show a commit to its reviewer, or sign a review of it.
+    Review(review::cli::Arguments),
+    /// Make a signing key.
+    Keygen(keys::cli::Arguments),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a command answered when nothing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Done, or identical: exit code 0.
+    Yes,
+    /// Differs: exit code 1.
+    No,
+}
+
+/// What every command shares.
+#[derive(Debug, Clone)]
+pub struct Session {
+    state_dir: PathBuf,
+    json: bool,
+    quiet: bool,
+}
+
+impl Session {
+    /// A session with its state below `state_dir`, as plain and quiet as a library user wants it.
+    pub fn new(state_dir: impl Into<PathBuf>, json: bool, quiet: bool) -> Self {
+        Self { state_dir: state_dir.into(), json, quiet }
+    }
+
+    /// The state directory; commands create what they need below it.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Whether output is for machines.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether only the result is wanted.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Prints the result of a command: `text` for people, or `value` as one line of JSON.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, so that a lost result is never taken for a success.
+    pub fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        let written = match self.json {
+            true => writeln!(out, "{value}"),
+            false => writeln!(out, "{}", text.trim_end_matches('\n')),
+        };
+        written
+            .and_then(|()| out.flush())
+            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))
+    }
+
+    /// Tells about progress on standard error: `text` for people, or `event` as one line of JSON. A reader that went
+    /// away does not stop the work.
+    pub fn progress(&self, text: &str, event: &serde_json::Value) {
+        let mut out = std::io::stderr().lock();
+        let _ = match (self.quiet, self.json) {
+            (true, _) => Ok(()),
+            (false, true) => writeln!(out, "{event}"),
+            (false, false) => writeln!(out, "{text}"),
+        };
+    }
+
+    /// A runtime for what needs the network.
+    ///
+    /// # Errors
+    /// When the machine refuses threads or an event queue.
+    pub fn runtime(&self) -> Result<tokio::runtime::Runtime> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|cause| Error::new(Kind::Machine, "starting the network runtime").because(cause))
+    }
+}
+
+/// Runs the program with this process's arguments.
+pub fn main() -> ExitCode {
+    let program = match Program::try_parse() {
+        Ok(program) => program,
+        Err(usage) => {
+            let _ = usage.print();
+            return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
+        }
+    };
+    let session = Session::new(program.state_dir, program.json, program.quiet);
+    let command = program.command;
+    // A panic must never read as an answer, so it gets the exit code of a bug.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &session))) {
+        Ok(Ok(Answer::Yes)) => ExitCode::SUCCESS,
+        Ok(Ok(Answer::No)) => ExitCode::from(Kind::Refused.exit_code()),
+        Ok(Err(error)) => report(&error, &session),
+        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
+    }
+}
+
+fn run(command: Command, session: &Session) -> Result<Answer> {
+    match command {
+        Command::Build(arguments) => build::cli::run(&arguments, session),
+        Command::Rebuild(arguments) => rebuild::cli::run(&arguments, session),
+        Command::Diff(arguments) => rebuild::diff::run(&arguments, session),
+        Command::Review(arguments) => review::cli::run(arguments, session),
+        Command::Keygen(arguments) => keys::cli::run(arguments, session),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Program::command(),
+                "countersign-builder",
+                &mut std::io::stdout(),
+            );
+            Ok(Answer::Yes)
+        }
+    }
+}
+
+fn report(error: &Error, session: &Session) -> ExitCode {
+    if session.json() {
+        let _ = writeln!(std::io::stdout().lock(), "{}", error.to_json());
+        return ExitCode::from(error.kind().exit_code());
+    }
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "error: {error}");
+    for cause in error.causes() {
+        let _ = writeln!(out, "  because: {cause}");
+    }
+    if let Some(hint) = error.hint_text() {
+        let _ = writeln!(out, "  hint: {hint}");
+    }
+    ExitCode::from(error.kind().exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Program::command().debug_assert();
+    }
+}

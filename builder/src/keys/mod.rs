@@ -1,0 +1,3 @@
+//! Module keys.
+
+pub mod cli;

@@ -1,0 +1,1 @@
+//! `countersign.toml`: what a repository says about its images.

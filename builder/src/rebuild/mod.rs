@@ -1,0 +1,4 @@
+//! Repeating a build and comparing.
+
+pub mod cli;
+pub mod diff;

@@ -1,0 +1,3 @@
+//! Module review.
+
+pub mod cli;
