@@ -1,1 +1,232 @@
-//! What a RUN step did on the network.
+//! The network of a build step: everything goes through here and is named by digest.
+//!
+//! Capture is transparent. Inside the step's network namespace a whole block of addresses is local; the planted DNS
+//! responder gives each name an address of its own in it, and planted listeners on the ports of HTTP and HTTPS learn
+//! from the address which name is meant. SNI and Host must say the same name. TLS ends here with a certificate of an
+//! authority that exists for this build alone, and begins anew towards upstream, whose certificate is checked against
+//! the system's store. Nothing else leads out: no name is looked up on behalf of DNS, no other port answers.
+//!
+//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, other ports, keeping the bodies.
+
+mod authority;
+mod body;
+mod dns;
+mod gateway;
+mod names;
+mod record;
+mod request;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use authority::Authority;
+use dns::Responder;
+use gateway::Gateway;
+use names::{Block, Names};
+use record::Recorder;
+use request::Scheme;
+
+pub use record::{Exchange, Incident, IncidentKind, StepRecord};
+pub use upstream::{Proxies, Upstream};
+
+/// Time for cancelled connections to let go of their exchanges.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// Bounds of a capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How upstream is reached.
+    pub upstream: Upstream,
+    /// Largest body in either direction, in bytes.
+    pub max_body: u64,
+    /// Most exchanges of one step.
+    pub max_exchanges: usize,
+    /// Longest time for a connection to upstream.
+    pub connect: Duration,
+    /// Longest silence of upstream in the middle of an exchange.
+    pub stall: Duration,
+    /// How long the end of a step waits for exchanges that are going on.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            upstream: Upstream::system(),
+            max_body: 8 << 30,
+            max_exchanges: 20_000,
+            connect: Duration::from_secs(30),
+            stall: Duration::from_secs(120),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the network of a step could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No certificate to check upstream against.
+    #[error("no trusted root certificates found: install ca-certificates or set SSL_CERT_FILE")]
+    NoRoots,
+    /// A certificate could not be minted.
+    #[error("minting a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// TLS could not be set up, such as with a root that is no certificate.
+    #[error("setting up TLS")]
+    Tls(#[from] rustls::Error),
+    /// The upstream client could not be set up.
+    #[error("setting up the upstream client")]
+    Client(#[from] reqwest::Error),
+    /// A socket in the step's network namespace could not be made.
+    #[error("listening on {address} in the step's network")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The capture block could not be made local to the step's network.
+    #[error("claiming the capture block in the step's network")]
+    Claim(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The recorder of one build.
+pub struct Capture {
+    runtime: Handle,
+    names: Arc<Names>,
+    authority: Arc<Authority>,
+    client: reqwest::Client,
+    options: Options,
+}
+
+impl Capture {
+    /// A recorder with the default bounds and a new authority; its tasks run on `runtime`.
+    pub fn new(runtime: Handle) -> Result<Capture, Error> {
+        Capture::with_options(runtime, Options::default())
+    }
+
+    /// A recorder with other bounds.
+    pub fn with_options(runtime: Handle, options: Options) -> Result<Capture, Error> {
+        Capture::in_block(runtime, options, Block::CAPTURE)
+    }
+
+    fn in_block(runtime: Handle, options: Options, block: Block) -> Result<Capture, Error> {
+        Ok(Capture {
+            runtime,
+            names: Arc::new(Names::new(block)),
+            authority: Arc::new(Authority::mint()?),
+            client: options.upstream.client(options.connect, options.stall)?,
+            options,
+        })
+    }
+
+    /// The certificate that the build's steps must trust, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// Serves DNS and listeners for the step called `step` (for records and messages) on sockets that are ready.
+    ///
+    /// # Errors
+    /// When the runtime cannot take one of the sockets.
+    pub fn serve(&self, sockets: Sockets, step: &str) -> Result<Planted, Error> {
+        let _runtime = self.runtime.enter();
+        let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges));
+        let responder = Responder { names: self.names.clone(), recorder: recorder.clone() };
+        let gateway = Arc::new(Gateway {
+            names: self.names.clone(),
+            authority: self.authority.clone(),
+            recorder: recorder.clone(),
+            client: self.client.clone(),
+            max_body: self.options.max_body,
+        });
+        let udp = udp(sockets.dns_udp)?;
+        let dns_tcp = tcp(sockets.dns_tcp)?;
+        let (http, https) = (tcp(sockets.http)?, tcp(sockets.https)?);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(responder.clone().serve_udp(udp));
+        tasks.spawn(responder.serve_tcp(dns_tcp));
+        tasks.spawn(gateway.clone().serve(http, Scheme::Http));
+        tasks.spawn(gateway.serve(https, Scheme::Https));
+        Ok(Planted { runtime: self.runtime.clone(), grace: self.options.grace, recorder, tasks })
+    }
+}
+
+/// The sockets of one step. The last two must listen on all addresses of the step's network: which of them was connected
+/// to says which name is meant.
+#[derive(Debug)]
+pub struct Sockets {
+    /// DNS datagrams.
+    pub dns_udp: UdpSocket,
+    /// DNS connections.
+    pub dns_tcp: TcpListener,
+    /// HTTP connections.
+    pub http: TcpListener,
+    /// HTTPS connections.
+    pub https: TcpListener,
+}
+
+fn tcp(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
+    let address = listener.local_addr().unwrap_or(NOWHERE);
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::TcpListener::from_std(listener))
+        .map_err(|e| Error::Listen { address, source: e.into() })
+}
+
+fn udp(socket: UdpSocket) -> Result<tokio::net::UdpSocket, Error> {
+    let address = socket.local_addr().unwrap_or(NOWHERE);
+    socket
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UdpSocket::from_std(socket))
+        .map_err(|e| Error::Listen { address, source: e.into() })
+}
+
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// A step's network being served. Dropped without `finish`, everything in it is cut off and nothing recorded.
+pub struct Planted {
+    runtime: Handle,
+    grace: Duration,
+    recorder: Arc<Recorder>,
+    tasks: JoinSet<()>,
+}
+
+impl Planted {
+    /// Ends the step's network and returns what went through it.
+    ///
+    /// Waits (blocking, so not from async code) for exchanges that are going on, for the options' grace at most; those
+    /// that last longer become incidents. Call it when the step's processes are gone.
+    pub fn finish(mut self) -> StepRecord {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let runtime = self.runtime.clone();
+        let recorder = self.recorder.clone();
+        runtime.spawn(async move {
+            self.recorder.settled(self.grace).await;
+            self.recorder.close();
+            self.tasks.shutdown().await;
+            self.recorder.settled(LET_GO).await;
+            // The receiver waits below for as long as this task lives.
+            let _ = sender.send(());
+        });
+        // An error means that the runtime is shutting down: what was recorded until now still holds.
+        let _ = receiver.recv();
+        recorder.close();
+        recorder.take()
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        self.recorder.close();
+    }
+}

@@ -1,0 +1,359 @@
+//! Bodies that are hashed while they pass, a frame at a time.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use attestations::Digest;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+
+use super::record::{Complete, Flight, IncidentKind, Recorder};
+
+/// How much of an answer is still fetched for the record after the step has hung up.
+const MAX_DRAIN: u64 = 256 << 20;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that ended otherwise than it should.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Broken(pub(crate) IncidentKind);
+
+/// What became of a request's body.
+#[derive(Clone, Copy)]
+pub(crate) enum Sent {
+    Nothing,
+    Going,
+    Whole(Digest),
+    Broken(IncidentKind),
+}
+
+/// Shared between the request's body, which upstream's connection owns, and the record of the exchange.
+#[derive(Clone)]
+pub(crate) struct SentState(Arc<Mutex<Sent>>);
+
+impl SentState {
+    pub(crate) fn new(first: Sent) -> SentState {
+        SentState(Arc::new(Mutex::new(first)))
+    }
+
+    pub(crate) fn get(&self) -> Sent {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, sent: Sent) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+}
+
+/// A request's body on its way upstream.
+pub(crate) struct RequestBody {
+    inner: Incoming,
+    hasher: Sha256,
+    size: u64,
+    max: u64,
+    state: SentState,
+}
+
+impl RequestBody {
+    pub(crate) fn new(inner: Incoming, max: u64, state: SentState) -> RequestBody {
+        RequestBody { inner, hasher: Sha256::new(), size: 0, max, state }
+    }
+
+    fn end(&mut self) {
+        if matches!(self.state.get(), Sent::Going) {
+            self.state.set(Sent::Whole(digest_of(&mut self.hasher)));
+        }
+    }
+
+    fn fail(&mut self, kind: IncidentKind) -> Broken {
+        self.state.set(Sent::Broken(kind));
+        Broken(kind)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            let data = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(IncidentKind::RequestTruncated)))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+            };
+            self.size += data.len() as u64;
+            if self.size > self.max {
+                return Poll::Ready(Some(Err(self.fail(IncidentKind::TooLarge))));
+            }
+            self.hasher.update(&data);
+            if self.inner.is_end_stream() {
+                self.end();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if matches!(self.state.get(), Sent::Going) {
+            self.state.set(Sent::Broken(IncidentKind::RequestTruncated));
+        }
+    }
+}
+
+/// An exchange that is going on. It ends in exactly one of `complete` and `fail`; dropped before, it is an incident.
+pub(crate) struct Pending {
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) status: u16,
+    pub(crate) sent: SentState,
+    hasher: Sha256,
+    size: u64,
+    flight: Option<Flight>,
+}
+
+impl Pending {
+    pub(crate) fn begin(recorder: &Arc<Recorder>, method: &str, url: &str, sent: SentState) -> Pending {
+        Pending {
+            recorder: recorder.clone(),
+            method: method.to_owned(),
+            url: url.to_owned(),
+            status: 0,
+            sent,
+            hasher: Sha256::new(),
+            size: 0,
+            flight: Some(recorder.begin()),
+        }
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        self.size += data.len() as u64;
+        self.hasher.update(data);
+    }
+
+    pub(crate) fn complete(mut self) {
+        let request_body = match self.sent.get() {
+            Sent::Nothing => None,
+            Sent::Whole(digest) => Some(digest),
+            Sent::Going => {
+                return self.fail(IncidentKind::RequestTruncated, "answered before the request was sent");
+            }
+            Sent::Broken(kind) => return self.fail(kind, "the request's body"),
+        };
+        self.recorder.complete(Complete {
+            method: std::mem::take(&mut self.method),
+            url: std::mem::take(&mut self.url),
+            status: self.status,
+            body: digest_of(&mut self.hasher),
+            size: self.size,
+            request_body,
+        });
+        self.flight = None;
+    }
+
+    pub(crate) fn fail(mut self, kind: IncidentKind, detail: &str) {
+        self.report(kind, detail);
+    }
+
+    fn report(&mut self, kind: IncidentKind, detail: &str) {
+        if self.flight.is_some() {
+            let target = format!("{} {}", self.method, self.url);
+            self.recorder.incident(kind, &target, detail, self.size);
+            self.flight = None;
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let kind = match self.recorder.is_closed() {
+            true => IncidentKind::Unfinished,
+            false => IncidentKind::HungUp,
+        };
+        self.report(kind, "");
+    }
+}
+
+/// An answer's body on its way to the step.
+///
+/// The exchange is recorded before the step is given the last bytes, and an answer that breaks off reaches the step
+/// as a broken one.
+pub(crate) struct Recording {
+    inner: reqwest::Body,
+    pending: Option<Pending>,
+    expected: Option<u64>,
+    max: u64,
+    runtime: Handle,
+}
+
+impl Recording {
+    pub(crate) fn new(inner: reqwest::Body, pending: Pending, max: u64) -> Recording {
+        let expected = inner.size_hint().exact();
+        let mut this = Recording { inner, pending: Some(pending), expected, max, runtime: Handle::current() };
+        this.settle_if_over();
+        this
+    }
+
+    /// Hyper stops asking once the announced length is there, so that the end must be seen with the last frame.
+    fn settle_if_over(&mut self) {
+        let size = self.pending.as_ref().map(|p| p.size);
+        if (self.inner.is_end_stream() || (size.is_some() && size == self.expected))
+            && let Some(pending) = self.pending.take()
+        {
+            pending.complete();
+        }
+    }
+
+    fn take(&mut self, data: &[u8]) -> Result<(), Broken> {
+        let Some(pending) = &mut self.pending else {
+            return Ok(());
+        };
+        pending.update(data);
+        if pending.size > self.max {
+            return Err(self.fail(IncidentKind::TooLarge, ""));
+        }
+        self.settle_if_over();
+        Ok(())
+    }
+
+    fn fail(&mut self, kind: IncidentKind, detail: &str) -> Broken {
+        if let Some(pending) = self.pending.take() {
+            pending.fail(kind, detail);
+        }
+        Broken(kind)
+    }
+
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let pending = self.pending.take()?;
+        if self.expected.is_some_and(|expected| expected != pending.size) {
+            pending.fail(IncidentKind::Truncated, "shorter than announced");
+            return Some(Err(Broken(IncidentKind::Truncated).into()));
+        }
+        pending.complete();
+        None
+    }
+}
+
+impl Body for Recording {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let data = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => return Poll::Ready(self.end()),
+                Some(Err(error)) => {
+                    let kind = match error.is_timeout() {
+                        true => IncidentKind::Stalled,
+                        false => IncidentKind::Truncated,
+                    };
+                    return Poll::Ready(Some(Err(self.fail(kind, &chain(&error)).into())));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(_trailers) => continue,
+                },
+            };
+            return Poll::Ready(Some(match self.take(&data) {
+                Ok(()) => Ok(Frame::data(data)),
+                Err(broken) => Err(broken.into()),
+            }));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Recording {
+    /// The step hung up. What it got is a prefix of the answer, so the rest is fetched to name the whole.
+    fn drop(&mut self) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        if pending.recorder.is_closed() {
+            return;
+        }
+        let inner = std::mem::take(&mut self.inner);
+        let max = self.max.min(pending.size.saturating_add(MAX_DRAIN));
+        let rest = drain(inner, pending, self.expected, max);
+        self.runtime.spawn(rest);
+    }
+}
+
+async fn drain(mut body: reqwest::Body, mut pending: Pending, expected: Option<u64>, max: u64) {
+    let seen_by_step = pending.size;
+    let recorder = pending.recorder.clone();
+    loop {
+        let next = tokio::select! {
+            next = body.frame() => next,
+            () = recorder.closed() => break,
+        };
+        match next {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    pending.update(&data);
+                }
+                if pending.size > max {
+                    break;
+                }
+            }
+            None if expected.is_none_or(|expected| expected == pending.size) => return pending.complete(),
+            None | Some(Err(_)) => break,
+        }
+    }
+    pending.size = seen_by_step;
+    pending.fail(IncidentKind::HungUp, "the rest could not be fetched for the record");
+}
+
+pub(crate) fn digest_of(hasher: &mut Sha256) -> Digest {
+    Digest::from_bytes(std::mem::take(hasher).finalize().into())
+}
+
+/// An error with its causes: the outermost one of an HTTP client says little.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,254 @@
+//! The planted listeners: from a connection of the step to an exchange with upstream.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::LazyConfigAcceptor;
+use url::Url;
+
+use super::authority::Authority;
+use super::body::{Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
+use super::names::{BadName, HostName, Names};
+use super::record::{IncidentKind, Recorder};
+use super::request::{self, Refusal, Scheme};
+
+/// Connections of a step served at once.
+const MAX_CONNECTIONS: usize = 512;
+
+/// How long the step's side of a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// How long a connection may be idle, or take for a request's head.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Most headers of a request, and most bytes of its head.
+const MAX_HEADERS: usize = 128;
+const MAX_HEAD: usize = 64 << 10;
+
+type Answer = Response<Either<Full<Bytes>, Recording>>;
+
+/// Serves one step's connections.
+pub(crate) struct Gateway {
+    pub(crate) names: Arc<Names>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) client: reqwest::Client,
+    pub(crate) max_body: u64,
+}
+
+impl Gateway {
+    /// Accepts until the task is aborted, and its connections with it.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, scheme: Scheme) {
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let Ok(permit) = room.clone().acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let this = self.clone();
+                    connections.spawn(async move {
+                        let _permit = permit;
+                        this.connection(stream, scheme).await;
+                    });
+                }
+                // Out of descriptors, or a client gone already: the next one may be better.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, scheme: Scheme) {
+        let Ok(address) = stream.local_addr().map(|a| a.ip().to_canonical()) else {
+            return;
+        };
+        let Some(name) = self.names.name_of(address) else {
+            let detail = "only names are captured, and DNS gave this address to none";
+            let target = address.to_string();
+            self.recorder.incident(IncidentKind::UnknownAddress, &target, detail, 0);
+            return;
+        };
+        // Small answers must not wait for acknowledgements.
+        let _ = stream.set_nodelay(true);
+        match scheme {
+            Scheme::Http => self.http(stream, name, scheme).await,
+            Scheme::Https => match tokio::time::timeout(HANDSHAKE, self.handshake(stream, &name)).await {
+                Ok(Ok(stream)) => self.http(stream, name, scheme).await,
+                Ok(Err((kind, detail))) => self.recorder.incident(kind, name.as_str(), &detail, 0),
+                Err(_) => {
+                    let detail = "the step was too slow";
+                    self.recorder.incident(IncidentKind::ClientTls, name.as_str(), detail, 0);
+                }
+            },
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        name: &HostName,
+    ) -> Result<tokio_rustls::server::TlsStream<TcpStream>, (IncidentKind, String)> {
+        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let start = acceptor.await.map_err(|error| (IncidentKind::ClientTls, error.to_string()))?;
+        check_sni(start.client_hello().server_name(), name)?;
+        let config =
+            self.authority.config_for(name).map_err(|error| (IncidentKind::ClientTls, error.to_string()))?;
+        start.into_stream(config).await.map_err(|error| (IncidentKind::ClientTls, error.to_string()))
+    }
+
+    async fn http<S>(self: Arc<Self>, stream: S, name: HostName, scheme: Scheme)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let this = self.clone();
+        let asked = name.clone();
+        let service = service_fn(move |request| {
+            let (this, name) = (this.clone(), asked.clone());
+            async move { Ok::<_, Infallible>(this.exchange(request, &name, scheme).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD)
+            // The answer carries upstream's own date or none.
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served
+            && error.is_parse()
+        {
+            let detail = chain(&error);
+            self.recorder.incident(IncidentKind::BadRequest, name.as_str(), &detail, 0);
+        }
+    }
+
+    async fn exchange(&self, request: Request<Incoming>, name: &HostName, scheme: Scheme) -> Answer {
+        match request::check(&request, name, scheme) {
+            Ok(url) if self.recorder.has_room() => self.forward(request, url).await,
+            Ok(url) => {
+                let detail = "the step's list is full";
+                let refusal =
+                    Refusal::new(IncidentKind::TooManyExchanges, StatusCode::SERVICE_UNAVAILABLE, detail);
+                self.refuse(request.method().as_str(), url.as_str(), refusal)
+            }
+            Err(refusal) => {
+                let target = format!("{name}{}", request.uri().path());
+                self.refuse(request.method().as_str(), &target, refusal)
+            }
+        }
+    }
+
+    fn refuse(&self, method: &str, target: &str, refusal: Refusal) -> Answer {
+        let target = format!("{method} {target}");
+        self.recorder.incident(refusal.kind, &target, &refusal.detail, 0);
+        say(refusal.status, &format!("{}: {}", refusal.kind, refusal.detail))
+    }
+
+    async fn forward(&self, request: Request<Incoming>, url: Url) -> Answer {
+        let (parts, incoming) = request.into_parts();
+        let has_body = !incoming.is_end_stream();
+        let sent = SentState::new(if has_body { Sent::Going } else { Sent::Nothing });
+        let pending = Pending::begin(&self.recorder, parts.method.as_str(), url.as_str(), sent.clone());
+        let mut upstream = reqwest::Request::new(parts.method, url);
+        *upstream.headers_mut() = request::upstream_headers(parts.headers);
+        if has_body {
+            let body = RequestBody::new(incoming, self.max_body, sent);
+            *upstream.body_mut() = Some(reqwest::Body::wrap(body));
+        }
+        match self.client.execute(upstream).await {
+            Ok(response) => self.pass_back(response, pending),
+            Err(error) => give_up(pending, &error),
+        }
+    }
+
+    fn pass_back(&self, response: reqwest::Response, mut pending: Pending) -> Answer {
+        let response: Response<reqwest::Body> = response.into();
+        let (mut parts, body) = response.into_parts();
+        pending.status = parts.status.as_u16();
+        if parts.status.is_informational() {
+            pending.fail(IncidentKind::UpgradeRefused, "upstream switched protocols");
+            return say(StatusCode::BAD_GATEWAY, "upstream switched protocols");
+        }
+        if body.size_hint().lower() > self.max_body {
+            pending.fail(IncidentKind::TooLarge, "as announced");
+            return say(StatusCode::BAD_GATEWAY, "the answer is larger than the limit");
+        }
+        request::strip_hop_by_hop(&mut parts.headers);
+        if parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED {
+            // Without a body the length says nothing, and may not stand there (RFC 9110, section 8.6).
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        let mut answer = Response::new(Either::Right(Recording::new(body, pending, self.max_body)));
+        *answer.status_mut() = parts.status;
+        *answer.headers_mut() = parts.headers;
+        answer
+    }
+}
+
+/// Under TLS the name must be said in the clear, and be the one that DNS was asked for.
+fn check_sni(sni: Option<&str>, name: &HostName) -> Result<(), (IncidentKind, String)> {
+    let sni =
+        sni.ok_or_else(|| (IncidentKind::NamesDisagree, "the handshake names no host (SNI)".to_owned()))?;
+    match HostName::parse(sni) {
+        Ok(said) if said == *name => Ok(()),
+        Ok(said) => Err((IncidentKind::NamesDisagree, format!("DNS says {name}, SNI says {said}"))),
+        Err(BadName::Address) => Err((IncidentKind::NameIsAddress, format!("SNI says {sni}"))),
+        Err(_) => Err((IncidentKind::BadName, format!("SNI says {sni}"))),
+    }
+}
+
+fn give_up(pending: Pending, error: &reqwest::Error) -> Answer {
+    let detail = chain(error);
+    let kind = match broken_body(error) {
+        Some(kind) => kind,
+        None if error.is_timeout() && !error.is_connect() => IncidentKind::Stalled,
+        None => IncidentKind::UpstreamFailed,
+    };
+    let status = match kind {
+        IncidentKind::RequestTruncated => StatusCode::BAD_REQUEST,
+        IncidentKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        IncidentKind::Stalled => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let text = format!("{kind}: {detail}");
+    pending.fail(kind, &detail);
+    say(status, &text)
+}
+
+/// The request's own body may be what failed.
+fn broken_body(error: &reqwest::Error) -> Option<IncidentKind> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(Broken(kind)) = cause.downcast_ref::<Broken>() {
+            return Some(*kind);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// An answer of our own, after which the connection is closed.
+fn say(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(format!("countersign: {text}\n")))));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}

@@ -1,0 +1,348 @@
+//! What a step took from the network, and what it tried that was refused.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use attestations::Digest;
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// Incidents kept per step; later ones are only counted.
+const MAX_INCIDENTS: usize = 256;
+
+/// Longest text of an incident, in characters.
+const MAX_TEXT: usize = 400;
+
+/// One request and its complete answer.
+///
+/// It exists only when the whole answer was received from upstream without an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exchange {
+    /// The step that asked.
+    pub step: String,
+    /// Position in the step's ordered list, from 0.
+    pub index: usize,
+    /// The request's method.
+    pub method: String,
+    /// The URL that was asked upstream.
+    pub url: String,
+    /// The answer's status code.
+    pub status: u16,
+    /// SHA-256 of the answer's body as sent (still compressed, without transfer coding).
+    pub body: Digest,
+    /// Length of that body in bytes.
+    pub size: u64,
+    /// SHA-256 of the request's body, if it had one.
+    pub request_body: Option<Digest>,
+}
+
+/// Something a step tried that did not become an exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Incident {
+    /// The step that tried.
+    pub step: String,
+    /// What happened.
+    pub kind: IncidentKind,
+    /// URL, name or address it was about.
+    pub target: String,
+    /// What was found, for people.
+    pub detail: String,
+    /// Bytes of an answer that the step received and no exchange names. Materials are not complete when it is above 0.
+    pub unrecorded_bytes: u64,
+}
+
+impl fmt::Display for Incident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}: {}: {}", self.step, self.target, self.kind)?;
+        if !self.detail.is_empty() {
+            write!(f, " ({})", self.detail)?;
+        }
+        if self.unrecorded_bytes > 0 {
+            write!(f, "; {} bytes had reached the step", self.unrecorded_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// The kinds of incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum IncidentKind {
+    /// The connection went to an address that DNS had given to no name.
+    #[error("connected to an address that stands for no name")]
+    UnknownAddress,
+    /// A request or handshake named an IP address instead of a host.
+    #[error("names an IP address instead of a host")]
+    NameIsAddress,
+    /// A name that cannot be a host, or means this machine.
+    #[error("is not a host name that can be captured")]
+    BadName,
+    /// DNS, SNI and Host do not all say the same name.
+    #[error("DNS, SNI and Host do not agree")]
+    NamesDisagree,
+    /// The build asked for too many names.
+    #[error("too many names asked for")]
+    TooManyNames,
+    /// The TLS handshake failed.
+    #[error("TLS handshake with the step failed")]
+    ClientTls,
+    /// The bytes were no HTTP/1 request that can be passed on unambiguously.
+    #[error("request refused as malformed")]
+    BadRequest,
+    /// The request asked for a tunnel.
+    #[error("CONNECT refused")]
+    ConnectRefused,
+    /// The request asked to leave HTTP, such as for a websocket.
+    #[error("protocol upgrade refused")]
+    UpgradeRefused,
+    /// Upstream could not be reached, or did not speak HTTP or present a trusted certificate.
+    #[error("upstream failed")]
+    UpstreamFailed,
+    /// Upstream's answer broke off.
+    #[error("upstream's answer broke off")]
+    Truncated,
+    /// Upstream sent nothing for too long.
+    #[error("upstream stalled")]
+    Stalled,
+    /// A body is larger than the limit.
+    #[error("body larger than the limit")]
+    TooLarge,
+    /// The step hung up before it had sent its whole request body.
+    #[error("request body broke off")]
+    RequestTruncated,
+    /// The step hung up, and too much of the answer was left to fetch for the record.
+    #[error("the step hung up in the middle of the answer")]
+    HungUp,
+    /// The exchange was still going on when the step was over.
+    #[error("unfinished when the step ended")]
+    Unfinished,
+    /// More exchanges than a step may have.
+    #[error("too many exchanges")]
+    TooManyExchanges,
+}
+
+/// Everything one step did with the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StepRecord {
+    /// Complete exchanges, ordered by URL, method and digest.
+    pub exchanges: Vec<Exchange>,
+    /// What was refused or failed, in the order it happened.
+    pub incidents: Vec<Incident>,
+    /// Incidents beyond the bound that are not listed.
+    pub incidents_dropped: u64,
+}
+
+impl StepRecord {
+    /// Whether some bytes reached the step that no exchange names.
+    pub fn has_unrecorded_bytes(&self) -> bool {
+        self.incidents_dropped > 0 || self.incidents.iter().any(|i| i.unrecorded_bytes > 0)
+    }
+}
+
+/// An exchange before it has its place in the list.
+pub(crate) struct Complete {
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) status: u16,
+    pub(crate) body: Digest,
+    pub(crate) size: u64,
+    pub(crate) request_body: Option<Digest>,
+}
+
+/// Collects one step's exchanges and incidents, from many connections at once.
+pub(crate) struct Recorder {
+    step: String,
+    max_exchanges: usize,
+    state: Mutex<State>,
+    in_flight: watch::Sender<usize>,
+    closed: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    exchanges: Vec<Complete>,
+    incidents: Vec<Incident>,
+    incidents_dropped: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(step: &str, max_exchanges: usize) -> Recorder {
+        Recorder {
+            step: step.to_owned(),
+            max_exchanges,
+            state: Mutex::default(),
+            in_flight: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    /// Marks an exchange as going on until the guard is dropped.
+    pub(crate) fn begin(self: &std::sync::Arc<Self>) -> Flight {
+        self.in_flight.send_modify(|n| *n += 1);
+        Flight(self.clone())
+    }
+
+    /// Whether there is room for one more exchange.
+    pub(crate) fn has_room(&self) -> bool {
+        let going = *self.in_flight.borrow();
+        self.state().exchanges.len() + going < self.max_exchanges
+    }
+
+    pub(crate) fn complete(&self, exchange: Complete) {
+        self.state().exchanges.push(exchange);
+    }
+
+    pub(crate) fn incident(&self, kind: IncidentKind, target: &str, detail: &str, bytes: u64) {
+        let mut state = self.state();
+        if state.incidents.len() >= MAX_INCIDENTS {
+            state.incidents_dropped += 1;
+            return;
+        }
+        state.incidents.push(Incident {
+            step: self.step.clone(),
+            kind,
+            target: printable(target),
+            detail: printable(detail),
+            unrecorded_bytes: bytes,
+        });
+    }
+
+    /// Waits until no exchange is going on. False if `grace` was not enough.
+    pub(crate) async fn settled(&self, grace: Duration) -> bool {
+        let mut watch = self.in_flight.subscribe();
+        let quiet = watch.wait_for(|n| *n == 0);
+        matches!(tokio::time::timeout(grace, quiet).await, Ok(Ok(_)))
+    }
+
+    /// The step is over: what is still going on is an incident from now on.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Waits until the step is over.
+    pub(crate) async fn closed(&self) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// The ordered record; what comes later is lost.
+    pub(crate) fn take(&self) -> StepRecord {
+        let mut state = self.state();
+        let mut found = std::mem::take(&mut state.exchanges);
+        found.sort_by(|a, b| order(a).cmp(&order(b)));
+        let exchanges = found.into_iter().enumerate().map(|(index, e)| Exchange {
+            step: self.step.clone(),
+            index,
+            method: e.method,
+            url: e.url,
+            status: e.status,
+            body: e.body,
+            size: e.size,
+            request_body: e.request_body,
+        });
+        StepRecord {
+            exchanges: exchanges.collect(),
+            incidents: std::mem::take(&mut state.incidents),
+            incidents_dropped: state.incidents_dropped,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Order<'a> = (&'a str, &'a str, String, Option<String>, u16);
+
+fn order(e: &Complete) -> Order<'_> {
+    let request = e.request_body.as_ref().map(ToString::to_string);
+    (&e.url, &e.method, e.body.to_string(), request, e.status)
+}
+
+/// Guards one exchange that is going on.
+pub(crate) struct Flight(std::sync::Arc<Recorder>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
+/// Shortens, and shows control characters instead of sending them to a terminal.
+fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for (n, c) in text.chars().enumerate() {
+        if n == MAX_TEXT {
+            out.push('…');
+            break;
+        }
+        if c.is_ascii_graphic() || c == ' ' {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn exchange(url: &str, body: &[u8]) -> Complete {
+        Complete {
+            method: "GET".into(),
+            url: url.into(),
+            status: 200,
+            body: Digest::of(body),
+            size: body.len() as u64,
+            request_body: None,
+        }
+    }
+
+    #[test]
+    fn order_does_not_depend_on_arrival() {
+        let list = [("http://b/", b"1"), ("http://a/", b"2"), ("http://a/", b"3")];
+        let (forth, back) = (Recorder::new("s", 9), Recorder::new("s", 9));
+        list.iter().for_each(|(u, b)| forth.complete(exchange(u, *b)));
+        list.iter().rev().for_each(|(u, b)| back.complete(exchange(u, *b)));
+        let record = forth.take();
+        assert_eq!(record, back.take());
+        assert_eq!(record.exchanges[0].url, "http://a/");
+        assert_eq!(record.exchanges.iter().map(|e| e.index).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn incidents_are_bounded_and_printable() {
+        let recorder = Recorder::new("RUN 3", 9);
+        for _ in 0..MAX_INCIDENTS + 5 {
+            recorder.incident(IncidentKind::BadRequest, "\u{1b}[2J", &"x".repeat(9000), 0);
+        }
+        let record = recorder.take();
+        assert_eq!(record.incidents.len(), MAX_INCIDENTS);
+        assert_eq!(record.incidents_dropped, 5);
+        assert!(record.has_unrecorded_bytes(), "what is not listed is not known to be harmless");
+        assert_eq!(record.incidents[0].target, "\\u{1b}[2J");
+        assert_eq!(record.incidents[0].detail.chars().count(), MAX_TEXT + 1);
+        assert!(record.incidents[0].to_string().starts_with("step RUN 3: "));
+    }
+
+    #[tokio::test]
+    async fn settling_waits_for_what_is_going_on() {
+        let recorder = Arc::new(Recorder::new("s", 9));
+        let flight = recorder.begin();
+        assert!(!recorder.settled(Duration::from_millis(20)).await);
+        let waiting = tokio::spawn({
+            let recorder = recorder.clone();
+            async move { recorder.settled(Duration::from_secs(5)).await }
+        });
+        drop(flight);
+        assert!(waiting.await.unwrap());
+    }
+}

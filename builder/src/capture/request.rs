@@ -1,0 +1,230 @@
+//! Which requests are passed on, and in what form.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use url::Url;
+
+use super::names::{BadName, HostName};
+use super::record::IncidentKind;
+
+/// Longest path and query passed on. Servers in use refuse longer ones.
+const MAX_TARGET: usize = 8192;
+
+/// The two schemes that are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn text(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    fn port(self) -> &'static str {
+        match self {
+            Scheme::Http => "80",
+            Scheme::Https => "443",
+        }
+    }
+}
+
+/// Why a request is not passed on, and what the step is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) kind: IncidentKind,
+    pub(crate) detail: String,
+    pub(crate) status: StatusCode,
+}
+
+impl Refusal {
+    pub(crate) fn new(kind: IncidentKind, status: StatusCode, detail: impl Into<String>) -> Refusal {
+        Refusal { kind, detail: detail.into(), status }
+    }
+}
+
+/// The URL to ask upstream, if the request is one that can be passed on unambiguously.
+///
+/// `name` is what DNS gave for the address the step connected to (and SNI said, under TLS).
+pub(crate) fn check<B>(request: &Request<B>, name: &HostName, scheme: Scheme) -> Result<Url, Refusal> {
+    if request.method() == Method::CONNECT {
+        let detail = "tunnels are not passed on";
+        return Err(Refusal::new(IncidentKind::ConnectRefused, StatusCode::FORBIDDEN, detail));
+    }
+    let uri = request.uri();
+    if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
+        return Err(bad("the request line must name a path alone"));
+    }
+    check_upgrade(request.headers())?;
+    check_host(request.headers(), name, scheme)?;
+    let target = uri.path_and_query().map_or("/", |t| t.as_str());
+    if target.len() > MAX_TARGET {
+        let detail = format!("target longer than {MAX_TARGET} bytes");
+        return Err(Refusal::new(IncidentKind::BadRequest, StatusCode::URI_TOO_LONG, detail));
+    }
+    let url = Url::parse(&format!("{}://{name}{target}", scheme.text())).map_err(|_| bad("not a URL"))?;
+    // The URL parser must have understood the name as we did.
+    if url.host_str() != Some(name.as_str()) || url.port().is_some() || !url.username().is_empty() {
+        return Err(bad("not a plain URL"));
+    }
+    Ok(url)
+}
+
+fn bad(detail: &str) -> Refusal {
+    Refusal::new(IncidentKind::BadRequest, StatusCode::BAD_REQUEST, detail)
+}
+
+/// HTTP/2 without TLS may be offered in passing and ignored (RFC 7540, section 3.2); anything else means to be served.
+fn check_upgrade(headers: &HeaderMap) -> Result<(), Refusal> {
+    for value in headers.get_all(UPGRADE) {
+        let wanted = value.to_str().unwrap_or("?").trim();
+        if !wanted.eq_ignore_ascii_case("h2c") {
+            let detail = format!("asked for {wanted}");
+            return Err(Refusal::new(IncidentKind::UpgradeRefused, StatusCode::NOT_IMPLEMENTED, detail));
+        }
+    }
+    Ok(())
+}
+
+fn check_host(headers: &HeaderMap, name: &HostName, scheme: Scheme) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().ok_or_else(|| bad("no Host header"))?;
+    if hosts.next().is_some() {
+        return Err(bad("more than one Host header"));
+    }
+    let host = host.to_str().map_err(|_| bad("Host is not text"))?;
+    let (said, port) = match host.rsplit_once(':') {
+        Some((said, port)) if !said.contains(':') => (said, port),
+        Some(_) => (host, scheme.port()),
+        None => (host, scheme.port()),
+    };
+    let said = HostName::parse(said).map_err(|error| {
+        let kind = match error {
+            BadName::Address => IncidentKind::NameIsAddress,
+            BadName::Local | BadName::Malformed => IncidentKind::BadName,
+        };
+        Refusal::new(kind, StatusCode::FORBIDDEN, format!("Host {host:?} {error}"))
+    })?;
+    if said != *name || port != scheme.port() {
+        let detail = format!("the connection is to {name}:{}, but Host says {host}", scheme.port());
+        return Err(Refusal::new(IncidentKind::NamesDisagree, StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    Ok(())
+}
+
+/// Headers that concern one connection only (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-authenticate"),
+];
+
+/// Takes away what belongs to the connection. The message is framed anew, so that there is one reading of it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&listed) {
+        headers.remove(name);
+    }
+}
+
+/// The headers to send upstream: the step's own, without what belongs to its connection.
+pub(crate) fn upstream_headers(mut headers: HeaderMap) -> HeaderMap {
+    strip_hop_by_hop(&mut headers);
+    for name in [HOST, CONTENT_LENGTH, EXPECT] {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> HostName {
+        HostName::parse("a.example").unwrap()
+    }
+
+    fn request(target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut builder = Request::builder().uri(target);
+        for (key, value) in headers {
+            builder = builder.header(*key, *value);
+        }
+        builder.body(()).unwrap()
+    }
+
+    fn refused(target: &str, headers: &[(&str, &str)]) -> IncidentKind {
+        check(&request(target, headers), &name(), Scheme::Https).unwrap_err().kind
+    }
+
+    #[test]
+    fn plain_requests_become_urls() {
+        for host in ["a.example", "A.Example", "a.example:443", "a.example."] {
+            let url = check(&request("/x?y=%20z", &[("host", host)]), &name(), Scheme::Https).unwrap();
+            assert_eq!(url.as_str(), "https://a.example/x?y=%20z");
+        }
+        let url = check(&request("//b.example/x", &[("host", "a.example")]), &name(), Scheme::Http).unwrap();
+        assert_eq!(url.host_str(), Some("a.example"), "two slashes do not change the host");
+    }
+
+    #[test]
+    fn ambiguous_requests_are_refused() {
+        use IncidentKind::*;
+        assert_eq!(refused("/", &[]), BadRequest);
+        assert_eq!(refused("/", &[("host", "a.example"), ("host", "b.example")]), BadRequest);
+        assert_eq!(refused("/", &[("host", "a.example"), ("host", "a.example")]), BadRequest);
+        assert_eq!(refused("/", &[("host", "b.example")]), NamesDisagree);
+        assert_eq!(refused("/", &[("host", "a.example:80")]), NamesDisagree);
+        assert_eq!(refused("/", &[("host", "a.example:22")]), NamesDisagree);
+        assert_eq!(refused("/", &[("host", "10.0.0.1")]), NameIsAddress);
+        assert_eq!(refused("/", &[("host", "[::1]:443")]), NameIsAddress);
+        assert_eq!(refused("/", &[("host", "2130706433")]), NameIsAddress);
+        assert_eq!(refused("/", &[("host", "localhost")]), BadName);
+        assert_eq!(refused("/", &[("host", "u@a.example")]), BadName);
+        assert_eq!(refused("http://a.example/", &[("host", "a.example")]), BadRequest);
+        assert_eq!(refused("*", &[("host", "a.example")]), BadRequest);
+        let long = format!("/{}", "a".repeat(MAX_TARGET));
+        assert_eq!(refused(&long, &[("host", "a.example")]), BadRequest);
+        assert_eq!(refused("/", &[("host", "a.example"), ("upgrade", "websocket")]), UpgradeRefused);
+    }
+
+    #[test]
+    fn connect_is_refused() {
+        let connect = Request::builder().method("CONNECT").uri("b.example:22").body(()).unwrap();
+        let refusal = check(&connect, &name(), Scheme::Http).unwrap_err();
+        assert_eq!(refusal.kind, IncidentKind::ConnectRefused);
+    }
+
+    #[test]
+    fn headers_of_the_connection_do_not_pass() {
+        let request = request(
+            "/",
+            &[
+                ("host", "a.example"),
+                ("connection", "x-mine, Keep-Alive"),
+                ("x-mine", "1"),
+                ("keep-alive", "1"),
+                ("transfer-encoding", "chunked"),
+                ("expect", "100-continue"),
+                ("accept-encoding", "gzip"),
+            ],
+        );
+        let headers = upstream_headers(request.headers().clone());
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept-encoding"]);
+    }
+}
