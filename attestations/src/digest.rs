@@ -39,7 +39,8 @@ impl Digest {
     /// # Errors
     /// Unless they are 64 lowercase hexadecimal digits.
     pub fn from_hex(digits: &str) -> Result<Self, NotADigest> {
-        let refused = || NotADigest { text: shortened(digits), wanted: "64 lowercase hexadecimal digits of SHA-256" };
+        let refused =
+            || NotADigest { text: shortened(digits), wanted: "64 lowercase hexadecimal digits of SHA-256" };
         if digits.len() != 64 || !is_lower_hex(digits) {
             return Err(refused());
         }
@@ -105,7 +106,10 @@ impl FromStr for GitId {
         if matches!(text.len(), 40 | 64) && is_lower_hex(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err(NotADigest { text: shortened(text), wanted: "a whole git object id: 40 or 64 lowercase hexadecimal digits" })
+        Err(NotADigest {
+            text: shortened(text),
+            wanted: "a whole git object id: 40 or 64 lowercase hexadecimal digits",
+        })
     }
 }
 

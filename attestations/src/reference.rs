@@ -98,7 +98,9 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let parsed = parse(text)?;
         let digest = match parsed.digest() {
-            Some(digest) => Some(digest.parse().map_err(|_| ReferenceError::Digest { text: digest.to_owned() })?),
+            Some(digest) => {
+                Some(digest.parse().map_err(|_| ReferenceError::Digest { text: digest.to_owned() })?)
+            }
             None => None,
         };
         let tag = carries_version(text, &parsed).then(|| parsed.tag().map(str::to_owned)).flatten();
@@ -182,7 +184,9 @@ pub enum ReferenceError {
         length: usize,
     },
     /// It does not follow the grammar.
-    #[error("`{text}` is not an image reference ({cause}): write registry/name:tag or registry/name@sha256:…")]
+    #[error(
+        "`{text}` is not an image reference ({cause}): write registry/name:tag or registry/name@sha256:…"
+    )]
     Grammar {
         /// What was given.
         text: String,
@@ -276,7 +280,9 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_an_error() {
-        for text in ["", "A/B:1", "a b:1", "registry.example/a:", "registry.example/a@sha256:12", &"a".repeat(600)] {
+        for text in
+            ["", "A/B:1", "a b:1", "registry.example/a:", "registry.example/a@sha256:12", &"a".repeat(600)]
+        {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

@@ -1,0 +1,154 @@
+//! Signed statements: a DSSE envelope with one signature, inside a Sigstore bundle.
+//!
+//! [`Bundle::parse`] checks the form alone. Only [`Bundle::verify`] gives out a statement that somebody vouches for: it
+//! checks the signature over the payload's bytes as they came, and parses those very bytes, once.
+
+use sigstore_types::bundle::{
+    MediaType, PublicKeyIdentifier, SignatureContent, VerificationMaterial, VerificationMaterialContent,
+};
+use sigstore_types::dsse::{DsseEnvelope, DsseSignature, pae};
+use sigstore_types::encoding::{KeyId as Hint, PayloadBytes, SignatureBytes};
+
+use crate::digest::Digest;
+use crate::keys::{KeyError, PublicKey, SignError, Signer};
+use crate::statement::{Statement, StatementError};
+
+/// The media type of the bundles made here: Sigstore bundle v0.3.
+pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// The payload type of an in-toto statement.
+pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// The most bytes a bundle may have: provenance of 10,000 network exchanges takes about 3 MiB.
+pub const MAX_BUNDLE: usize = 16 << 20;
+
+/// A bundle that is well formed. Nothing in it has been verified.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    bytes: Vec<u8>,
+    envelope: DsseEnvelope,
+}
+
+impl Bundle {
+    /// Parses a bundle of version 0.1 to 0.3 that holds an envelope with exactly one signature over an in-toto statement.
+    ///
+    /// # Errors
+    /// When it is larger than [`MAX_BUNDLE`] or of another form.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
+        if bytes.len() > MAX_BUNDLE {
+            return Err(BundleError::TooLarge { size: bytes.len() });
+        }
+        let bundle: sigstore_types::Bundle = serde_json::from_slice(bytes)?;
+        let SignatureContent::DsseEnvelope(envelope) = bundle.content else {
+            return Err(BundleError::NoEnvelope);
+        };
+        if envelope.payload_type != PAYLOAD_TYPE {
+            return Err(BundleError::PayloadType(envelope.payload_type));
+        }
+        Ok(Self { bytes: bytes.to_vec(), envelope })
+    }
+
+    /// The bundle as it came.
+    pub fn to_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The digest of the bundle as it came.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// The statement inside, if `key` signed it.
+    ///
+    /// # Errors
+    /// When it did not, or what it signed is no statement.
+    pub fn verify(&self, key: &PublicKey) -> Result<Verified<Statement>, BundleError> {
+        let payload = self.envelope.payload.as_bytes();
+        key.verify(&pae(&self.envelope.payload_type, payload), self.envelope.signature.sig.as_bytes())?;
+        let statement = Statement::from_bytes(payload)?;
+        Ok(Verified { value: statement, signer: key.clone(), bundle: self.digest() })
+    }
+
+    /// The statement inside, which nobody has vouched for: for showing and for choosing a key, never for deciding.
+    ///
+    /// # Errors
+    /// When the payload is no statement.
+    pub fn statement_unverified(&self) -> Result<Statement, BundleError> {
+        Ok(Statement::from_bytes(self.envelope.payload.as_bytes())?)
+    }
+}
+
+/// Signs `statement` as a bundle with exactly one signature, whose hint is the key's id.
+///
+/// # Errors
+/// When the signer refuses.
+pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, BundleError> {
+    let payload = statement.to_bytes()?;
+    let signature = signer.sign(&pae(PAYLOAD_TYPE, &payload))?;
+    let id = signer.public_key().id().to_string();
+    let signature = DsseSignature::new(SignatureBytes::new(signature), Hint::new(id.clone()));
+    let envelope = DsseEnvelope::new(PAYLOAD_TYPE, PayloadBytes::new(payload), signature);
+    let hint = VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(id));
+    let content = SignatureContent::DsseEnvelope(envelope.clone());
+    let bundle = sigstore_types::Bundle::new(MediaType::Bundle0_3, VerificationMaterial::new(hint), content);
+    Ok(Bundle { bytes: serde_json::to_vec(&bundle)?, envelope })
+}
+
+/// A value that a key vouches for. It is made by [`Bundle::verify`] alone.
+#[derive(Debug, Clone)]
+pub struct Verified<T> {
+    value: T,
+    signer: PublicKey,
+    bundle: Digest,
+}
+
+impl<T> Verified<T> {
+    /// What was signed.
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// Whose key signed it.
+    pub fn signer(&self) -> &PublicKey {
+        &self.signer
+    }
+
+    /// The digest of the bundle it came in.
+    pub fn bundle_digest(&self) -> Digest {
+        self.bundle
+    }
+}
+
+impl Verified<Statement> {
+    /// What was signed.
+    pub fn statement(&self) -> &Statement {
+        &self.value
+    }
+}
+
+/// Why bytes are no bundle that counts, or a statement could not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// More bytes than [`MAX_BUNDLE`].
+    #[error("a bundle of {size} bytes: {MAX_BUNDLE} are the most")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// Not the JSON of a bundle, or not exactly one signature.
+    #[error("not a well-formed Sigstore bundle: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A signature over a digest, without a statement.
+    #[error("the bundle holds no DSSE envelope")]
+    NoEnvelope,
+    /// An envelope of something else.
+    #[error("the envelope's payload is of type `{0}`, not {PAYLOAD_TYPE}")]
+    PayloadType(String),
+    /// The signature is not this key's.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// What was signed is no statement.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// The signer refused.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}

@@ -1,0 +1,237 @@
+//! Public keys as people have them, and the trait through which the programs sign.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Texts longer than this are no public key of a kind known here.
+const MAX_TEXT: usize = 4096;
+/// SubjectPublicKeyInfo of Ed25519 (RFC 8410): everything before the 32 bytes of the key.
+const ED25519_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// SubjectPublicKeyInfo of P-256 (RFC 5480): everything before the 65 bytes of the uncompressed point.
+const P256_PREFIX: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// What a key signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Ed25519 (RFC 8032); signatures are 64 raw bytes.
+    Ed25519,
+    /// ECDSA over P-256 with SHA-256; signatures are ASN.1 DER.
+    EcdsaP256,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519 => "Ed25519",
+            Self::EcdsaP256 => "ECDSA P-256",
+        })
+    }
+}
+
+/// A public key that was well formed.
+#[derive(Clone)]
+pub struct PublicKey {
+    algorithm: Algorithm,
+    spki: Vec<u8>,
+    parsed: ParsedPublicKey,
+}
+
+impl PublicKey {
+    /// Parses a PEM `PUBLIC KEY`, or a line as in `~/.ssh/id_ed25519.pub` (`ssh-ed25519`, `ecdsa-sha2-nistp256`).
+    ///
+    /// # Errors
+    /// When the text is neither, or the key is of another kind.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        if text.len() > MAX_TEXT {
+            return Err(KeyError::Format("longer than any public key known here".to_owned()));
+        }
+        let text = text.trim();
+        if let Some(rest) = text.strip_prefix("-----BEGIN PUBLIC KEY-----") {
+            let body = rest.strip_suffix("-----END PUBLIC KEY-----");
+            let body = body.ok_or_else(|| KeyError::Format("the PEM text has no end line".to_owned()))?;
+            let compact: String = body.split_whitespace().collect();
+            return Self::from_spki(&decode(&compact)?);
+        }
+        Self::from_openssh(text)
+    }
+
+    /// Parses a DER SubjectPublicKeyInfo of Ed25519 or P-256 (uncompressed point).
+    ///
+    /// # Errors
+    /// When it is of another kind, or not a point of the curve.
+    pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        if let Some(raw) = der.strip_prefix(ED25519_PREFIX).filter(|raw| raw.len() == 32) {
+            return Self::new(Algorithm::Ed25519, raw, der);
+        }
+        if let Some(raw) = der.strip_prefix(P256_PREFIX).filter(|raw| raw.len() == 65) {
+            return Self::new(Algorithm::EcdsaP256, raw, der);
+        }
+        Err(KeyError::Format("neither an Ed25519 nor a P-256 public key".to_owned()))
+    }
+
+    /// The key whose raw bytes these are: 32 for Ed25519, the 65 of an uncompressed point for P-256.
+    ///
+    /// # Errors
+    /// When they are no such key.
+    pub fn from_raw(algorithm: Algorithm, raw: &[u8]) -> Result<Self, KeyError> {
+        let prefix = match algorithm {
+            Algorithm::Ed25519 => ED25519_PREFIX,
+            Algorithm::EcdsaP256 => P256_PREFIX,
+        };
+        Self::from_spki(&[prefix, raw].concat())
+    }
+
+    fn new(algorithm: Algorithm, raw: &[u8], spki: &[u8]) -> Result<Self, KeyError> {
+        let parsed = match algorithm {
+            Algorithm::Ed25519 => ParsedPublicKey::new(&ED25519, raw),
+            Algorithm::EcdsaP256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, raw),
+        };
+        let parsed = parsed.map_err(|_| KeyError::Format(format!("not a valid {algorithm} key")))?;
+        Ok(Self { algorithm, spki: spki.to_vec(), parsed })
+    }
+
+    fn from_openssh(line: &str) -> Result<Self, KeyError> {
+        let mut words = line.split_whitespace();
+        let (kind, body) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut fields = SshFields(&decode(body)?).collect()?.into_iter();
+        let named = fields.next().unwrap_or_default();
+        if named != kind.as_bytes() {
+            return Err(KeyError::Format(format!(
+                "neither PEM nor an OpenSSH public key: `{}`",
+                shortened(kind)
+            )));
+        }
+        match (kind, fields.next(), fields.next(), fields.next()) {
+            ("ssh-ed25519", Some(raw), None, _) => Self::from_raw(Algorithm::Ed25519, &raw),
+            ("ecdsa-sha2-nistp256", Some(curve), Some(point), None) if curve == b"nistp256" => {
+                Self::from_raw(Algorithm::EcdsaP256, &point)
+            }
+            _ => Err(KeyError::Format(format!(
+                "OpenSSH keys of type {} cannot be used: ssh-ed25519 and ecdsa-sha2-nistp256 can",
+                shortened(kind)
+            ))),
+        }
+    }
+
+    /// What it signs with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its DER SubjectPublicKeyInfo.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// Its PEM form.
+    pub fn to_pem(&self) -> String {
+        let text = STANDARD.encode(&self.spki);
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
+    /// Its id: base64 of the SHA-256 of its SubjectPublicKeyInfo, as sigstore's clients write it. A hint, never proof.
+    pub fn id(&self) -> KeyId {
+        KeyId(STANDARD.encode(crate::digest::Digest::of(&self.spki).as_bytes()))
+    }
+
+    /// Checks `signature` over `message`.
+    ///
+    /// # Errors
+    /// When this key did not make it.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
+        self.parsed.verify_sig(message, signature).map_err(|_| KeyError::Signature)
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki == other.spki
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.algorithm, self.id())
+    }
+}
+
+/// A key's id. See [`PublicKey::id`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The id as it stands in envelopes and bundles.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Something that holds a private key: a file, an agent, a token.
+pub trait Signer {
+    /// The key that verifies what this signs.
+    fn public_key(&self) -> &PublicKey;
+
+    /// Signs `message`: 64 raw bytes for Ed25519, ASN.1 DER for P-256 with SHA-256.
+    ///
+    /// # Errors
+    /// When the holder of the key refuses or fails.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
+}
+
+/// The holder of a private key could not sign.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the key could not sign: {0}")]
+pub struct SignError(pub String);
+
+/// Why a key cannot be used, or did not make a signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The text or bytes are no key of a kind known here.
+    #[error("not a usable public key: {0}")]
+    Format(String),
+    /// The signature is not this key's over these bytes.
+    #[error("the signature was not made by this key over these bytes")]
+    Signature,
+}
+
+/// The length-prefixed fields of an OpenSSH key blob (RFC 4251, section 5).
+struct SshFields<'a>(&'a [u8]);
+
+impl SshFields<'_> {
+    fn collect(mut self) -> Result<Vec<Vec<u8>>, KeyError> {
+        let broken = || KeyError::Format("the OpenSSH key is cut short".to_owned());
+        let mut fields = Vec::new();
+        while !self.0.is_empty() {
+            let (length, rest) = self.0.split_first_chunk::<4>().ok_or_else(broken)?;
+            let length = u32::from_be_bytes(*length) as usize;
+            let (field, rest) = rest.split_at_checked(length).ok_or_else(broken)?;
+            fields.push(field.to_vec());
+            self.0 = rest;
+        }
+        Ok(fields)
+    }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, KeyError> {
+    STANDARD.decode(text).map_err(|cause| KeyError::Format(format!("not base64: {cause}")))
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(40).collect()
+}

@@ -1,0 +1,265 @@
+//! SLSA provenance v1 with this project's build type. Documented in `docs/predicates/build-v1.md`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::{Commit, Digest, Tree};
+use crate::review::Person;
+
+/// The URI that names provenance.
+pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
+/// The URI that names how this project builds.
+pub const BUILD_TYPE: &str = "https://countersign.dev/build/v1";
+/// The version of the rules by which produced layers are normalised.
+pub const NORMALISER: &str = "countersign/1";
+
+/// Whether provenance claims to be of this project's build type; only then its shape is held to be ours.
+pub(crate) fn is_ours(predicate: &Value) -> bool {
+    predicate.pointer("/buildDefinition/buildType").and_then(Value::as_str) == Some(BUILD_TYPE)
+}
+
+/// How an image came to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Provenance {
+    /// What was built, from what.
+    pub build_definition: BuildDefinition,
+    /// Who built it, when.
+    pub run_details: RunDetails,
+}
+
+/// What was built, from what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildDefinition {
+    /// Always [`BUILD_TYPE`].
+    pub build_type: String,
+    /// What the person who asked for the build chose.
+    pub external_parameters: ExternalParameters,
+    /// What the builder found or chose.
+    pub internal_parameters: InternalParameters,
+    /// Everything that entered.
+    pub resolved_dependencies: Vec<ResourceDescriptor>,
+}
+
+/// What the person who asked for the build chose. A field that is not known here is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalParameters {
+    /// The repository, as `git+` and its URL or path.
+    pub source: String,
+    /// The commit.
+    pub commit: Commit,
+    /// The image's name in `countersign.toml`, or `default`.
+    pub image: String,
+    /// The Dockerfile's path in the tree.
+    pub dockerfile: String,
+    /// The context's path in the tree; `.` is the whole.
+    pub context: String,
+    /// The stage that was built, when it is not the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Arguments of the build.
+    #[serde(default)]
+    pub build_args: BTreeMap<String, String>,
+    /// The platform, as `linux/amd64`.
+    pub platform: String,
+}
+
+/// What the builder found or chose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InternalParameters {
+    /// The version of the rules that normalise layers: [`NORMALISER`].
+    pub normaliser: String,
+    /// The compressor with its settings; another one gives the same content in other compressed bytes.
+    pub compressor: String,
+    /// The committer's time of the commit, in seconds since 1970.
+    pub source_date_epoch: i64,
+    /// Who wrote the commit: its author and co-authors.
+    pub authors: Vec<Person>,
+    /// The digest of the image's config.
+    pub config_digest: Digest,
+    /// The layers, from the lowest.
+    pub layers: Vec<LayerRecord>,
+    /// Whether everything that entered is named.
+    pub materials: Materials,
+    /// What this repeats, if it is a rebuild.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild_of: Option<RebuildOf>,
+}
+
+/// One layer of the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerRecord {
+    /// The digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// The instruction that made it.
+    pub created_by: String,
+    /// Whether it came with the base, byte for byte.
+    pub from_base: bool,
+}
+
+/// Whether everything that entered is named in `resolvedDependencies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Materials {
+    /// No byte could enter unrecorded.
+    Complete,
+    /// Some could.
+    Incomplete {
+        /// Which step, and why.
+        reasons: Vec<String>,
+    },
+}
+
+/// What a rebuild repeats, and how it came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RebuildOf {
+    /// The manifest's digest of the image that was to be repeated.
+    pub subject: Digest,
+    /// The digest of the bundle that holds the provenance that was repeated.
+    pub provenance: Digest,
+    /// How it came out.
+    pub verdict: RebuildVerdict,
+}
+
+/// How a rebuild came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RebuildVerdict {
+    /// The same manifest.
+    Identical,
+    /// Another one, which is this statement's subject.
+    Differs,
+}
+
+/// Who built it, when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunDetails {
+    /// Who.
+    pub builder: Builder,
+    /// When.
+    pub metadata: Metadata,
+    /// What else came of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub byproducts: Vec<ResourceDescriptor>,
+}
+
+/// Who built it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Builder {
+    /// The URI of the builder. It counts only with a key that the policy gives it.
+    pub id: String,
+    /// Versions of its parts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub version: BTreeMap<String, String>,
+}
+
+/// When it was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// A name for this one build.
+    pub invocation_id: String,
+    /// Its start.
+    pub started_on: Timestamp,
+    /// Its end.
+    pub finished_on: Timestamp,
+}
+
+/// Something that entered or came out (in-toto `ResourceDescriptor`). Its `name` tells the kind here.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceDescriptor {
+    /// The kind: one of the constants below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Its digests by algorithm.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digest: BTreeMap<String, String>,
+    /// Its media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// What else is known of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, Value>,
+}
+
+impl ResourceDescriptor {
+    /// The kind of the commit that was built.
+    pub const SOURCE: &str = "source";
+    /// The kind of that commit's tree.
+    pub const SOURCE_TREE: &str = "source-tree";
+    /// The kind of a base image.
+    pub const BASE: &str = "base";
+    /// The kind of a review.
+    pub const REVIEW: &str = "review";
+    /// The kind of an exchange over the network.
+    pub const EXCHANGE: &str = "exchange";
+
+    fn of(kind: &str, uri: impl Into<String>, algorithm: &str, digest: impl Into<String>) -> Self {
+        Self {
+            name: Some(kind.to_owned()),
+            uri: Some(uri.into()),
+            digest: BTreeMap::from([(algorithm.to_owned(), digest.into())]),
+            ..Self::default()
+        }
+    }
+
+    /// The commit that was built, of the repository `uri`.
+    pub fn source(uri: impl Into<String>, commit: &Commit) -> Self {
+        Self::of(Self::SOURCE, uri, "gitCommit", commit.as_str())
+    }
+
+    /// The tree of that commit.
+    pub fn tree(uri: impl Into<String>, tree: &Tree) -> Self {
+        Self::of(Self::SOURCE_TREE, uri, "gitTree", tree.as_str())
+    }
+
+    /// A base image, by the digest of its manifest.
+    pub fn base(uri: impl Into<String>, manifest: &Digest) -> Self {
+        Self::of(Self::BASE, uri, "sha256", manifest.hex())
+    }
+
+    /// A review, by the digest of its bundle.
+    pub fn review(uri: impl Into<String>, bundle: &Digest) -> Self {
+        Self::of(Self::REVIEW, uri, "sha256", bundle.hex())
+    }
+
+    /// An exchange over the network, by the digest of the response's body.
+    pub fn exchange(url: impl Into<String>, body: &Digest) -> Self {
+        Self::of(Self::EXCHANGE, url, "sha256", body.hex())
+    }
+
+    /// The same with one more annotation.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.annotations.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Whether it is of this kind.
+    pub fn is(&self, kind: &str) -> bool {
+        self.name.as_deref() == Some(kind)
+    }
+
+    /// The SHA-256 digest, if it has a well-formed one.
+    pub fn sha256(&self) -> Option<Digest> {
+        Digest::from_hex(self.digest.get("sha256")?).ok()
+    }
+}

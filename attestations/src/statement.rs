@@ -1,0 +1,154 @@
+//! in-toto Statement v1 (in-toto/attestation `spec/v1/statement.md`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::{Commit, Digest};
+use crate::provenance::{self, Provenance};
+use crate::review::{self, Review};
+
+/// The statement's own type.
+pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// What somebody says, and what about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// What it is about; matched by digest only, never by name.
+    pub subject: Vec<Subject>,
+    /// What is said.
+    pub predicate: Predicate,
+}
+
+/// One thing a statement is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// A name for people. Nothing is decided by it.
+    #[serde(default)]
+    pub name: String,
+    /// Its digests by algorithm: `sha256`, `gitCommit`.
+    pub digest: BTreeMap<String, String>,
+}
+
+impl Subject {
+    /// An image, by the digest of its manifest.
+    pub fn image(name: impl Into<String>, digest: &Digest) -> Self {
+        Self { name: name.into(), digest: BTreeMap::from([("sha256".to_owned(), digest.hex())]) }
+    }
+
+    /// A commit of a repository.
+    pub fn commit(repository: impl Into<String>, commit: &Commit) -> Self {
+        Self {
+            name: repository.into(),
+            digest: BTreeMap::from([("gitCommit".to_owned(), commit.to_string())]),
+        }
+    }
+
+    /// The SHA-256 digest, if it has a well-formed one.
+    pub fn sha256(&self) -> Option<Digest> {
+        Digest::from_hex(self.digest.get("sha256")?).ok()
+    }
+
+    /// The commit, if it has a well-formed one.
+    pub fn git_commit(&self) -> Option<Commit> {
+        self.digest.get("gitCommit")?.parse().ok()
+    }
+}
+
+/// What a statement says, by its predicate type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Predicate {
+    /// Somebody read a commit.
+    Review(Review),
+    /// Somebody built an image.
+    Provenance(Box<Provenance>),
+    /// Something else, kept as it came. It never counts for admission.
+    Other {
+        /// Its type.
+        predicate_type: String,
+        /// Its content.
+        value: Value,
+    },
+}
+
+impl Predicate {
+    /// The URI that names the kind of predicate.
+    pub fn predicate_type(&self) -> &str {
+        match self {
+            Self::Review(_) => review::PREDICATE_TYPE,
+            Self::Provenance(_) => provenance::PREDICATE_TYPE,
+            Self::Other { predicate_type, .. } => predicate_type,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    #[serde(rename = "_type")]
+    statement_type: String,
+    subject: Vec<Subject>,
+    #[serde(rename = "predicateType")]
+    predicate_type: String,
+    #[serde(default)]
+    predicate: Value,
+}
+
+impl Statement {
+    /// The bytes that are signed.
+    ///
+    /// # Errors
+    /// Never for the predicates defined here; the serialiser's own error otherwise.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, StatementError> {
+        let predicate = match &self.predicate {
+            Predicate::Review(review) => serde_json::to_value(review)?,
+            Predicate::Provenance(provenance) => serde_json::to_value(provenance)?,
+            Predicate::Other { value, .. } => value.clone(),
+        };
+        let wire = Wire {
+            statement_type: STATEMENT_TYPE.to_owned(),
+            subject: self.subject.clone(),
+            predicate_type: self.predicate.predicate_type().to_owned(),
+            predicate,
+        };
+        Ok(serde_json::to_vec(&wire)?)
+    }
+
+    /// Parses a statement. This checks no signature: use [`crate::Bundle::verify`] for foreign bytes.
+    ///
+    /// A predicate of a type known here must have exactly its shape; what it is cannot be guessed from its content.
+    ///
+    /// # Errors
+    /// When the JSON is not a Statement v1, has no subject, or its predicate is not of the shape its type names.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, StatementError> {
+        let wire: Wire = serde_json::from_slice(bytes)?;
+        if wire.statement_type != STATEMENT_TYPE {
+            return Err(StatementError::Type(wire.statement_type));
+        }
+        if wire.subject.is_empty() {
+            return Err(StatementError::NoSubject);
+        }
+        let predicate = match wire.predicate_type.as_str() {
+            review::PREDICATE_TYPE => Predicate::Review(serde_json::from_value(wire.predicate)?),
+            provenance::PREDICATE_TYPE if provenance::is_ours(&wire.predicate) => {
+                Predicate::Provenance(Box::new(serde_json::from_value(wire.predicate)?))
+            }
+            _ => Predicate::Other { predicate_type: wire.predicate_type, value: wire.predicate },
+        };
+        Ok(Self { subject: wire.subject, predicate })
+    }
+}
+
+/// Why bytes are no statement.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// Not JSON, or not of the shape that its types promise.
+    #[error("not a well-formed statement: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Another version of Statement, or something else.
+    #[error("`{0}` is not {STATEMENT_TYPE}")]
+    Type(String),
+    /// A statement about nothing.
+    #[error("the statement has no subject")]
+    NoSubject,
+}
