@@ -1,1 +1,266 @@
-//! `countersign.toml`: what a repository says about its images.
+//! `countersign.toml`: what a repository says about its images, so that this too is reviewed with the commit.
+
+use std::collections::BTreeMap;
+
+use attestations::reference::Pinned;
+use serde::Deserialize;
+
+/// Where the file is in the repository.
+pub const PATH: &str = "countersign.toml";
+/// Largest file read, in bytes.
+pub const SIZE_LIMIT: u64 = 256 * 1024;
+/// The image of a repository without the file, and the one built when none is named and there is only one.
+pub const DEFAULT_IMAGE: &str = "default";
+
+/// Why a `countersign.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// Not TOML, or not of the expected form; the text has line and column.
+    #[error("countersign.toml: {0}")]
+    Form(String),
+    /// A value that cannot be used.
+    #[error("countersign.toml: {0}")]
+    Value(String),
+    /// No image of that name.
+    #[error("countersign.toml has no image {asked}; it has {known}")]
+    NoSuchImage {
+        /// The name asked for.
+        asked: String,
+        /// The names there are.
+        known: String,
+    },
+    /// Several images and none named.
+    #[error("countersign.toml has several images: {0}")]
+    Ambiguous(String),
+}
+
+impl From<ProjectError> for crate::error::Error {
+    fn from(error: ProjectError) -> Self {
+        use crate::error::{Error, Kind};
+        let (kind, hint) = match &error {
+            ProjectError::Form(_) | ProjectError::Value(_) => (Kind::Input, "correct the file and commit it"),
+            ProjectError::NoSuchImage { .. } => (Kind::NotFound, "name one of them with --image"),
+            ProjectError::Ambiguous(_) => (Kind::Usage, "name the one to build with --image"),
+        };
+        Error::new(kind, error.to_string()).hint(hint)
+    }
+}
+
+/// What to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// Its name in the file, or [`DEFAULT_IMAGE`].
+    pub image: String,
+    /// The folder that `COPY` sees, relative to the repository; "" is its root.
+    pub context: String,
+    /// The Dockerfile's path in the repository.
+    pub dockerfile: String,
+    /// The stage to build; the last one by default.
+    pub target: Option<String>,
+    /// Values of `ARG`s.
+    pub arguments: BTreeMap<String, String>,
+    /// `os/architecture`.
+    pub platform: Option<String>,
+    /// The repository it is meant for; a suggestion to people, nothing is pushed there unasked.
+    pub repository: Option<String>,
+}
+
+/// A parsed file.
+#[derive(Debug, Clone)]
+pub struct Project {
+    recipes: Vec<Recipe>,
+    bases: BTreeMap<String, Pinned>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    #[serde(default)]
+    image: BTreeMap<String, Image>,
+    #[serde(default)]
+    bases: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Image {
+    context: Option<String>,
+    dockerfile: Option<String>,
+    target: Option<String>,
+    #[serde(default)]
+    args: BTreeMap<String, String>,
+    platform: Option<String>,
+    name: Option<String>,
+}
+
+impl Project {
+    /// Parses the file's bytes, or takes the defaults when the repository has no such file.
+    ///
+    /// # Errors
+    /// See [`ProjectError`].
+    pub fn parse(bytes: Option<&[u8]>) -> Result<Self, ProjectError> {
+        let Some(bytes) = bytes else {
+            let recipe = recipe(DEFAULT_IMAGE.to_owned(), Image::default())?;
+            return Ok(Self { recipes: vec![recipe], bases: BTreeMap::new() });
+        };
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| ProjectError::Form("the text is not UTF-8".to_owned()))?;
+        let file: File = toml::from_str(text).map_err(|error| ProjectError::Form(error.to_string()))?;
+        if file.version != 1 {
+            return Err(ProjectError::Value(format!(
+                "version {} is not known; write version = 1",
+                file.version
+            )));
+        }
+        if file.image.is_empty() {
+            return Err(ProjectError::Value("there is no image: write at least [image.default]".to_owned()));
+        }
+        let recipes =
+            file.image.into_iter().map(|(name, image)| recipe(name, image)).collect::<Result<_, _>>()?;
+        let bases = file.bases.into_iter().map(pin).collect::<Result<_, _>>()?;
+        Ok(Self { recipes, bases })
+    }
+
+    /// The recipe of the image `name`; of the only one when no name is given.
+    ///
+    /// # Errors
+    /// When there is no such image, or several and none is named.
+    pub fn recipe(&self, name: Option<&str>) -> Result<&Recipe, ProjectError> {
+        let known = || self.recipes.iter().map(|recipe| recipe.image.as_str()).collect::<Vec<_>>().join(", ");
+        match (name, self.recipes.as_slice()) {
+            (None, [only]) => Ok(only),
+            (None, all) => all
+                .iter()
+                .find(|recipe| recipe.image == DEFAULT_IMAGE)
+                .ok_or_else(|| ProjectError::Ambiguous(known())),
+            (Some(name), all) => all
+                .iter()
+                .find(|recipe| recipe.image == name)
+                .ok_or_else(|| ProjectError::NoSuchImage { asked: name.to_owned(), known: known() }),
+        }
+    }
+
+    /// What the file pins the base to that the Dockerfile calls `name`.
+    pub fn base(&self, name: &str) -> Option<&Pinned> {
+        self.bases.get(name)
+    }
+}
+
+fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
+    let of = |what: &str| format!("image.{name}.{what}");
+    let context = relative(image.context.as_deref().unwrap_or("."), &of("context"))?;
+    let dockerfile = match &image.dockerfile {
+        Some(path) => relative(path, &of("dockerfile"))?,
+        None if context.is_empty() => "Dockerfile".to_owned(),
+        None => format!("{context}/Dockerfile"),
+    };
+    if dockerfile.is_empty() {
+        return Err(ProjectError::Value(format!("{} is a folder", of("dockerfile"))));
+    }
+    Ok(Recipe {
+        context,
+        dockerfile,
+        target: image.target,
+        arguments: image.args,
+        platform: image.platform,
+        repository: image.name,
+        image: name,
+    })
+}
+
+/// A path within the repository, without `.` and doubled slashes; nothing may lead out of it.
+pub(crate) fn relative(path: &str, what: &str) -> Result<String, ProjectError> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                return Err(ProjectError::Value(format!("{what} = {path:?} leads out of the repository")));
+            }
+            _ => parts.push(part),
+        }
+    }
+    match path.starts_with('/') || path.is_empty() || path.contains('\0') {
+        true => {
+            Err(ProjectError::Value(format!("{what} = {path:?} is not a path relative to the repository")))
+        }
+        false => Ok(parts.join("/")),
+    }
+}
+
+fn pin((name, reference): (String, String)) -> Result<(String, Pinned), ProjectError> {
+    let refuse = |why: String| ProjectError::Value(format!("bases.{name:?} = {reference:?}: {why}"));
+    let parsed: attestations::reference::Reference =
+        reference.parse().map_err(|error| refuse(format!("{error}")))?;
+    let digest =
+        *parsed.digest().ok_or_else(|| refuse("a pin needs a digest, as in name@sha256:…".to_owned()))?;
+    let pinned = parsed.pin(digest).map_err(|error| refuse(format!("{error}")))?;
+    Ok((name, pinned))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Project, ProjectError> {
+        Project::parse(Some(text.as_bytes()))
+    }
+
+    #[test]
+    fn without_the_file_there_is_one_image() {
+        let project = Project::parse(None).unwrap();
+        let recipe = project.recipe(None).unwrap();
+        assert_eq!(
+            (recipe.image.as_str(), recipe.dockerfile.as_str(), recipe.context.as_str()),
+            ("default", "Dockerfile", "")
+        );
+        assert!(matches!(project.recipe(Some("x")), Err(ProjectError::NoSuchImage { .. })));
+    }
+
+    #[test]
+    fn a_whole_file() {
+        let digest = "0".repeat(64);
+        let project = parse(&format!(
+            r#"
+version = 1
+[image.glm]
+context = "./glm/"
+target = "final"
+args = {{ PKG = "v6-glm" }}
+platform = "linux/amd64"
+name = "registry.example/glm"
+[image.average]
+dockerfile = "docker/average.Dockerfile"
+[bases]
+"python:3.11" = "registry.example/python@sha256:{digest}"
+"#
+        ))
+        .unwrap();
+        let glm = project.recipe(Some("glm")).unwrap();
+        assert_eq!((glm.context.as_str(), glm.dockerfile.as_str()), ("glm", "glm/Dockerfile"));
+        assert_eq!(glm.arguments["PKG"], "v6-glm");
+        assert_eq!(project.recipe(Some("average")).unwrap().dockerfile, "docker/average.Dockerfile");
+        assert!(matches!(project.recipe(None), Err(ProjectError::Ambiguous(_))));
+        assert!(project.base("python:3.11").unwrap().to_string().ends_with(&digest));
+        assert!(project.base("python:3.12").is_none());
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for text in [
+            "",
+            "version = 2\n[image.a]",
+            "version = 1",
+            "version = 1\n[image.a]\ncontex = \"x\"",
+            "version = 1\n[image.a]\ncontext = \"../x\"",
+            "version = 1\n[image.a]\ncontext = \"/x\"",
+            "version = 1\n[image.a]\ndockerfile = \".\"",
+            "version = 1\n[image.a]\n[bases]\n\"a:1\" = \"registry.example/a:1\"",
+            "version = 1\n[image.a]\nargs = { A = 1 }",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

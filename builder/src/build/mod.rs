@@ -1,3 +1,6 @@
-//! The build.
+//! The build: the plan of a Dockerfile, and its execution step by step over overlays.
 
 pub mod cli;
+pub mod config;
+pub mod plan;
+pub mod platform;

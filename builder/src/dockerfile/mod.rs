@@ -1,1 +1,170 @@
-//! Dockerfiles.
+//! Dockerfiles: from bytes to typed instructions, with the line of each.
+//!
+//! Semantics are those of BuildKit's Dockerfile reference. An instruction or flag that is not supported is refused by
+//! name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `build::plan`.
+
+pub mod expand;
+pub mod ignore;
+mod instruction;
+mod lines;
+pub mod pattern;
+mod words;
+
+use std::fmt;
+
+pub use instruction::{Command, Copy, Instruction, Pair};
+
+/// Largest Dockerfile read, in bytes: people's are a few kilobytes.
+pub const SIZE_LIMIT: u64 = 1024 * 1024;
+
+/// A Dockerfile that cannot be used, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct DockerfileError {
+    /// The line, counted from 1, where the instruction starts.
+    pub line: usize,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Over [`SIZE_LIMIT`].
+    #[error("the file has {0} bytes, more than the 1 MiB allowed")]
+    TooLarge(usize),
+    /// Not text.
+    #[error("{0}")]
+    NotText(&'static str),
+    /// Not a Dockerfile instruction at all.
+    #[error("unknown instruction {0}")]
+    UnknownInstruction(String),
+    /// A Dockerfile instruction, or a form of one, that is not supported.
+    #[error("{what} is not supported: {instead}")]
+    Unsupported {
+        /// The instruction, flag or form.
+        what: String,
+        /// What to write instead.
+        instead: &'static str,
+    },
+    /// An instruction that does not follow its own syntax.
+    #[error("{0}")]
+    Syntax(String),
+    /// A variable's expansion that cannot be done.
+    #[error("{0}")]
+    Expansion(#[from] expand::ExpandError),
+}
+
+impl Problem {
+    pub(crate) fn syntax(text: impl Into<String>) -> Self {
+        Self::Syntax(text.into())
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>, instead: &'static str) -> Self {
+        Self::Unsupported { what: what.into(), instead }
+    }
+
+    pub(crate) fn at(self, line: usize) -> DockerfileError {
+        DockerfileError { line, problem: self }
+    }
+}
+
+/// Something with the line it starts at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// Counted from 1.
+    pub line: usize,
+    /// The instruction as written, continuation lines joined.
+    pub text: String,
+    /// What it means.
+    pub value: T,
+}
+
+/// One `FROM` and what follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Counted from 1.
+    pub line: usize,
+    /// The base as written, not expanded.
+    pub base: String,
+    /// The platform as written, not expanded.
+    pub platform: Option<String>,
+    /// Its name, in lower case.
+    pub name: Option<String>,
+    /// What is done.
+    pub instructions: Vec<Located<Instruction>>,
+}
+
+/// A parsed Dockerfile; it has at least one stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The escape character, `\` or a backquote.
+    pub escape: char,
+    /// The `ARG`s before the first `FROM`.
+    pub arguments: Vec<Located<Vec<Pair<Option<String>>>>>,
+    /// The stages in order.
+    pub stages: Vec<Stage>,
+}
+
+impl Dockerfile {
+    /// Parses a Dockerfile.
+    ///
+    /// # Errors
+    /// The first problem, with its line.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DockerfileError> {
+        let lines = lines::read(bytes)?;
+        let mut file = Self { escape: lines.escape, arguments: Vec::new(), stages: Vec::new() };
+        for line in lines.lines {
+            let number = line.number;
+            file.take(line).map_err(|problem| problem.at(number))?;
+        }
+        match file.stages.is_empty() {
+            true => Err(Problem::syntax("there is no FROM, so nothing to build").at(1)),
+            false => Ok(file),
+        }
+    }
+
+    fn take(&mut self, line: lines::Line) -> Result<(), Problem> {
+        let parsed = instruction::parse(&line.text, self.escape)?;
+        let located = |value| Located { line: line.number, text: line.text.clone(), value };
+        match (parsed, self.stages.last_mut()) {
+            (instruction::Parsed::From { base, platform, name }, _) => {
+                if let Some(name) = &name
+                    && self.stages.iter().any(|stage| stage.name.as_ref() == Some(name))
+                {
+                    return Err(Problem::syntax(format!("the stage name {name} is used twice")));
+                }
+                self.stages.push(Stage { line: line.number, base, platform, name, instructions: Vec::new() });
+            }
+            (instruction::Parsed::Other(value), Some(stage)) => stage.instructions.push(located(value)),
+            (instruction::Parsed::Other(Instruction::Arg(pairs)), None) => {
+                self.arguments.push(Located { line: line.number, text: line.text, value: pairs });
+            }
+            (instruction::Parsed::Other(_), None) => {
+                return Err(Problem::syntax("only ARG may stand before the first FROM"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of a stage by its name, or by its number.
+    pub fn stage(&self, name: &str) -> Option<usize> {
+        let lower = name.to_lowercase();
+        self.stages
+            .iter()
+            .position(|stage| stage.name.as_ref() == Some(&lower))
+            .or_else(|| name.parse().ok().filter(|index| *index < self.stages.len()))
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell(text) => out.write_str(text),
+            Self::Exec(words) => write!(out, "{words:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,341 @@
-//! Git.
+//! Git: a commit by its id, from a path or URL, out of a bare cache; never from a working directory.
+//!
+//! Fetching is done by the `git` program, reading by libgit2, which checks that every object has the id it was asked
+//! for by. Deliberately absent: submodules and LFS, which name content that the commit's id does not cover.
+
+mod fetch;
+mod location;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use attestations::review::Person;
+use attestations::{Commit, Digest, Tree};
+use git2::{ObjectType, Oid};
+
+pub use location::Location;
+pub use tree::{Entry, EntryKind, Walk};
+
+/// Longest commit message read; the trailers stand at its end.
+const MESSAGE_LIMIT: usize = 1024 * 1024;
+
+/// Why a commit could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Not something to fetch from.
+    #[error("{location:?} is not a repository that can be fetched: {reason}")]
+    Location {
+        /// As given.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The commit is in none of the repository's references.
+    #[error("commit {commit} was not found in {location}")]
+    UnknownCommit {
+        /// The commit asked for.
+        commit: String,
+        /// The repository.
+        location: String,
+        /// What git said to the request.
+        detail: String,
+    },
+    /// The id names an object that is no commit.
+    #[error("{id} in {location} is a {found}, not a commit")]
+    NotACommit {
+        /// The id asked for.
+        id: String,
+        /// The repository.
+        location: String,
+        /// Its type.
+        found: String,
+    },
+    /// The repository could not be reached or read.
+    #[error("{location} could not be fetched: {detail}")]
+    Unreachable {
+        /// The repository.
+        location: String,
+        /// What git said.
+        detail: String,
+    },
+    /// The repository holds objects that git's own checks refuse.
+    #[error("{location} holds a malformed object: {detail}")]
+    Malformed {
+        /// The repository.
+        location: String,
+        /// What git said.
+        detail: String,
+    },
+    /// A path of the tree that cannot be used.
+    #[error("{path} of commit {commit} is {what}")]
+    Unsupported {
+        /// The path in the tree.
+        path: String,
+        /// The commit.
+        commit: String,
+        /// What it is, and why that is refused.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A path that the tree does not have.
+    #[error("commit {commit} has no {path}")]
+    NoSuchPath {
+        /// The path in the tree.
+        path: String,
+        /// The commit.
+        commit: String,
+    },
+    /// A file of the tree over the limit of what reads it.
+    #[error("{path} of commit {commit} has {size} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// The path in the tree.
+        path: String,
+        /// The commit.
+        commit: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The most allowed, in bytes.
+        limit: u64,
+    },
+    /// Only SHA-1 repositories can be read.
+    #[error("{id} is a SHA-256 commit id, and repositories in that format cannot be read yet")]
+    Sha256 {
+        /// The id asked for.
+        id: String,
+    },
+    /// The `git` program is missing.
+    #[error("the git program could not be started")]
+    NoGit(#[source] std::io::Error),
+    /// The cache could not be written.
+    #[error("the repository cache {} could not be used", path.display())]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An object could not be read.
+    #[error("an object of the repository could not be read")]
+    Read(#[from] git2::Error),
+}
+
+impl From<SourceError> for crate::error::Error {
+    fn from(error: SourceError) -> Self {
+        use crate::error::{Error, Kind};
+        let (kind, hint) = match &error {
+            SourceError::Location { .. } => {
+                (Kind::Usage, "give a path, or an https, ssh or file URL".to_owned())
+            }
+            SourceError::UnknownCommit { detail, .. } => (
+                Kind::NotFound,
+                format!(
+                    "push the commit to a branch or tag of that repository, and give its full id ({detail})"
+                ),
+            ),
+            SourceError::NotACommit { .. } => (
+                Kind::NotFound,
+                "give the commit's id; `git rev-parse TAG^{commit}` prints that of a tag".to_owned(),
+            ),
+            SourceError::Unreachable { .. } => (
+                Kind::Network,
+                "check the location, and that `git fetch` from it works for this user".to_owned(),
+            ),
+            SourceError::Malformed { .. } => {
+                (Kind::Input, "run `git fsck` in that repository; its history has to be repaired".to_owned())
+            }
+            SourceError::Unsupported { remedy, .. } => (Kind::Input, (*remedy).to_owned()),
+            SourceError::NoSuchPath { .. } => {
+                (Kind::NotFound, "check the spelling of the path at that commit".to_owned())
+            }
+            SourceError::TooLarge { .. } | SourceError::Read(_) => {
+                (Kind::Input, "it is malformed or not meant for this".to_owned())
+            }
+            SourceError::Sha256 { .. } => (Kind::Input, "use a repository in the SHA-1 format".to_owned()),
+            SourceError::NoGit(_) => (Kind::Machine, "install git".to_owned()),
+            SourceError::Cache { .. } => {
+                (Kind::Machine, "check the state directory's rights and space".to_owned())
+            }
+        };
+        Error::new(kind, error.to_string()).hint(hint).because(error)
+    }
+}
+
+/// The cached objects of one repository.
+pub struct Repository {
+    git: git2::Repository,
+    location: Location,
+    cache: PathBuf,
+}
+
+impl Repository {
+    /// Opens the cache of `location` below `state_dir`, made when it is new. Nothing is fetched.
+    ///
+    /// # Errors
+    /// When the cache cannot be made.
+    pub fn open(state_dir: &Path, location: &Location) -> Result<Self, SourceError> {
+        let name = Digest::of(location.uri().as_bytes()).hex();
+        let cache = state_dir.join("git").join(name);
+        let failed = |source| SourceError::Cache { path: cache.clone(), source };
+        std::fs::create_dir_all(&cache).map_err(failed)?;
+        let _lock = fetch::lock(&cache).map_err(failed)?;
+        let git = git2::Repository::open_bare(&cache).or_else(|_| git2::Repository::init_bare(&cache))?;
+        Ok(Self { git, location: location.clone(), cache })
+    }
+
+    /// The commit, fetched unless the cache has it.
+    ///
+    /// # Errors
+    /// When the repository does not have it or cannot be reached; see [`SourceError`].
+    pub fn commit(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
+        let oid = object_id(&id.to_string())?;
+        if self.git.find_commit(oid).is_err() {
+            fetch::commit(&self.cache, &self.location, id, || self.has(oid))?;
+        }
+        let object = self
+            .git
+            .find_object(oid, None)
+            .map_err(|_| self.unknown(id, "it was fetched, but is not there"))?;
+        if object.kind() != Some(ObjectType::Commit) {
+            let found = object.kind().map_or("object", |kind| kind.str()).to_owned();
+            return Err(SourceError::NotACommit {
+                id: id.to_string(),
+                location: self.location.to_string(),
+                found,
+            });
+        }
+        let commit = self.git.find_commit(oid)?;
+        Ok(Snapshot { repository: self, id: id.clone(), tree: commit.tree_id(), commit })
+    }
+
+    /// Where it was fetched from.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The objects, for reading only.
+    pub fn git(&self) -> &git2::Repository {
+        &self.git
+    }
+
+    fn has(&self, oid: Oid) -> bool {
+        self.git.odb().is_ok_and(|odb| odb.refresh().is_ok() && odb.exists(oid))
+    }
+
+    fn unknown(&self, commit: &Commit, detail: &str) -> SourceError {
+        SourceError::UnknownCommit {
+            commit: commit.to_string(),
+            location: self.location.to_string(),
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+/// One commit and its tree.
+pub struct Snapshot<'a> {
+    repository: &'a Repository,
+    id: Commit,
+    tree: Oid,
+    commit: git2::Commit<'a>,
+}
+
+impl<'a> Snapshot<'a> {
+    /// The commit's id.
+    pub fn id(&self) -> &Commit {
+        &self.id
+    }
+
+    /// The id of its tree.
+    ///
+    /// # Errors
+    /// Never for a repository that git accepts.
+    pub fn tree(&self) -> Result<Tree, SourceError> {
+        Tree::from_str(&self.tree.to_string())
+            .map_err(|_| SourceError::Read(git2::Error::from_str("the tree's id is not an object id")))
+    }
+
+    /// When it was committed, in seconds since 1970: the build's `SOURCE_DATE_EPOCH`. Never negative.
+    pub fn committed_at(&self) -> i64 {
+        self.commit.time().seconds().max(0)
+    }
+
+    /// The commit's message, as text.
+    pub fn message(&self) -> String {
+        let bytes = self.commit.message_bytes();
+        let start = bytes.len().saturating_sub(MESSAGE_LIMIT);
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+
+    /// Who wrote it: its author, then everyone in a `Co-authored-by` trailer; each once.
+    pub fn authors(&self) -> Vec<Person> {
+        authors_of(&self.commit)
+    }
+
+    /// The authors of every commit that is in this one's history and not in that of `since`, each once.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn authors_since(&self, since: &Snapshot<'_>) -> Result<Vec<Person>, SourceError> {
+        let mut walk = self.repository.git.revwalk()?;
+        walk.push(self.commit.id())?;
+        walk.hide(since.commit.id())?;
+        let mut authors = Vec::new();
+        for oid in walk {
+            let commit = self.repository.git.find_commit(oid?)?;
+            for author in authors_of(&commit) {
+                if !authors.contains(&author) {
+                    authors.push(author);
+                }
+            }
+        }
+        Ok(authors)
+    }
+
+    /// The parsed commit, for what this type does not tell.
+    pub fn git_commit(&self) -> &git2::Commit<'a> {
+        &self.commit
+    }
+
+    /// The repository it is in.
+    pub fn repository(&self) -> &'a Repository {
+        self.repository
+    }
+}
+
+fn authors_of(commit: &git2::Commit<'_>) -> Vec<Person> {
+    let signature = commit.author();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let mut authors =
+        vec![Person { name: text(signature.name_bytes()), email: text(signature.email_bytes()) }];
+    let bytes = commit.message_bytes();
+    let message = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(MESSAGE_LIMIT)..]).into_owned();
+    for author in message.lines().filter_map(co_author) {
+        if !authors.contains(&author) {
+            authors.push(author);
+        }
+    }
+    authors
+}
+
+/// `Co-authored-by: Name <email>`, anywhere in the message: counting one author too many only asks for one more
+/// reviewer, and one too few would let an author review.
+fn co_author(line: &str) -> Option<Person> {
+    let (key, value) = line.split_once(':')?;
+    if !key.trim().eq_ignore_ascii_case("co-authored-by") {
+        return None;
+    }
+    let (name, rest) = value.split_once('<')?;
+    let (email, _) = rest.split_once('>')?;
+    Some(Person { name: name.trim().to_owned(), email: email.trim().to_owned() })
+}
+
+fn object_id(id: &str) -> Result<Oid, SourceError> {
+    match id.len() {
+        40 => Ok(Oid::from_str(id)?),
+        _ => Err(SourceError::Sha256 { id: id.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

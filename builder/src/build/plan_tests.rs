@@ -1,0 +1,172 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn request(arguments: &[(&str, &str)], target: Option<&str>) -> Request {
+    Request {
+        target: target.map(str::to_owned),
+        arguments: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        platform: "linux/amd64".parse().unwrap(),
+        created: "2026-01-02T03:04:05Z".to_owned(),
+    }
+}
+
+/// The steps and configuration of the last stage, on an empty base.
+fn planned(text: &str, arguments: &[(&str, &str)]) -> Result<Planned, DockerfileError> {
+    let file = Dockerfile::parse(text.as_bytes())?;
+    let request = request(arguments, None);
+    let plan = Plan::new(&file, &request)?;
+    plan.steps(file.stages.len() - 1, Config::scratch("linux", "amd64", None))
+}
+
+fn histories(text: &str, arguments: &[(&str, &str)]) -> Vec<String> {
+    planned(text, arguments).unwrap().steps.into_iter().map(|step| step.created_by).collect()
+}
+
+fn needed(
+    text: &str,
+    target: Option<&str>,
+    arguments: &[(&str, &str)],
+) -> Result<Vec<Needed>, DockerfileError> {
+    let file = Dockerfile::parse(text.as_bytes())?;
+    let request = request(arguments, target);
+    Ok(Plan::new(&file, &request)?.needed().to_vec())
+}
+
+#[test]
+fn only_the_stages_that_the_target_needs() {
+    let text = "ARG V=1\nFROM a:$V AS one\nFROM b:$V AS two\nFROM One AS three\nFROM scratch\nCOPY --from=three /x /\nCOPY --from=0 /y /";
+    let stages = |target, arguments: &[_]| needed(text, target, arguments).unwrap();
+    assert_eq!(
+        stages(None, &[]),
+        [
+            Needed { stage: 0, base: Base::Image("a:1".to_owned()) },
+            Needed { stage: 2, base: Base::Stage(0) },
+            Needed { stage: 3, base: Base::Scratch },
+        ]
+    );
+    assert_eq!(
+        stages(Some("TWO"), &[("V", "2")]),
+        [Needed { stage: 1, base: Base::Image("b:2".to_owned()) }]
+    );
+    for text in [
+        "FROM a\nCOPY --from=b x y",
+        "FROM a AS b\nCOPY --from=b x y",
+        "FROM a\nCOPY --from=0 x y",
+        "ARG E\nFROM $E",
+        "FROM --platform=linux/s390x a",
+    ] {
+        assert!(needed(text, None, &[]).is_err(), "{text}");
+    }
+    assert!(needed(text, Some("four"), &[]).is_err());
+    assert!(needed(text, None, &[("UNKNOWN", "1")]).is_err());
+    assert!(needed("FROM --platform=$TARGETPLATFORM a", None, &[]).is_ok());
+}
+
+#[test]
+fn scopes_of_arguments_and_variables() {
+    let text = concat!(
+        "ARG GLOBAL=g\nARG UNSEEN=u\nFROM scratch\n",
+        "ARG GLOBAL\nARG OWN=o\nARG OWN2=$OWN$GLOBAL$UNSEEN\nARG NONE\nARG TARGETARCH\n",
+        "ENV A=1 B=$A$OWN2\nENV A=2 C=$A\nENV OWN=env\nARG OWN=late\n",
+        "RUN x\nLABEL l=$OWN m='$OWN' \"n o\"=${NONE:-none} p=$TARGETARCH",
+    );
+    assert_eq!(
+        histories(text, &[("GLOBAL", "given")]),
+        [
+            "ARG GLOBAL=given",
+            "ARG OWN=o",
+            "ARG OWN2=ogiven",
+            "ARG NONE",
+            "ARG TARGETARCH=amd64",
+            "ENV A=1 B=ogiven",
+            "ENV A=2 C=1",
+            "ENV OWN=env",
+            "ARG OWN=late",
+            "RUN |4 GLOBAL=given OWN2=ogiven TARGETARCH=amd64 OWN=env /bin/sh -c x",
+            "LABEL l=env m=$OWN n o=none p=amd64",
+        ]
+    );
+    let planned = planned(text, &[]).unwrap();
+    let Action::Run { env, cwd, user, .. } = &planned.steps[9].action else { panic!() };
+    let value = |name: &str| {
+        env.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (value("OWN"), value("GLOBAL"), value("NONE"), value("A")),
+        (vec!["env"], vec!["g"], vec![], vec!["2"])
+    );
+    assert_eq!((cwd.as_str(), user.as_str()), ("/", ""));
+    let path = format!("PATH={}", super::super::config::DEFAULT_PATH);
+    assert_eq!(planned.config.config.env, [path.as_str(), "A=2", "B=og", "C=1", "OWN=env"]);
+}
+
+#[test]
+fn commands_shells_and_entry_points() {
+    let text = "FROM scratch\nCMD early\nENTRYPOINT [\"e\"]\nSHELL [\"/bin/bash\",\"-c\"]\nRUN a && b\nRUN [\"c\", \"$d\"]\nCMD f $g";
+    let planned = planned(text, &[]).unwrap();
+    assert_eq!(planned.config.config.entrypoint, Some(vec!["e".to_owned()]));
+    assert_eq!(
+        planned.config.config.cmd,
+        Some(vec!["/bin/bash".to_owned(), "-c".to_owned(), "f $g".to_owned()])
+    );
+    let Action::Run { args, .. } = &planned.steps[4].action else { panic!() };
+    assert_eq!(args, &["c", "$d"]);
+    assert_eq!(planned.steps[3].created_by, "RUN /bin/bash -c a && b");
+    assert_eq!(planned.steps[5].created_by, "CMD [\"/bin/bash\" \"-c\" \"f $g\"]");
+}
+
+#[test]
+fn an_entry_point_clears_the_command_of_the_base() {
+    let file = Dockerfile::parse(b"FROM scratch\nENTRYPOINT [\"e\"]").unwrap();
+    let request = request(&[], None);
+    let mut base = Config::scratch("linux", "amd64", None);
+    base.config.cmd = Some(vec!["python".to_owned()]);
+    let planned = Plan::new(&file, &request).unwrap().steps(0, base).unwrap();
+    assert_eq!(planned.config.config.cmd, None);
+}
+
+#[test]
+fn paths_of_workdir_and_copy() {
+    let text = concat!(
+        "FROM scratch\nUSER alice\nWORKDIR /app/x/..\nWORKDIR sub\nWORKDIR /\nWORKDIR /app\n",
+        "COPY a .\nCOPY a b\nCOPY a b/\nCOPY a b ./\nCOPY --chown=1:2 --chmod=0644 a ../../../etc/\nCOPY a ..\nCOPY a x.",
+    );
+    let planned = planned(text, &[]).unwrap();
+    assert_eq!(
+        planned.steps[1].action,
+        Action::Workdir { path: "/app".to_owned(), user: "alice".to_owned() }
+    );
+    assert_eq!(planned.steps[2].created_by, "WORKDIR /app/sub");
+    assert_eq!(planned.steps[3].action, Action::Configure);
+    let destinations: Vec<_> = planned.steps[5..]
+        .iter()
+        .map(|step| match &step.action {
+            Action::Copy { destination, .. } => destination.as_str(),
+            _ => "",
+        })
+        .collect();
+    assert_eq!(destinations, ["/app/", "/app/b", "/app/b/", "/app/", "/etc/", "/", "/app/x."]);
+    assert!(
+        matches!(&planned.steps[9].action, Action::Copy { chmod: Some(0o644), chown: Some(chown), .. } if chown == "1:2")
+    );
+    for text in
+        ["COPY a b c", "COPY --chmod=u+x a b", "COPY --chmod=77777 a b", "WORKDIR $none", "USER $none"]
+    {
+        assert_eq!(
+            super::tests::planned(&format!("FROM scratch\n{text}"), &[]).unwrap_err().line,
+            2,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn ports() {
+    let planned = planned("FROM scratch\nENV P=80\nEXPOSE $P 53/UDP 8000-8002", &[]).unwrap();
+    let ports: Vec<_> = planned.config.config.exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp"]);
+    for word in ["x", "80/http", "9-8", "65536", "1-2-3"] {
+        assert!(super::tests::planned(&format!("FROM scratch\nEXPOSE {word}"), &[]).is_err(), "{word}");
+    }
+}

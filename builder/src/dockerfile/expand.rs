@@ -1,0 +1,326 @@
+//! Quotes, escapes and variables in an instruction's words, as the Dockerfile reference defines them.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Nesting of `${a:-${b:-…}}` beyond which a file is not a person's.
+const DEPTH_LIMIT: usize = 32;
+/// Longest expanded word, in bytes: a kernel's limit for one argument.
+const LENGTH_LIMIT: usize = 128 * 1024;
+
+/// A word that cannot be expanded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpandError {
+    /// A quote is never closed.
+    #[error("a {0} quote is not closed")]
+    Quote(&'static str),
+    /// A brace is never closed.
+    #[error("${{{0} is not closed with a brace")]
+    Brace(String),
+    /// `${}` or the like.
+    #[error("${{{0}}} is not a substitution")]
+    Bad(String),
+    /// A modifier other than `-`, `+` and `?`.
+    #[error("${{{name}{modifier}…}} is not supported: write the value out, or set it with ENV or ARG")]
+    Modifier {
+        /// The variable.
+        name: String,
+        /// What stands behind its name.
+        modifier: String,
+    },
+    /// `${name:?message}` with the name unset.
+    #[error("{name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// The file's own message.
+        message: String,
+    },
+    /// Nested over the limit.
+    #[error("substitutions are nested more than 32 deep")]
+    TooDeep,
+    /// Expanded over the limit.
+    #[error("the expanded text is longer than 128 KiB")]
+    TooLong,
+}
+
+/// What looks a variable up; `None` when it is not set.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Expands `text` to one word, quotes taken away.
+///
+/// # Errors
+/// See [`ExpandError`].
+pub fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
+    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0 };
+    let pieces = expander.until(None)?;
+    Ok(pieces.into_iter().map(|(letter, _)| letter).collect())
+}
+
+/// Expands `text` and splits it at blanks that are neither quoted nor escaped nor part of a quoted value.
+///
+/// # Errors
+/// See [`ExpandError`].
+pub fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
+    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0 };
+    let mut words = vec![String::new()];
+    for (letter, literal) in expander.until(None)? {
+        match (letter.is_whitespace() && !literal, words.last_mut()) {
+            (false, Some(word)) => word.push(letter),
+            _ => words.push(String::new()),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    Ok(words)
+}
+
+/// A letter, and whether a quote or escape makes it literal.
+type Letter = (char, bool);
+
+struct Expander<'a> {
+    rest: Peekable<Chars<'a>>,
+    escape: char,
+    lookup: Lookup<'a>,
+    depth: usize,
+}
+
+impl Expander<'_> {
+    /// Everything up to `stop`, which is taken away, or to the end when there is no stop.
+    fn until(&mut self, stop: Option<char>) -> Result<Vec<Letter>, ExpandError> {
+        let mut out: Vec<Letter> = Vec::new();
+        loop {
+            if out.len() > LENGTH_LIMIT {
+                return Err(ExpandError::TooLong);
+            }
+            let Some(letter) = self.rest.next() else {
+                return match stop {
+                    None => Ok(out),
+                    Some(_) => Err(ExpandError::Brace(String::new())),
+                };
+            };
+            match letter {
+                _ if Some(letter) == stop => return Ok(out),
+                '\'' => self.single_quoted(&mut out)?,
+                '"' => self.double_quoted(&mut out)?,
+                '$' => out.extend(self.dollar()?.chars().map(|letter| (letter, false))),
+                _ if letter == self.escape => out.extend(self.rest.next().map(|next| (next, true))),
+                _ => out.push((letter, false)),
+            }
+        }
+    }
+
+    fn single_quoted(&mut self, out: &mut Vec<Letter>) -> Result<(), ExpandError> {
+        loop {
+            match self.rest.next() {
+                None => return Err(ExpandError::Quote("single")),
+                Some('\'') => return Ok(()),
+                Some(letter) => out.push((letter, true)),
+            }
+        }
+    }
+
+    /// Within double quotes the escape character stays, unless a quote, a dollar or itself follows.
+    fn double_quoted(&mut self, out: &mut Vec<Letter>) -> Result<(), ExpandError> {
+        loop {
+            match self.rest.next() {
+                None => return Err(ExpandError::Quote("double")),
+                Some('"') => return Ok(()),
+                Some('$') => out.extend(self.dollar()?.chars().map(|letter| (letter, true))),
+                Some(letter) if letter == self.escape => match self.rest.peek().copied() {
+                    Some(next) if next == '"' || next == '$' || next == self.escape => {
+                        self.rest.next();
+                        out.push((next, true));
+                    }
+                    _ => out.push((letter, true)),
+                },
+                Some(letter) => out.push((letter, true)),
+            }
+        }
+    }
+
+    /// What stands behind a dollar.
+    fn dollar(&mut self) -> Result<String, ExpandError> {
+        if self.rest.peek() == Some(&'{') {
+            self.rest.next();
+            self.depth += 1;
+            if self.depth > DEPTH_LIMIT {
+                return Err(ExpandError::TooDeep);
+            }
+            let value = self.braced();
+            self.depth -= 1;
+            return value;
+        }
+        let name = self.name();
+        match name.is_empty() {
+            true => Ok("$".to_owned()),
+            false => Ok((self.lookup)(&name).unwrap_or_default()),
+        }
+    }
+
+    fn braced(&mut self) -> Result<String, ExpandError> {
+        let name = self.name();
+        if name.is_empty() {
+            return Err(ExpandError::Bad(
+                self.rest.by_ref().take_while(|letter| *letter != '}').take(32).collect(),
+            ));
+        }
+        let value = (self.lookup)(&name);
+        let mut modifier = String::new();
+        match self.rest.next() {
+            None => return Err(ExpandError::Brace(name)),
+            Some('}') => return Ok(value.unwrap_or_default()),
+            Some(letter) => modifier.push(letter),
+        }
+        let empty_is_unset = modifier == ":";
+        if empty_is_unset {
+            modifier.extend(self.rest.next());
+        }
+        let kind = modifier.chars().last().unwrap_or_default();
+        if !matches!(kind, '-' | '+' | '?') {
+            return Err(ExpandError::Modifier { name, modifier });
+        }
+        let word = self.until(Some('}')).map_err(|error| match error {
+            ExpandError::Brace(inner) if inner.is_empty() => ExpandError::Brace(name.clone()),
+            other => other,
+        })?;
+        let word: String = word.into_iter().map(|(letter, _)| letter).collect();
+        let set = value.filter(|value| !(empty_is_unset && value.is_empty()));
+        match (kind, set) {
+            ('-', Some(value)) | ('?', Some(value)) => Ok(value),
+            ('-', None) | ('+', Some(_)) => Ok(word),
+            ('+', None) => Ok(String::new()),
+            _ => Err(ExpandError::Required {
+                name,
+                message: if word.is_empty() { "is not set".to_owned() } else { word },
+            }),
+        }
+    }
+
+    /// A variable's name: letters, digits and underscores, all digits, or one of the shell's special letters.
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        while let Some(letter) = self.rest.peek().copied() {
+            let all_digits = name.chars().all(|digit| digit.is_ascii_digit());
+            let first = name.is_empty();
+            if first && "@*#?-$!".contains(letter) {
+                self.rest.next();
+                return letter.to_string();
+            }
+            let fits = match (first, all_digits) {
+                (true, _) => letter.is_alphanumeric() || letter == '_',
+                (false, true) => letter.is_ascii_digit(),
+                (false, false) => letter.is_alphanumeric() || letter == '_',
+            };
+            if !fits {
+                break;
+            }
+            name.push(letter);
+            self.rest.next();
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        match name {
+            "a" => Some("value".to_owned()),
+            "empty" => Some(String::new()),
+            "two" => Some("one  two".to_owned()),
+            "quote" => Some("\"".to_owned()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_word() {
+        let table = [
+            ("plain", "plain"),
+            ("$a", "value"),
+            ("${a}", "value"),
+            ("x${a}y", "xvaluey"),
+            ("$a_b", ""),
+            ("${a}_b", "value_b"),
+            ("$none", ""),
+            ("${none}", ""),
+            ("${none:-other}", "other"),
+            ("${empty:-other}", "other"),
+            ("${empty-other}", ""),
+            ("${none-other}", "other"),
+            ("${a:-other}", "value"),
+            ("${a:+other}", "other"),
+            ("${empty:+other}", ""),
+            ("${empty+other}", "other"),
+            ("${none:+other}", ""),
+            ("${none:-$a}", "value"),
+            ("${none:-${none:-deep}}", "deep"),
+            ("${none:-'}'}", "}"),
+            ("${a:?needed}", "value"),
+            (r"\$a", "$a"),
+            (r"\\$a", r"\value"),
+            (r"a\ b", "a b"),
+            (r"end\", "end"),
+            ("'$a'", "$a"),
+            (r"'\'", r"\"),
+            ("\"$a\"", "value"),
+            ("\"a b\"c", "a bc"),
+            (r#""\$a""#, "$a"),
+            (r#""\"""#, "\""),
+            (r#""\n""#, r"\n"),
+            ("$", "$"),
+            ("a$", "a$"),
+            ("$/x", "$/x"),
+            ("$1a", "a"),
+            ("$quote$quote", "\"\""),
+            ("\u{e9}${a}\u{e9}", "\u{e9}value\u{e9}"),
+            ("$a\u{e9}", ""),
+        ];
+        for (text, expected) in table {
+            assert_eq!(word(text, '\\', &lookup).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn many_words() {
+        let table: [(&str, &[&str]); 5] = [
+            ("80 443/tcp", &["80", "443/tcp"]),
+            ("$two", &["one", "two"]),
+            ("\"$two\"", &["one  two"]),
+            (r"a\ b c", &["a b", "c"]),
+            ("  ", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(words(text, '\\', &lookup).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_other_escape_character() {
+        assert_eq!(word(r"C:\x`$a", '`', &lookup).unwrap(), r"C:\x$a");
+    }
+
+    #[test]
+    fn what_cannot_be_expanded_is_refused() {
+        let refused = |text: &str| word(text, '\\', &lookup).unwrap_err();
+        assert_eq!(refused("'open"), ExpandError::Quote("single"));
+        assert_eq!(refused("\"open"), ExpandError::Quote("double"));
+        assert_eq!(refused("${a"), ExpandError::Brace("a".to_owned()));
+        assert_eq!(refused("${none:-x"), ExpandError::Brace("none".to_owned()));
+        assert!(matches!(refused("${}"), ExpandError::Bad(_)));
+        assert!(matches!(refused("${a#x}"), ExpandError::Modifier { .. }));
+        assert!(matches!(refused("${a/x/y}"), ExpandError::Modifier { .. }));
+        assert!(matches!(refused("${none:?give it}"), ExpandError::Required { .. }));
+    }
+
+    #[test]
+    fn nesting_and_growth_are_bounded() {
+        let nested = "${x:-".repeat(100_000);
+        assert_eq!(word(&nested, '\\', &lookup).unwrap_err(), ExpandError::TooDeep);
+        let long = |_: &str| Some("x".repeat(1000));
+        assert_eq!(word(&"$a ".repeat(100_000), '\\', &long).unwrap_err(), ExpandError::TooLong);
+    }
+}

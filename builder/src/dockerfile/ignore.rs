@@ -1,0 +1,133 @@
+//! `.dockerignore`: which files of the repository the build does not see. The last rule that fits decides.
+
+use super::Problem;
+use super::pattern::{Pattern, PatternError};
+
+/// Largest `.dockerignore` read, in bytes.
+pub const SIZE_LIMIT: u64 = 256 * 1024;
+
+/// The rules of one `.dockerignore`.
+#[derive(Debug, Clone, Default)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    pattern: Pattern,
+    keep: bool,
+}
+
+/// A `.dockerignore` that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct IgnoreError {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl Ignore {
+    /// Parses the file.
+    ///
+    /// # Errors
+    /// For bytes that are no text and for patterns that are not closed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, IgnoreError> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let text = std::str::from_utf8(bytes).map_err(|_| IgnoreError {
+            line: 1,
+            problem: Problem::NotText("the text is not UTF-8").to_string(),
+        })?;
+        let mut rules = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let rule =
+                rule(line).map_err(|error| IgnoreError { line: index + 1, problem: error.to_string() })?;
+            rules.extend(rule);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Whether `path`, relative to the context, is left out: by a rule for itself or for a folder above it.
+    pub fn leaves_out(&self, path: &[u8]) -> bool {
+        let mut left_out = false;
+        for rule in &self.rules {
+            if rule.fits(path) {
+                left_out = !rule.keep;
+            }
+        }
+        left_out
+    }
+}
+
+impl Rule {
+    fn fits(&self, path: &[u8]) -> bool {
+        let folders = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+        self.pattern.matches(path) || folders.into_iter().any(|folder| self.pattern.matches(folder))
+    }
+}
+
+fn rule(line: &str) -> Result<Option<Rule>, PatternError> {
+    if line.starts_with('#') {
+        return Ok(None);
+    }
+    let text = line.trim();
+    let (keep, text) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, text),
+    };
+    let text = clean(text);
+    match text.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(Rule { pattern: Pattern::deep(&text)?, keep })),
+    }
+}
+
+/// Without leading, trailing and doubled slashes, and with `.` and `..` worked out. A lone `.` names the context
+/// itself, which cannot be left out.
+fn clean(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rules() {
+        let table: [(&str, &[&str], &[&str]); 8] = [
+            (".git\n*.pyc", &[".git", ".git/config", "a.pyc"], &["a/b.pyc", ".gitignore"]),
+            ("**/*.pyc", &["a.pyc", "a/b/c.pyc"], &["a.py"]),
+            ("*\n!src\n", &["a", "b/c"], &["src", "src/a"]),
+            ("docs\n!docs/keep.md", &["docs", "docs/a.md"], &["docs/keep.md"]),
+            ("/leading/", &["leading", "leading/a"], &["b"]),
+            ("# comment\n\n  spaced  ", &["spaced"], &["# comment"]),
+            ("a\n!a\na", &["a"], &["b"]),
+            (".\n..", &[], &["a"]),
+        ];
+        for (text, out, kept) in table {
+            let ignore = Ignore::parse(text.as_bytes()).unwrap();
+            for path in out {
+                assert!(ignore.leaves_out(path.as_bytes()), "{text:?} leaves out {path}");
+            }
+            for path in kept {
+                assert!(!ignore.leaves_out(path.as_bytes()), "{text:?} keeps {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_have_a_line() {
+        assert_eq!(Ignore::parse(b"a\n[b").unwrap_err().line, 2);
+        assert!(Ignore::parse(b"\xff").is_err());
+    }
+}

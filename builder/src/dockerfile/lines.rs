@@ -1,0 +1,122 @@
+//! From bytes to logical lines: text checks, parser directives, comments and continuations.
+
+use super::{DockerfileError, Problem, SIZE_LIMIT};
+
+/// A logical line: continuations joined, comments and empty lines left out.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Where it starts, counted from 1.
+    pub(super) number: usize,
+    pub(super) text: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Lines {
+    pub(super) escape: char,
+    pub(super) lines: Vec<Line>,
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Lines, DockerfileError> {
+    let text = check(bytes)?;
+    let physical: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    let escape = directives(&physical)?;
+    Ok(Lines { escape, lines: join(&physical, escape) })
+}
+
+fn check(bytes: &[u8]) -> Result<&str, DockerfileError> {
+    if bytes.len() as u64 > SIZE_LIMIT {
+        return Err(Problem::TooLarge(bytes.len()).at(1));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let line_of = |at: usize| bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(Problem::NotText("there is a NUL byte").at(line_of(at)));
+    }
+    std::str::from_utf8(bytes)
+        .map_err(|error| Problem::NotText("the text is not UTF-8").at(line_of(error.valid_up_to())))
+}
+
+/// Directives stand at the very top; anything else ends them. Returns the escape character.
+fn directives(lines: &[&str]) -> Result<char, DockerfileError> {
+    let mut escape = '\\';
+    let mut seen: Vec<String> = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some((key, value)) = directive(line) else { break };
+        if seen.contains(&key) {
+            return Err(Problem::syntax(format!("the directive {key} is given twice")).at(index + 1));
+        }
+        match key.as_str() {
+            "escape" => escape = escape_character(value).map_err(|problem| problem.at(index + 1))?,
+            "syntax" => check_syntax(value).map_err(|problem| problem.at(index + 1))?,
+            "check" => {}
+            _ => break,
+        }
+        seen.push(key);
+    }
+    Ok(escape)
+}
+
+fn directive(line: &str) -> Option<(String, &str)> {
+    let (key, value) = line.trim_start().strip_prefix('#')?.split_once('=')?;
+    let key = key.trim();
+    let plain = !key.is_empty() && key.chars().all(|letter| letter.is_ascii_alphanumeric());
+    (plain && !value.trim().is_empty()).then(|| (key.to_ascii_lowercase(), value.trim()))
+}
+
+fn escape_character(value: &str) -> Result<char, Problem> {
+    match value {
+        "\\" => Ok('\\'),
+        "`" => Ok('`'),
+        _ => Err(Problem::syntax(format!("the escape character must be \\ or `, not {value}"))),
+    }
+}
+
+/// The language of this file is the one implemented here, whatever its minor version. Another frontend is another
+/// language.
+fn check_syntax(value: &str) -> Result<(), Problem> {
+    let name = value.split('@').next().unwrap_or(value);
+    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
+    match name.strip_prefix("docker.io/").unwrap_or(name) {
+        "docker/dockerfile" | "docker/dockerfile-upstream" => Ok(()),
+        _ => Err(Problem::unsupported(
+            format!("the syntax {value}"),
+            "write it in the language of docker/dockerfile",
+        )),
+    }
+}
+
+fn join(physical: &[&str], escape: char) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut open: Option<Line> = None;
+    for (index, raw) in physical.iter().enumerate() {
+        let is_comment = raw.trim_start().starts_with('#');
+        if is_comment || raw.trim().is_empty() {
+            // Between continuation lines both are left out; BuildKit warns about the empty ones.
+            continue;
+        }
+        let (text, continues) = continuation(raw, escape);
+        let line = match open.take() {
+            Some(mut line) => {
+                line.text.push_str(text);
+                line
+            }
+            None => Line { number: index + 1, text: text.trim_start().to_owned() },
+        };
+        match continues {
+            true => open = Some(line),
+            false => lines.push(line),
+        }
+    }
+    lines.extend(open);
+    lines.retain(|line| !line.text.trim().is_empty());
+    lines
+}
+
+/// The line without its continuation mark: one escape character at the end that no other escapes, and any blanks.
+fn continuation(line: &str, escape: char) -> (&str, bool) {
+    let trimmed = line.trim_end_matches([' ', '\t']);
+    match trimmed.strip_suffix(escape) {
+        Some(rest) if !rest.ends_with(escape) => (rest, true),
+        _ => (line, false),
+    }
+}

@@ -1,0 +1,180 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn parse(text: &str) -> Dockerfile {
+    Dockerfile::parse(text.as_bytes()).unwrap()
+}
+
+fn refused(text: &str) -> DockerfileError {
+    Dockerfile::parse(text.as_bytes()).unwrap_err()
+}
+
+fn only(instruction: &str) -> Instruction {
+    let mut file = parse(&format!("FROM scratch\n{instruction}\n"));
+    assert_eq!(file.stages[0].instructions.len(), 1, "{instruction}");
+    file.stages.remove(0).instructions.remove(0).value
+}
+
+fn pair(name: &str, value: &str) -> Pair<String> {
+    Pair { name: name.to_owned(), value: value.to_owned() }
+}
+
+#[test]
+fn a_whole_file() {
+    let file = parse(concat!(
+        "# syntax=docker/dockerfile:1\n",
+        "# escape=\\\n",
+        "\n",
+        "ARG VERSION=3.11 # not a comment\n",
+        "FROM --platform=linux/amd64 python:${VERSION} AS Build\n",
+        "  run pip install \\\n",
+        "   # a comment inside\n",
+        "\n",
+        "    pandas \\\n",
+        "    numpy\n",
+        "FROM scratch\n",
+        "COPY --from=build --chown=1:2 /a /b c/\n",
+    ));
+    assert_eq!(file.arguments[0].value.len(), 5);
+    assert_eq!(file.arguments[0].line, 4);
+    let build = &file.stages[0];
+    assert_eq!((build.name.as_deref(), build.platform.as_deref()), (Some("build"), Some("linux/amd64")));
+    assert_eq!(build.base, "python:${VERSION}");
+    assert_eq!(build.instructions[0].line, 6);
+    assert_eq!(
+        build.instructions[0].value,
+        Instruction::Run(Command::Shell("pip install     pandas     numpy".to_owned()))
+    );
+    assert_eq!(file.stage("BUILD"), Some(0));
+    assert_eq!(file.stage("1"), Some(1));
+    assert_eq!(file.stage("2"), None);
+    let Instruction::Copy(copy) = &file.stages[1].instructions[0].value else { panic!() };
+    assert_eq!((copy.from.as_deref(), copy.chown.as_deref()), (Some("build"), Some("1:2")));
+    assert_eq!(
+        (copy.sources.as_slice(), copy.destination.as_str()),
+        (["/a".to_owned(), "/b".to_owned()].as_slice(), "c/")
+    );
+}
+
+#[test]
+fn forms_of_commands() {
+    let exec = |words: &[&str]| Command::Exec(words.iter().map(|word| (*word).to_owned()).collect());
+    assert_eq!(only("RUN [\"a\", \"b c\"]"), Instruction::Run(exec(&["a", "b c"])));
+    assert_eq!(only("RUN [ -f x ] && y"), Instruction::Run(Command::Shell("[ -f x ] && y".to_owned())));
+    assert_eq!(only("CMD []"), Instruction::Cmd(exec(&[])));
+    assert_eq!(
+        only("ENTRYPOINT python -m x"),
+        Instruction::Entrypoint(Command::Shell("python -m x".to_owned()))
+    );
+    assert_eq!(
+        only("SHELL [\"/bin/bash\",\"-c\"]"),
+        Instruction::Shell(vec!["/bin/bash".to_owned(), "-c".to_owned()])
+    );
+    assert_eq!(only("COPY [\"a b\", \"c d\"]"), only("COPY  [ \"a b\" , \"c d\" ]"));
+    assert_eq!(refused("FROM a\nCMD [1]").line, 2);
+    assert_eq!(refused("FROM a\nSHELL /bin/sh").line, 2);
+}
+
+#[test]
+fn names_and_values() {
+    assert_eq!(only("ENV a=b c=\"d e\""), Instruction::Env(vec![pair("a", "b"), pair("c", "\"d e\"")]));
+    assert_eq!(only("ENV a b c=d"), Instruction::Env(vec![pair("a", "b c=d")]));
+    assert_eq!(only("ENV a=b\\ c"), Instruction::Env(vec![pair("a", "b\\ c")]));
+    assert_eq!(only("LABEL \"x.y\"='z w'"), Instruction::Label(vec![pair("\"x.y\"", "'z w'")]));
+    for text in ["ENV", "ENV a", "ENV a=b c", "ENV =b", "LABEL", "ARG", "ARG =x"] {
+        assert_eq!(refused(&format!("FROM a\n{text}")).line, 2, "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_named_with_its_line() {
+    let table = [
+        ("ADD a b", "ADD"),
+        ("add a b", "ADD"),
+        ("VOLUME /x", "VOLUME"),
+        ("HEALTHCHECK CMD x", "HEALTHCHECK"),
+        ("STOPSIGNAL 9", "STOPSIGNAL"),
+        ("ONBUILD RUN x", "ONBUILD"),
+        ("MAINTAINER x", "MAINTAINER"),
+        ("RUN --mount=type=cache,target=/x y", "RUN --mount"),
+        ("RUN --network=host y", "RUN --network"),
+        ("RUN --security=insecure y", "RUN --security"),
+        ("COPY --link a b", "COPY --link"),
+        ("COPY --parents a b", "COPY --parents"),
+        ("RUN <<EOF\necho\nEOF", "a here-document in RUN"),
+        ("RUN cat <<-\"X\" > y\nX", "a here-document in RUN"),
+        ("COPY <<EOF /x\nEOF", "a here-document in COPY"),
+    ];
+    for (text, name) in table {
+        let error = refused(&format!("FROM scratch\n\n{text}"));
+        assert_eq!(error.line, 3, "{text}");
+        assert!(
+            matches!(&error.problem, Problem::Unsupported { what, .. } if what == name),
+            "{text}: {error}"
+        );
+    }
+    let error = refused("FROM scratch\nINCLUDE x");
+    assert_eq!(error.problem, Problem::UnknownInstruction("INCLUDE".to_owned()));
+    assert!(matches!(refused("# syntax=evil/frontend:1\nFROM a").problem, Problem::Unsupported { .. }));
+}
+
+#[test]
+fn shifts_are_no_here_documents() {
+    for text in ["RUN python -c 'print(1<<2)'", "RUN echo $((1 << 2))", "RUN echo \"<<EOF\"", "RUN cat <<<x"]
+    {
+        assert!(matches!(only(text), Instruction::Run(_)), "{text}");
+    }
+}
+
+#[test]
+fn directives_and_escapes() {
+    let file = parse("# escape=`\nFROM a\nRUN one `\n two\nRUN three ``\nRUN dir C:\\\n");
+    assert_eq!(file.escape, '`');
+    let texts: Vec<_> = file.stages[0].instructions.iter().map(|located| located.text.as_str()).collect();
+    assert_eq!(texts, ["RUN one  two", "RUN three ``", "RUN dir C:\\"]);
+    assert_eq!(parse("# not=a directive\n# escape=`\nFROM a").escape, '\\');
+    assert_eq!(refused("# escape=x\nFROM a").line, 1);
+    assert_eq!(refused("# escape=`\n# escape=`\nFROM a").line, 2);
+}
+
+#[test]
+fn line_ends_and_marks_of_other_systems() {
+    let file = parse("\u{feff}FROM a\r\nRUN one \\\r\n  two\r\n");
+    assert_eq!(file.stages[0].base, "a");
+    assert_eq!(
+        file.stages[0].instructions[0].value,
+        Instruction::Run(Command::Shell("one   two".to_owned()))
+    );
+}
+
+#[test]
+fn hostile_files() {
+    assert!(matches!(
+        Dockerfile::parse(b"FROM a\nRUN \0").unwrap_err(),
+        DockerfileError { line: 2, problem: Problem::NotText(_) }
+    ));
+    assert!(matches!(
+        Dockerfile::parse(b"FROM a\n\n\xff").unwrap_err(),
+        DockerfileError { line: 3, problem: Problem::NotText(_) }
+    ));
+    let huge = [b"FROM a\nRUN ".as_slice(), &vec![b'x'; 10 * 1024 * 1024]].concat();
+    assert!(matches!(Dockerfile::parse(&huge).unwrap_err().problem, Problem::TooLarge(_)));
+    for text in [
+        "",
+        "# nothing\n",
+        "RUN x",
+        "FROM",
+        "FROM a b c",
+        "FROM a AS",
+        "FROM a AS 1x",
+        "FROM a AS x\nFROM b AS X",
+        "ARG a=b",
+    ] {
+        assert!(Dockerfile::parse(text.as_bytes()).is_err(), "{text:?}");
+    }
+    assert_eq!(parse("FROM a\nRUN x \\").stages[0].instructions.len(), 1);
+    assert_eq!(refused("FROM a\nCOPY a").line, 2);
+    assert_eq!(refused("FROM a\nRUN").line, 2);
+    assert_eq!(refused("FROM a\nCOPY --chown a b").line, 2);
+}

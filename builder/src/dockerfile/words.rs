@@ -1,0 +1,133 @@
+//! Taking the rest of an instruction apart: flags, JSON arrays, words, and `name=value` pairs.
+
+use super::Problem;
+use super::instruction::Pair;
+
+/// `--name=value` or `--name` in front of the arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Flag {
+    pub(super) name: String,
+    pub(super) value: Option<String>,
+}
+
+/// Splits the leading flags off. A lone `--` ends them.
+pub(super) fn flags(text: &str) -> (Vec<Flag>, &str) {
+    let mut flags = Vec::new();
+    let mut rest = text.trim_start();
+    while rest.starts_with("--") {
+        let (word, after) = flag_word(rest);
+        rest = after.trim_start();
+        let Some(body) = word.strip_prefix("--").filter(|body| !body.is_empty()) else { break };
+        flags.push(match body.split_once('=') {
+            Some((name, value)) => Flag { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Flag { name: body.to_owned(), value: None },
+        });
+    }
+    (flags, rest)
+}
+
+/// One word with its quotes and backslashes taken away, as BuildKit reads flags.
+fn flag_word(text: &str) -> (String, &str) {
+    let mut word = String::new();
+    let mut quote = None;
+    let mut letters = text.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match (letter, quote) {
+            (' ' | '\t', None) => return (word, &text[at..]),
+            ('\'' | '"', None) => quote = Some(letter),
+            (_, Some(open)) if letter == open => quote = None,
+            ('\\', _) => word.extend(letters.next().map(|(_, next)| next)),
+            _ => word.push(letter),
+        }
+    }
+    (word, "")
+}
+
+/// What a text that may be a JSON array is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Json {
+    Strings(Vec<String>),
+    /// Not JSON: another form of the instruction.
+    No,
+}
+
+/// A JSON array of strings, if the text is one; an array of anything else is a mistake.
+pub(super) fn json(text: &str) -> Result<Json, Problem> {
+    if !text.starts_with('[') {
+        return Ok(Json::No);
+    }
+    match serde_json::from_str::<Vec<serde_json::Value>>(text) {
+        Ok(values) => values
+            .into_iter()
+            .map(|value| match value {
+                serde_json::Value::String(text) => Ok(text),
+                _ => Err(Problem::syntax("only strings may stand in the array")),
+            })
+            .collect::<Result<_, _>>()
+            .map(Json::Strings),
+        Err(_) => Ok(Json::No),
+    }
+}
+
+/// Words at blanks, quotes kept and honoured.
+pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if quote.is_none() && letter.is_whitespace() {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+            continue;
+        }
+        word.push(letter);
+        match quote {
+            None if letter == '\'' || letter == '"' => quote = Some(letter),
+            Some(open) if letter == open => quote = None,
+            // Nothing is escaped within single quotes.
+            _ if letter == escape && quote != Some('\'') => word.extend(letters.next()),
+            _ => {}
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// `name=value …`, or the old `name value with blanks`.
+pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Vec<Pair<String>>, Problem> {
+    let words = quoted_words(text, escape);
+    let first = words
+        .first()
+        .ok_or_else(|| Problem::syntax(format!("{instruction} needs at least one name=value")))?;
+    if !first.contains('=') {
+        let (name, value) = text
+            .trim()
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| Problem::syntax(format!("{instruction} {first} has no value")))?;
+        return Ok(vec![Pair { name: name.to_owned(), value: value.trim_start().to_owned() }]);
+    }
+    words
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some(("", _)) => Err(Problem::syntax(format!("{instruction} {word} has no name"))),
+            Some((name, value)) => Ok(Pair { name: name.to_owned(), value: value.to_owned() }),
+            None => Err(Problem::syntax(format!("{instruction}: {word} is not of the form name=value"))),
+        })
+        .collect()
+}
+
+/// Whether a word of the line opens a here-document, such as `<<EOF`, `<<-EOF` or `3<<"EOF"`.
+pub(super) fn has_here_document(text: &str, escape: char) -> bool {
+    quoted_words(text, escape).iter().any(|word| {
+        let Some(name) = word.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("<<")
+        else {
+            return false;
+        };
+        let name = name.strip_prefix('-').unwrap_or(name);
+        !name.is_empty() && !name.contains('<')
+    })
+}

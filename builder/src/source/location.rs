@@ -1,0 +1,119 @@
+//! Where a repository is: a path of this machine, or a URL of a transport that git itself checks.
+
+use std::fmt;
+use std::path::Path;
+
+use super::SourceError;
+
+const SCHEMES: [&str; 4] = ["https", "http", "ssh", "file"];
+
+/// A repository's location. Paths are absolute, so that the name means the same tomorrow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// What `git fetch` is given.
+    fetch: String,
+    /// The name under which reviews and provenance speak of it.
+    uri: String,
+}
+
+impl Location {
+    /// Parses a path or URL as a person gives it.
+    ///
+    /// # Errors
+    /// [`SourceError::Location`] for an unknown transport, an embedded password, or a path that is not there.
+    pub fn parse(text: &str) -> Result<Self, SourceError> {
+        let refuse = |reason: String| SourceError::Location { location: text.to_owned(), reason };
+        if text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n', '\r']) {
+            return Err(refuse("it is empty, looks like an option, or holds control characters".to_owned()));
+        }
+        if text.contains("::") && !text.contains("://") {
+            return Err(refuse("transport helpers run programs".to_owned()));
+        }
+        if text.contains("://") {
+            return Self::url(text).map_err(refuse);
+        }
+        if let Some((host, path)) = scp_form(text) {
+            return Ok(Self {
+                fetch: text.to_owned(),
+                uri: format!("ssh://{host}/{}", path.trim_start_matches('/')),
+            });
+        }
+        let path = std::fs::canonicalize(Path::new(text)).map_err(|error| refuse(error.to_string()))?;
+        let path = path.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
+        let uri =
+            url::Url::from_file_path(path).map_err(|()| refuse("it is not an absolute path".to_owned()))?;
+        Ok(Self { fetch: path.to_owned(), uri: uri.to_string() })
+    }
+
+    fn url(text: &str) -> Result<Self, String> {
+        let parsed =
+            url::Url::parse(text.strip_prefix("git+").unwrap_or(text)).map_err(|error| error.to_string())?;
+        if !SCHEMES.contains(&parsed.scheme()) {
+            return Err(format!("the transport {} is not one of https, http, ssh, file", parsed.scheme()));
+        }
+        if parsed.password().is_some() {
+            return Err(
+                "a password in a location would end up in signed statements; use git's credential helpers"
+                    .to_owned(),
+            );
+        }
+        Ok(Self { fetch: parsed.to_string(), uri: parsed.to_string() })
+    }
+
+    /// The name used in statements: a URL without the `git+` prefix.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    pub(super) fn fetch_argument(&self) -> &str {
+        &self.fetch
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.uri)
+    }
+}
+
+/// `user@host:path`, unless a file of that name exists or a slash stands before the colon, as git decides it.
+fn scp_form(text: &str) -> Option<(&str, &str)> {
+    let (host, path) = text.split_once(':')?;
+    let plain = !host.is_empty() && !host.contains('/') && !path.is_empty() && !Path::new(text).exists();
+    plain.then_some((host, path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn urls_and_paths() {
+        assert_eq!(Location::parse("https://git.example/a.git").unwrap().uri(), "https://git.example/a.git");
+        assert_eq!(Location::parse("git+https://git.example/a").unwrap().uri(), "https://git.example/a");
+        assert_eq!(
+            Location::parse("git@git.example:team/a.git").unwrap().uri(),
+            "ssh://git@git.example/team/a.git"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::parse(folder.path().to_str().unwrap()).unwrap();
+        assert!(location.uri().starts_with("file:///"), "{location}");
+    }
+
+    #[test]
+    fn dangerous_locations_are_refused() {
+        for text in [
+            "ext::sh -c id",
+            "--upload-pack=id",
+            "",
+            "ext://x",
+            "git://git.example/a",
+            "https://user:secret@git.example/a",
+            "/no/such/repository",
+            "https://git.example/a\nb",
+        ] {
+            assert!(matches!(Location::parse(text), Err(SourceError::Location { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The tree of a commit: what is at a path, what is below it, and the bytes of a file.
+
+use git2::{ObjectType, Oid};
+
+use super::{Snapshot, SourceError};
+
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+/// The LFS specification keeps pointers below this size, in bytes.
+const LFS_POINTER_LIMIT: usize = 1024;
+/// Deeper trees are refused; git itself stops at about this depth.
+const DEPTH_LIMIT: usize = 512;
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A folder.
+    Directory,
+    /// A file, whether its owner may execute it.
+    File {
+        /// Mode 100755 instead of 100644.
+        executable: bool,
+    },
+    /// A symbolic link; its bytes are the target.
+    Link,
+}
+
+/// One entry of a tree. Names are bytes: git does not promise UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path below the folder that was walked, without a leading slash.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    id: Oid,
+}
+
+impl Entry {
+    /// The path for messages.
+    pub fn display(&self) -> String {
+        String::from_utf8_lossy(&self.path).into_owned()
+    }
+}
+
+/// Everything below a folder, parents before children, in the byte order of names.
+pub type Walk = Vec<Entry>;
+
+impl Snapshot<'_> {
+    /// Everything below `folder` ("" is the root) for which `wanted` says yes; a folder that is not wanted is still
+    /// looked into, since a later rule may take one of its files back in.
+    ///
+    /// # Errors
+    /// A submodule or an LFS pointer among what is wanted; a folder that is not there.
+    pub fn walk(&self, folder: &str, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Walk, SourceError> {
+        let top = match folder {
+            "" => self.tree,
+            _ => {
+                let (id, mode) = self.find(folder)?;
+                if mode != 0o040_000 {
+                    return Err(self.unsupported(
+                        folder,
+                        "not a folder",
+                        "give a folder of the repository as context",
+                    ));
+                }
+                id
+            }
+        };
+        let mut found = Vec::new();
+        self.descend(top, &mut Vec::new(), 0, wanted, &mut found)?;
+        Ok(found)
+    }
+
+    fn descend(
+        &self,
+        tree: Oid,
+        path: &mut Vec<u8>,
+        depth: usize,
+        wanted: &dyn Fn(&[u8]) -> bool,
+        found: &mut Walk,
+    ) -> Result<(), SourceError> {
+        if depth > DEPTH_LIMIT {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(self.unsupported(&path, "too deep in folders", "keep folders less than 512 deep"));
+        }
+        let tree = self.repository.git.find_tree(tree)?;
+        for item in &tree {
+            let length = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(item.name_bytes());
+            self.check_name(item.name_bytes(), path)?;
+            if wanted(path) {
+                found.push(Entry {
+                    path: path.clone(),
+                    kind: self.kind(item.filemode(), item.id(), path)?,
+                    id: item.id(),
+                });
+            }
+            if item.kind() == Some(ObjectType::Tree) {
+                self.descend(item.id(), path, depth + 1, wanted, found)?;
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn kind(&self, mode: i32, id: Oid, path: &[u8]) -> Result<EntryKind, SourceError> {
+        let path = || String::from_utf8_lossy(path).into_owned();
+        match mode {
+            0o040_000 => Ok(EntryKind::Directory),
+            0o120_000 => Ok(EntryKind::Link),
+            0o100_644 | 0o100_664 | 0o100_755 => {
+                if self.is_lfs_pointer(id)? {
+                    return Err(self.unsupported(
+                        &path(),
+                        "a Git LFS pointer: the commit's id does not cover the file it stands for",
+                        "commit the file itself, or leave it out with .dockerignore",
+                    ));
+                }
+                Ok(EntryKind::File { executable: mode == 0o100_755 })
+            }
+            0o160_000 => Err(self.unsupported(
+                &path(),
+                "a submodule: its content was not fetched and not reviewed with this commit",
+                "copy the submodule's files into the repository, or leave it out with .dockerignore",
+            )),
+            _ => {
+                Err(self.unsupported(&path(), "of an unknown kind", "use files, folders and symbolic links"))
+            }
+        }
+    }
+
+    fn is_lfs_pointer(&self, id: Oid) -> Result<bool, SourceError> {
+        let (size, _) = self.repository.git.odb()?.read_header(id)?;
+        if size >= LFS_POINTER_LIMIT || size < LFS_POINTER.len() {
+            return Ok(false);
+        }
+        Ok(self.repository.git.find_blob(id)?.content().starts_with(LFS_POINTER))
+    }
+
+    /// Git's checks refuse these names on fetch; a tree that was in the cache before must not pass either.
+    fn check_name(&self, name: &[u8], path: &[u8]) -> Result<(), SourceError> {
+        let bad =
+            name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0);
+        match bad {
+            true => Err(self.unsupported(
+                &String::from_utf8_lossy(path),
+                "a name that no file can have",
+                "run `git fsck` in the repository",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The bytes of a walked file, or the target of a walked link. No more than a file's worth of memory at once.
+    ///
+    /// # Errors
+    /// When the object cannot be read or has not the id it is named by.
+    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
+        Ok(self.repository.git.find_blob(entry.id)?.content().to_vec())
+    }
+
+    /// The bytes of the file at `path`, if there is one.
+    ///
+    /// # Errors
+    /// [`SourceError::TooLarge`] over `limit` bytes, before they are read; [`SourceError::Unsupported`] when it is
+    /// no file.
+    pub fn file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        let (id, mode) = match self.find(path) {
+            Ok(found) => found,
+            Err(SourceError::NoSuchPath { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !matches!(mode, 0o100_644 | 0o100_664 | 0o100_755) {
+            return Err(self.unsupported(path, "not a plain file", "put a plain file there"));
+        }
+        let (size, _) = self.repository.git.odb()?.read_header(id)?;
+        let size = size as u64;
+        if size > limit {
+            return Err(SourceError::TooLarge {
+                path: path.to_owned(),
+                commit: self.id.to_string(),
+                size,
+                limit,
+            });
+        }
+        Ok(Some(self.repository.git.find_blob(id)?.content().to_vec()))
+    }
+
+    fn find(&self, path: &str) -> Result<(Oid, i32), SourceError> {
+        let tree = self.repository.git.find_tree(self.tree)?;
+        match tree.get_path(std::path::Path::new(path)) {
+            Ok(entry) => Ok((entry.id(), entry.filemode())),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => {
+                Err(SourceError::NoSuchPath { path: path.to_owned(), commit: self.id.to_string() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unsupported(&self, path: &str, what: &'static str, remedy: &'static str) -> SourceError {
+        SourceError::Unsupported { path: path.to_owned(), commit: self.id.to_string(), what, remedy }
+    }
+}
