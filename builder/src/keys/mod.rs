@@ -1,3 +1,146 @@
-//! Module keys.
+//! Signing keys in files: PKCS#8 PEM, plain or encrypted, and OpenSSH private keys as people have them.
+//!
+//! Only Ed25519 and ECDSA P-256 with SHA-256. Deliberately absent: RSA, agents, hardware keys, keyless signing.
 
 pub mod cli;
+mod generate;
+mod password;
+mod private;
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use attestations::keys::Signer;
+use zeroize::Zeroizing;
+
+use crate::cli::Session;
+use crate::error::Kind;
+
+pub use generate::{Generated, Protection, generate};
+pub use password::{PasswordArguments, PasswordSource};
+
+/// Largest key file read, in bytes. Real ones have a few hundred.
+const MAX_FILE: u64 = 64 << 10;
+
+/// What can go wrong with a key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key file could not be read or written.
+    #[error("{doing} {}", .path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// `keygen` never overwrites.
+    #[error("{} exists and is not overwritten", .0.display())]
+    Exists(PathBuf),
+    /// The file is no private key of a known format.
+    #[error("{} is not a private key: {problem}", .path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// A key of a kind that is not used here.
+    #[error("{}: {found} keys are not supported", .path.display())]
+    Unsupported {
+        /// Which file.
+        path: PathBuf,
+        /// The kind of key.
+        found: String,
+    },
+    /// The key is encrypted and the password does not open it.
+    #[error("wrong password for {}", .0.display())]
+    WrongPassword(PathBuf),
+    /// No password could be had.
+    #[error("no password")]
+    NoPassword(#[from] password::Error),
+    /// The key could not be made.
+    #[error("making the key failed")]
+    Generation,
+}
+
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> crate::error::Error {
+        let (kind, hint) = match &error {
+            Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                (Kind::NotFound, "")
+            }
+            Error::File { .. } => (Kind::Machine, ""),
+            Error::Exists(_) => (Kind::Key, "choose another name; a lost key cannot be made again"),
+            Error::Malformed { .. } => {
+                (Kind::Key, "`openssl pkcs8 -topk8 -in OLD -out NEW` turns other PEM keys into PKCS#8")
+            }
+            Error::Unsupported { .. } => {
+                (Kind::Key, "use an Ed25519 or P-256 key; `countersign-builder keygen` makes one")
+            }
+            Error::WrongPassword(_) => (Kind::Key, ""),
+            Error::NoPassword(_) => {
+                (Kind::Key, "give --password-file, set COUNTERSIGN_KEY_PASSWORD, or run it on a terminal")
+            }
+            Error::Generation => (Kind::Key, ""),
+        };
+        let new = crate::error::Error::new(kind, error.to_string());
+        let new = if hint.is_empty() { new } else { new.hint(hint) };
+        new.because(error)
+    }
+}
+
+/// Loads the private key at `path`. `password` is asked only if the key is encrypted, and only once.
+///
+/// # Errors
+/// See [`Error`]; a wrong password is [`Error::WrongPassword`].
+pub fn load(
+    path: &Path,
+    password: &mut dyn FnMut() -> Result<Zeroizing<String>, password::Error>,
+) -> Result<Box<dyn Signer>, Error> {
+    let text = read(path)?;
+    private::parse(path, &text, password)
+}
+
+/// Loads a key for a command: with its password options, and with a warning when others may read the file.
+///
+/// # Errors
+/// As [`load`].
+pub fn open(
+    path: &Path,
+    password: &PasswordArguments,
+    session: &Session,
+) -> crate::error::Result<Box<dyn Signer>> {
+    if let Some(mode) = exposure(path) {
+        let text = format!("warning: others may read {} (mode {mode:03o}); chmod 600 it", path.display());
+        let event = serde_json::json!({ "event": "warning", "path": path, "message": text });
+        session.progress(&text, &event);
+    }
+    let source = password.source();
+    Ok(load(path, &mut || source.existing(path))?)
+}
+
+/// The permission bits of a key file that others than its owner may use, if any.
+pub fn exposure(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let failed = |source| Error::File { doing: "reading the key", path: path.to_owned(), source };
+    let mut text = Zeroizing::new(String::with_capacity(4096));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.to_owned() };
+    match file.take(MAX_FILE + 1).read_to_string(&mut text) {
+        Ok(n) if n as u64 > MAX_FILE => Err(malformed("it is too large")),
+        Ok(_) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(malformed("it is not text")),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
