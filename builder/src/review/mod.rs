@@ -1,3 +1,127 @@
-//! Module review.
+//! A reviewer's word about a commit: showing what is to be read, signing that it was read, and checking that.
 
 pub mod cli;
+mod contents;
+mod diff;
+mod show;
+mod visible;
+
+use std::str::FromStr;
+
+use attestations::bundle::{Bundle, Verified};
+use attestations::digest::Commit;
+use attestations::keys::{PublicKey, Signer};
+use attestations::review::{Person, Review, Scope, Verdict};
+use attestations::statement::{Predicate, Statement, Subject};
+
+use crate::error::{Error, Kind, Result};
+use crate::source::{Repository, Snapshot};
+
+pub use contents::{Flag, Item};
+pub use diff::Change;
+pub use show::Shown;
+
+/// What a reviewer says.
+pub struct Opinion {
+    /// Approved or rejected.
+    pub verdict: Verdict,
+    /// Who says it.
+    pub reviewer: Person,
+    /// Why, in the reviewer's words.
+    pub note: Option<String>,
+    /// When, by the reviewer's clock.
+    pub on: jiff::Timestamp,
+}
+
+/// What is reviewed: a commit, all of it or what changed since an earlier one.
+pub struct Subjects<'a> {
+    commit: Snapshot<'a>,
+    since: Option<Snapshot<'a>>,
+}
+
+impl<'a> Subjects<'a> {
+    /// Fetches what is reviewed.
+    ///
+    /// # Errors
+    /// When a commit is not there, or `since` is not in the history of `commit`.
+    pub fn fetch(repository: &'a Repository, commit: &str, since: Option<&str>) -> Result<Subjects<'a>> {
+        let commit = repository.commit(&parse_commit(commit)?)?;
+        let since = since.map(|id| Ok::<_, Error>(repository.commit(&parse_commit(id)?)?)).transpose()?;
+        if let Some(since) = &since {
+            let (new, old) = (commit.git_commit().id(), since.git_commit().id());
+            if !repository.git().graph_descendant_of(new, old).map_err(contents::unreadable)? {
+                let text = format!("{} is not in the history of {}", since.id(), commit.id());
+                let hint = "give a commit that was reviewed before, or leave --since out";
+                return Err(Error::new(Kind::Input, text).hint(hint));
+            }
+        }
+        Ok(Subjects { commit, since })
+    }
+
+    /// Everyone who wrote what is reviewed: nobody of them counts as its reviewer.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn authors(&self) -> Result<Vec<Person>> {
+        let mut authors = self.commit.authors();
+        if let Some(since) = &self.since {
+            for author in self.commit.authors_since(since)? {
+                if !authors.contains(&author) {
+                    authors.push(author);
+                }
+            }
+        }
+        Ok(authors)
+    }
+
+    /// Signs an opinion about it.
+    ///
+    /// # Errors
+    /// When the history cannot be read, or the key fails.
+    pub fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<Bundle> {
+        let commit = self.commit.id();
+        let review = Review {
+            tree: self.commit.tree()?,
+            verdict: opinion.verdict,
+            scope: match &self.since {
+                None => Scope::Tree,
+                Some(since) => Scope::Changes { since: since.id().clone() },
+            },
+            reviewer: opinion.reviewer,
+            authors: self.authors()?,
+            reviewed_on: opinion.on,
+            note: opinion.note,
+        };
+        let subject = Subject::commit(self.commit.repository().location().uri(), commit);
+        let statement = Statement { subject: vec![subject], predicate: Predicate::Review(review) };
+        attestations::bundle::sign(&statement, key)
+            .map_err(|error| Error::new(Kind::Key, "the review could not be signed").because(error))
+    }
+}
+
+/// Checks that `bytes` are a review signed by `key`.
+///
+/// # Errors
+/// Malformed bytes, another kind of statement, or a signature that is not the key's ([`Kind::Refused`]).
+pub fn verify(bytes: &[u8], key: &PublicKey) -> Result<Verified<Statement>> {
+    let bundle = Bundle::parse(bytes)
+        .map_err(|error| Error::new(Kind::Input, "the file is no signed statement").because(error))?;
+    let verified = bundle.verify(key).map_err(|error| {
+        Error::new(Kind::Refused, "the signature is not that key's over this statement").because(error)
+    })?;
+    match verified.statement().predicate {
+        Predicate::Review(_) => Ok(verified),
+        _ => Err(Error::new(Kind::Refused, "the statement is signed by that key, but is no review")),
+    }
+}
+
+fn parse_commit(text: &str) -> Result<Commit> {
+    Commit::from_str(text).map_err(|error| {
+        Error::new(Kind::Usage, format!("{text:?} is not a full commit id"))
+            .hint("`git rev-parse COMMIT` prints it; names and short ids can come to mean something else")
+            .because(error)
+    })
+}
+
+#[cfg(test)]
+mod tests;

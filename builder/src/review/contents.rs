@@ -1,0 +1,280 @@
+//! The files of a commit as a reviewer has to see them.
+
+use git2::{ObjectType, Oid};
+use serde::Serialize;
+
+use super::visible;
+use crate::error::{Error, Kind, Result};
+use crate::source::Snapshot;
+
+/// Largest file shown, in bytes. Nobody reads more.
+pub(super) const MAX_SHOWN: usize = 1 << 20;
+
+/// Most entries of a tree.
+const MAX_ENTRIES: usize = 200_000;
+
+/// Deepest folder.
+const MAX_DEPTH: usize = 256;
+
+/// A line above this many characters hides its end from most eyes.
+const LONG_LINE: usize = 500;
+
+/// Read first: they decide what the other files become.
+const FIRST: [&str; 2] = ["countersign.toml", "Dockerfile"];
+
+/// One file, link or other entry of the tree.
+#[derive(Clone, Debug, Serialize)]
+pub struct Item {
+    /// Its path, made visible.
+    pub path: String,
+    /// Its mode, as git writes it.
+    pub mode: String,
+    /// Its size in bytes, or the length of a link's target.
+    pub size: u64,
+    /// Its object.
+    pub id: String,
+    /// What a reviewer has to know about it.
+    pub flags: Vec<Flag>,
+    /// A link's target, made visible.
+    pub target: Option<String>,
+    #[serde(skip)]
+    name: Vec<u8>,
+    #[serde(skip)]
+    oid: Oid,
+}
+
+/// What is remarkable about an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flag {
+    /// A symbolic link.
+    #[error("symbolic link")]
+    Link,
+    /// A link that leads out of the repository.
+    #[error("LEADS OUT OF THE REPOSITORY")]
+    LeadsOut,
+    /// Not UTF-8 text: it is not shown.
+    #[error("BINARY, not shown")]
+    Binary,
+    /// Too large to be shown.
+    #[error("OVERSIZED, not shown")]
+    Oversized,
+    /// Another repository's commit, whose content this commit does not cover.
+    #[error("SUBMODULE, not covered by this commit")]
+    Submodule,
+    /// A pointer whose file this commit does not cover.
+    #[error("GIT LFS POINTER, its file is not covered by this commit")]
+    LfsPointer,
+    /// May be executed.
+    #[error("executable")]
+    Executable,
+    /// Holds characters that a terminal would act on or hide.
+    #[error("HIDDEN OR CONTROL CHARACTERS, shown as ⟨U+…⟩")]
+    Deceptive,
+    /// Holds letters that can look like others.
+    #[error("non-ASCII text")]
+    NonAscii,
+    /// Holds lines too long to be seen.
+    #[error("lines of more than 500 characters")]
+    LongLines,
+    /// A mode that git does not write.
+    #[error("UNKNOWN MODE")]
+    UnknownMode,
+}
+
+/// Everything in the commit's tree, what is to be read first at the top, the rest in git's order.
+///
+/// # Errors
+/// When the tree cannot be read, or has more entries than anybody reviews.
+pub(super) fn list(snapshot: &Snapshot<'_>) -> Result<Vec<Item>> {
+    let tree = snapshot.git_commit().tree().map_err(unreadable)?;
+    let mut items = Vec::new();
+    descend(snapshot, &tree, &mut Vec::new(), 0, &mut items)?;
+    items.sort_by_key(|item| rank(&item.name));
+    Ok(items)
+}
+
+fn rank(name: &[u8]) -> usize {
+    let base = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
+    let text = String::from_utf8_lossy(base).into_owned();
+    let is_dockerfile = text.to_ascii_lowercase().contains("dockerfile") || text == ".dockerignore";
+    FIRST.iter().position(|first| first.as_bytes() == name).unwrap_or(if is_dockerfile {
+        FIRST.len()
+    } else {
+        FIRST.len() + 1
+    })
+}
+
+fn descend(
+    snapshot: &Snapshot<'_>,
+    tree: &git2::Tree<'_>,
+    path: &mut Vec<u8>,
+    depth: usize,
+    items: &mut Vec<Item>,
+) -> Result<()> {
+    for entry in tree {
+        if items.len() >= MAX_ENTRIES || depth > MAX_DEPTH {
+            return Err(Error::new(Kind::Input, "the tree has more entries or levels than can be reviewed"));
+        }
+        let length = path.len();
+        if length > 0 {
+            path.push(b'/');
+        }
+        path.extend_from_slice(entry.name_bytes());
+        if entry.kind() == Some(ObjectType::Tree) {
+            let below = snapshot.repository().git().find_tree(entry.id()).map_err(unreadable)?;
+            descend(snapshot, &below, path, depth + 1, items)?;
+        } else {
+            items.push(item(snapshot, path, entry.filemode(), entry.id())?);
+        }
+        path.truncate(length);
+    }
+    Ok(())
+}
+
+pub(super) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) -> Result<Item> {
+    let mut item = Item {
+        path: visible::bytes(name),
+        mode: format!("{mode:06o}"),
+        size: 0,
+        id: oid.to_string(),
+        flags: Vec::new(),
+        target: None,
+        name: name.to_owned(),
+        oid,
+    };
+    match mode {
+        0o160_000 => {
+            item.flags.push(Flag::Submodule);
+            return Ok(item);
+        }
+        0o120_000 => item.flags.push(Flag::Link),
+        0o100_755 => item.flags.push(Flag::Executable),
+        0o100_644 | 0o100_664 => {}
+        _ => item.flags.push(Flag::UnknownMode),
+    }
+    item.size = size_of(snapshot, oid)?;
+    if item.size > MAX_SHOWN as u64 {
+        item.flags.push(Flag::Oversized);
+        return Ok(item);
+    }
+    let blob = snapshot.repository().git().find_blob(oid).map_err(unreadable)?;
+    if mode == 0o120_000 {
+        item.target = Some(visible::bytes(blob.content()));
+        if leads_out(name, blob.content()) {
+            item.flags.push(Flag::LeadsOut);
+        }
+    } else {
+        item.flags.extend(flags_of(blob.content()));
+    }
+    Ok(item)
+}
+
+fn size_of(snapshot: &Snapshot<'_>, oid: Oid) -> Result<u64> {
+    let odb = snapshot.repository().git().odb().map_err(unreadable)?;
+    Ok(odb.read_header(oid).map_err(unreadable)?.0 as u64)
+}
+
+fn flags_of(content: &[u8]) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    if content.starts_with(b"version https://git-lfs.github.com/spec/") {
+        flags.push(Flag::LfsPointer);
+    }
+    let Some(text) = as_text(content) else {
+        flags.push(Flag::Binary);
+        return flags;
+    };
+    if text.chars().any(|c| visible::is_deceptive(c) && !matches!(c, '\n' | '\t')) {
+        flags.push(Flag::Deceptive);
+    }
+    if !text.is_ascii() {
+        flags.push(Flag::NonAscii);
+    }
+    if text.lines().any(|line| line.chars().count() > LONG_LINE) {
+        flags.push(Flag::LongLines);
+    }
+    flags
+}
+
+fn as_text(content: &[u8]) -> Option<&str> {
+    if content.contains(&0) {
+        return None;
+    }
+    std::str::from_utf8(content).ok()
+}
+
+/// Whether a link, followed from where it stands, leaves the top of the repository.
+fn leads_out(name: &[u8], target: &[u8]) -> bool {
+    if target.starts_with(b"/") {
+        return true;
+    }
+    let mut depth = name.iter().filter(|b| **b == b'/').count();
+    for part in target.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+impl Item {
+    /// The bytes to show, made visible; nothing for what is not shown.
+    pub(super) fn shown(&self, snapshot: &Snapshot<'_>) -> Result<Option<String>> {
+        let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule, Flag::Link];
+        if self.flags.iter().any(|flag| hidden.contains(flag)) {
+            return Ok(None);
+        }
+        let blob = snapshot.repository().git().find_blob(self.oid).map_err(unreadable)?;
+        Ok(as_text(blob.content()).map(visible::text))
+    }
+
+    /// One line about it.
+    pub(super) fn line(&self) -> String {
+        let flags: Vec<String> = self.flags.iter().map(ToString::to_string).collect();
+        let target = self.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
+        let flags = if flags.is_empty() { String::new() } else { format!("  [{}]", flags.join("; ")) };
+        format!("{} {:>9} {}{target}{flags}", self.mode, self.size, self.path)
+    }
+}
+
+pub(super) fn unreadable(error: git2::Error) -> Error {
+    Error::new(Kind::Input, "the repository cannot be read").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_lead_out_are_seen() {
+        for (name, target) in [("a", "/etc/passwd"), ("a", ".."), ("d/a", "../../x"), ("d/a", "x/../../../y")]
+        {
+            assert!(leads_out(name.as_bytes(), target.as_bytes()), "{name} -> {target}");
+        }
+        for (name, target) in [("a", "b"), ("d/a", "../b"), ("d/e/a", "../../b"), ("a", "./d/../b")] {
+            assert!(!leads_out(name.as_bytes(), target.as_bytes()), "{name} -> {target}");
+        }
+    }
+
+    #[test]
+    fn content_is_flagged() {
+        assert_eq!(flags_of(b"plain\n\ttext\n"), []);
+        assert_eq!(flags_of(b"\0"), [Flag::Binary]);
+        assert_eq!(flags_of(b"caf\xe9"), [Flag::Binary]);
+        assert_eq!(flags_of("x = \u{202E}1".as_bytes()), [Flag::Deceptive, Flag::NonAscii]);
+        assert_eq!(flags_of(b"a\r\n"), [Flag::Deceptive]);
+        assert_eq!(flags_of(&[b'x'; 501]), [Flag::LongLines]);
+        assert_eq!(flags_of(b"version https://git-lfs.github.com/spec/v1\n"), [Flag::LfsPointer]);
+    }
+
+    #[test]
+    fn what_decides_is_first() {
+        let mut names = ["src/a", "Dockerfile", "docker/Dockerfile.gpu", "countersign.toml", ".dockerignore"];
+        names.sort_by_key(|name| rank(name.as_bytes()));
+        assert_eq!(names[..2], ["countersign.toml", "Dockerfile"]);
+        assert_eq!(names[4], "src/a");
+    }
+}

@@ -1,0 +1,124 @@
+//! What changed since a commit that was reviewed before.
+
+use git2::{Delta, DiffDelta, DiffHunk, DiffLine, DiffOptions};
+
+use super::contents::{Flag, Item, MAX_SHOWN, item, unreadable};
+use super::visible;
+use crate::error::Result;
+use crate::source::Snapshot;
+
+/// One changed entry.
+#[derive(Debug, serde::Serialize)]
+pub struct Change {
+    /// What happened to it: added, deleted, modified or another kind.
+    pub what: &'static str,
+    /// As it was.
+    pub before: Option<Item>,
+    /// As it is.
+    pub after: Option<Item>,
+}
+
+impl Change {
+    pub(super) fn line(&self) -> String {
+        let line = |item: &Option<Item>| item.as_ref().map(Item::line);
+        match (line(&self.before), line(&self.after)) {
+            (Some(before), Some(after)) => {
+                format!("{}\n    before  {before}\n    after   {after}", self.what)
+            }
+            (Some(only), None) | (None, Some(only)) => format!("{}\n            {only}", self.what),
+            (None, None) => self.what.to_owned(),
+        }
+    }
+
+    fn is_shown(&self) -> bool {
+        let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule];
+        ![&self.before, &self.after].into_iter().flatten().any(|i| i.flags.iter().any(|f| hidden.contains(f)))
+    }
+}
+
+/// The changed entries between two commits, and their lines as a patch in which everything is visible.
+///
+/// Attributes of the repository cannot hide a file from the patch, and renames are shown as what they are: a file gone
+/// and a file come.
+///
+/// # Errors
+/// When either tree cannot be read.
+pub(super) fn changes(since: &Snapshot<'_>, now: &Snapshot<'_>) -> Result<(Vec<Change>, String)> {
+    let before = since.git_commit().tree().map_err(unreadable)?;
+    let after = now.git_commit().tree().map_err(unreadable)?;
+    let mut options = DiffOptions::new();
+    options.force_text(true).context_lines(5).include_typechange(true).max_size(MAX_SHOWN as i64);
+    let git = now.repository().git();
+    let diff = git.diff_tree_to_tree(Some(&before), Some(&after), Some(&mut options)).map_err(unreadable)?;
+    let mut changes = Vec::new();
+    for delta in diff.deltas() {
+        changes.push(change(since, now, &delta)?);
+    }
+    let shown: std::collections::HashSet<Vec<u8>> = diff
+        .deltas()
+        .zip(&changes)
+        .filter(|(_, change)| change.is_shown())
+        .filter_map(|(delta, _)| path_of(&delta).map(<[u8]>::to_vec))
+        .collect();
+    let mut patch = Patch::default();
+    diff.print(git2::DiffFormat::Patch, |delta, hunk, line| {
+        if path_of(&delta).is_some_and(|path| shown.contains(path)) {
+            patch.add(&delta, hunk.as_ref(), &line);
+        }
+        true
+    })
+    .map_err(unreadable)?;
+    Ok((changes, patch.text))
+}
+
+fn change(since: &Snapshot<'_>, now: &Snapshot<'_>, delta: &DiffDelta<'_>) -> Result<Change> {
+    let side = |snapshot: &Snapshot<'_>, file: git2::DiffFile<'_>| -> Result<Option<Item>> {
+        let mode = i32::from(file.mode());
+        match file.path_bytes() {
+            Some(path) if file.exists() && mode != 0 => Ok(Some(item(snapshot, path, mode, file.id())?)),
+            _ => Ok(None),
+        }
+    };
+    let what = match delta.status() {
+        Delta::Added => "added",
+        Delta::Deleted => "deleted",
+        Delta::Modified => "modified",
+        Delta::Typechange => "changed its type",
+        _ => "changed",
+    };
+    Ok(Change { what, before: side(since, delta.old_file())?, after: side(now, delta.new_file())? })
+}
+
+fn path_of<'a>(delta: &DiffDelta<'a>) -> Option<&'a [u8]> {
+    delta.new_file().path_bytes().or_else(|| delta.old_file().path_bytes())
+}
+
+#[derive(Default)]
+struct Patch {
+    text: String,
+    file: Vec<u8>,
+}
+
+impl Patch {
+    fn add(&mut self, delta: &DiffDelta<'_>, hunk: Option<&DiffHunk<'_>>, line: &DiffLine<'_>) {
+        let path = path_of(delta).unwrap_or_default();
+        if self.file != path {
+            self.file = path.to_owned();
+            self.text.push_str(&format!("\n=== {}\n", visible::bytes(path)));
+        }
+        let content = String::from_utf8_lossy(line.content());
+        let content = content.strip_suffix('\n').unwrap_or(&content);
+        match line.origin() {
+            origin @ ('+' | '-' | ' ') => {
+                self.text.push_str(&format!("{origin}{}\n", visible::text(content)))
+            }
+            'H' => {
+                let header = hunk.map_or((0, 0), |hunk| (hunk.old_start(), hunk.new_start()));
+                self.text.push_str(&format!("@@ from line {} before, {} after\n", header.0, header.1));
+            }
+            // The file's header, which is our own, above.
+            'F' => {}
+            _ => self.text.push_str("\\ no newline at the end\n"),
+        }
+    }
+}
