@@ -2,6 +2,7 @@
 //! namespace is needed here.
 
 mod hostile;
+mod real;
 mod servers;
 mod wire;
 

@@ -1,5 +1,6 @@
 //! Upstream servers: a well-behaved one, one under TLS, and one that says exactly the bytes it is given.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(super) enum Script {
     Stall(Vec<u8>),
     /// Answers every request of the connection with its body, or its path if there is none.
     Echo,
+    /// Answers with what is at the path, or that there is nothing.
+    Site(Arc<HashMap<String, (&'static str, Vec<u8>)>>),
 }
 
 pub(super) async fn plain(script: Script) -> (SocketAddr, Seen) {
@@ -80,6 +83,18 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: Script, 
                 let _ = stream.flush().await;
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return;
+            }
+            Script::Site(site) => {
+                let found = site.get(head.split(' ').nth(1).unwrap_or_default());
+                let (status, kind, body) = match found {
+                    Some((kind, body)) => ("200 OK", *kind, body.as_slice()),
+                    None => ("404 Not Found", "text/plain", &b"nothing here"[..]),
+                };
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+                let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
+                let _ = stream.flush().await;
             }
             Script::Echo => {
                 let path = head.split(' ').nth(1).unwrap_or_default().as_bytes().to_vec();
