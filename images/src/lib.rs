@@ -1,1 +1,16 @@
-//! See docs/architecture.md.
+//! OCI content: a store by digest, canonical layers, unpacking, comparison, and the registry.
+//!
+//! Knows neither git nor Dockerfiles nor policies.
+
+pub mod cache;
+pub mod descriptor;
+pub mod error;
+pub mod image;
+pub mod layer;
+pub mod store;
+
+pub use cache::LayerCache;
+pub use descriptor::{Descriptor, Platform};
+pub use error::{Error, Result};
+pub use image::{Config, Image, Manifest};
+pub use store::Store;

@@ -1,0 +1,99 @@
+//! Layers unpacked once, by what they are: the lower directories of every overlay.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use attestations::Digest;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::descriptor::Descriptor;
+use crate::error::{At, Error, Result};
+use crate::image::Image;
+use crate::layer::{Limits, unpack};
+use crate::store::Store;
+
+/// Unpacked layers by diff ID. Safe for several processes at once; a layer appears only whole.
+#[derive(Debug, Clone)]
+pub struct LayerCache {
+    root: PathBuf,
+    limits: Limits,
+}
+
+impl LayerCache {
+    /// Opens the cache at `root`, which must be on a file system that can lie below an overlay.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root).at("making", &root)?;
+        Ok(Self { root, limits: Limits::default() })
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The directories of an image's layers, the topmost first, as overlayfs wants them.
+    ///
+    /// # Errors
+    /// When a layer is missing from the store, is not what its digests say, or cannot be unpacked.
+    pub fn lower_dirs(&self, store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
+        let layers = image.layers().iter().zip(image.diff_ids());
+        let mut folders = layers
+            .map(|(layer, diff_id)| self.unpacked(store, layer, diff_id))
+            .collect::<Result<Vec<_>>>()?;
+        folders.reverse();
+        Ok(folders)
+    }
+
+    /// The directory of one layer, unpacked now if it was not before.
+    ///
+    /// # Errors
+    /// As [`LayerCache::lower_dirs`].
+    pub fn unpacked(&self, store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<PathBuf> {
+        let place = self.root.join(diff_id.hex());
+        if place.is_dir() {
+            return Ok(place);
+        }
+        let _lock = self.lock(diff_id)?;
+        if place.is_dir() {
+            return Ok(place);
+        }
+        let making = self.root.join(format!(".{}", diff_id.hex()));
+        clear(&making)?;
+        fs::create_dir(&making).at("making", &making)?;
+        set_mode(&making)?;
+        if let Err(error) = unpack(store, layer, diff_id, &making, self.limits) {
+            clear(&making)?;
+            return Err(error);
+        }
+        fs::rename(&making, &place).at("naming", &place)?;
+        Ok(place)
+    }
+
+    fn lock(&self, diff_id: &Digest) -> Result<File> {
+        let path = self.root.join(format!(".{}.lock", diff_id.hex()));
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).at("opening", &path)?;
+        flock(&file, FlockOperation::LockExclusive).at("locking", &path)?;
+        Ok(file)
+    }
+}
+
+fn clear(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { doing: "clearing", path: path.to_owned(), cause })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The root of an image is everybody's to enter, whatever the umask.
+fn set_mode(path: &Path) -> Result<()> {
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(path, mode).at("setting the mode of", path)
+}

@@ -1,0 +1,96 @@
+//! What can go wrong with images, sorted by whose fault it is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use attestations::Digest;
+
+/// Why content could not be read, written, fetched or pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine refused something at a path.
+    #[error("{doing} {}: {cause}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The machine's own word.
+        cause: io::Error,
+    },
+    /// Nothing is stored under this name.
+    #[error("{what} is not there")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// The bytes are not those their name promises.
+    #[error("{what} should have the digest {wanted}, but has {found}")]
+    Digest {
+        /// What was read.
+        what: String,
+        /// The digest it was asked for by.
+        wanted: Digest,
+        /// The digest of what came.
+        found: Digest,
+    },
+    /// The bytes are fewer or more than was promised.
+    #[error("{what} should have {wanted} bytes, but has {found}")]
+    Size {
+        /// What was read.
+        what: String,
+        /// The size that was promised.
+        wanted: u64,
+        /// The size that came, or a lower bound of it.
+        found: u64,
+    },
+    /// More than is taken from a stranger.
+    #[error("{what} has more than {limit} bytes, the most that are read")]
+    TooLarge {
+        /// What was read.
+        what: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Foreign content of a form that is refused.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was read.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// The registry, or the way to it, failed.
+    #[error("{registry}: {reason}")]
+    Registry {
+        /// Its host.
+        registry: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn refused(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Refused { what: what.into(), reason: reason.into() }
+    }
+
+    /// Whether the disk is full, which deserves its own hint.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+/// Gives an I/O error the path and the deed it belongs to.
+pub(crate) trait At<T> {
+    fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
+    fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|cause| Error::Io { doing, path: path.as_ref().to_owned(), cause: cause.into() })
+    }
+}

@@ -1,0 +1,119 @@
+//! Reading a layer that a stranger made: verified, decompressed and bounded, as a stream.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::rc::Rc;
+
+use attestations::Digest;
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+
+use crate::descriptor::{self, Descriptor};
+use crate::error::{At, Error, Result};
+use crate::store::{Store, VerifyingReader};
+
+/// How much is taken from a stranger's layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most bytes of the uncompressed archive.
+    pub bytes: u64,
+    /// The most entries.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    /// 64 GiB and ten million entries: more than any algorithm needs, less than fills a disk unseen.
+    fn default() -> Self {
+        Self { bytes: 64 << 30, entries: 10_000_000 }
+    }
+}
+
+/// The uncompressed archive of a layer. Nothing read from it may be believed before [`Archive::finish`] said so.
+pub struct Archive {
+    shared: Rc<RefCell<Counting>>,
+    diff_id: Option<Digest>,
+    what: String,
+}
+
+struct Counting {
+    inner: Box<dyn Read>,
+    hash: Sha256,
+    read: u64,
+    limit: u64,
+}
+
+/// Opens a layer's blob. With `diff_id` the uncompressed bytes have to match it.
+///
+/// # Errors
+/// When the blob is missing or of a media type that is not known.
+pub fn open_archive(
+    store: &Store,
+    layer: &Descriptor,
+    diff_id: Option<&Digest>,
+    limits: Limits,
+) -> Result<Archive> {
+    let blob = store.open_blob(layer)?;
+    let inner = decompress(blob, &layer.media_type).at("decompressing", store.path_of(&layer.digest))?;
+    let counting = Counting { inner, hash: Sha256::new(), read: 0, limit: limits.bytes };
+    Ok(Archive {
+        shared: Rc::new(RefCell::new(counting)),
+        diff_id: diff_id.copied(),
+        what: format!("layer {}", layer.digest),
+    })
+}
+
+fn decompress(blob: VerifyingReader<File>, media_type: &str) -> io::Result<Box<dyn Read>> {
+    let blob = BufReader::with_capacity(1 << 17, blob);
+    Ok(match media_type {
+        descriptor::LAYER => Box::new(blob),
+        descriptor::LAYER_GZIP | descriptor::DOCKER_LAYER => Box::new(MultiGzDecoder::new(blob)),
+        descriptor::LAYER_ZSTD => {
+            let mut decoder = zstd::Decoder::with_buffer(blob)?;
+            // 128 MiB of window at most: what the format recommends decoders to take.
+            decoder.window_log_max(27)?;
+            Box::new(decoder)
+        }
+        other => return Err(io::Error::other(format!("layers of type `{other}` are not known here"))),
+    })
+}
+
+impl Archive {
+    /// A reader of the same stream.
+    pub fn reader(&self) -> impl Read + use<> {
+        Shared(self.shared.clone())
+    }
+
+    /// Reads to the end and checks the digests of the blob and of the archive.
+    ///
+    /// # Errors
+    /// When either is another, or the archive is larger than the limits.
+    pub fn finish(self) -> Result<()> {
+        io::copy(&mut self.reader(), &mut io::sink()).at("reading", &self.what)?;
+        let found = Digest::from_bytes(self.shared.borrow_mut().hash.finalize_reset().into());
+        match self.diff_id {
+            Some(wanted) if wanted != found => {
+                Err(Error::Digest { what: format!("{} unpacked", self.what), wanted, found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Shared(Rc<RefCell<Counting>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut counting = self.0.borrow_mut();
+        let count = counting.inner.read(buffer)?;
+        counting.hash.update(&buffer[..count]);
+        counting.read += count as u64;
+        if counting.read > counting.limit {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the archive has more than {} bytes", counting.limit),
+            ));
+        }
+        Ok(count)
+    }
+}

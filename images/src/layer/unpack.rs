@@ -1,0 +1,318 @@
+//! Unpacking a stranger's layer into a directory that serves as a lower directory of an overlay.
+//!
+//! Every path is opened relative to the target with `openat2` and `RESOLVE_IN_ROOT`, so that neither `..` nor a link that the
+//! layer itself planted leads out. Names that try are refused all the same: no honest layer has them.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use attestations::Digest;
+use rustix::fs::{
+    self as sys, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
+use tar::{Archive as Tar, Entry as TarEntry, EntryType};
+
+use super::read::{Limits, open_archive};
+use crate::descriptor::Descriptor;
+use crate::error::{At, Error, Result};
+use crate::store::Store;
+
+const OPAQUE_MARKER: &str = ".wh..wh..opq";
+const WHITEOUT: &[u8] = b".wh.";
+const MAX_DEPTH: usize = 256;
+
+/// Unpacks a layer into the empty directory `into`: whiteouts become overlay's own, owners, modes, times and attributes stay.
+///
+/// # Errors
+/// When the layer is not what its digests say, is larger than `limits`, holds device nodes or a path that leads out, or the
+/// disk refuses. Then `into` holds what had been unpacked, and must not be used.
+pub fn unpack(
+    store: &Store,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    into: &Path,
+    limits: Limits,
+) -> Result<()> {
+    let archive = open_archive(store, layer, Some(diff_id), limits)?;
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    let root = sys::open(into, flags, Mode::empty()).at("opening", into)?;
+    let mut unpacking = Unpacking { root, into: into.to_owned(), times: BTreeMap::new(), parent: None };
+    let mut tar = Tar::new(archive.reader());
+    let what = format!("layer {}", layer.digest);
+    for (count, entry) in tar.entries().at("reading", &what)?.enumerate() {
+        if count as u64 >= limits.entries {
+            return Err(Error::refused(what, format!("it has more than {} entries", limits.entries)));
+        }
+        unpacking.entry(entry.at("reading", &what)?, &what)?;
+    }
+    unpacking.settle_directories()?;
+    archive.finish()
+}
+
+struct Unpacking {
+    root: OwnedFd,
+    into: PathBuf,
+    /// The times of directories, set at the end: what is put into one changes its time.
+    times: BTreeMap<PathBuf, Timestamps>,
+    /// The directory that was opened last: archives list a directory's entries together.
+    parent: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Unpacking {
+    fn entry(&mut self, mut entry: TarEntry<'_, impl Read>, what: &str) -> Result<()> {
+        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let refused = |reason: &str| Error::refused(what, format!("entry `{shown}`: {reason}"));
+        let path = clean(&entry.path_bytes()).map_err(refused)?;
+        let Some(name) = path.file_name().map(OsStr::to_owned) else {
+            return self.root_entry(&mut entry);
+        };
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        self.enter(&folder)?;
+        if name.as_bytes().starts_with(WHITEOUT) {
+            return self.whiteout(&folder, &name).map_err(|error| match error {
+                Error::Refused { reason, .. } => refused(&reason),
+                other => other,
+            });
+        }
+        self.clear_place(&path, &name, entry.header().entry_type())?;
+        let parent = self.parent_fd(&folder)?;
+        let mode = Mode::from_raw_mode(entry.header().mode().at("reading", what)? & 0o7777);
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let mut file = File::from(
+                    sys::openat(parent, &name, flags, Mode::from_raw_mode(0o600))
+                        .at("making", self.into.join(&path))?,
+                );
+                io::copy(&mut entry, &mut file).at("writing", self.into.join(&path))?;
+            }
+            EntryType::Directory => match sys::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(cause) => return Err(cause).at("making", self.into.join(&path)),
+            },
+            EntryType::Symlink => {
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| refused("a symbolic link without target"))?;
+                sys::symlinkat(OsStr::from_bytes(&target), parent, &name)
+                    .at("linking", self.into.join(&path))?;
+            }
+            EntryType::Link => {
+                let target = entry.link_name_bytes().ok_or_else(|| refused("a hard link without target"))?;
+                let target =
+                    clean(&target).map_err(|_| refused("a hard link that leads out of the layer"))?;
+                return self.hard_link(&target, &folder, &name).map_err(|error| match error {
+                    Error::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
+                        refused("a hard link to nothing in this layer")
+                    }
+                    other => other,
+                });
+            }
+            EntryType::Fifo => sys::mknodat(parent, &name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+                .at("making", self.into.join(&path))?,
+            EntryType::Char | EntryType::Block => {
+                return Err(refused("a device node, which no image may bring"));
+            }
+            EntryType::XGlobalHeader => return Ok(()),
+            other => return Err(refused(&format!("an entry of type {:?}", other.as_byte() as char))),
+        }
+        self.attributes(&mut entry, &path, &folder, &name, mode)
+    }
+
+    /// Owner first, then mode (a change of owner clears set-user-id), then attributes, then time.
+    fn attributes(
+        &mut self,
+        entry: &mut TarEntry<'_, impl Read>,
+        path: &Path,
+        folder: &Path,
+        name: &OsStr,
+        mode: Mode,
+    ) -> Result<()> {
+        let place = self.into.join(path);
+        let header = entry.header();
+        let (uid, gid) = (header.uid().at("reading", &place)?, header.gid().at("reading", &place)?);
+        let id =
+            |value: u64| u32::try_from(value).map_err(io::Error::other).at("reading the owner of", &place);
+        let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
+        let kind = header.entry_type();
+        let time = Timespec {
+            tv_sec: header.mtime().at("reading", &place)?.min(i64::MAX as u64) as i64,
+            tv_nsec: 0,
+        };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let parent = self.parent_fd(folder)?;
+        sys::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .at("setting the owner of", &place)?;
+        if kind != EntryType::Symlink {
+            sys::chmodat(parent, name, mode, AtFlags::empty()).at("setting the mode of", &place)?;
+        }
+        set_xattrs(entry, parent, name, &place)?;
+        if kind == EntryType::Directory {
+            self.times.insert(path.to_owned(), times);
+            return Ok(());
+        }
+        sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", &place)
+    }
+
+    fn root_entry(&mut self, entry: &mut TarEntry<'_, impl Read>) -> Result<()> {
+        let header = entry.header();
+        let mode = Mode::from_raw_mode(header.mode().at("reading", &self.into)? & 0o7777);
+        let time = Timespec { tv_sec: header.mtime().at("reading", &self.into)? as i64, tv_nsec: 0 };
+        sys::fchmod(&self.root, mode).at("setting the mode of", &self.into)?;
+        self.times.insert(PathBuf::new(), Timestamps { last_access: time, last_modification: time });
+        Ok(())
+    }
+
+    fn whiteout(&mut self, folder: &Path, name: &OsStr) -> Result<()> {
+        let parent = self.parent_fd(folder)?;
+        if name == OPAQUE_MARKER {
+            return sys::fsetxattr(parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+                .at("marking", self.into.join(folder));
+        }
+        let hidden = OsString::from_vec(name.as_bytes()[WHITEOUT.len()..].to_vec());
+        if hidden.is_empty() || hidden == "." || hidden == ".." || hidden.as_bytes().starts_with(WHITEOUT) {
+            return Err(Error::refused("", "a whiteout of no name"));
+        }
+        match sys::mknodat(parent, &hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            // Made and deleted in one layer: what was made stays, as the archive's later entries would say.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(cause) => Err(cause).at("hiding", self.into.join(folder).join(hidden)),
+        }
+    }
+
+    fn hard_link(&mut self, target: &Path, folder: &Path, name: &OsStr) -> Result<()> {
+        let from = target.parent().unwrap_or(Path::new(""));
+        let from_fd = self.open_folder(from)?;
+        let target_name = target.file_name().ok_or_else(|| Error::refused("", "a hard link to the root"))?;
+        let parent = self.parent_fd(folder)?;
+        sys::linkat(&from_fd, target_name, parent, name, AtFlags::empty())
+            .at("linking", self.into.join(folder).join(name))
+    }
+
+    /// A later entry of the same name takes the place of an earlier one, but a directory stays one.
+    fn clear_place(&mut self, path: &Path, name: &OsStr, kind: EntryType) -> Result<()> {
+        let parent = self.parent_fd(path.parent().unwrap_or(Path::new("")))?;
+        let stat = match sys::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(cause) => return Err(cause).at("looking at", self.into.join(path)),
+        };
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        match (is_directory, kind == EntryType::Directory) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Error::refused(
+                self.into.join(path).display().to_string(),
+                "the layer puts a file in the place of its own directory",
+            )),
+            (false, _) => sys::unlinkat(parent, name, AtFlags::empty()).at("replacing", self.into.join(path)),
+        }
+    }
+
+    fn enter(&mut self, folder: &Path) -> Result<()> {
+        if self.parent.as_ref().is_some_and(|(path, _)| path == folder) {
+            return Ok(());
+        }
+        let opened = match self.open_folder(folder) {
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                self.make_folders(folder)?;
+                self.open_folder(folder)?
+            }
+            other => other?,
+        };
+        self.parent = Some((folder.to_owned(), opened));
+        Ok(())
+    }
+
+    /// Folders that the archive does not list get the form that other tools give them: 0755, root's.
+    fn make_folders(&mut self, folder: &Path) -> Result<()> {
+        let mut path = PathBuf::new();
+        for component in folder.components() {
+            let parent = self.open_folder(&path)?;
+            path.push(component);
+            match sys::mkdirat(&parent, component.as_os_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) => {
+                    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+                    self.times
+                        .insert(path.clone(), Timestamps { last_access: zero, last_modification: zero });
+                }
+                Err(rustix::io::Errno::EXIST) => {}
+                Err(cause) => return Err(cause).at("making", self.into.join(&path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_folder(&self, folder: &Path) -> Result<OwnedFd> {
+        let path = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        sys::openat2(&self.root, path, flags, Mode::empty(), resolve).at("entering", self.into.join(folder))
+    }
+
+    fn parent_fd(&self, folder: &Path) -> Result<&OwnedFd> {
+        match &self.parent {
+            Some((path, fd)) if path == folder => Ok(fd),
+            _ => Err(Error::refused(folder.display().to_string(), "was left while it was written to")),
+        }
+    }
+
+    fn settle_directories(&mut self) -> Result<()> {
+        for (path, times) in std::mem::take(&mut self.times).into_iter().rev() {
+            let folder = self.open_folder(&path)?;
+            sys::futimens(&folder, &times).at("setting the time of", self.into.join(path))?;
+        }
+        Ok(())
+    }
+}
+
+fn set_xattrs(
+    entry: &mut TarEntry<'_, impl Read>,
+    parent: &OwnedFd,
+    name: &OsStr,
+    place: &Path,
+) -> Result<()> {
+    let Some(extensions) = entry.pax_extensions().at("reading", place)? else { return Ok(()) };
+    for extension in extensions {
+        let extension = extension.at("reading", place)?;
+        let Some(attribute) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else { continue };
+        if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.") {
+            return Err(Error::refused(
+                place.display().to_string(),
+                "it carries the overlay's own attributes, which no image may bring",
+            ));
+        }
+        // There is no call that sets an attribute relative to an open directory without following a link.
+        let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+        let attribute = std::ffi::CString::new(attribute).map_err(io::Error::from).at("reading", place)?;
+        sys::lsetxattr(&path, &attribute, extension.value_bytes(), XattrFlags::empty())
+            .at("setting an attribute of", place)?;
+    }
+    Ok(())
+}
+
+/// The path inside the layer: relative, without `.`; `..` and absolute names are refused.
+fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
+    let mut path = PathBuf::new();
+    let mut depth = 0;
+    if raw.contains(&0) {
+        return Err("its name has a NUL");
+    }
+    for component in Path::new(OsStr::from_bytes(raw)).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => return Err("its path leads out of the layer with `..`"),
+            Component::RootDir | Component::Prefix(_) => return Err("its path is absolute"),
+        }
+        depth += 1;
+        if depth > MAX_DEPTH {
+            return Err("it lies deeper than 256 directories");
+        }
+    }
+    Ok(path)
+}

@@ -1,0 +1,115 @@
+//! Writing a layer: one pass over the bytes, hashed before and after compression.
+
+use std::io::{self, Read, Write};
+
+use attestations::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::compress::{Compressing, Compression};
+use super::entry::{self, Entry, Kind};
+use crate::descriptor::Descriptor;
+use crate::error::{At, Error, Result};
+use crate::store::{BlobWriter, Store};
+
+/// A layer that is in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Its blob.
+    pub descriptor: Descriptor,
+    /// The digest of the uncompressed archive: what the layer is.
+    pub diff_id: Digest,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+/// Writes entries in canonical order into a store.
+pub struct LayerWriter {
+    out: Hashing<Compressing<BlobWriter>>,
+    compression: Compression,
+    last: Option<Vec<u8>>,
+    entries: u64,
+    place: std::path::PathBuf,
+}
+
+impl LayerWriter {
+    /// A layer without entries.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn new(store: &Store, compression: Compression) -> Result<Self> {
+        let place = store.root().to_owned();
+        let out = Compressing::new(compression, store.writer()?).at("compressing into", &place)?;
+        Ok(Self {
+            out: Hashing { inner: out, hash: Sha256::new() },
+            compression,
+            last: None,
+            entries: 0,
+            place,
+        })
+    }
+
+    /// Adds an entry; `content` is read for a file, to exactly its size.
+    ///
+    /// # Errors
+    /// When the entry is out of order, its content is shorter or longer than it says, or the store cannot be written.
+    pub fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        if self.last.as_ref().is_some_and(|last| order(last, &entry.path) != std::cmp::Ordering::Less) {
+            return Err(Error::refused(
+                "layer",
+                format!("{} is out of order", String::from_utf8_lossy(&entry.path)),
+            ));
+        }
+        let place = self.place.clone();
+        entry::write_header(entry, &mut self.out).at("writing a layer in", &place)?;
+        if let Kind::File { size } = entry.kind {
+            let name = String::from_utf8_lossy(&entry.path).into_owned();
+            let copied = io::copy(&mut content.take(size), &mut self.out).at("writing a layer in", &place)?;
+            if copied != size || content.read(&mut [0]).at("reading", &name)? != 0 {
+                return Err(Error::refused(name, "changed its size while it was read"));
+            }
+            entry::write_padding(size, &mut self.out).at("writing a layer in", &place)?;
+        }
+        self.last = Some(entry.path.clone());
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// How many entries were added.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Ends the layer.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn finish(mut self) -> Result<Layer> {
+        entry::write_end(&mut self.out).at("writing a layer in", &self.place)?;
+        let diff_id = Digest::from_bytes(self.out.hash.finalize().into());
+        let blob = self.out.inner.finish().at("writing a layer in", &self.place)?;
+        let descriptor = blob.commit(self.compression.media_type())?;
+        Ok(Layer { descriptor, diff_id, entries: self.entries })
+    }
+}
+
+/// The order of entries: by the bytes of the path's components, so that a directory comes right before what is in it.
+pub(super) fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/'))
+}
+
+struct Hashing<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

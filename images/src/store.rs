@@ -1,0 +1,337 @@
+//! Content by digest: an OCI image layout on disk (image-spec `image-layout.md`).
+//!
+//! A blob appears under its name only whole: it is written beside its place, flushed, and renamed. What is read is held
+//! against the size and the digest it was asked for by, so that a changed byte on disk is found before it is used.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use attestations::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::descriptor::{Descriptor, INDEX};
+use crate::error::{At, Error, Result};
+
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The most bytes of an `index.json` that are read.
+const MAX_INDEX: u64 = 4 << 20;
+
+/// An OCI image layout.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u32,
+    #[serde(default)]
+    media_type: Option<String>,
+    manifests: Vec<Descriptor>,
+}
+
+impl Store {
+    /// Opens the layout at `root`, or makes an empty one there.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or holds something else.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        let blobs = root.join("blobs/sha256");
+        fs::create_dir_all(&blobs).at("making", &blobs)?;
+        let store = Self { root };
+        if !store.root.join("oci-layout").exists() {
+            store.write_whole("oci-layout", LAYOUT.as_bytes())?;
+        }
+        if !store.root.join("index.json").exists() {
+            store.write_index(&Index {
+                schema_version: 2,
+                media_type: Some(INDEX.to_owned()),
+                manifests: Vec::new(),
+            })?;
+        }
+        Ok(store)
+    }
+
+    /// Opens a layout that must be there already.
+    ///
+    /// # Errors
+    /// When `root` is no OCI image layout.
+    pub fn open_existing(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        if root.join("oci-layout").is_file() && root.join("index.json").is_file() {
+            return Ok(Self { root });
+        }
+        Err(Error::NotFound {
+            what: format!("an OCI image layout (oci-layout, index.json) in {}", root.display()),
+        })
+    }
+
+    /// Where the layout is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that holds, or would hold, a blob.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Whether the blob is here.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path_of(digest).is_file()
+    }
+
+    /// Stores bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).at("writing", self.root.join("blobs"))?;
+        writer.commit(media_type)
+    }
+
+    /// A blob that is being written. Dropped without [`BlobWriter::commit`], it leaves nothing.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub fn writer(&self) -> Result<BlobWriter> {
+        let folder = self.root.join("blobs/sha256");
+        let file = tempfile::Builder::new()
+            .prefix(".blob")
+            .permissions(readable())
+            .tempfile_in(&folder)
+            .at("making a file in", &folder)?;
+        Ok(BlobWriter {
+            store: self.clone(),
+            file: BufWriter::with_capacity(1 << 17, file),
+            hash: Sha256::new(),
+            size: 0,
+        })
+    }
+
+    /// Reads a whole blob of at most `max` bytes.
+    ///
+    /// # Errors
+    /// When it is not here, larger, or not what its digest says.
+    pub fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
+        if descriptor.size > max {
+            return Err(Error::TooLarge { what: descriptor.digest.to_string(), limit: max });
+        }
+        let mut bytes = Vec::with_capacity(descriptor.size as usize);
+        self.open_blob(descriptor)?
+            .read_to_end(&mut bytes)
+            .at("reading", self.path_of(&descriptor.digest))?;
+        Ok(bytes)
+    }
+
+    /// Reads a blob as a stream that fails at its end unless size and digest match. Nothing of it may be believed before.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<VerifyingReader<File>> {
+        let path = self.path_of(&descriptor.digest);
+        match File::open(&path) {
+            Ok(file) => Ok(VerifyingReader::new(file, descriptor)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::NotFound {
+                what: format!("blob {} in {}", descriptor.digest, self.root.display()),
+            }),
+            Err(cause) => Err(Error::Io { doing: "opening", path, cause }),
+        }
+    }
+
+    /// The descriptor of a manifest that is here, by its digest.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn describe(&self, media_type: &str, digest: &Digest) -> Result<Descriptor> {
+        let path = self.path_of(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Descriptor::new(media_type, *digest, metadata.len())),
+            Err(_) => Err(Error::NotFound { what: format!("blob {digest} in {}", self.root.display()) }),
+        }
+    }
+
+    /// Gives a manifest a name in the layout's index, in place of the one that had it.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written.
+    pub fn set_ref(&self, name: &str, manifest: &Descriptor) -> Result<()> {
+        let mut index = self.index()?;
+        index.manifests.retain(|entry| entry.annotations.get(REF_NAME).map(String::as_str) != Some(name));
+        let mut named = manifest.clone();
+        named.annotations = BTreeMap::from([(REF_NAME.to_owned(), name.to_owned())]);
+        index.manifests.push(named);
+        self.write_index(&index)
+    }
+
+    /// The manifest with this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_ref(&self, name: &str) -> Result<Descriptor> {
+        let found = self
+            .index()?
+            .manifests
+            .into_iter()
+            .find(|entry| entry.annotations.get(REF_NAME).map(String::as_str) == Some(name));
+        found.ok_or_else(|| Error::NotFound { what: format!("`{name}` in {}", self.root.display()) })
+    }
+
+    /// The layout's manifests, as its index lists them.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn manifests(&self) -> Result<Vec<Descriptor>> {
+        Ok(self.index()?.manifests)
+    }
+
+    fn index(&self) -> Result<Index> {
+        let path = self.root.join("index.json");
+        let mut bytes = Vec::new();
+        let file = File::open(&path).at("opening", &path)?;
+        file.take(MAX_INDEX + 1).read_to_end(&mut bytes).at("reading", &path)?;
+        if bytes.len() as u64 > MAX_INDEX {
+            return Err(Error::TooLarge { what: path.display().to_string(), limit: MAX_INDEX });
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|cause| Error::refused(path.display().to_string(), cause.to_string()))
+    }
+
+    fn write_index(&self, index: &Index) -> Result<()> {
+        let bytes =
+            serde_json::to_vec(index).map_err(|cause| Error::refused("index.json", cause.to_string()))?;
+        self.write_whole("index.json", &bytes)
+    }
+
+    fn write_whole(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.root.join(name);
+        let mut file = NamedTempFile::new_in(&self.root).at("making a file in", &self.root)?;
+        file.write_all(bytes).at("writing", &path)?;
+        file.as_file().sync_all().at("flushing", &path)?;
+        file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
+        Ok(())
+    }
+}
+
+/// A blob that is being written, hashed on the way.
+pub struct BlobWriter {
+    store: Store,
+    file: BufWriter<NamedTempFile>,
+    hash: Sha256,
+    size: u64,
+}
+
+impl BlobWriter {
+    /// Flushes the blob to the disk and gives it its name.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing is left.
+    pub fn commit(self, media_type: &str) -> Result<Descriptor> {
+        let digest = Digest::from_bytes(self.hash.finalize().into());
+        let path = self.store.path_of(&digest);
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
+        file.as_file().sync_data().at("flushing", &path)?;
+        file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
+        Ok(Descriptor::new(media_type, digest, self.size))
+    }
+
+    /// The same, for a blob that must be the one a stranger promised.
+    ///
+    /// # Errors
+    /// When its size or digest is another, or the disk refuses; then nothing is left.
+    pub fn commit_as(self, promised: &Descriptor) -> Result<Descriptor> {
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        let what = || format!("blob {}", promised.digest);
+        if self.size != promised.size {
+            return Err(Error::Size { what: what(), wanted: promised.size, found: self.size });
+        }
+        if found != promised.digest {
+            return Err(Error::Digest { what: what(), wanted: promised.digest, found });
+        }
+        self.commit(&promised.media_type)
+    }
+
+    /// How many bytes have been written.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A stream that gives no end before size and digest were found right.
+pub struct VerifyingReader<R> {
+    inner: R,
+    hash: Sha256,
+    left: u64,
+    wanted: Descriptor,
+    done: bool,
+}
+
+impl<R: Read> VerifyingReader<R> {
+    /// Reads what `wanted` describes from `inner`.
+    pub fn new(inner: R, wanted: &Descriptor) -> Self {
+        Self { inner, hash: Sha256::new(), left: wanted.size, wanted: wanted.clone(), done: false }
+    }
+
+    fn finish(&mut self) -> io::Result<usize> {
+        if self.done {
+            return Ok(0);
+        }
+        if self.left > 0 {
+            return Err(self.wrong(format!("ends {} bytes early", self.left)));
+        }
+        let found = Digest::from_bytes(self.hash.finalize_reset().into());
+        if found != self.wanted.digest {
+            return Err(self.wrong(format!("has the digest {found}")));
+        }
+        self.done = true;
+        Ok(0)
+    }
+
+    fn wrong(&self, how: String) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, format!("blob {} {how}", self.wanted.digest))
+    }
+}
+
+impl<R: Read> Read for VerifyingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.inner.read(buffer)?;
+        if count == 0 {
+            return self.finish();
+        }
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| self.wrong("is longer than promised".to_owned()))?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Images are no secret; what guards the state directory is its own mode.
+fn readable() -> fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
