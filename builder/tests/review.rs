@@ -1,5 +1,7 @@
 //! `keygen` and `review` as programs, with git, openssl and ssh-keygen beside them.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
