@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod config;
+pub mod copy;
 pub mod plan;
 pub mod platform;

@@ -1,0 +1,188 @@
+//! `COPY`: from the commit's tree, or from another stage's root, into the root of a step.
+//!
+//! Paths are worked out against the tree they are in, never against the machine's: a link that points to `/etc` means
+//! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
+//! source are followed, links inside a folder stay links; what exists is merged into.
+
+mod place;
+mod tree;
+
+use std::path::Path;
+
+pub use tree::{ContextTree, Node, NodeKind, RootTree, Tree, lookup};
+
+use crate::dockerfile::pattern::{Pattern, is_pattern};
+use place::Place;
+
+/// Why files could not be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A source that matches nothing.
+    #[error("{path} is not in {origin}")]
+    NoSource {
+        /// As written.
+        path: String,
+        /// Where it was looked for.
+        origin: &'static str,
+    },
+    /// A path that leads out of what may be copied.
+    #[error("{0} leads out of the context")]
+    Outside(String),
+    /// A pattern that cannot be parsed.
+    #[error(transparent)]
+    Pattern(#[from] crate::dockerfile::pattern::PatternError),
+    /// Links that go in a circle.
+    #[error("{0} goes through too many links")]
+    Loop(String),
+    /// A file where a folder is needed, or the other way round.
+    #[error("{path} exists and is {is}, so {what} cannot be put there")]
+    InTheWay {
+        /// In the image.
+        path: String,
+        /// What is there.
+        is: &'static str,
+        /// What was to be put there.
+        what: &'static str,
+    },
+    /// A device, pipe or socket.
+    #[error("{0} is neither file nor folder nor link")]
+    Special(String),
+    /// The commit's objects.
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
+    /// The file system.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The path in the image.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl CopyError {
+    fn io(doing: &'static str, path: &[u8], source: impl Into<std::io::Error>) -> Self {
+        Self::Io { doing, path: show(path), source: source.into() }
+    }
+
+    /// Whether the machine is at fault, and not the Dockerfile.
+    pub fn is_machine(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+}
+
+/// What to copy, with everything expanded.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Paths and patterns.
+    pub sources: &'a [String],
+    /// Absolute; a slash at the end means a folder.
+    pub destination: &'a str,
+    /// Whose everything becomes; by default it stays as it is in the source.
+    pub owner: Option<(u32, u32)>,
+    /// The permissions of everything.
+    pub mode: Option<u32>,
+    /// The time of folders that are made on the way, in seconds since 1970.
+    pub epoch: i64,
+}
+
+/// Copies into the root directory `root`.
+///
+/// # Errors
+/// See [`CopyError`]. The root may be left with some of the files: the caller throws it away.
+pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+    let mut found = Vec::new();
+    let mut none = None;
+    for source in request.sources {
+        let paths = select(tree, source)?;
+        if paths.is_empty() {
+            none = none.or(Some(source));
+        }
+        found.extend(paths);
+    }
+    if let (true, Some(source)) = (found.is_empty(), none) {
+        return Err(CopyError::NoSource { path: source.clone(), origin: tree.name() });
+    }
+    let mut place = Place::open(root, request)?;
+    let into_folder = request.destination.ends_with('/') || found.len() > 1;
+    for (path, name) in found {
+        place.put(tree, &path, &name, into_folder)?;
+    }
+    Ok(())
+}
+
+/// Reads what stands at a path of a root, following links within it.
+///
+/// # Errors
+/// When links go in a circle or the file system fails.
+pub fn stat_in_root(root: &Path, path: &str) -> Result<Option<Node>, CopyError> {
+    let tree = RootTree::open(root)?;
+    let found = lookup(&tree, path.as_bytes())?;
+    tree.node(&found)
+}
+
+/// Makes the folder `path` and those above it, as `WORKDIR` does.
+///
+/// # Errors
+/// When a file is in the way or the file system fails.
+pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Result<(), CopyError> {
+    let request = Request { sources: &[], destination: path, owner: Some(owner), mode: None, epoch };
+    Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
+}
+
+/// The paths a source means, each with the name it gets in a folder.
+fn select(tree: &dyn Tree, source: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CopyError> {
+    let clean = clean(source)?;
+    if !is_pattern(source) {
+        let path = lookup(tree, clean.as_bytes())?;
+        if tree.node(&path)?.is_none() {
+            return Err(CopyError::NoSource { path: source.to_owned(), origin: tree.name() });
+        }
+        return Ok(vec![(path, base_name(clean.as_bytes()))]);
+    }
+    let mut matched: Vec<Vec<u8>> = vec![Vec::new()];
+    for part in clean.split('/') {
+        let pattern = Pattern::plain(part)?;
+        let mut next = Vec::new();
+        for folder in &matched {
+            let folder = lookup(tree, folder)?;
+            if !matches!(tree.node(&folder)?, Some(Node { kind: NodeKind::Directory, .. })) {
+                continue;
+            }
+            let names = tree.children(&folder)?;
+            next.extend(names.into_iter().filter(|name| pattern.matches(name)).map(|name| join(&folder, &name)));
+        }
+        matched = next;
+    }
+    matched.into_iter().map(|path| Ok((lookup(tree, &path)?, base_name(&path)))).collect()
+}
+
+/// A source without leading slash, `.` and doubled slashes; `..` may not lead out.
+fn clean(source: &str) -> Result<String, CopyError> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop().ok_or_else(|| CopyError::Outside(source.to_owned()))?),
+            _ => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+fn base_name(path: &[u8]) -> Vec<u8> {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec()
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+fn show(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
+}
+
+#[cfg(test)]
+mod tests;

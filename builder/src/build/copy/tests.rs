@@ -1,0 +1,175 @@
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use super::*;
+
+struct Roots {
+    folder: tempfile::TempDir,
+}
+
+impl Roots {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("from")).unwrap();
+        fs::create_dir(folder.path().join("to")).unwrap();
+        Self { folder }
+    }
+
+    fn from(&self) -> PathBuf {
+        self.folder.path().join("from")
+    }
+
+    fn to(&self) -> PathBuf {
+        self.folder.path().join("to")
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn copy(&self, sources: &[&str], destination: &str) -> Result<(), CopyError> {
+        self.copy_with(sources, destination, None)
+    }
+
+    fn copy_with(&self, sources: &[&str], destination: &str, mode: Option<u32>) -> Result<(), CopyError> {
+        let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
+        let request = Request { sources: &sources, destination, owner: None, mode, epoch: 1_000_000 };
+        copy(&RootTree::open(&self.from()).unwrap(), &self.to(), &request)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.to().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+}
+
+#[test]
+fn a_file_to_a_name_a_folder_and_an_existing_folder() {
+    let roots = Roots::new();
+    roots.write("from/a", "A");
+    roots.write("to/there/x", "X");
+    roots.copy(&["a"], "/new/name").unwrap();
+    roots.copy(&["/a"], "/new/folder/").unwrap();
+    roots.copy(&["a"], "/there").unwrap();
+    assert_eq!((roots.read("new/name"), roots.read("new/folder/a"), roots.read("there/a")), ("A".into(), "A".into(), "A".into()));
+    let made = fs::metadata(roots.to().join("new/folder")).unwrap();
+    assert_eq!(made.mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn the_contents_of_a_folder_are_merged_in() {
+    let roots = Roots::new();
+    roots.write("from/d/a", "A");
+    roots.write("from/d/sub/b", "B");
+    roots.write("to/app/a", "old");
+    roots.write("to/app/keep", "K");
+    fs::set_permissions(roots.to().join("app"), PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(roots.from().join("d/sub"), PermissionsExt::from_mode(0o2750)).unwrap();
+    roots.copy(&["d"], "/app").unwrap();
+    assert_eq!((roots.read("app/a"), roots.read("app/keep"), roots.read("app/sub/b")), ("A".into(), "K".into(), "B".into()));
+    let mode = |path: &str| fs::metadata(roots.to().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("app"), mode("app/sub")), (0o700, 0o2750));
+}
+
+#[test]
+fn patterns_and_several_sources() {
+    let roots = Roots::new();
+    for name in ["a.py", "b.py", "c.txt"] {
+        roots.write(&format!("from/src/{name}"), name);
+    }
+    roots.copy(&["src/*.py", "none*"], "/app/").unwrap();
+    assert!(roots.to().join("app/b.py").exists() && !roots.to().join("app/c.txt").exists());
+    assert!(matches!(roots.copy(&["none*"], "/app/"), Err(CopyError::NoSource { .. })));
+    assert!(matches!(roots.copy(&["none"], "/app/"), Err(CopyError::NoSource { .. })));
+    assert!(matches!(roots.copy(&["../x"], "/app/"), Err(CopyError::Outside(_))));
+    assert!(matches!(roots.copy(&["[x"], "/app/"), Err(CopyError::Pattern(_))));
+}
+
+#[test]
+fn links_stay_links_inside_and_are_followed_as_sources() {
+    let roots = Roots::new();
+    roots.write("from/d/real", "R");
+    symlink("real", roots.from().join("d/link")).unwrap();
+    symlink("/d", roots.from().join("dir")).unwrap();
+    roots.copy(&["dir/link"], "/single").unwrap();
+    roots.copy(&["dir"], "/whole").unwrap();
+    assert!(fs::symlink_metadata(roots.to().join("single")).unwrap().is_file());
+    assert_eq!(fs::read_link(roots.to().join("whole/link")).unwrap().to_str(), Some("real"));
+    assert_eq!(fs::symlink_metadata(roots.to().join("whole/link")).unwrap().mtime(), fs::symlink_metadata(roots.from().join("d/link")).unwrap().mtime());
+}
+
+#[test]
+fn a_link_in_the_image_leads_within_the_image() {
+    let roots = Roots::new();
+    let outside = roots.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    roots.write("from/a", "A");
+    roots.write("from/tree/evil/a", "A");
+    symlink(&outside, roots.to().join("abs")).unwrap();
+    symlink("../../outside", roots.to().join("rel")).unwrap();
+    symlink("usr/lib", roots.to().join("lib")).unwrap();
+    symlink("/outside/file", roots.to().join("file")).unwrap();
+    roots.copy(&["a"], "/lib/x/").unwrap();
+    roots.copy(&["a"], "/abs/y").unwrap();
+    roots.copy(&["a"], "/rel/z").unwrap();
+    roots.copy(&["a"], "/file").unwrap();
+    assert_eq!((roots.read("usr/lib/x/a"), roots.read("outside/z"), roots.read("outside/file")), ("A".into(), "A".into(), "A".into()));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    symlink(&outside, roots.to().join("evil")).unwrap();
+    assert!(matches!(roots.copy(&["tree"], "/"), Err(CopyError::InTheWay { .. })));
+    symlink("loop", roots.to().join("loop")).unwrap();
+    assert!(matches!(roots.copy(&["a"], "/loop/x"), Err(CopyError::Loop(_))));
+}
+
+#[test]
+fn files_and_folders_do_not_replace_each_other() {
+    let roots = Roots::new();
+    roots.write("from/d/x/y", "Y");
+    roots.write("from/e/x", "X");
+    roots.copy(&["d"], "/a").unwrap();
+    assert!(matches!(roots.copy(&["e"], "/a"), Err(CopyError::InTheWay { .. })));
+    roots.copy(&["e"], "/b").unwrap();
+    assert!(matches!(roots.copy(&["d"], "/b"), Err(CopyError::InTheWay { .. })));
+    assert!(matches!(roots.copy(&["e/x"], "/b/x/y"), Err(CopyError::InTheWay { .. })));
+}
+
+#[test]
+fn modes_hard_links_and_odd_names() {
+    let roots = Roots::new();
+    roots.write("from/d/one", "1");
+    fs::set_permissions(roots.from().join("d/one"), PermissionsExt::from_mode(0o4755)).unwrap();
+    fs::hard_link(roots.from().join("d/one"), roots.from().join("d/two")).unwrap();
+    roots.write(&format!("from/d/{}", "l".repeat(255)), "long");
+    fs::write(roots.from().join("d").join(OsStr::from_bytes(b"\xff\n")), "odd").unwrap();
+    roots.copy(&["d"], "/a").unwrap();
+    let stat = |path: &str| fs::metadata(roots.to().join(path)).unwrap();
+    assert_eq!(stat("a/one").ino(), stat("a/two").ino());
+    assert_eq!(stat("a/one").mode() & 0o7777, 0o4755);
+    assert_eq!(fs::read_dir(roots.to().join("a")).unwrap().count(), 4);
+    roots.copy_with(&["d/one"], "/m", Some(0o640)).unwrap();
+    assert_eq!(stat("m").mode() & 0o7777, 0o640);
+}
+
+#[test]
+fn pipes_and_sockets_are_refused() {
+    let roots = Roots::new();
+    let _socket = std::os::unix::net::UnixListener::bind(roots.from().join("socket")).unwrap();
+    assert!(matches!(roots.copy(&["socket"], "/x"), Err(CopyError::Special(_))));
+}
+
+#[test]
+fn a_working_folder_keeps_what_exists() {
+    let roots = Roots::new();
+    let here = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    make_folder(&roots.to(), "/a/b/c", here, 5).unwrap();
+    assert_eq!(fs::metadata(roots.to().join("a/b/c")).unwrap().mtime(), 5);
+    roots.write("to/file", "F");
+    assert!(matches!(make_folder(&roots.to(), "/file/x", here, 5), Err(CopyError::InTheWay { .. })));
+    assert!(stat_in_root(&roots.to(), "/a/b").unwrap().is_some());
+}
