@@ -3,5 +3,8 @@
 pub mod cli;
 pub mod config;
 pub mod copy;
+pub mod environment;
 pub mod plan;
 pub mod platform;
+pub mod reviews;
+pub mod trust;

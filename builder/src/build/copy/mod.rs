@@ -132,8 +132,11 @@ pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Re
     Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
 }
 
-/// The paths a source means, each with the name it gets in a folder.
-fn select(tree: &dyn Tree, source: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CopyError> {
+/// A path of the tree, links followed, and the name it gets in a folder.
+type Selected = (Vec<u8>, Vec<u8>);
+
+/// The paths a source means.
+fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
     let clean = clean(source)?;
     if !is_pattern(source) {
         let path = lookup(tree, clean.as_bytes())?;
@@ -152,7 +155,9 @@ fn select(tree: &dyn Tree, source: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Copy
                 continue;
             }
             let names = tree.children(&folder)?;
-            next.extend(names.into_iter().filter(|name| pattern.matches(name)).map(|name| join(&folder, &name)));
+            next.extend(
+                names.into_iter().filter(|name| pattern.matches(name)).map(|name| join(&folder, &name)),
+            );
         }
         matched = next;
     }

@@ -24,8 +24,16 @@ impl<'a> Place<'a> {
     }
 
     /// Puts one source at the destination: a folder's contents, a file or link under its own or the given name.
-    pub(super) fn put(&mut self, tree: &dyn Tree, source: &[u8], name: &[u8], into_folder: bool) -> Result<(), CopyError> {
-        let node = tree.node(source)?.ok_or_else(|| CopyError::NoSource { path: show(source), origin: tree.name() })?;
+    pub(super) fn put(
+        &mut self,
+        tree: &dyn Tree,
+        source: &[u8],
+        name: &[u8],
+        into_folder: bool,
+    ) -> Result<(), CopyError> {
+        let node = tree
+            .node(source)?
+            .ok_or_else(|| CopyError::NoSource { path: show(source), origin: tree.name() })?;
         let destination = lookup(&self.root, self.request.destination.as_bytes())?;
         if node.kind == NodeKind::Directory {
             return self.top_folder(tree, source, &node, &destination);
@@ -41,7 +49,13 @@ impl<'a> Place<'a> {
     }
 
     /// The folder a `COPY` names: one that exists keeps what it is.
-    fn top_folder(&mut self, tree: &dyn Tree, source: &[u8], node: &Node, destination: &[u8]) -> Result<(), CopyError> {
+    fn top_folder(
+        &mut self,
+        tree: &dyn Tree,
+        source: &[u8],
+        node: &Node,
+        destination: &[u8],
+    ) -> Result<(), CopyError> {
         let exists = self.root.node(destination)?.is_some();
         self.folder(destination)?;
         self.contents(tree, source, destination)?;
@@ -56,7 +70,9 @@ impl<'a> Place<'a> {
         for name in tree.children(source)? {
             let from = child(source, &name);
             let to = child(path, &name);
-            let node = tree.node(&from)?.ok_or_else(|| CopyError::NoSource { path: show(&from), origin: tree.name() })?;
+            let node = tree
+                .node(&from)?
+                .ok_or_else(|| CopyError::NoSource { path: show(&from), origin: tree.name() })?;
             let folder = self.root.folder(path)?;
             self.entry(tree, &from, &node, &folder, &name, &to)?;
         }
@@ -129,11 +145,24 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn link(&self, target: &[u8], node: &Node, folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), CopyError> {
+    fn link(
+        &self,
+        target: &[u8],
+        node: &Node,
+        folder: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<(), CopyError> {
         let (user, group) = self.request.owner.unwrap_or(node.owner);
         let make = || {
             rustix::fs::symlinkat(target, folder, name)?;
-            rustix::fs::chownat(folder, name, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chownat(
+                folder,
+                name,
+                Some(Uid::from_raw(user)),
+                Some(Gid::from_raw(group)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
             rustix::fs::utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW)
         };
         make().map_err(|error| CopyError::io("making the link", path, error))
@@ -163,14 +192,22 @@ impl<'a> Place<'a> {
     pub(super) fn folder(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
         let path = lookup(&self.root, path)?;
         let (user, group) = self.request.owner.unwrap_or((0, 0));
-        let node = Node { kind: NodeKind::Directory, mode: 0o755, owner: (user, group), mtime: self.request.epoch, shared: None };
+        let node = Node {
+            kind: NodeKind::Directory,
+            mode: 0o755,
+            owner: (user, group),
+            mtime: self.request.epoch,
+            shared: None,
+        };
         let mut done: Vec<u8> = Vec::new();
         for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
             let above = self.root.folder(&done)?;
             done = child(&done, part);
             match self.root.node(&done)?.map(|node| node.kind) {
                 Some(NodeKind::Directory) => {}
-                Some(_) => return Err(CopyError::InTheWay { path: show(&done), is: "no folder", what: "a folder" }),
+                Some(_) => {
+                    return Err(CopyError::InTheWay { path: show(&done), is: "no folder", what: "a folder" });
+                }
                 None => {
                     rustix::fs::mkdirat(&above, part, Mode::from_raw_mode(0o755))
                         .map_err(|error| CopyError::io("making the folder", &done, error))?;

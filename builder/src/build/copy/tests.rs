@@ -57,7 +57,10 @@ fn a_file_to_a_name_a_folder_and_an_existing_folder() {
     roots.copy(&["a"], "/new/name").unwrap();
     roots.copy(&["/a"], "/new/folder/").unwrap();
     roots.copy(&["a"], "/there").unwrap();
-    assert_eq!((roots.read("new/name"), roots.read("new/folder/a"), roots.read("there/a")), ("A".into(), "A".into(), "A".into()));
+    assert_eq!(
+        (roots.read("new/name"), roots.read("new/folder/a"), roots.read("there/a")),
+        ("A".into(), "A".into(), "A".into())
+    );
     let made = fs::metadata(roots.to().join("new/folder")).unwrap();
     assert_eq!(made.mode() & 0o7777, 0o755);
 }
@@ -72,7 +75,10 @@ fn the_contents_of_a_folder_are_merged_in() {
     fs::set_permissions(roots.to().join("app"), PermissionsExt::from_mode(0o700)).unwrap();
     fs::set_permissions(roots.from().join("d/sub"), PermissionsExt::from_mode(0o2750)).unwrap();
     roots.copy(&["d"], "/app").unwrap();
-    assert_eq!((roots.read("app/a"), roots.read("app/keep"), roots.read("app/sub/b")), ("A".into(), "K".into(), "B".into()));
+    assert_eq!(
+        (roots.read("app/a"), roots.read("app/keep"), roots.read("app/sub/b")),
+        ("A".into(), "K".into(), "B".into())
+    );
     let mode = |path: &str| fs::metadata(roots.to().join(path)).unwrap().mode() & 0o7777;
     assert_eq!((mode("app"), mode("app/sub")), (0o700, 0o2750));
 }
@@ -101,7 +107,10 @@ fn links_stay_links_inside_and_are_followed_as_sources() {
     roots.copy(&["dir"], "/whole").unwrap();
     assert!(fs::symlink_metadata(roots.to().join("single")).unwrap().is_file());
     assert_eq!(fs::read_link(roots.to().join("whole/link")).unwrap().to_str(), Some("real"));
-    assert_eq!(fs::symlink_metadata(roots.to().join("whole/link")).unwrap().mtime(), fs::symlink_metadata(roots.from().join("d/link")).unwrap().mtime());
+    assert_eq!(
+        fs::symlink_metadata(roots.to().join("whole/link")).unwrap().mtime(),
+        fs::symlink_metadata(roots.from().join("d/link")).unwrap().mtime()
+    );
 }
 
 #[test]
@@ -119,7 +128,10 @@ fn a_link_in_the_image_leads_within_the_image() {
     roots.copy(&["a"], "/abs/y").unwrap();
     roots.copy(&["a"], "/rel/z").unwrap();
     roots.copy(&["a"], "/file").unwrap();
-    assert_eq!((roots.read("usr/lib/x/a"), roots.read("outside/z"), roots.read("outside/file")), ("A".into(), "A".into(), "A".into()));
+    assert_eq!(
+        (roots.read("usr/lib/x/a"), roots.read("outside/z"), roots.read("outside/file")),
+        ("A".into(), "A".into(), "A".into())
+    );
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     symlink(&outside, roots.to().join("evil")).unwrap();
     assert!(matches!(roots.copy(&["tree"], "/"), Err(CopyError::InTheWay { .. })));

@@ -102,7 +102,10 @@ pub fn lookup(tree: &dyn Tree, path: &[u8]) -> Result<Vec<u8>, CopyError> {
 }
 
 fn parts(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// The context: what `.dockerignore` leaves of a folder of the commit's tree.
@@ -190,12 +193,19 @@ impl RootTree {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         // With NOFOLLOW and PATH the last part may be a link, which is then the thing opened.
-        rustix::fs::openat2(&self.top, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve)
+        rustix::fs::openat2(
+            &self.top,
+            path,
+            flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+            resolve,
+        )
     }
 
     /// A folder's descriptor, for the operations that need one.
     pub(super) fn folder(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
-        self.at(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(|error| CopyError::io("opening", path, error))
+        self.at(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| CopyError::io("opening", path, error))
     }
 
     pub(super) fn file(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
@@ -236,7 +246,13 @@ impl Tree for RootTree {
             _ => NodeKind::Special,
         };
         let shared = (kind == NodeKind::File && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
-        Ok(Some(Node { kind, mode: stat.st_mode & 0o7777, owner: (stat.st_uid, stat.st_gid), mtime: stat.st_mtime, shared }))
+        Ok(Some(Node {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            owner: (stat.st_uid, stat.st_gid),
+            mtime: stat.st_mtime,
+            shared,
+        }))
     }
 
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
@@ -265,7 +281,9 @@ impl Tree for RootTree {
             let (folder, name) = self.parent(path)?;
             rustix::fs::readlinkat(folder, name, Vec::new())
         };
-        read().map(std::ffi::CString::into_bytes).map_err(|error| CopyError::io("reading the link", path, error))
+        read()
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|error| CopyError::io("reading the link", path, error))
     }
 }
 

@@ -1,0 +1,191 @@
+//! The recorder's authority in an image's own lists of certificates, for tools that read no variable: put in below the
+//! step's own layer, and taken out again of whatever the step copied.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::copy::{self, CopyError, Node, NodeKind, RootTree, Tree};
+
+/// Where distributions keep the list: Debian and Alpine, Red Hat, SUSE, and the name OpenSSL looks for.
+const LISTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Larger lists, and larger files that may hold a copy of one, are left alone; real lists have 200 KiB.
+const LIST_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// Writes into `layer`, an empty folder, each list that `root` has with `ca` at its end. The folders above have the
+/// owner, permissions and time they have in `root`, since they hide those.
+///
+/// # Errors
+/// When either side fails.
+pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<bool, CopyError> {
+    let tree = RootTree::open(root)?;
+    let mut done: Vec<Vec<u8>> = Vec::new();
+    for list in LISTS {
+        let path = copy::lookup(&tree, list.as_bytes())?;
+        let is_file = matches!(tree.node(&path)?, Some(Node { kind: NodeKind::File, .. }));
+        if is_file && !done.contains(&path) {
+            place(&tree, root, layer, &path, ca)?;
+            done.push(path);
+        }
+    }
+    Ok(!done.is_empty())
+}
+
+fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
+    let text = String::from_utf8_lossy(path).into_owned();
+    let request = copy::Request {
+        sources: std::slice::from_ref(&text),
+        destination: &format!("/{text}"),
+        owner: None,
+        mode: None,
+        epoch: 0,
+    };
+    copy::copy(tree, layer, &request)?;
+    let file = layer.join(&text);
+    let append = || {
+        let mut file = File::options().append(true).custom_flags(libc_nofollow()).open(&file)?;
+        file.write_all(b"\n")?;
+        file.write_all(ca.as_bytes())
+    };
+    append().map_err(|source| CopyError::Io {
+        doing: "writing the list of certificates",
+        path: text.clone(),
+        source,
+    })?;
+    dress(root, layer, &text).map_err(|source| CopyError::Io {
+        doing: "setting the owner of",
+        path: text,
+        source,
+    })
+}
+
+/// Gives the file and the folders above it what they have in `root`, the deepest first.
+fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
+    for part in Path::new(path).ancestors() {
+        let original = fs::symlink_metadata(root.join(part))?;
+        let copy = layer.join(part);
+        let folder = File::open(&copy)?;
+        std::os::unix::fs::fchown(&folder, Some(original.uid()), Some(original.gid()))?;
+        folder.set_permissions(original.permissions())?;
+        folder.set_modified(original.modified()?)?;
+    }
+    Ok(())
+}
+
+/// Takes `ca` out of every file below `upper` that holds it, and returns how many did. Nothing else is changed.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
+    let block = format!("\n{ca}");
+    let mut found = 0;
+    let mut folders = vec![upper.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for item in fs::read_dir(folder)? {
+            let item = item?;
+            let kind = item.file_type()?;
+            if kind.is_dir() {
+                folders.push(item.path());
+            } else if kind.is_file() && strip(&item.path(), block.as_bytes())? {
+                found += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn strip(path: &Path, block: &[u8]) -> std::io::Result<bool> {
+    let size = fs::symlink_metadata(path)?.len();
+    if size > LIST_LIMIT || size < block.len() as u64 {
+        return Ok(false);
+    }
+    let mut bytes = Vec::new();
+    File::options()
+        .read(true)
+        .custom_flags(libc_nofollow())
+        .open(path)?
+        .take(LIST_LIMIT)
+        .read_to_end(&mut bytes)?;
+    let Some(kept) = without(&bytes, block) else { return Ok(false) };
+    // The same file is written, so that owner, permissions and other names stay.
+    let mut file = File::options().write(true).custom_flags(libc_nofollow()).open(path)?;
+    file.set_len(0)?;
+    file.write_all(&kept)?;
+    Ok(true)
+}
+
+/// The bytes without any `block` in them, or none when there is none.
+fn without(bytes: &[u8], block: &[u8]) -> Option<Vec<u8>> {
+    let find = |from: usize| {
+        let rest = &bytes[from..];
+        // Blocks begin with a line end and a dash, which are rare together, so the comparison is seldom made in full.
+        (0..rest.len().saturating_sub(block.len() - 1))
+            .find(|at| rest[*at..].starts_with(block))
+            .map(|at| from + at)
+    };
+    let mut kept = Vec::new();
+    let mut from = 0;
+    while let Some(at) = find(from) {
+        kept.extend_from_slice(&bytes[from..at]);
+        from = at + block.len();
+    }
+    (from > 0).then(|| {
+        kept.extend_from_slice(&bytes[from..]);
+        kept
+    })
+}
+
+fn libc_nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const CA: &str = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/ssl/certs")).unwrap();
+        fs::write(root.path().join("etc/ssl/certs/ca-certificates.crt"), "one\ntwo").unwrap();
+        std::os::unix::fs::symlink("certs/ca-certificates.crt", root.path().join("etc/ssl/cert.pem"))
+            .unwrap();
+        fs::set_permissions(root.path().join("etc/ssl"), PermissionsExt::from_mode(0o750)).unwrap();
+        File::open(root.path().join("etc/ssl")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        root
+    }
+
+    #[test]
+    fn what_is_put_in_is_taken_out_to_the_byte() {
+        let (root, layer) = (root(), tempfile::tempdir().unwrap());
+        assert!(inject(root.path(), layer.path(), CA).unwrap());
+        let list = layer.path().join("etc/ssl/certs/ca-certificates.crt");
+        assert_eq!(fs::read_to_string(&list).unwrap(), format!("one\ntwo\n{CA}"));
+        assert!(!layer.path().join("etc/ssl/cert.pem").exists());
+        let folder = fs::metadata(layer.path().join("etc/ssl")).unwrap();
+        assert_eq!((folder.permissions().mode() & 0o7777, folder.mtime()), (0o750, 0));
+        fs::write(layer.path().join("copy"), format!("x\n{CA}y\n{CA}z")).unwrap();
+        fs::write(layer.path().join("other"), CA).unwrap();
+        assert_eq!(remove(layer.path(), CA).unwrap(), 2);
+        assert_eq!(fs::read_to_string(&list).unwrap(), "one\ntwo");
+        assert_eq!(fs::read_to_string(layer.path().join("copy")).unwrap(), "xyz");
+    }
+
+    #[test]
+    fn an_image_without_a_list_gets_none() {
+        let (root, layer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert!(!inject(root.path(), layer.path(), CA).unwrap());
+        assert_eq!(fs::read_dir(layer.path()).unwrap().count(), 0);
+    }
+}
