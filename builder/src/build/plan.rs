@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::config::{Config, Empty, History};
+use super::config::{self, Config, History};
 use super::platform::Platform;
 use crate::dockerfile::{
     Command, Copy, Dockerfile, DockerfileError, Instruction, Located, Pair, Problem, expand,
@@ -282,7 +282,7 @@ impl State<'_> {
             Instruction::User(user) => (self.user(user)?, Action::Configure),
             Instruction::Expose(ports) => (self.expose(ports)?, Action::Configure),
             Instruction::Shell(words) => {
-                self.config.config.shell.clone_from(words);
+                config::set_shell(&mut self.config.config, words);
                 (format!("SHELL [{}]", words.join(" ")), Action::Configure)
             }
             Instruction::Cmd(command) => {
@@ -308,7 +308,7 @@ impl State<'_> {
     fn lookup(&self, name: &str) -> Option<String> {
         let argument =
             || self.arguments.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
-        self.config.config.variable(name).map(str::to_owned).or_else(argument)
+        config::variable(&self.config.config, name).map(str::to_owned).or_else(argument)
     }
 
     fn word(&self, text: &str) -> Result<String, Problem> {
@@ -333,7 +333,7 @@ impl State<'_> {
     fn env(&mut self, pairs: &[Pair<String>]) -> Result<String, Problem> {
         let expanded = self.pairs(pairs)?;
         for (name, value) in &expanded {
-            self.config.config.set_variable(name, value);
+            config::set_variable(&mut self.config.config, name, value);
         }
         Ok(told("ENV", &expanded))
     }
@@ -360,12 +360,7 @@ impl State<'_> {
     fn in_shell(&self, command: &Command) -> Vec<String> {
         match command {
             Command::Exec(words) => words.clone(),
-            Command::Shell(text) => {
-                let shell = &self.config.config.shell;
-                let default = ["/bin/sh".to_owned(), "-c".to_owned()];
-                let shell = if shell.is_empty() { default.as_slice() } else { shell };
-                [shell, std::slice::from_ref(text)].concat()
-            }
+            Command::Shell(text) => [config::shell(&self.config.config), vec![text.clone()]].concat(),
         }
     }
 
@@ -378,7 +373,7 @@ impl State<'_> {
             .collect();
         let config = &self.config.config;
         let mut env: Vec<(String, String)> =
-            set.iter().filter(|(name, _)| config.variable(name).is_none()).cloned().collect();
+            set.iter().filter(|(name, _)| config::variable(config, name).is_none()).cloned().collect();
         env.extend(
             config
                 .env
@@ -451,7 +446,7 @@ impl State<'_> {
         }
         for word in &words {
             for port in ports(word)? {
-                self.config.config.exposed_ports.insert(port, Empty {});
+                self.config.config.exposed_ports.insert(port, serde_json::json!({}));
             }
         }
         Ok(format!("EXPOSE {}", words.join(" ")))

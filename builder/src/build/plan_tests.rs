@@ -16,7 +16,7 @@ fn planned(text: &str, arguments: &[(&str, &str)]) -> Result<Planned, Dockerfile
     let file = Dockerfile::parse(text.as_bytes())?;
     let request = request(arguments, None);
     let plan = Plan::new(&file, &request)?;
-    plan.steps(file.stages.len() - 1, Config::scratch("linux", "amd64", None))
+    plan.steps(file.stages.len() - 1, config::scratch("linux", "amd64", None))
 }
 
 fn histories(text: &str, arguments: &[(&str, &str)]) -> Vec<String> {
@@ -120,7 +120,7 @@ fn commands_shells_and_entry_points() {
 fn an_entry_point_clears_the_command_of_the_base() {
     let file = Dockerfile::parse(b"FROM scratch\nENTRYPOINT [\"e\"]").unwrap();
     let request = request(&[], None);
-    let mut base = Config::scratch("linux", "amd64", None);
+    let mut base = config::scratch("linux", "amd64", None);
     base.config.cmd = Some(vec!["python".to_owned()]);
     let planned = Plan::new(&file, &request).unwrap().steps(0, base).unwrap();
     assert_eq!(planned.config.config.cmd, None);
