@@ -3,15 +3,19 @@
 //! Pure: bytes in, values out. `now` is an argument; there are no files, sockets, clocks, randomness or async.
 
 pub mod bundle;
+pub mod decision;
 pub mod digest;
 pub mod keys;
+pub mod policy;
 pub mod provenance;
 pub mod reference;
 pub mod review;
 pub mod statement;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, Verified, sign};
+pub use decision::{Admitted, Decision, Denial, Evidence, Ignored, Question, Unmet, decide};
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
+pub use policy::{Policy, PolicyError};
 pub use reference::{Pinned, Reference, ReferenceError, Repository};
 pub use statement::{Predicate, Statement, StatementError, Subject};

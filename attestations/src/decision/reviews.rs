@@ -1,0 +1,100 @@
+//! Reviews of the commit that was built; a review of changes needs the commit before reviewed as well.
+
+use std::collections::BTreeSet;
+
+use super::builds::Group;
+use super::evidence::SignedReview;
+use super::{Ignored, Unmet};
+use crate::digest::Commit;
+use crate::policy::{Policy, Rule};
+use crate::review::{Scope, Verdict};
+
+/// How many reviews of changes may stand on each other.
+const MAX_CHAIN: usize = 64;
+
+struct Count<'a> {
+    policy: &'a Policy,
+    rule: &'a Rule,
+    group: &'a Group,
+    reviews: &'a [SignedReview],
+    ignored: &'a mut Vec<Ignored>,
+}
+
+/// Who approved the group's commit; what lacks goes into `unmet`.
+pub(super) fn count(
+    policy: &Policy,
+    rule: &Rule,
+    group: &Group,
+    reviews: &[SignedReview],
+    unmet: &mut Vec<Unmet>,
+    ignored: &mut Vec<Ignored>,
+) -> Vec<String> {
+    let commit = group.commit();
+    let rejected: BTreeSet<_> = rejections(reviews, commit).collect();
+    unmet
+        .extend(rejected.into_iter().map(|by| Unmet::Rejected { by: by.to_owned(), commit: commit.clone() }));
+    let mut path = Vec::new();
+    let approved = Count { policy, rule, group, reviews, ignored }.approvers(commit, &mut path);
+    let approved: Vec<String> = approved.into_iter().collect();
+    if approved.len() < rule.reviews.threshold {
+        unmet.push(Unmet::reviews(rule, Some(commit.clone()), approved.clone()));
+    }
+    approved
+}
+
+fn rejections<'a>(reviews: &'a [SignedReview], commit: &'a Commit) -> impl Iterator<Item = &'a str> {
+    reviews
+        .iter()
+        .filter(move |it| it.commit == *commit && it.review.verdict == Verdict::Rejected)
+        .map(|it| it.person.as_str())
+}
+
+impl Count<'_> {
+    fn approvers(&mut self, commit: &Commit, path: &mut Vec<Commit>) -> BTreeSet<String> {
+        let mut approved = BTreeSet::new();
+        if path.len() >= MAX_CHAIN || path.contains(commit) {
+            return approved;
+        }
+        path.push(commit.clone());
+        let mut authors: BTreeSet<String> =
+            if path.len() == 1 { self.group.authors.clone() } else { BTreeSet::new() };
+        let reviews = self.reviews;
+        let of_commit: Vec<&SignedReview> = reviews.iter().filter(|it| it.commit == *commit).collect();
+        for one in &of_commit {
+            authors.extend(one.review.authors.iter().map(|it| it.email.trim().to_lowercase()));
+        }
+        let mut bases: std::collections::BTreeMap<Commit, bool> = std::collections::BTreeMap::new();
+        for one in of_commit.iter().filter(|it| it.review.verdict == Verdict::Approved) {
+            let mut reason = self.refusal(one, &authors, path.len() == 1);
+            if let (None, Scope::Changes { since }) = (&reason, &one.review.scope) {
+                let enough = match bases.get(since) {
+                    Some(known) => *known,
+                    None => {
+                        let enough = rejections(reviews, since).next().is_none()
+                            && self.approvers(since, path).len() >= self.rule.reviews.threshold;
+                        bases.insert(since.clone(), enough);
+                        enough
+                    }
+                };
+                reason =
+                    (!enough).then(|| format!("it covers the changes since {since}, which lacks reviews"));
+            }
+            match reason {
+                None => _ = approved.insert(one.person.clone()),
+                Some(reason) => self.ignored.push(Ignored { origin: one.origin.clone(), reason }),
+            }
+        }
+        path.pop();
+        approved
+    }
+
+    fn refusal(&self, one: &SignedReview, authors: &BTreeSet<String>, is_built: bool) -> Option<String> {
+        if is_built && self.group.trees.iter().any(|tree| tree != one.review.tree.as_str()) {
+            return Some("the tree it names is not the one that was built".into());
+        }
+        let person = self.policy.people.get(&one.person)?;
+        let own = person.emails.iter().chain([&one.review.reviewer.email]);
+        let wrote = own.into_iter().any(|email| authors.contains(&email.trim().to_lowercase()));
+        (wrote && !self.rule.author_may_review).then(|| format!("{} is an author of the commit", one.person))
+    }
+}

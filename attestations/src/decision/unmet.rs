@@ -1,0 +1,199 @@
+//! What is reported of a denial, in words that stay the same.
+
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use super::Question;
+use crate::digest::{Commit, Digest};
+use crate::policy::Rule;
+
+/// A refusal with each unmet condition.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Denial {
+    /// What was asked.
+    pub question: Question,
+    /// Each unmet condition.
+    pub unmet: Vec<Unmet>,
+    /// The evidence that was not counted, and why.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Evidence that was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Ignored {
+    /// Where it came from.
+    pub origin: String,
+    /// Why it does not count.
+    pub reason: String,
+}
+
+/// One condition that is not met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unmet {
+    /// The reference names another digest than was found.
+    OtherDigest {
+        /** What was asked. */
+        asked: String,
+        /** What was found. */
+        found: Digest,
+    },
+    /// The policy revokes it.
+    Revoked {
+        /** The digest. */
+        digest: Digest,
+    },
+    /// No rule is about it.
+    NoRule {
+        /** Its repository. */
+        repository: String,
+    },
+    /// The function is not allowed.
+    Function {
+        /** Its name. */
+        function: String,
+    },
+    /// A build is from a repository that is not allowed.
+    Source {
+        /** The repository. */
+        source: String,
+    },
+    /// A build stands on a base that is not allowed.
+    Base {
+        /** Its digest. */
+        base: String,
+    },
+    /// Too few builders.
+    Builds {
+        /** How many are wanted. */
+        wanted: usize,
+        /** Of whom. */
+        from: Vec<String>,
+        /** Who counted. */
+        counted: Vec<String>,
+        /** For which commit. */
+        commit: Option<Commit>,
+    },
+    /// Too few reviewers.
+    Reviews {
+        /** How many are wanted. */
+        wanted: usize,
+        /** Of whom. */
+        from: Vec<String>,
+        /** Who counted. */
+        counted: Vec<String>,
+        /** For which commit. */
+        commit: Option<Commit>,
+    },
+    /// A reviewer said no.
+    Rejected {
+        /** Who. */
+        by: String,
+        /** To which commit. */
+        commit: Commit,
+    },
+    /// A rebuild came out otherwise.
+    FailedRebuild {
+        /** Whose. */
+        by: String,
+    },
+}
+
+impl Unmet {
+    pub(super) fn builds(rule: &Rule, commit: Option<Commit>, counted: Vec<String>) -> Self {
+        Self::Builds { wanted: rule.builds.threshold, from: rule.builds.from.clone(), counted, commit }
+    }
+
+    pub(super) fn reviews(rule: &Rule, commit: Option<Commit>, counted: Vec<String>) -> Self {
+        Self::Reviews { wanted: rule.reviews.threshold, from: rule.reviews.from.clone(), counted, commit }
+    }
+
+    /// What the policy asks.
+    pub fn condition(&self) -> String {
+        match self {
+            Self::OtherDigest { asked, .. } => format!("the image is the one that {asked} names"),
+            Self::Revoked { .. } => "the image is not revoked".into(),
+            Self::NoRule { .. } => "a rule of the policy is about the image".into(),
+            Self::Function { .. } => "the function is allowed".into(),
+            Self::Source { .. } => "the source repository is allowed".into(),
+            Self::Base { .. } => "every base image is allowed".into(),
+            Self::Builds { wanted, from, .. } => {
+                format!("{wanted} distinct builder(s) of {}", from.join(", "))
+            }
+            Self::Reviews { wanted, from, .. } => {
+                format!("{wanted} approving reviewer(s) of {}", from.join(", "))
+            }
+            Self::Rejected { .. } => "no trusted reviewer rejected the commit".into(),
+            Self::FailedRebuild { .. } => "no trusted rebuild came out otherwise".into(),
+        }
+    }
+
+    /// What was found instead.
+    pub fn found(&self) -> String {
+        match self {
+            Self::OtherDigest { found, .. } => found.to_string(),
+            Self::Revoked { digest } => format!("{digest} is revoked"),
+            Self::NoRule { repository } => format!("no rule for {repository}"),
+            Self::Function { function } => format!("{function} is not listed"),
+            Self::Source { source } => source.clone(),
+            Self::Base { base } => base.clone(),
+            Self::Builds { counted, commit, .. } | Self::Reviews { counted, commit, .. } => {
+                let who = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
+                commit.as_ref().map_or_else(|| who.clone(), |commit| format!("{who} for commit {commit}"))
+            }
+            Self::Rejected { by, commit } => format!("{by} rejected commit {commit}"),
+            Self::FailedRebuild { by } => format!("{by} got another image"),
+        }
+    }
+
+    /// What would meet it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::OtherDigest { .. } => "ask for the digest that is meant",
+            Self::Revoked { .. } => "use an image that is not revoked",
+            Self::NoRule { .. } => "add an [[algorithm]] for this exact name to the policy",
+            Self::Function { .. } => "add it to the rule's functions",
+            Self::Source { .. } => "build from an allowed repository, or add this one to the rule's source",
+            Self::Base { .. } => "build on an allowed base, or add this one to the rule's bases",
+            Self::Builds { .. } => {
+                "let another listed builder run `countersign-builder rebuild` and attach the result"
+            }
+            Self::Reviews { .. } => {
+                "let another listed person run `countersign-builder review` and attach the result"
+            }
+            Self::Rejected { .. } => "fix what was rejected in a new commit and have that reviewed",
+            Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
+        }
+        .to_owned()
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wanted: {}; found: {}; remedy: {}", self.condition(), self.found(), self.remedy())
+    }
+}
+
+impl Serialize for Unmet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Unmet", 3)?;
+        fields.serialize_field("condition", &self.condition())?;
+        fields.serialize_field("found", &self.found())?;
+        fields.serialize_field("remedy", &self.remedy())?;
+        fields.end()
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "denied: {} ({})", self.question.asked, self.question.digest)?;
+        for unmet in &self.unmet {
+            writeln!(f, "  {unmet}")?;
+        }
+        for it in &self.ignored {
+            writeln!(f, "  not counted: {}: {}", it.origin, it.reason)?;
+        }
+        Ok(())
+    }
+}

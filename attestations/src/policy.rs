@@ -1,0 +1,119 @@
+//! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
+
+mod pattern;
+mod read;
+
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
+use crate::keys::PublicKey;
+use crate::reference::Repository;
+
+pub use pattern::Pattern;
+pub use read::PolicyError;
+
+/// A policy that was read whole and makes sense.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub(crate) revoked: Vec<Digest>,
+    pub(crate) people: BTreeMap<String, Person>,
+    pub(crate) builders: BTreeMap<String, Builder>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// A policy with every field and its meaning, which parses.
+    pub const EXAMPLE: &str = include_str!("policy/example.toml");
+
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// On empty text, unknown fields, and anything that contradicts itself; with line, column and a hint.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        read::read(text)
+    }
+
+    /// The rule for this image: one by digest goes before one by name, that before the first pattern in the file.
+    pub fn rule_for(&self, repository: &Repository, digest: &Digest) -> Option<&Rule> {
+        let name = repository.to_string();
+        let by = |test: &dyn Fn(&Selector) -> bool| self.rules.iter().find(|rule| test(&rule.selector));
+        by(&|it| matches!(it, Selector::Digest(own) if own == digest))
+            .or_else(|| by(&|it| matches!(it, Selector::Name(own) if own == repository)))
+            .or_else(|| by(&|it| matches!(it, Selector::Pattern(own) if own.matches(&name))))
+    }
+}
+
+/// A person whose reviews can count.
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub(crate) emails: Vec<String>,
+    pub(crate) keys: Vec<PublicKey>,
+}
+
+/// A builder whose builds can count.
+#[derive(Debug, Clone)]
+pub(crate) struct Builder {
+    pub(crate) id: String,
+    pub(crate) operator: String,
+    pub(crate) keys: Vec<PublicKey>,
+}
+
+/// What one `[[algorithm]]` asks.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub(crate) selector: Selector,
+    pub(crate) source: Allowed<String>,
+    pub(crate) bases: Allowed<Digest>,
+    pub(crate) functions: Allowed<String>,
+    pub(crate) reviews: Threshold,
+    pub(crate) author_may_review: bool,
+    pub(crate) builds: Threshold,
+    pub(crate) failed_rebuild_vetoes: bool,
+}
+
+impl Rule {
+    /// The name, pattern or digest that selects it, as the policy has it.
+    pub fn selector(&self) -> String {
+        match &self.selector {
+            Selector::Name(name) => name.to_string(),
+            Selector::Pattern(pattern) => pattern.to_string(),
+            Selector::Digest(digest) => digest.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Selector {
+    Name(Repository),
+    Pattern(Pattern),
+    Digest(Digest),
+}
+
+/// How many of whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Threshold {
+    pub(crate) threshold: usize,
+    pub(crate) from: Vec<String>,
+}
+
+/// Anything, said explicitly, or only what is listed: an empty list allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Allowed<T> {
+    Any,
+    Only(Vec<T>),
+}
+
+impl<T: PartialEq> Allowed<T> {
+    pub(crate) fn permits(&self, item: &T) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(items) => items.contains(item),
+        }
+    }
+}
+
+/// One spelling for one repository: without `git+`, a trailing slash and a trailing `.git`.
+pub(crate) fn normal_source(url: &str) -> String {
+    let url = url.strip_prefix("git+").unwrap_or(url).trim_end_matches('/');
+    url.strip_suffix(".git").unwrap_or(url).to_owned()
+}
