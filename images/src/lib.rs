@@ -3,10 +3,12 @@
 //! Knows neither git nor Dockerfiles nor policies.
 
 pub mod cache;
+pub mod compare;
 pub mod descriptor;
 pub mod error;
 pub mod image;
 pub mod layer;
+pub mod registry;
 pub mod store;
 
 pub use cache::LayerCache;

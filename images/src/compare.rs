@@ -1,0 +1,341 @@
+//! Comparing two images: first by what they are (config, diff IDs), then to the entry and the byte.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+
+use attestations::Digest;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::descriptor::Descriptor;
+use crate::error::{At, Result};
+use crate::image::Image;
+use crate::layer::{Limits, open_archive};
+use crate::store::Store;
+
+/// How much of a differing file is kept to find the first differing byte.
+const WINDOW: usize = 64 << 20;
+/// The most differences that are listed for one layer; the rest is counted.
+const MAX_LISTED: usize = 1000;
+
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "camelCase")]
+pub enum Comparison {
+    /// The same manifest.
+    Identical,
+    /// The same config and the same layers, compressed differently.
+    SameContent,
+    /// Other content.
+    Differs {
+        /// The fields of the config that differ, as JSON pointers.
+        config: Vec<FieldDifference>,
+        /// The layers that differ.
+        layers: Vec<LayerDifference>,
+    },
+}
+
+impl Comparison {
+    /// Whether both are the same content, however compressed.
+    pub fn is_same(&self) -> bool {
+        !matches!(self, Self::Differs { .. })
+    }
+}
+
+/// One field of the config.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FieldDifference {
+    /// Where, as a JSON pointer.
+    pub pointer: String,
+    /// What the first image has.
+    pub a: Option<Value>,
+    /// What the second has.
+    pub b: Option<Value>,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerDifference {
+    /// Which, counted from zero at the lowest.
+    pub index: usize,
+    /// The diff ID in the first image, if it has so many layers.
+    pub a: Option<Digest>,
+    /// The diff ID in the second.
+    pub b: Option<Digest>,
+    /// What differs in it; empty when only the archive's form does.
+    pub entries: Vec<EntryDifference>,
+    /// How many more entries differ than are listed.
+    pub unlisted: usize,
+}
+
+/// One entry of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EntryDifference {
+    /// Its path.
+    pub path: String,
+    /// What differs.
+    pub what: Difference,
+}
+
+/// What differs in an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Difference {
+    /// Only the first image has it.
+    OnlyInA,
+    /// Only the second has it.
+    OnlyInB,
+    /// A field of its header.
+    Header {
+        /// Which.
+        field: String,
+        /// The first image's.
+        a: String,
+        /// The second's.
+        b: String,
+    },
+    /// Its bytes.
+    Content {
+        /// The offset of the first differing byte; none beyond the first 64 MiB.
+        offset: Option<u64>,
+        /// The first image's length.
+        a: u64,
+        /// The second's.
+        b: u64,
+        /// What such a difference often comes from, by the name and the bytes.
+        likely: Option<String>,
+    },
+}
+
+impl fmt::Display for EntryDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path)?;
+        match &self.what {
+            Difference::OnlyInA => f.write_str("only in the first"),
+            Difference::OnlyInB => f.write_str("only in the second"),
+            Difference::Header { field, a, b } => write!(f, "{field} {a}, in the second {b}"),
+            Difference::Content { offset, a, b, likely } => {
+                match offset {
+                    Some(offset) => write!(f, "differs from byte {offset}")?,
+                    None => write!(f, "differs beyond its first 64 MiB")?,
+                }
+                if a != b {
+                    write!(f, " ({a} bytes, in the second {b})")?;
+                }
+                likely.iter().try_for_each(|likely| write!(f, "; likely {likely}"))
+            }
+        }
+    }
+}
+
+/// Compares two images, each with the store that holds it.
+///
+/// # Errors
+/// When a layer that has to be looked into is missing or not what its digest says.
+pub fn compare(a: (&Store, &Image), b: (&Store, &Image)) -> Result<Comparison> {
+    if a.1.digest() == b.1.digest() {
+        return Ok(Comparison::Identical);
+    }
+    let mut config = Vec::new();
+    fields("", &to_value(a.1)?, &to_value(b.1)?, &mut config);
+    // The diff IDs are told of layer by layer.
+    config.retain(|field| !field.pointer.starts_with("/rootfs/diff_ids"));
+    let count = a.1.layers().len().max(b.1.layers().len());
+    let mut layers = Vec::new();
+    for index in 0..count {
+        let (left, right) = (a.1.diff_ids().get(index), b.1.diff_ids().get(index));
+        if left != right {
+            layers.push(layer(
+                (a.0, a.1.layers().get(index)),
+                (b.0, b.1.layers().get(index)),
+                index,
+                (left, right),
+            )?);
+        }
+    }
+    if config.is_empty() && layers.is_empty() {
+        return Ok(Comparison::SameContent);
+    }
+    Ok(Comparison::Differs { config, layers })
+}
+
+fn to_value(image: &Image) -> Result<Value> {
+    serde_json::to_value(image.config()).map_err(|cause| crate::Error::refused("config", cause.to_string()))
+}
+
+fn fields(pointer: &str, a: &Value, b: &Value, found: &mut Vec<FieldDifference>) {
+    match (a, b) {
+        _ if a == b => {}
+        (Value::Object(left), Value::Object(right)) => {
+            let keys: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
+            for key in keys {
+                let below = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+                fields(
+                    &below,
+                    left.get(key).unwrap_or(&Value::Null),
+                    right.get(key).unwrap_or(&Value::Null),
+                    found,
+                );
+            }
+        }
+        _ => {
+            let some = |value: &Value| (!value.is_null()).then(|| value.clone());
+            found.push(FieldDifference { pointer: pointer.to_owned(), a: some(a), b: some(b) });
+        }
+    }
+}
+
+type Side<'a> = (&'a Store, Option<&'a Descriptor>);
+
+fn layer(
+    a: Side<'_>,
+    b: Side<'_>,
+    index: usize,
+    diff_ids: (Option<&Digest>, Option<&Digest>),
+) -> Result<LayerDifference> {
+    let (left, right) = (list(a)?, list(b)?);
+    let mut entries = Vec::new();
+    let paths: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
+    let mut contents = Vec::new();
+    for path in paths {
+        match (left.get(path), right.get(path)) {
+            (Some(x), Some(y)) => {
+                headers(path, x, y, &mut entries);
+                if x.content != y.content {
+                    contents.push(path.clone());
+                }
+            }
+            (Some(_), None) => entries.push(EntryDifference { path: shown(path), what: Difference::OnlyInA }),
+            _ => entries.push(EntryDifference { path: shown(path), what: Difference::OnlyInB }),
+        }
+    }
+    for path in contents {
+        if entries.len() >= MAX_LISTED {
+            entries.push(content(&path, &[], &[], (left[&path].size, right[&path].size)));
+            continue;
+        }
+        let (x, y) = (read_entry(a, &path)?, read_entry(b, &path)?);
+        entries.push(content(&path, &x, &y, (left[&path].size, right[&path].size)));
+    }
+    entries.sort_by(|x, y| x.path.cmp(&y.path));
+    let unlisted = entries.len().saturating_sub(MAX_LISTED);
+    entries.truncate(MAX_LISTED);
+    Ok(LayerDifference { index, a: diff_ids.0.copied(), b: diff_ids.1.copied(), entries, unlisted })
+}
+
+struct Listed {
+    header: Vec<(&'static str, String)>,
+    content: [u8; 32],
+    size: u64,
+}
+
+fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
+    let mut found = BTreeMap::new();
+    let Some(layer) = layer else { return Ok(found) };
+    let archive = open_archive(store, layer, None, Limits::default())?;
+    let what = layer.digest.to_string();
+    let mut tar = tar::Archive::new(archive.reader());
+    for entry in tar.entries().at("reading", &what)? {
+        let mut entry = entry.at("reading", &what)?;
+        let mut xattrs = Vec::new();
+        if let Some(extensions) = entry.pax_extensions().at("reading", &what)? {
+            for extension in
+                extensions.flatten().filter(|extension| extension.key_bytes().starts_with(b"SCHILY.xattr."))
+            {
+                xattrs.push(format!(
+                    "{}={}",
+                    shown(extension.key_bytes()),
+                    hex::encode(extension.value_bytes())
+                ));
+            }
+        }
+        let header = entry.header();
+        let link = entry.link_name_bytes().map(|link| shown(&link)).unwrap_or_default();
+        let header = vec![
+            ("type", format!("{:?}", header.entry_type())),
+            ("mode", format!("{:o}", header.mode().at("reading", &what)?)),
+            ("uid", header.uid().at("reading", &what)?.to_string()),
+            ("gid", header.gid().at("reading", &what)?.to_string()),
+            ("mtime", header.mtime().at("reading", &what)?.to_string()),
+            ("link", link),
+            ("xattrs", xattrs.join(" ")),
+        ];
+        let (path, size) = (entry.path_bytes().into_owned(), entry.size());
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match entry.read(&mut buffer).at("reading", &what)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+        found.insert(path, Listed { header, content: hash.finalize().into(), size });
+    }
+    archive.finish()?;
+    Ok(found)
+}
+
+fn headers(path: &[u8], a: &Listed, b: &Listed, found: &mut Vec<EntryDifference>) {
+    for ((field, left), (_, right)) in a.header.iter().zip(&b.header) {
+        if left != right {
+            let what = Difference::Header { field: (*field).to_owned(), a: left.clone(), b: right.clone() };
+            found.push(EntryDifference { path: shown(path), what });
+        }
+    }
+}
+
+fn read_entry((store, layer): Side<'_>, path: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let Some(layer) = layer else { return Ok(bytes) };
+    let archive = open_archive(store, layer, None, Limits::default())?;
+    let what = layer.digest.to_string();
+    let mut tar = tar::Archive::new(archive.reader());
+    for entry in tar.entries().at("reading", &what)? {
+        let entry = entry.at("reading", &what)?;
+        if *entry.path_bytes() == *path {
+            entry.take(WINDOW as u64).read_to_end(&mut bytes).at("reading", &what)?;
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+fn content(path: &[u8], x: &[u8], y: &[u8], sizes: (u64, u64)) -> EntryDifference {
+    let first = x.iter().zip(y).position(|(left, right)| left != right);
+    let shorter = x.len().min(y.len());
+    let offset = first.or((x.len() != y.len()).then_some(shorter)).map(|offset| offset as u64);
+    let likely = likely(path, x, y, offset).map(str::to_owned);
+    EntryDifference {
+        path: shown(path),
+        what: Difference::Content { offset, a: sizes.0, b: sizes.1, likely },
+    }
+}
+
+/// A guess from well-known causes. It never excuses a difference.
+fn likely(path: &[u8], x: &[u8], y: &[u8], offset: Option<u64>) -> Option<&'static str> {
+    let path = String::from_utf8_lossy(path);
+    let both = |magic: &[u8]| x.starts_with(magic) && y.starts_with(magic);
+    match offset? {
+        8..=15 if path.ends_with(".pyc") => Some(
+            "the source's time in the header of Python's compiled code: SOURCE_DATE_EPOCH did not reach the compiler",
+        ),
+        _ if path.ends_with(".pyc") => {
+            Some("Python's compiled code of another source, or in another order of sets")
+        }
+        4..=7 if both(&[0x1f, 0x8b]) => Some("the time in a gzip header: `gzip -n` leaves it out"),
+        _ if both(b"\x7fELF") => {
+            Some("compiled code: a build path, a time, an unsorted list of inputs, or another compiler")
+        }
+        _ if both(b"!<arch>\n") => Some("an archive of objects with times: `ar D` leaves them out"),
+        _ if both(b"PK\x03\x04") => Some("a zip archive with times or another order of entries"),
+        _ if path.contains("var/log/") => Some("a log with times of the build"),
+        _ if path.contains("/cache/") => Some("a cache"),
+        _ => None,
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    path.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"")
+}

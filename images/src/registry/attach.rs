@@ -1,0 +1,202 @@
+//! What is attached to an image: signed bundles, as cosign v3 stores them (a manifest with a `subject`).
+//!
+//! Registries with the referrers API list them; for the others the index under the tag `sha256-<hex>` does, which the
+//! client itself has to keep (distribution-spec, "Referrers Tag Schema").
+
+use std::collections::BTreeMap;
+
+use attestations::{BUNDLE_MEDIA_TYPE, Digest, Pinned, Repository};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_client::RegistryOperation;
+use reqwest::header::LINK;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use super::Client;
+use super::http::{Request, bounded, expect};
+use super::pull::index_of;
+use crate::descriptor::{self, Descriptor};
+use crate::error::{Error, Result};
+use crate::image::{MAX_MANIFEST, Manifest};
+
+/// The most attachments of one image that are looked at. More are an error, not a choice among them.
+pub const MAX_ATTACHMENTS: usize = 256;
+/// The most bytes of a bundle.
+const MAX_BUNDLE: u64 = attestations::bundle::MAX_BUNDLE as u64;
+const MAX_PAGES: usize = 32;
+/// Updates of the fallback tag race; each try reads what the others wrote.
+const TRIES: usize = 8;
+
+/// A bundle as it came, which nobody has verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Where it was found, for people.
+    pub origin: String,
+}
+
+impl Client {
+    /// Attaches a signed bundle to the image `subject`, whose manifest is `described`. `created` is an RFC 3339 time.
+    ///
+    /// # Errors
+    /// When the registry refuses, or the fallback tag could not be kept.
+    pub async fn attach(
+        &self,
+        subject: &Pinned,
+        described: &Descriptor,
+        bundle: &[u8],
+        predicate_type: &str,
+        created: &str,
+    ) -> Result<Digest> {
+        let repository = subject.repository();
+        self.log_in(repository, RegistryOperation::Push).await?;
+        let annotations = [
+            ("dev.sigstore.bundle.content", "dsse-envelope"),
+            ("dev.sigstore.bundle.predicateType", predicate_type),
+            ("org.opencontainers.image.created", created),
+        ];
+        let annotations: BTreeMap<_, _> =
+            annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let subject_descriptor =
+            Descriptor::new(described.media_type.clone(), *subject.digest(), described.size);
+        let manifest = Manifest {
+            artifact_type: Some(BUNDLE_MEDIA_TYPE.to_owned()),
+            subject: Some(subject_descriptor),
+            annotations: annotations.clone(),
+            ..Manifest::image(
+                Descriptor::of(descriptor::EMPTY, b"{}"),
+                vec![Descriptor::of(BUNDLE_MEDIA_TYPE, bundle)],
+            )
+        };
+        self.push_bytes(b"{}", repository).await?;
+        self.push_bytes(bundle, repository).await?;
+        let bytes = manifest.to_bytes()?;
+        let digest = Digest::of(&bytes);
+        let entry = Descriptor {
+            artifact_type: Some(BUNDLE_MEDIA_TYPE.to_owned()),
+            annotations,
+            ..Descriptor::of(descriptor::MANIFEST, &bytes)
+        };
+        let answer = self.put_manifest(repository, &digest.to_string(), descriptor::MANIFEST, bytes).await?;
+        if !answer.headers().contains_key("OCI-Subject") {
+            self.list_in_fallback_tag(subject, entry).await?;
+        }
+        Ok(digest)
+    }
+
+    /// The bundles attached to an image. None is an answer; an error of the registry never is one.
+    ///
+    /// # Errors
+    /// When the registry fails, sends something malformed, or has more than [`MAX_ATTACHMENTS`].
+    pub async fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
+        let listed = self.listed(subject).await?;
+        if listed.len() > MAX_ATTACHMENTS {
+            return Err(Error::refused(
+                subject.to_string(),
+                format!(
+                    "it has {} attachments: {MAX_ATTACHMENTS} are the most that are looked at",
+                    listed.len()
+                ),
+            ));
+        }
+        // Indexes of older writers hold a wrong artifactType: each manifest is asked itself.
+        let found = stream::iter(listed.into_iter().map(|entry| self.attachment(subject, entry))).buffered(8);
+        let found: Vec<Option<Attachment>> = found.try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn attachment(&self, subject: &Pinned, entry: Descriptor) -> Result<Option<Attachment>> {
+        let repository = subject.repository();
+        let raw = self.manifest(repository, &entry.digest.to_string()).await?;
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&raw.bytes) else { return Ok(None) };
+        let ours = manifest.subject.as_ref().is_some_and(|found| found.digest == *subject.digest());
+        let [layer] = &manifest.layers[..] else { return Ok(None) };
+        if !ours || !layer.media_type.starts_with("application/vnd.dev.sigstore.bundle") {
+            return Ok(None);
+        }
+        if layer.size > MAX_BUNDLE {
+            return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
+        }
+        let bytes = self.small_blob(repository, &layer.digest, MAX_BUNDLE).await?;
+        Ok(Some(Attachment { bytes, origin: format!("{repository}@{}", entry.digest) }))
+    }
+
+    async fn listed(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+        let repository = subject.repository();
+        let mut found = Vec::new();
+        let mut path = format!("referrers/{}", subject.digest());
+        for page in 0..MAX_PAGES {
+            let request =
+                Request { method: Method::GET, path, accept: Some(descriptor::INDEX.to_owned()), body: None };
+            let response = self.send(repository, RegistryOperation::Pull, request).await?;
+            if response.status() == StatusCode::NOT_FOUND && page == 0 {
+                return self.fallback(subject).await;
+            }
+            let response = expect(repository, response, &[StatusCode::OK]).await?;
+            let next = response
+                .headers()
+                .get(LINK)
+                .and_then(|link| link.to_str().ok())
+                .and_then(|link| next_page(link, repository));
+            let bytes = bounded(repository, response, MAX_MANIFEST, "referrers").await?;
+            let index = index_of(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
+            found.extend(index.manifests);
+            match next {
+                Some(next) if found.len() <= MAX_ATTACHMENTS => path = next,
+                _ => return Ok(found),
+            }
+        }
+        Err(Error::refused(
+            subject.to_string(),
+            format!("its referrers go on for more than {MAX_PAGES} pages"),
+        ))
+    }
+
+    async fn fallback(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+        let Some(raw) = self.manifest_if_any(subject.repository(), &fallback_tag(subject)).await? else {
+            return Ok(Vec::new());
+        };
+        let index = index_of(&raw.bytes)?.ok_or_else(|| {
+            Error::refused(
+                format!("the tag {}", fallback_tag(subject)),
+                format!("not an index but {}", raw.media_type),
+            )
+        })?;
+        Ok(index.manifests)
+    }
+
+    async fn list_in_fallback_tag(&self, subject: &Pinned, entry: Descriptor) -> Result<()> {
+        for _ in 0..TRIES {
+            let mut listed = self.fallback(subject).await?;
+            if listed.iter().any(|found| found.digest == entry.digest) {
+                return Ok(());
+            }
+            listed.push(entry.clone());
+            let index = json!({ "schemaVersion": 2, "mediaType": descriptor::INDEX, "manifests": listed });
+            self.put_manifest(
+                subject.repository(),
+                &fallback_tag(subject),
+                descriptor::INDEX,
+                index.to_string().into_bytes(),
+            )
+            .await?;
+        }
+        let reason = format!("the tag {} kept losing what was written to it", fallback_tag(subject));
+        Err(Error::Registry { registry: subject.repository().registry().to_owned(), reason })
+    }
+}
+
+fn fallback_tag(subject: &Pinned) -> String {
+    format!("sha256-{}", subject.digest().hex())
+}
+
+/// The path of the next page, below the same repository: a registry cannot send the client elsewhere by it.
+fn next_page(link: &str, repository: &Repository) -> Option<String> {
+    let (target, parameters) = link.trim_start().strip_prefix('<')?.split_once('>')?;
+    if !parameters.contains("rel=\"next\"") && !parameters.contains("rel=next") {
+        return None;
+    }
+    let start = target.find("/v2/")?;
+    target[start..].strip_prefix(&format!("/v2/{}/", repository.path())).map(str::to_owned)
+}

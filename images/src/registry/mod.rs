@@ -1,0 +1,122 @@
+//! The registry (OCI distribution-spec): images and what is attached to them, from and to a stranger's server.
+//!
+//! `oci-client` authenticates and moves blobs. Manifests and referrers are read here, because there it takes bodies of any
+//! size, one page of referrers, and any error for "none"; and it writes no fallback tag.
+
+mod attach;
+mod http;
+mod pull;
+mod push;
+
+use std::time::Duration;
+
+use attestations::{Digest, Reference, Repository};
+use oci_client::client::{ClientConfig, ClientProtocol};
+use tokio::sync::OnceCell;
+
+use crate::descriptor::Platform;
+use crate::error::{Error, Result};
+
+pub use attach::{Attachment, MAX_ATTACHMENTS};
+
+/// How long a registry may take to answer at all, and how long it may say nothing in between.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client for any number of registries.
+pub struct Client {
+    plain: Vec<String>,
+    platform: Platform,
+    http_plain: OnceCell<reqwest::Client>,
+    http_secure: OnceCell<reqwest::Client>,
+    blobs: OnceCell<oci_client::Client>,
+}
+
+impl Client {
+    /// A client that speaks TLS to every host but those on this machine's loopback and those named in `plain`.
+    pub fn new(plain: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            plain: plain.into_iter().collect(),
+            platform: Platform::here(),
+            http_plain: OnceCell::new(),
+            http_secure: OnceCell::new(),
+            blobs: OnceCell::new(),
+        }
+    }
+
+    /// The digest of the image manifest that `reference` names now. Where a tag names an index, the manifest for this
+    /// machine's platform.
+    ///
+    /// # Errors
+    /// When there is none, the registry cannot be reached, or a digest names an index: which of its images was meant is not said.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Digest> {
+        let repository = reference.repository();
+        let version =
+            reference.digest().map(Digest::to_string).or_else(|| reference.tag().map(str::to_owned));
+        let version =
+            version.ok_or_else(|| Error::refused(reference.to_string(), "it has neither tag nor digest"))?;
+        let found = self.manifest(repository, &version).await?;
+        match (pull::index_of(&found.bytes)?, reference.digest()) {
+            (None, _) => Ok(found.digest),
+            (Some(index), None) => pull::choose(&index, &self.platform, &reference.to_string()),
+            (Some(index), Some(_)) => {
+                let hint = match pull::choose(&index, &self.platform, &reference.to_string()) {
+                    Ok(digest) => format!("; for {} that is {repository}@{digest}", self.platform),
+                    Err(_) => String::new(),
+                };
+                Err(Error::refused(
+                    reference.to_string(),
+                    format!("this digest names an index of several images: name one image's manifest{hint}"),
+                ))
+            }
+        }
+    }
+
+    fn is_plain(&self, repository: &Repository) -> bool {
+        let registry = repository.registry();
+        let host = registry.rsplit_once(':').map_or(registry, |(host, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { registry }
+        });
+        is_loopback(host) || self.plain.iter().any(|named| named == registry || named == host)
+    }
+
+    async fn blobs(&self, repository: &Repository) -> Result<&oci_client::Client> {
+        let plain = self.is_plain(repository).then(|| repository.registry().to_owned());
+        let client = self.blobs.get_or_try_init(|| async {
+            let config = ClientConfig {
+                protocol: ClientProtocol::HttpsExcept(
+                    self.plain.iter().cloned().chain(plain.clone()).collect(),
+                ),
+                use_monolithic_push: true,
+                read_timeout: Some(TIMEOUT),
+                connect_timeout: Some(TIMEOUT),
+                ..ClientConfig::default()
+            };
+            oci_client::Client::try_from(config).map_err(|cause| registry_error(repository, cause))
+        });
+        client.await
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn registry_error(repository: &Repository, cause: impl std::error::Error) -> Error {
+    let mut reason = cause.to_string();
+    let mut source = cause.source();
+    while let Some(inner) = source {
+        reason = format!("{reason}: {inner}");
+        source = inner.source();
+    }
+    Error::Registry { registry: repository.registry().to_owned(), reason }
+}
+
+/// The reference as `oci-client` wants it.
+fn oci(repository: &Repository, digest: &Digest) -> oci_client::Reference {
+    oci_client::Reference::with_digest(
+        repository.registry().to_owned(),
+        repository.path().to_owned(),
+        digest.to_string(),
+    )
+}

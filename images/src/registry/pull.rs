@@ -1,0 +1,112 @@
+//! From a registry into a store: manifest, config, layers, each held against the digest it was asked for by.
+
+use std::io::Write;
+
+use attestations::{Digest, Pinned, Repository};
+use futures_util::TryStreamExt;
+use oci_client::RegistryOperation;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Client, oci, registry_error};
+use crate::descriptor::{self, Descriptor, Platform};
+use crate::error::{At, Error, Result};
+use crate::image::{Image, MAX_CONFIG, parse_manifest};
+use crate::store::Store;
+
+/// The most bytes of one compressed layer.
+const MAX_LAYER: u64 = 32 << 30;
+
+impl Client {
+    /// Pulls an image. What the store has already is not fetched again.
+    ///
+    /// # Errors
+    /// When the registry does not have it, sends anything else than what the digests say, or the disk refuses.
+    pub async fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {
+        let repository = pinned.repository();
+        if let Ok(image) = Image::load(store, pinned.digest())
+            && image.layers().iter().all(|layer| store.contains(&layer.digest))
+        {
+            return Ok(image);
+        }
+        let raw = self.manifest(repository, &pinned.digest().to_string()).await?;
+        let manifest = parse_manifest(&raw.bytes)?;
+        self.log_in(repository, RegistryOperation::Pull).await?;
+        if manifest.config.size > MAX_CONFIG {
+            return Err(Error::TooLarge { what: format!("config of {pinned}"), limit: MAX_CONFIG });
+        }
+        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            self.pull_blob(repository, blob, store).await?;
+        }
+        // The manifest comes last: an image that is here is whole.
+        store.put(manifest.media_type.as_deref().unwrap_or(descriptor::MANIFEST), &raw.bytes)?;
+        Image::load(store, pinned.digest())
+    }
+
+    async fn pull_blob(&self, repository: &Repository, blob: &Descriptor, store: &Store) -> Result<()> {
+        if store.contains(&blob.digest) {
+            return Ok(());
+        }
+        if blob.size > MAX_LAYER {
+            return Err(Error::TooLarge { what: format!("blob {}", blob.digest), limit: MAX_LAYER });
+        }
+        let described = oci_client::manifest::OciDescriptor {
+            media_type: blob.media_type.clone(),
+            digest: blob.digest.to_string(),
+            size: i64::try_from(blob.size)
+                .map_err(|_| Error::TooLarge { what: blob.digest.to_string(), limit: MAX_LAYER })?,
+            ..Default::default()
+        };
+        let image = oci(repository, &blob.digest);
+        let response = self.blobs(repository).await?.pull_blob_stream(&image, &described).await;
+        let mut stream = response.map_err(|cause| registry_error(repository, cause))?;
+        let mut writer = store.writer()?;
+        while let Some(chunk) = stream.try_next().await.map_err(|cause| registry_error(repository, cause))? {
+            if writer.size() + chunk.len() as u64 > blob.size {
+                return Err(Error::Size {
+                    what: format!("blob {}", blob.digest),
+                    wanted: blob.size,
+                    found: writer.size() + chunk.len() as u64,
+                });
+            }
+            writer.write_all(&chunk).at("writing", store.path_of(&blob.digest))?;
+        }
+        writer.commit_as(blob).map(drop)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Index {
+    pub(super) manifests: Vec<Descriptor>,
+}
+
+/// The index that these bytes are, or none when they are something else. What claims to be both is refused.
+pub(super) fn index_of(bytes: &[u8]) -> Result<Option<Index>> {
+    let refused = |reason: String| Error::refused("manifest", reason);
+    let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
+    let kind = value.get("mediaType").and_then(Value::as_str);
+    let says_index = kind.is_some_and(|kind| [descriptor::INDEX, descriptor::DOCKER_INDEX].contains(&kind));
+    match (value.get("manifests").is_some(), value.get("layers").is_some() || value.get("config").is_some()) {
+        (true, true) => Err(refused("it is an index and an image at once".to_owned())),
+        (true, false) if kind.is_some() && !says_index => {
+            Err(refused(format!("an index of media type `{}`", kind.unwrap_or_default())))
+        }
+        (true, false) => serde_json::from_value(value).map(Some).map_err(|cause| refused(cause.to_string())),
+        (false, _) if says_index => Err(refused("an index without manifests".to_owned())),
+        (false, _) => Ok(None),
+    }
+}
+
+/// The one manifest of an index that is for this platform.
+pub(super) fn choose(index: &Index, platform: &Platform, what: &str) -> Result<Digest> {
+    let fitting: Vec<_> = index
+        .manifests
+        .iter()
+        .filter(|entry| entry.platform.as_ref().is_some_and(|found| found.fits(platform)))
+        .collect();
+    match fitting[..] {
+        [one] => Ok(one.digest),
+        [] => Err(Error::NotFound { what: format!("an image for {platform} in the index of {what}") }),
+        _ => Err(Error::refused(what, format!("its index has {} images for {platform}", fitting.len()))),
+    }
+}
