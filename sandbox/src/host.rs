@@ -1,0 +1,208 @@
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::runtime::Runtime;
+use crate::{Canceller, Error, Exit, MountPoint, Network, Overlay, Process, Result, Stream};
+use crate::{cgroup, mounts, overlay, run};
+
+/// The machine, ready to hold sandboxes. Cheap to use from many threads.
+#[derive(Debug)]
+pub struct Host {
+    owned: Arc<Owned>,
+}
+
+/// One program's own directory below the state directory. Everything it makes lies in there, and a lock says it lives.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    directory: PathBuf,
+    name: String,
+    pub(crate) runtime: Runtime,
+    counter: AtomicU64,
+    /// Held for as long as we live; the kernel lets go of it when we are killed.
+    _lock: File,
+}
+
+const LOCK: &str = "lock";
+const PREFIX: &str = "o-";
+/// The subdirectories of an owner's directory.
+const KINDS: [&str; 4] = ["net", "overlay", "run", "runc"];
+
+impl Host {
+    /// Opens the state directory, creating it (mode 0700) when it is not there, and clears what killed programs left
+    /// in it: containers, cgroups, mounts, files. Whatever a living program holds is not touched.
+    ///
+    /// # Errors
+    /// When we are not root, when there is no `runc`, and when something cannot be cleared.
+    pub fn open(state: &Path) -> Result<Self> {
+        let uid = rustix::process::geteuid().as_raw();
+        if uid != 0 {
+            return Err(Error::NotRoot { uid });
+        }
+        let program = Runtime::find()?;
+        let state = make_state(state)?;
+        // One opens at a time, so that nobody sees another's directory between its creation and its lock.
+        let gate = open_lock(&state.join(LOCK))?;
+        gate.lock().map_err(Error::path("lock", &state))?;
+        clear_dead(&state, &program)?;
+        let owned = Owned::create(&state, &program)?;
+        overlay::make_scaffold(&owned.scaffold(), &[])?;
+        Ok(Self { owned: Arc::new(owned) })
+    }
+
+    /// A new network namespace with loopback up and nothing else.
+    pub fn network(&self) -> Result<Network> {
+        Network::create(self.owned.clone())
+    }
+
+    /// A writable root over `lowers`, topmost first, with a fresh upper directory.
+    ///
+    /// Beneath them all lies a scaffold with the places where things are always mounted, so that mounting leaves no
+    /// trace in [`Overlay::upper`].
+    pub fn overlay(&self, lowers: &[PathBuf]) -> Result<Overlay> {
+        Overlay::writable(self.owned.clone(), lowers, &[])
+    }
+
+    /// As [`Self::overlay`], with further places to mount at: see [`MountPoint::of`].
+    pub fn overlay_with(&self, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Overlay> {
+        Overlay::writable(self.owned.clone(), lowers, points)
+    }
+
+    /// A root over `lowers` that nobody can write to. It has no upper directory.
+    pub fn overlay_readonly(&self, lowers: &[PathBuf]) -> Result<Overlay> {
+        Overlay::readonly(self.owned.clone(), lowers, &[])
+    }
+
+    /// As [`Self::overlay_readonly`], with further places to mount at, since none can be created later.
+    pub fn overlay_readonly_with(&self, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Overlay> {
+        Overlay::readonly(self.owned.clone(), lowers, points)
+    }
+
+    /// Runs a process tree in `root` and `network` until its first process ends, and kills what is left of it then.
+    ///
+    /// `output` gets both streams as they come, on this thread.
+    ///
+    /// # Errors
+    /// When the runtime cannot set it up. A program that is missing or fails is an [`Exit`].
+    pub fn run(
+        &self,
+        process: &Process,
+        root: &Path,
+        network: &Network,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Exit> {
+        self.run_until(process, root, network, output, &Canceller::new())
+    }
+
+    /// As [`Self::run`], until `canceller` is used.
+    pub fn run_until(
+        &self,
+        process: &Process,
+        root: &Path,
+        network: &Network,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        canceller: &Canceller,
+    ) -> Result<Exit> {
+        run::run(&self.owned, process, root, network.path(), output, canceller)
+    }
+}
+
+impl Owned {
+    fn create(state: &Path, program: &Path) -> Result<Self> {
+        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(state);
+        let directory = made.map_err(Error::path("make a directory in", state))?.keep();
+        let lock = open_lock(&directory.join(LOCK))?;
+        lock.lock().map_err(Error::path("lock", &directory))?;
+        for kind in KINDS {
+            make_private(&directory.join(kind))?;
+        }
+        let name = name_of(&directory);
+        let runtime = Runtime::new(program, &directory.join("runc"));
+        Ok(Self { directory, name, runtime, counter: AtomicU64::new(0), _lock: lock })
+    }
+
+    /// A name of ours that was never used before, unique on this machine.
+    pub(crate) fn fresh_id(&self) -> String {
+        format!("{}-{}", self.name, self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A path of that kind where nothing is yet.
+    pub(crate) fn fresh(&self, kind: &str) -> Result<PathBuf> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        Ok(self.directory.join(kind).join(number.to_string()))
+    }
+
+    /// The lowest layer of every overlay of ours.
+    pub(crate) fn scaffold(&self) -> PathBuf {
+        self.directory.join("scaffold")
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Err(error) = mounts::remove_tree(&self.directory) {
+            tracing::warn!(%error, "left behind, to be cleared later");
+        }
+    }
+}
+
+/// Clears the directories whose lock nobody holds.
+fn clear_dead(state: &Path, program: &Path) -> Result<()> {
+    for entry in fs::read_dir(state).map_err(Error::path("list", state))? {
+        let directory = entry.map_err(Error::path("list", state))?.path();
+        if !name_of(&directory).starts_with(PREFIX) {
+            continue;
+        }
+        let lock = match open_lock(&directory.join(LOCK)) {
+            // Its owner ended by itself just now, and took the directory along.
+            Err(Error::Path { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        match lock.try_lock() {
+            Ok(()) => clear(&directory, program)?,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(Error::path("lock", &directory)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Clears what one dead program left, from the inside out: processes, cgroups, mounts, files.
+fn clear(directory: &Path, program: &Path) -> Result<()> {
+    tracing::info!(directory = %directory.display(), "clearing what a killed program left");
+    let containers = directory.join("runc");
+    let runtime = Runtime::new(program, &containers);
+    if containers.exists() {
+        for entry in fs::read_dir(&containers).map_err(Error::path("list", &containers))? {
+            let entry = entry.map_err(Error::path("list", &containers))?;
+            runtime.delete_force(&entry.file_name().to_string_lossy())?;
+        }
+    }
+    cgroup::clear(&format!("{}-", name_of(directory)))?;
+    mounts::remove_tree(directory)
+}
+
+fn make_state(state: &Path) -> Result<PathBuf> {
+    if !state.exists() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
+        made.map_err(Error::path("create", state))?;
+    }
+    // The kernel lists mounts by real path: only by that do we find them again.
+    state.canonicalize().map_err(Error::path("find", state))
+}
+
+fn make_private(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(path).map_err(Error::path("create", path))
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let opened = File::options().create(true).truncate(false).write(true).open(path);
+    opened.map_err(Error::path("open", path))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,203 @@
+use std::fs::{self, DirBuilder, File, FileTimes};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::host::Owned;
+use crate::network::in_thread;
+use crate::{Error, Process, Result, mounts};
+
+/// Several directories seen as one root. Dropped, it is unmounted and its upper directory is gone.
+#[derive(Debug)]
+pub struct Overlay {
+    directory: PathBuf,
+    merged: PathBuf,
+    upper: PathBuf,
+    /// Kept so that the owner's directory outlives us.
+    _owner: Arc<Owned>,
+}
+
+/// A place for a mount, made in the lowest layer so that the upper one shows nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountPoint {
+    /// An absolute path for a directory or a tmpfs.
+    Directory(String),
+    /// An absolute path for a single file.
+    File(String),
+}
+
+impl MountPoint {
+    /// The places that a process's own mounts need.
+    pub fn of(process: &Process) -> Vec<Self> {
+        let mounts = process.mounts.iter().map(|mount| match mount.source.is_dir() {
+            true => Self::Directory(mount.target.clone()),
+            false => Self::File(mount.target.clone()),
+        });
+        mounts.chain(process.tmpfs.iter().map(|tmpfs| Self::Directory(tmpfs.target.clone()))).collect()
+    }
+}
+
+/// Where every sandbox has something mounted. `/tmp` is not among them: what an image lacks, its programs shall miss.
+const ALWAYS: [(&str, bool); 6] = [
+    ("/proc", true),
+    ("/sys", true),
+    ("/dev", true),
+    ("/etc/resolv.conf", false),
+    ("/etc/hosts", false),
+    ("/etc/hostname", false),
+];
+
+/// Extended attributes of overlayfs stay as they are known since Linux 4.19, whatever this kernel's defaults: a layer
+/// is read from the upper directory, and a redirect or a metadata-only copy there could not be told.
+const FIXED: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
+
+/// Linux's own limit is 500 with the scaffold.
+const MOST_LOWERS: usize = 498;
+
+impl Overlay {
+    pub(crate) fn writable(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
+        let overlay = Self::prepare(owner, lowers, points)?;
+        for name in ["upper", "work"] {
+            make_directory(&overlay.directory.join(name))?;
+        }
+        let count = lowers.len() + 1;
+        let data = format!("lowerdir={},upperdir=upper,workdir=work,{FIXED}", lower_names(count));
+        // Nobody needs this directory after a crash, so the file system may skip every fsync in it (Linux 5.10).
+        let volatile = format!("{data},volatile");
+        overlay.mount(&volatile, MsFlags::empty()).or_else(|_| overlay.mount(&data, MsFlags::empty()))?;
+        Ok(overlay)
+    }
+
+    pub(crate) fn readonly(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
+        let overlay = Self::prepare(owner, lowers, points)?;
+        // Two lowers at least are asked for without an upper: the scaffold may be listed under an empty directory.
+        make_directory(&overlay.directory.join("upper"))?;
+        let data = format!("lowerdir=upper:{},{FIXED}", lower_names(lowers.len() + 1));
+        overlay.mount(&data, MsFlags::MS_RDONLY)?;
+        Ok(overlay)
+    }
+
+    /// The root directory: give this to [`crate::Host::run`].
+    pub fn merged(&self) -> &Path {
+        &self.merged
+    }
+
+    /// What was written: overlayfs's own form, with whiteouts as devices 0:0 and `trusted.overlay.*` attributes.
+    /// Read it when nothing runs. Of a read-only overlay it is always empty.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// Lays out `0`, `1`, … as links to the lowers. Their short names keep hundreds of layers within the one page
+    /// that mount options may fill, and no path's own commas and colons are in the way.
+    fn prepare(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
+        if lowers.len() > MOST_LOWERS {
+            return Err(Error::Invalid { what: format!("{} layers", lowers.len()), why: "at most 498" });
+        }
+        let directory = owner.fresh("overlay")?;
+        let overlay = Self {
+            merged: directory.join("merged"),
+            upper: directory.join("upper"),
+            directory,
+            _owner: owner.clone(),
+        };
+        make_directory(&overlay.directory)?;
+        make_directory(&overlay.merged)?;
+        let scaffold = match points {
+            [] => owner.scaffold(),
+            _ => {
+                let own = overlay.directory.join("scaffold");
+                make_scaffold(&own, points)?;
+                own
+            }
+        };
+        for (number, lower) in lowers.iter().chain([&scaffold]).enumerate() {
+            let real = lower.canonicalize().map_err(Error::path("find the layer", lower))?;
+            let link = overlay.directory.join(number.to_string());
+            symlink(real, &link).map_err(Error::path("create", &link))?;
+        }
+        Ok(overlay)
+    }
+
+    fn mount(&self, data: &str, flags: MsFlags) -> Result<()> {
+        let (directory, data) = (self.directory.clone(), data.to_owned());
+        in_thread(move || {
+            // A working directory of the thread's own, in which the short names mean something.
+            unshare(CloneFlags::CLONE_FS)?;
+            std::env::set_current_dir(&directory)?;
+            Ok(mount(Some("overlay"), "merged", Some("overlay"), flags, Some(data.as_str()))?)
+        })
+        .map_err(Error::path("mount an overlay at", &self.merged))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        if let Err(error) = mounts::remove_tree(&self.directory) {
+            tracing::warn!(%error, "left behind, to be cleared later");
+        }
+    }
+}
+
+fn lower_names(count: usize) -> String {
+    (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(":")
+}
+
+/// Makes a directory tree with the places of [`ALWAYS`] and of `points`, all dated 1970.
+pub(crate) fn make_scaffold(root: &Path, points: &[MountPoint]) -> Result<()> {
+    make_directory(root)?;
+    for (path, directory) in ALWAYS {
+        make_point(root, path, directory)?;
+    }
+    for point in points {
+        match point {
+            MountPoint::Directory(path) => make_point(root, path, true)?,
+            MountPoint::File(path) => make_point(root, path, false)?,
+        }
+    }
+    Ok(())
+}
+
+fn make_point(root: &Path, path: &str, directory: bool) -> Result<()> {
+    let invalid = |why| Error::Invalid { what: format!("mount point {path:?}"), why };
+    let inner = path.strip_prefix('/').ok_or_else(|| invalid("must be absolute"))?;
+    let mut at = root.to_path_buf();
+    let mut parts = Path::new(inner).components().peekable();
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else { return Err(invalid("must hold no `..`")) };
+        let parent = at.clone();
+        at.push(name);
+        if at.symlink_metadata().is_err() {
+            if directory || parts.peek().is_some() {
+                make_directory(&at)?;
+            } else {
+                let made = File::options().write(true).create_new(true).mode(0o644).open(&at);
+                made.and_then(|file| file.set_times(epoch())).map_err(Error::path("create", &at))?;
+            }
+            set_epoch(&parent)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o755).create(path).map_err(Error::path("create", path))?;
+    // The mode above is subject to the umask, and a root directory's mode is seen inside.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(path, open).map_err(Error::path("set the mode of", path))?;
+    set_epoch(path)
+}
+
+fn set_epoch(path: &Path) -> Result<()> {
+    let set: io::Result<()> = File::open(path).and_then(|file| file.set_times(epoch()));
+    set.map_err(Error::path("set the time of", path))
+}
+
+fn epoch() -> FileTimes {
+    FileTimes::new().set_modified(UNIX_EPOCH).set_accessed(UNIX_EPOCH)
+}

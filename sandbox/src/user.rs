@@ -1,0 +1,139 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+
+use crate::{Error, Result};
+
+/// Whom a process runs as, in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Further group ids.
+    pub groups: Vec<u32>,
+}
+
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
+/// Far above any real file: an image must not make us read without end.
+const MOST_BYTES: u64 = 4 * 1024 * 1024;
+/// Docker's bound, the kernel's `id_t` without its sign.
+const MOST_ID: u32 = i32::MAX as u32;
+
+/// Finds out whom `USER spec` means in the image at `root`, as Docker does: `user`, `uid`, `user:group`, `uid:gid` or
+/// nothing for root. A number needs no entry; a name does.
+///
+/// The primary group stands in `groups` as well, as with Docker, so that a program which drops it keeps what a
+/// file denies to that group. When `spec` names a group, it is the only one.
+///
+/// The image's files are opened with `root` as the root of every symbolic link.
+///
+/// # Errors
+/// When a name is not there, a number is too large, or the image's files cannot be read.
+pub fn resolve_user(root: &Path, spec: &str) -> Result<User> {
+    let (user, group) = match spec.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (spec, None),
+    };
+    let passwd = read(root, PASSWD)?;
+    let number = if user.is_empty() { Some(0) } else { id(user)? };
+    let entry = passwd.lines().filter_map(Entry::parse).find(|entry| match number {
+        Some(uid) => entry.uid == uid,
+        None => entry.name == user,
+    });
+    let uid = match (&entry, number) {
+        (Some(entry), _) => entry.uid,
+        (None, Some(uid)) => uid,
+        (None, None) => return Err(missing("user", user, "/etc/passwd")),
+    };
+    let table = read(root, GROUP)?;
+    if let Some(group) = group {
+        let gid = named_group(&table, group)?;
+        return Ok(User { uid, gid, groups: vec![gid] });
+    }
+    let gid = entry.as_ref().map_or(0, |entry| entry.gid);
+    let mut groups = vec![gid];
+    if let Some(entry) = &entry {
+        groups.extend(memberships(&table, entry.name).filter(|group| *group != gid));
+    }
+    Ok(User { uid, gid, groups })
+}
+
+/// The fields of a line of passwd that matter here.
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let mut numbers = fields.skip(1).map_while(|field| field.parse().ok());
+        Some(Self { name, uid: numbers.next()?, gid: numbers.next()? })
+    }
+}
+
+/// Lines of group: name, id, members.
+fn groups_of(table: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    table.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let gid = fields.nth(1)?.parse().ok()?;
+        Some((name, gid, fields.next().unwrap_or_default()))
+    })
+}
+
+fn named_group(table: &str, group: &str) -> Result<u32> {
+    if let Some(gid) = id(group)? {
+        return Ok(gid);
+    }
+    let found = groups_of(table).find(|(name, ..)| *name == group);
+    found.map(|(_, gid, _)| gid).ok_or_else(|| missing("group", group, "/etc/group"))
+}
+
+fn memberships<'a>(table: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
+    let listed = groups_of(table).filter(move |(_, _, members)| members.split(',').any(|name| name == user));
+    listed.map(|(_, gid, _)| gid)
+}
+
+/// A number, or `None` for a name.
+fn id(text: &str) -> Result<Option<u32>> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let number = text.parse::<u32>().ok().filter(|number| *number <= MOST_ID);
+    number.map(Some).ok_or_else(|| Error::Invalid { what: format!("id {text}"), why: "at most 2147483647" })
+}
+
+fn missing(kind: &'static str, name: &str, file: &'static str) -> Error {
+    Error::NoSuchUser { kind, name: name.to_owned(), file }
+}
+
+/// The text of one of the image's files; empty when it has none. What is not UTF-8 cannot be asked for anyway.
+fn read(root: &Path, name: &str) -> Result<String> {
+    let shown = root.join(name);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let opened = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|top| openat2(&top, name, flags, Mode::empty(), ResolveFlags::IN_ROOT));
+    let file = match opened {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
+        Err(error) => return Err(Error::path("open", &shown)(error.into())),
+    };
+    let refuse = |why| Error::path("read", &shown)(io::Error::other(why));
+    if !file.metadata().map_err(Error::path("look at", &shown))?.is_file() {
+        return Err(refuse("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(Error::path("read", &shown))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(refuse("larger than 4 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,166 @@
+//! Real processes in real containers: how they end, and what bounds them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{ALGORITHM, ground, process, shell};
+use sandbox::{Canceller, Exit, Mount, MountPoint, Profile, Tmpfs, resolve_user};
+
+#[test]
+fn codes_streams_and_signals_come_out_as_they_are() {
+    let Some(ground) = ground() else { return };
+    let ran = ground.run(&shell(Profile::Build, "echo out; echo err >&2; exit 3"));
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Code(3), "out\n", "err\n"));
+    assert_eq!(ground.run(&process(Profile::Build, &["true"])).exit, Exit::Code(0));
+    let missing = ground.run(&process(Profile::Build, &["no-such-program"]));
+    assert_eq!(missing.exit, Exit::Code(127));
+    assert!(missing.err.contains("no-such-program"), "{missing:?}");
+    assert_eq!(ground.run(&process(Profile::Build, &["/etc/passwd"])).exit, Exit::Code(126));
+    assert_eq!(ground.run(&shell(Profile::Build, "sh -c 'kill -9 $$'; exit $?")).exit, Exit::Signal(9));
+}
+
+#[test]
+fn much_output_is_streamed_whole() {
+    let Some(ground) = ground() else { return };
+    let ran = ground.run(&shell(Profile::Build, "head -c 3000000 /dev/zero; head -c 1000000 /dev/zero >&2"));
+    assert_eq!((ran.exit, ran.out.len(), ran.err.len()), (Exit::Code(0), 3_000_000, 1_000_000));
+}
+
+#[test]
+fn the_wall_kills_what_went_into_the_background_too() {
+    let Some(ground) = ground() else { return };
+    // A tell-tale argument, to be looked for on this machine.
+    let mut long = shell(Profile::Build, "(sleep 98765 &) ; sleep 98765");
+    long.limits.wall = Some(Duration::from_millis(800));
+    let start = Instant::now();
+    assert_eq!(ground.run(&long).exit, Exit::TimedOut);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(alive("98765"), 0);
+    // The same when the first process ends by itself and leaves a daemon that holds the pipes.
+    let start = Instant::now();
+    assert_eq!(ground.run(&shell(Profile::Build, "(sleep 87654 &) ; exit 0")).exit, Exit::Code(0));
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(alive("87654"), 0);
+}
+
+fn alive(argument: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()).then_some(())
+    });
+    processes.count()
+}
+
+#[test]
+fn a_canceller_ends_it_from_another_thread() {
+    let Some(ground) = ground() else { return };
+    let canceller = Canceller::new();
+    let other = canceller.clone();
+    let waiting = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(400));
+        other.cancel();
+    });
+    let root = ground.root();
+    let sleep = process(Profile::Build, &["sleep", "76543"]);
+    let exit =
+        ground.host.run_until(&sleep, root.merged(), &ground.network, &mut |_, _| {}, &canceller).unwrap();
+    waiting.join().unwrap();
+    assert_eq!(exit, Exit::Cancelled);
+    assert_eq!(alive("76543"), 0);
+}
+
+#[test]
+fn a_fork_bomb_meets_its_limit() {
+    let Some(ground) = ground() else { return };
+    let mut bomb =
+        shell(ALGORITHM, "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 30 & done; exit 0");
+    bomb.limits.pids = Some(10);
+    let ran = ground.run(&bomb);
+    assert_ne!(ran.exit, Exit::Code(0), "{ran:?}");
+    assert!(ran.err.contains("fork"), "{ran:?}");
+}
+
+#[test]
+fn too_much_memory_says_so() {
+    let Some(ground) = ground() else { return };
+    let mut hungry = process(ALGORITHM, &["dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1"]);
+    hungry.limits.memory = Some(64 << 20);
+    assert_eq!(ground.run(&hungry).exit, Exit::OutOfMemory);
+    let mut modest = process(ALGORITHM, &["true"]);
+    modest.limits.memory = Some(64 << 20);
+    assert_eq!(ground.run(&modest).exit, Exit::Code(0));
+    let mut other_failure = shell(ALGORITHM, "exit 137");
+    other_failure.limits.memory = Some(64 << 20);
+    assert_eq!(ground.run(&other_failure).exit, Exit::Signal(9));
+}
+
+#[test]
+fn an_algorithm_has_no_capability_and_cannot_gain_one() {
+    let Some(ground) = ground() else { return };
+    let ran = ground.run(&shell(ALGORITHM, "cat /proc/self/status; unshare -m true && echo ESCAPED"));
+    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(ran.out.lines().any(|found| found == line), "{line} in {}", ran.out);
+    }
+    assert!(!ran.out.contains("ESCAPED"));
+    let build = ground.run(&shell(Profile::Build, "cat /proc/self/status"));
+    assert!(build.out.contains("CapEff:\t00000000a80425fb"), "Docker's default set: {}", build.out);
+}
+
+#[test]
+fn namespaces_and_mounts_are_refused_to_a_build_as_well() {
+    let Some(ground) = ground() else { return };
+    for script in ["unshare -U true", "unshare -m true", "mount -t tmpfs none /tmp"] {
+        let ran = ground.run(&shell(Profile::Build, script));
+        assert!(!ran.exit.is_success(), "{script}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_read_only_root_takes_only_its_mounts() {
+    let Some(ground) = ground() else { return };
+    let data = ground.directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("in"), "secret").unwrap();
+    let mut algorithm =
+        shell(ALGORITHM, "cat /mnt/data/in; touch /x; touch /mnt/data/x; touch /scratch/x && echo ok");
+    algorithm.mounts = vec![Mount { source: data.clone(), target: "/mnt/data".into(), readonly: true }];
+    algorithm.tmpfs = vec![Tmpfs { target: "/scratch".into(), size: 1 << 20 }];
+    let points = MountPoint::of(&algorithm);
+    let root = ground.host.overlay_readonly_with(std::slice::from_ref(&ground.base), &points).unwrap();
+    let ran = ground.run_in(&root, &algorithm);
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Code(0), "secretok\n"), "{ran:?}");
+    assert_eq!(ran.err.matches("Read-only file system").count(), 2, "{ran:?}");
+    // A writable overlay does not help: the profile says so.
+    assert!(!ground.run(&shell(ALGORITHM, "touch /x")).exit.is_success());
+    let writable = Profile::Algorithm { writable_root: true };
+    assert!(ground.run(&shell(writable, "touch /x")).exit.is_success());
+}
+
+#[test]
+fn users_are_those_of_the_image() {
+    let Some(ground) = ground() else { return };
+    let mut who = process(Profile::Build, &["id"]);
+    who.user = resolve_user(&ground.base, "ann").unwrap();
+    let ran = ground.run(&who);
+    assert_eq!(ran.out, "uid=1000(ann) gid=1001(ann) groups=1001(ann),2000(lab)\n", "{ran:?}");
+}
+
+#[test]
+fn many_at_once_do_not_meet() {
+    let Some(ground) = ground() else { return };
+    thread::scope(|scope| {
+        let runs: Vec<_> = (0..8)
+            .map(|code| {
+                let ground = &ground;
+                scope.spawn(move || ground.run(&shell(Profile::Build, &format!("exit {code}"))).exit)
+            })
+            .collect();
+        for (code, run) in (0..8).zip(runs) {
+            assert_eq!(run.join().unwrap(), Exit::Code(code));
+        }
+    });
+}
