@@ -137,3 +137,74 @@ fn read(root: &Path, name: &str) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn image() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:1000:1001::/:/bin/sh\n";
+        fs::write(root.path().join(PASSWD), passwd).unwrap();
+        fs::write(root.path().join(GROUP), "root:x:0:\nwheel:x:10:root\nlab:x:2000:bob,ann\nbad:x\n")
+            .unwrap();
+        root
+    }
+
+    #[test]
+    fn every_form_of_user_is_understood_as_docker_does() {
+        let root = image();
+        for (spec, uid, gid, groups) in [
+            ("", 0, 0, vec![0, 10]),
+            ("0", 0, 0, vec![0, 10]),
+            ("root", 0, 0, vec![0, 10]),
+            ("ann", 1000, 1001, vec![1001, 2000]),
+            ("1000", 1000, 1001, vec![1001, 2000]),
+            ("77", 77, 0, vec![0]),
+            ("ann:lab", 1000, 2000, vec![2000]),
+            ("ann:0", 1000, 0, vec![0]),
+            ("77:88", 77, 88, vec![88]),
+            (":lab", 0, 2000, vec![2000]),
+            ("ann:", 1000, 1001, vec![1001, 2000]),
+        ] {
+            let user = resolve_user(root.path(), spec).unwrap();
+            assert_eq!(user, User { uid, gid, groups }, "{spec}");
+        }
+    }
+
+    #[test]
+    fn whom_the_image_does_not_have_is_refused() {
+        let root = image();
+        for spec in ["eve", "ann:none", "-1", "2147483648", "99999999999", "ann:2147483648", "broken"] {
+            assert!(resolve_user(root.path(), spec).is_err(), "{spec}");
+        }
+        let bare = tempfile::tempdir().unwrap();
+        assert_eq!(resolve_user(bare.path(), "5:6").unwrap(), User { uid: 5, gid: 6, groups: vec![6] });
+        assert!(resolve_user(bare.path(), "root").is_err());
+    }
+
+    #[test]
+    fn a_link_out_of_the_image_stays_in_it() {
+        let (root, outside) = (image(), tempfile::tempdir().unwrap());
+        let secret = outside.path().join("passwd");
+        fs::write(&secret, "eve:x:6:6::/:/bin/sh\n").unwrap();
+        for target in [secret.clone(), Path::new("../../../../../..").join(secret.strip_prefix("/").unwrap())]
+        {
+            fs::remove_file(root.path().join(PASSWD)).unwrap();
+            symlink(target, root.path().join(PASSWD)).unwrap();
+            assert!(resolve_user(root.path(), "eve").is_err());
+        }
+    }
+
+    #[test]
+    fn a_pipe_or_a_directory_in_place_of_passwd_does_not_hang_us() {
+        let root = image();
+        fs::remove_file(root.path().join(PASSWD)).unwrap();
+        nix::unistd::mkfifo(&root.path().join(PASSWD), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(resolve_user(root.path(), "ann").is_err());
+    }
+}
