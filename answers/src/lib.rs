@@ -68,6 +68,7 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    details: Vec<String>,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -75,13 +76,20 @@ pub struct Error {
 impl Error {
     /// A failure that has no deeper cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, cause: None }
+        Self { kind, message: message.into(), details: Vec::new(), hint: None, cause: None }
     }
 
     /// Adds what the caller can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds lines that belong to it, such as the last output of a command.
+    #[must_use]
+    pub fn details(mut self, lines: Vec<String>) -> Self {
+        self.details = lines;
         self
     }
 
@@ -120,6 +128,11 @@ impl Error {
         self.kind
     }
 
+    /// The lines that belong to it.
+    pub fn detail_lines(&self) -> &[String] {
+        &self.details
+    }
+
     /// What to do about it, when we know.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -151,6 +164,7 @@ impl Error {
             "kind": self.kind.name(),
             "exit_code": self.kind.exit_code(),
             "message": self.message,
+            "details": self.details,
             "causes": self.causes(),
             "hint": self.hint,
         })

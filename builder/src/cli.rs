@@ -175,6 +175,9 @@ fn report(error: &Error, session: &Session) -> ExitCode {
     }
     let mut out = std::io::stderr().lock();
     let _ = writeln!(out, "error: {error}");
+    for line in error.detail_lines() {
+        let _ = writeln!(out, "  | {line}");
+    }
     for cause in error.causes() {
         let _ = writeln!(out, "  because: {cause}");
     }

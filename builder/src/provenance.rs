@@ -1,1 +1,174 @@
-//! The SLSA provenance of a build.
+//! The signed account of a build: SLSA provenance v1 of what was built, from what, and whether that is all.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use attestations::provenance::{
+    BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
+    RebuildOf, ResourceDescriptor, RunDetails,
+};
+use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
+
+use crate::build::order::Outcome;
+use crate::build::reviews::HandedIn;
+use crate::error::{Error, Kind, Result};
+
+/// The annotation of a base that keeps its name in the Dockerfile.
+pub const BASE_NAME: &str = "name";
+
+/// Who signs, and under which name.
+pub struct Identity<'a> {
+    /// The builder's URI, as policies name it.
+    pub builder_id: &'a str,
+    /// Its key.
+    pub key: &'a dyn Signer,
+}
+
+/// Signs the provenance of a build. `subject` is a name for people; the digest is what counts.
+///
+/// # Errors
+/// When the key refuses.
+pub fn sign(
+    outcome: &Outcome,
+    reviews: &[HandedIn],
+    rebuild_of: Option<RebuildOf>,
+    subject: &str,
+    identity: &Identity<'_>,
+) -> Result<Bundle> {
+    let provenance = provenance(outcome, reviews, rebuild_of, identity.builder_id);
+    let statement = Statement {
+        subject: vec![Subject::image(subject, &outcome.executed.image.digest())],
+        predicate: Predicate::Provenance(Box::new(provenance)),
+    };
+    attestations::sign(&statement, identity.key)
+        .map_err(|cause| Error::new(Kind::Key, "the provenance could not be signed").because(cause))
+}
+
+fn provenance(
+    outcome: &Outcome,
+    reviews: &[HandedIn],
+    rebuild_of: Option<RebuildOf>,
+    builder: &str,
+) -> Provenance {
+    let executed = &outcome.executed;
+    Provenance {
+        build_definition: BuildDefinition {
+            build_type: BUILD_TYPE.to_owned(),
+            external_parameters: outcome.parameters.clone(),
+            internal_parameters: InternalParameters {
+                normaliser: NORMALISER.to_owned(),
+                compressor: images::layer::COMPRESSOR.to_owned(),
+                source_date_epoch: outcome.epoch,
+                authors: outcome.authors.clone(),
+                config_digest: executed.image.config_descriptor().digest,
+                layers: executed.layers.clone(),
+                materials: materials(&executed.unrecorded),
+                rebuild_of,
+            },
+            resolved_dependencies: dependencies(outcome, reviews),
+        },
+        run_details: RunDetails {
+            builder: Builder {
+                id: builder.to_owned(),
+                version: BTreeMap::from([(
+                    "countersign-builder".to_owned(),
+                    env!("CARGO_PKG_VERSION").to_owned(),
+                )]),
+            },
+            metadata: Metadata {
+                invocation_id: format!("{}-{}", outcome.started.as_microsecond(), std::process::id()),
+                started_on: outcome.started,
+                finished_on: outcome.finished,
+            },
+            byproducts: Vec::new(),
+        },
+    }
+}
+
+fn materials(unrecorded: &[String]) -> Materials {
+    match unrecorded.is_empty() {
+        true => Materials::Complete,
+        false => Materials::Incomplete { reasons: unrecorded.to_vec() },
+    }
+}
+
+fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescriptor> {
+    let source = &outcome.parameters.source;
+    let mut all = vec![
+        ResourceDescriptor::source(source, &outcome.parameters.commit),
+        ResourceDescriptor::tree(source, &outcome.tree),
+    ];
+    let mut bases: Vec<_> = outcome.executed.bases.iter().collect();
+    bases.dedup_by(|a, b| a.asked == b.asked);
+    all.extend(bases.iter().map(|base| {
+        ResourceDescriptor::base(&base.uri, &base.image.digest()).annotated(BASE_NAME, base.asked.clone())
+    }));
+    all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
+    all.extend(outcome.executed.exchanges.iter().map(|exchange| {
+        let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
+            .annotated("step", exchange.step.clone())
+            .annotated("method", exchange.method.clone())
+            .annotated("status", exchange.status)
+            .annotated("size", exchange.size);
+        match &exchange.request_body {
+            Some(body) => named.annotated("requestBody", body.to_string()),
+            None => named,
+        }
+    }));
+    all
+}
+
+/// The bases that a provenance names, by their names in the Dockerfile: where each came from, and its digest.
+///
+/// # Errors
+/// [`Kind::Input`] when one lacks its name or digest.
+pub fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Digest)>> {
+    let bases = provenance.build_definition.resolved_dependencies.iter();
+    bases
+        .filter(|found| found.is(ResourceDescriptor::BASE))
+        .map(|found| {
+            let name = found.annotations.get(BASE_NAME).and_then(serde_json::Value::as_str);
+            match (name, found.sha256()) {
+                (Some(name), Some(digest)) => {
+                    Ok((name.to_owned(), (found.uri.clone().unwrap_or_default(), digest)))
+                }
+                _ => Err(Error::new(
+                    Kind::Input,
+                    "the provenance names a base without its name in the Dockerfile or its digest",
+                )),
+            }
+        })
+        .collect()
+}
+
+/// Writes a file as a whole or not at all.
+///
+/// # Errors
+/// When its folder cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|failed| failed.error)?;
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+    };
+    write().map_err(|cause: std::io::Error| Error::io("writing", path, cause))
+}
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// When it is missing, larger, or unreadable.
+pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
+    match bytes.len() as u64 > limit {
+        true => Err(Error::new(Kind::Input, format!("{} is larger than {limit} bytes", path.display()))),
+        false => Ok(bytes),
+    }
+}

@@ -1,16 +1,238 @@
-//! The subcommand.
+//! `build`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use attestations::{Commit, Reference, Signer};
+use images::Store;
+use serde_json::json;
+
+use super::bases::copy_image;
+use super::order::{self, Order, Outcome, What};
+use super::platform::Platform;
+use super::registry::Registry;
+use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Told};
+use crate::keys::{self, PasswordArguments};
+use crate::provenance::{self, Identity, read_file, write_file};
+use crate::source::Location;
+
+/// Largest bundle or file of keys read, in bytes.
+const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The repository: a path or URL.
+    #[arg(long, value_name = "PATH|URL")]
+    repo: String,
+    /// The full id of the commit.
+    #[arg(long, value_name = "ID")]
+    commit: String,
+    /// Which image of countersign.toml to build, when there are several.
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Build this stage instead of the one countersign.toml names.
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// A value for an ARG.
+    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
+    arguments: Vec<(String, String)>,
+    /// Build for this platform, such as linux/amd64.
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Take the base that the Dockerfile calls NAME from a folder with an OCI image layout, or from another reference.
+    #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
+    bases: Vec<(String, String)>,
+    /// Signed reviews of the commit; they are attached to the image.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    reviews: Vec<PathBuf>,
+    /// Refuse to build unless this many different reviewers approved the commit.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "reviewer_keys")]
+    require_reviews: usize,
+    /// Public keys of the reviewers that count: PEM blocks or OpenSSH lines.
+    #[arg(long, value_name = "FILE")]
+    reviewer_keys: Option<PathBuf>,
+    /// Push the image and its statements there.
+    #[arg(long, value_name = "REFERENCE")]
+    push: Option<Reference>,
+    /// Put the image into a folder as an OCI image layout.
+    #[arg(long, value_name = "FOLDER")]
+    oci: Option<PathBuf>,
+    /// Write the signed provenance to a file.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    bundle_out: Option<PathBuf>,
+    #[command(flatten)]
+    signing: Signing,
+    /// Speak plain HTTP to this registry; loopback needs no mention.
+    #[arg(long, value_name = "HOST")]
+    insecure_registry: Vec<String>,
+}
+
+/// The options of commands that sign provenance.
+#[derive(Debug, clap::Args)]
+pub struct Signing {
+    /// The builder's private key: PKCS#8 PEM or OpenSSH.
+    #[arg(long, value_name = "FILE", requires = "builder_id")]
+    pub key: Option<PathBuf>,
+    /// Where the key's password comes from.
+    #[command(flatten)]
+    pub password: PasswordArguments,
+    /// The builder's URI, as policies name it.
+    #[arg(long, env = "COUNTERSIGN_BUILDER_ID", value_name = "URI")]
+    pub builder_id: Option<String>,
+}
+
+impl Signing {
+    /// Opens the key, if one is given. Done before the work, so that a wrong password costs nothing.
+    ///
+    /// # Errors
+    /// When the key cannot be opened.
+    pub fn open(&self, session: &Session) -> Result<Option<Box<dyn Signer>>> {
+        self.key.as_ref().map(|path| keys::open(path, &self.password, session)).transpose()
+    }
+}
+
+/// `NAME=VALUE`
+///
+/// # Errors
+/// Without a name.
+pub fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text} is not of the form NAME=VALUE")),
+    }
+}
+
+/// A full commit id.
+///
+/// # Errors
+/// [`Kind::Usage`] for anything else.
+pub fn commit(text: &str) -> Result<Commit> {
+    text.parse().map_err(|cause| {
+        Error::new(Kind::Usage, format!("{text:?} is not a full commit id"))
+            .hint("`git rev-parse COMMIT` prints it; names and short ids can come to mean something else")
+            .because(cause)
+    })
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// See [`crate::error::Kind`].
-pub fn run(_arguments: &Arguments, _session: &Session) -> Result<Answer> {
-    unimplemented!()
+/// See [`Kind`].
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
+    let order = order(arguments)?;
+    let keys = match &arguments.reviewer_keys {
+        None => Vec::new(),
+        Some(path) => {
+            let text = String::from_utf8_lossy(&read_file(path, FILE_LIMIT)?).into_owned();
+            reviews::keys(&text, &path.display().to_string())?
+        }
+    };
+    let handed_in = arguments
+        .reviews
+        .iter()
+        .map(|path| HandedIn::parse(&path.display().to_string(), &read_file(path, FILE_LIMIT)?, &keys))
+        .collect::<Result<Vec<_>>>()?;
+    let demand = Demand { threshold: arguments.require_reviews, keys };
+    let key = arguments.signing.open(session)?;
+    let runtime = session.runtime()?;
+    let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
+    let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
+    let outcome = order::build(session, &order, &registry, runtime.handle(), &gate)?;
+
+    let store = order::store(session)?;
+    let name = subject_name(arguments, &outcome);
+    let bundle = match (&key, &arguments.signing.builder_id) {
+        (Some(key), Some(builder_id)) => {
+            let identity = Identity { builder_id, key: &**key };
+            Some(provenance::sign(&outcome, &handed_in, None, &name, &identity)?)
+        }
+        _ => None,
+    };
+    if let Some(folder) = &arguments.oci {
+        let layout = Store::open(folder).told()?;
+        copy_image(&store, &layout, &outcome.executed.image)?;
+        layout.set_ref(&outcome.parameters.image, outcome.executed.image.manifest()).told()?;
+    }
+    if let (Some(path), Some(bundle)) = (&arguments.bundle_out, &bundle) {
+        write_file(path, bundle.to_bytes())?;
+    }
+    if let Some(reference) = &arguments.push {
+        let statements = handed_in.iter().map(|review| &review.bundle).chain(&bundle);
+        push(&registry, &store, reference, &outcome, statements.collect())?;
+    }
+    report(arguments, session, &outcome, bundle.is_some())
+}
+
+fn order(arguments: &Arguments) -> Result<Order> {
+    if let Some(reference) = &arguments.push
+        && (reference.tag().is_none() || reference.digest().is_some())
+    {
+        return Err(Error::new(Kind::Usage, format!("--push {reference} must name a tag and no digest")));
+    }
+    Ok(Order {
+        location: Location::parse(&arguments.repo)?,
+        commit: commit(&arguments.commit)?,
+        what: What::Project {
+            image: arguments.image.clone(),
+            target: arguments.target.clone(),
+            arguments: arguments.arguments.iter().cloned().collect(),
+            platform: arguments.platform.clone(),
+        },
+        bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
+    })
+}
+
+fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
+    match &arguments.push {
+        Some(reference) => reference.repository().to_string(),
+        None => outcome.parameters.image.clone(),
+    }
+}
+
+fn push(
+    registry: &Registry,
+    store: &Store,
+    reference: &Reference,
+    outcome: &Outcome,
+    statements: Vec<&attestations::Bundle>,
+) -> Result<()> {
+    let image = &outcome.executed.image;
+    let digest = registry.push(store, image, reference.repository(), reference.tag())?;
+    let pinned = reference.repository().clone().pin(digest);
+    for statement in statements {
+        registry.attach(&pinned, image, statement)?;
+    }
+    Ok(())
+}
+
+fn report(arguments: &Arguments, session: &Session, outcome: &Outcome, signed: bool) -> Result<Answer> {
+    let executed = &outcome.executed;
+    let digest = executed.image.digest();
+    let mut text = format!("{digest}\n");
+    if let Some(reference) = &arguments.push {
+        text.push_str(&format!("pushed {reference}\n"));
+    }
+    for reason in &executed.unrecorded {
+        text.push_str(&format!("materials incomplete: {reason}\n"));
+    }
+    if !signed {
+        text.push_str("not signed: give --key and --builder-id to have it admitted anywhere\n");
+    }
+    let value = json!({
+        "event": "built",
+        "digest": digest,
+        "config": executed.image.config_descriptor().digest,
+        "commit": outcome.parameters.commit,
+        "layers": executed.layers,
+        "exchanges": executed.exchanges.len(),
+        "unrecorded": executed.unrecorded,
+        "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
+        "pushed": arguments.push.as_ref().map(ToString::to_string),
+        "signed": signed,
+    });
+    session.result(&text, &value)?;
+    Ok(Answer::Yes)
 }

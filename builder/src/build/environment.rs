@@ -31,8 +31,9 @@ const TRUST: [&str; 7] = [
     "CARGO_HTTP_CAINFO",
 ];
 
-/// The environment of a step: the Dockerfile's variables, which win, and what the build adds.
-pub fn variables(own: &[(String, String)], home: &str, epoch: i64) -> Vec<(String, String)> {
+/// The environment of a step: the Dockerfile's variables, which win, and what the build adds. `HOME` is left to the
+/// sandbox, which reads it from the image.
+pub fn variables(own: &[(String, String)], epoch: i64) -> Vec<(String, String)> {
     let mut all = own.to_vec();
     let mut add = |name: &str, value: &str| {
         if !all.iter().any(|(known, _)| known == name) {
@@ -40,7 +41,6 @@ pub fn variables(own: &[(String, String)], home: &str, epoch: i64) -> Vec<(Strin
         }
     };
     add("PATH", DEFAULT_PATH);
-    add("HOME", home);
     add("SOURCE_DATE_EPOCH", &epoch.to_string());
     for (name, value) in FIXED {
         add(name, value);
@@ -81,17 +81,6 @@ pub fn write_mounted(folder: &Path, ca: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The home folder of user `uid` in an image's `/etc/passwd`; `/` for a user it does not name, as in Docker.
-pub fn home_of(passwd: &str, uid: u32) -> String {
-    passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2).and_then(|text| text.parse().ok()) == Some(uid))
-        .and_then(|fields| fields.get(5).map(|home| (*home).to_owned()))
-        .filter(|home| !home.is_empty())
-        .unwrap_or_else(|| if uid == 0 { "/root".to_owned() } else { "/".to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,24 +88,12 @@ mod tests {
     #[test]
     fn the_dockerfile_wins() {
         let own = [("PYTHONHASHSEED".to_owned(), "7".to_owned()), ("PATH".to_owned(), "/x".to_owned())];
-        let all = variables(&own, "/root", 42);
+        let all = variables(&own, 42);
         let value = |name: &str| {
             all.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
         };
         assert_eq!((value("PYTHONHASHSEED"), value("PATH")), (vec!["7"], vec!["/x"]));
-        assert_eq!((value("SOURCE_DATE_EPOCH"), value("HOME")), (vec!["42"], vec!["/root"]));
+        assert_eq!(value("SOURCE_DATE_EPOCH"), ["42"]);
         assert_eq!(value("PIP_CERT"), [CA_FILE]);
-    }
-
-    #[test]
-    fn homes() {
-        let passwd =
-            "root:x:0:0:root:/home/root:/bin/sh\nbroken\nalice:x:1000:1000::/home/alice:\nnone:x:5:5:::\n";
-        assert_eq!(home_of(passwd, 0), "/home/root");
-        assert_eq!(home_of(passwd, 1000), "/home/alice");
-        assert_eq!(
-            (home_of(passwd, 5).as_str(), home_of(passwd, 7).as_str(), home_of("", 0).as_str()),
-            ("/", "/", "/root")
-        );
     }
 }

@@ -1,10 +1,15 @@
 //! The build: the plan of a Dockerfile, and its execution step by step over overlays.
 
+pub mod bases;
 pub mod cli;
 pub mod config;
 pub mod copy;
 pub mod environment;
+pub mod execute;
+pub mod order;
+mod output;
 pub mod plan;
 pub mod platform;
+pub mod registry;
 pub mod reviews;
 pub mod trust;

@@ -157,6 +157,11 @@ impl<'a> Plan<'a> {
         Ok(Planned { steps, config: state.config })
     }
 
+    /// The `created` of everything made.
+    pub fn created(&self) -> &str {
+        &self.request.created
+    }
+
     /// The history entry of a step.
     pub fn history(&self, step: &Step, has_layer: bool) -> History {
         History {

@@ -13,6 +13,7 @@ mod body;
 mod dns;
 mod gateway;
 mod names;
+mod plant;
 mod record;
 mod request;
 #[cfg(test)]

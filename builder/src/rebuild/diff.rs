@@ -1,16 +1,133 @@
-//! The subcommand.
+//! `diff`: which layers and files of two images differ.
 
+use std::path::{Path, PathBuf};
+
+use attestations::{Digest, Reference};
+use images::compare::{Comparison, compare};
+use images::{Image, Store};
+use serde_json::json;
+
+use crate::build::bases::Registry as _;
+use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Told};
+
+/// Entries told of each layer; JSON has more.
+const TOLD: usize = 20;
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// The first image: a folder with an OCI image layout (FOLDER or FOLDER@DIGEST), or a reference.
+    a: String,
+    /// The second.
+    b: String,
+    /// Speak plain HTTP to this registry; loopback needs no mention.
+    #[arg(long, value_name = "HOST")]
+    insecure_registry: Vec<String>,
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// See [`crate::error::Kind`].
-pub fn run(_arguments: &Arguments, _session: &Session) -> Result<Answer> {
-    unimplemented!()
+/// When an image cannot be had; see [`Kind`].
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
+    let runtime = session.runtime()?;
+    let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
+    let a = find(&arguments.a, &registry, session)?;
+    let b = find(&arguments.b, &registry, session)?;
+    let comparison = compare((&a.0, &a.1), (&b.0, &b.1)).told()?;
+    let value = json!({ "a": a.1.digest(), "b": b.1.digest(), "comparison": comparison });
+    session.result(&describe(&comparison), &value)?;
+    Ok(if comparison == Comparison::Identical { Answer::Yes } else { Answer::No })
+}
+
+/// An image and the store it is in, from a layout or a registry.
+///
+/// # Errors
+/// When it is in neither.
+pub fn find(place: &str, registry: &Registry, session: &Session) -> Result<(Store, Image)> {
+    if let Some((folder, digest)) = layout(place) {
+        let store = Store::open_existing(folder).told()?;
+        let digest = match digest {
+            Some(digest) => digest,
+            None => only(&store, place)?,
+        };
+        let image = Image::load(&store, &digest).told()?;
+        return Ok((store, image));
+    }
+    let reference: Reference = place.parse().map_err(|cause| {
+        Error::new(Kind::NotFound, format!("{place} is neither a folder nor an image reference"))
+            .because(cause)
+    })?;
+    let digest = match reference.digest() {
+        Some(digest) => *digest,
+        None => registry.resolve(&reference)?,
+    };
+    let pinned = reference
+        .pin(digest)
+        .map_err(|cause| Error::new(Kind::Bug, "the reference has another digest").because(cause))?;
+    let store = crate::build::order::store(session)?;
+    let image = registry.pull(&pinned, &store)?;
+    Ok((store, image))
+}
+
+fn layout(place: &str) -> Option<(PathBuf, Option<Digest>)> {
+    let whole = Path::new(place);
+    if whole.is_dir() {
+        return Some((whole.to_path_buf(), None));
+    }
+    let (folder, digest) = place.rsplit_once('@')?;
+    Path::new(folder).is_dir().then_some(())?;
+    Some((folder.into(), Some(digest.parse().ok()?)))
+}
+
+fn only(store: &Store, place: &str) -> Result<Digest> {
+    match store.manifests().told()?.as_slice() {
+        [only] => Ok(only.digest),
+        all => {
+            let digests = all.iter().map(|found| found.digest.to_string()).collect();
+            Err(Error::new(Kind::Usage, format!("{place} has {} images", all.len()))
+                .details(digests)
+                .hint("name the one that is meant as FOLDER@DIGEST"))
+        }
+    }
+}
+
+/// A comparison for people.
+pub fn describe(comparison: &Comparison) -> String {
+    let Comparison::Differs { config, layers } = comparison else {
+        return match comparison {
+            Comparison::SameContent => "same content, compressed differently".to_owned(),
+            _ => "identical".to_owned(),
+        };
+    };
+    let mut text = "differs\n".to_owned();
+    let value =
+        |value: &Option<serde_json::Value>| value.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+    for field in config {
+        text.push_str(&format!(
+            "config {}: {}, in the second {}\n",
+            field.pointer,
+            value(&field.a),
+            value(&field.b)
+        ));
+    }
+    for layer in layers {
+        let digest = |digest: &Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
+        text.push_str(&format!(
+            "layer {}: {}, in the second {}\n",
+            layer.index,
+            digest(&layer.a),
+            digest(&layer.b)
+        ));
+        for entry in layer.entries.iter().take(TOLD) {
+            text.push_str(&format!("  {entry}\n"));
+        }
+        let more = layer.entries.len().saturating_sub(TOLD) + layer.unlisted;
+        if more > 0 {
+            text.push_str(&format!("  and {more} more\n"));
+        }
+    }
+    text
 }

@@ -1,4 +1,5 @@
-//! Repeating a build and comparing.
+//! Repeating a build from its provenance, and comparing images.
 
 pub mod cli;
 pub mod diff;
+mod evidence;

@@ -60,6 +60,12 @@ impl Location {
         Ok(Self { fetch: parsed.to_string(), uri: parsed.to_string() })
     }
 
+    /// Fetched from here, but spoken of as `uri`: for a mirror. The commit's id says that it is the same.
+    #[must_use]
+    pub fn standing_for(self, uri: &str) -> Self {
+        Self { uri: uri.to_owned(), ..self }
+    }
+
     /// The name used in statements: a URL without the `git+` prefix.
     pub fn uri(&self) -> &str {
         &self.uri

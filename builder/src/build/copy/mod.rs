@@ -113,16 +113,6 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     Ok(())
 }
 
-/// Reads what stands at a path of a root, following links within it.
-///
-/// # Errors
-/// When links go in a circle or the file system fails.
-pub fn stat_in_root(root: &Path, path: &str) -> Result<Option<Node>, CopyError> {
-    let tree = RootTree::open(root)?;
-    let found = lookup(&tree, path.as_bytes())?;
-    tree.node(&found)
-}
-
 /// Makes the folder `path` and those above it, as `WORKDIR` does.
 ///
 /// # Errors

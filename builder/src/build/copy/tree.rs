@@ -208,7 +208,7 @@ impl RootTree {
             .map_err(|error| CopyError::io("opening", path, error))
     }
 
-    pub(super) fn file(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
+    fn file(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
         self.at(path, OFlags::RDONLY).map_err(|error| CopyError::io("reading", path, error))
     }
 

@@ -1,0 +1,218 @@
+//! Base images: from a folder with an OCI image layout, or from a registry, into the build's own store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use attestations::{Digest, Pinned, Reference};
+use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
+use images::{Descriptor, Image, Store};
+
+use super::config;
+use super::platform::Platform;
+use crate::error::{Error, Kind, Result, Told};
+use crate::project::Project;
+
+/// A base that is in the store.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// As the Dockerfile names it.
+    pub asked: String,
+    /// Where it came from, for the provenance.
+    pub uri: String,
+    /// The image.
+    pub image: Image,
+}
+
+/// What fetches from registries.
+pub trait Registry {
+    /// The digest a reference stands for now.
+    ///
+    /// # Errors
+    /// When the registry does not know it or cannot be reached.
+    fn resolve(&self, reference: &Reference) -> Result<Digest>;
+    /// Brings an image into the store.
+    ///
+    /// # Errors
+    /// When the registry does not have it or cannot be reached.
+    fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image>;
+}
+
+/// Where each base is taken from.
+pub struct Bases<'a> {
+    /// `--base NAME=WHERE`.
+    pub given: &'a BTreeMap<String, String>,
+    /// The repository's own pins.
+    pub project: &'a Project,
+    /// The digests a rebuild must use, by the name in the Dockerfile, with where they came from; none for a first build.
+    pub recorded: Option<&'a BTreeMap<String, (String, Digest)>>,
+    /// What fetches.
+    pub registry: &'a dyn Registry,
+    /// What is built.
+    pub platform: &'a Platform,
+}
+
+impl Bases<'_> {
+    /// Brings the base that the Dockerfile calls `name` into `store`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be built upon.
+    pub fn get(&self, name: &str, store: &Store) -> Result<Base> {
+        let base = self.fetch(name, store)?;
+        if let Some(recorded) = self.recorded {
+            let (_, digest) = recorded.get(name).ok_or_else(|| not_recorded(name))?;
+            if base.image.digest() != *digest {
+                let found = base.image.digest();
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("the base {name} given here is {found}, and the provenance names {digest}"),
+                )
+                .hint("give the image with that digest"));
+            }
+        }
+        self.check(&base)?;
+        Ok(base)
+    }
+
+    fn fetch(&self, name: &str, store: &Store) -> Result<Base> {
+        let base = |uri: String, image| Base { asked: name.to_owned(), uri, image };
+        if let Some(place) = self.given.get(name) {
+            let folder = Path::new(place.strip_prefix("oci:").unwrap_or(place));
+            if folder.is_dir() {
+                return Ok(base(format!("oci-layout:{name}"), from_layout(folder, self.platform, store)?));
+            }
+        }
+        if let Some((uri, digest)) = self.recorded.and_then(|recorded| recorded.get(name))
+            && self.given.get(name).is_none()
+        {
+            let pinned = recorded_place(name, uri, *digest)?;
+            return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?));
+        }
+        let pinned = match (self.given.get(name), self.project.base(name)) {
+            (Some(place), _) => self.pin(place)?,
+            (None, Some(pinned)) => pinned.clone(),
+            (None, None) => self.pin(name)?,
+        };
+        let image = self.registry.pull(&pinned, store)?;
+        // An index was resolved to this platform's image, which is what was used.
+        let used = pinned.repository().clone().pin(image.digest());
+        Ok(base(registry_uri(&used), image))
+    }
+
+    fn pin(&self, text: &str) -> Result<Pinned> {
+        let bad = |cause| {
+            Error::new(
+                Kind::NotFound,
+                format!("the base {text} is neither a folder nor a full image reference"),
+            )
+            .hint("name it with a tag or digest, pin it in countersign.toml, or give --base NAME=FOLDER")
+            .because(cause)
+        };
+        let reference: Reference = text.parse().map_err(bad)?;
+        let digest = match reference.digest() {
+            Some(digest) => *digest,
+            None => self.registry.resolve(&reference)?,
+        };
+        reference.pin(digest).map_err(bad)
+    }
+
+    fn check(&self, base: &Base) -> Result<()> {
+        let config = base.image.config();
+        let (os, architecture) = (config.os.as_str(), config.architecture.as_str());
+        if os != self.platform.os() || architecture != self.platform.architecture {
+            return Err(Error::new(
+                Kind::Input,
+                format!(
+                    "the base {} is for {os}/{architecture}, and this build is for {}",
+                    base.asked, self.platform
+                ),
+            )
+            .hint("give a base for that platform, or build for the base's with --platform"));
+        }
+        match config::has_triggers(&config.config) {
+            true => Err(Error::new(
+                Kind::Input,
+                format!("the base {} has ONBUILD instructions, which are not supported", base.asked),
+            )
+            .hint("write those instructions in the Dockerfile, on a base without them")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn not_recorded(name: &str) -> Error {
+    Error::new(Kind::Input, format!("the provenance names no base {name}"))
+        .hint("the Dockerfile of that commit uses it, so the provenance is not of this build")
+}
+
+fn registry_uri(pinned: &Pinned) -> String {
+    format!("oci://{pinned}")
+}
+
+fn recorded_place(name: &str, uri: &str, digest: Digest) -> Result<Pinned> {
+    let place = uri.strip_prefix("oci://").and_then(|text| text.parse::<Reference>().ok());
+    let pinned = place.and_then(|reference| reference.pin(digest).ok());
+    pinned.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("the base {name}, {digest}, was not taken from a registry"))
+            .hint(format!("give it with --base {name}=FOLDER or --base {name}=REPOSITORY@{digest}"))
+    })
+}
+
+fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Image> {
+    let layout = Store::open_existing(folder).told()?;
+    let manifests: Vec<Descriptor> =
+        layout.manifests().told()?.into_iter().filter(|entry| fits(entry, platform)).collect();
+    let [manifest] = manifests.as_slice() else {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("{} has {} images for {platform}, and one is wanted", folder.display(), manifests.len()),
+        )
+        .hint("copy the one that is meant into a layout of its own"));
+    };
+    if manifest.media_type == INDEX || manifest.media_type == DOCKER_INDEX {
+        return Err(Error::new(
+            Kind::Input,
+            format!("{} holds an index of several images", folder.display()),
+        )
+        .hint("copy one platform's image into a layout of its own"));
+    }
+    let image = Image::load(&layout, &manifest.digest).told()?;
+    copy_blobs(&layout, store, image.layers())?;
+    Ok(image)
+}
+
+fn fits(entry: &Descriptor, platform: &Platform) -> bool {
+    entry
+        .platform
+        .as_ref()
+        .is_none_or(|found| found.os == platform.os() && found.architecture == platform.architecture)
+}
+
+/// Copies blobs between stores, each verified on the way.
+///
+/// # Errors
+/// When one is missing, is not what its descriptor says, or cannot be written.
+pub fn copy_blobs(from: &Store, to: &Store, blobs: &[Descriptor]) -> Result<()> {
+    for blob in blobs.iter().filter(|blob| !to.contains(&blob.digest)) {
+        let mut reader = from.open_blob(blob).told()?;
+        let mut writer = to.writer().told()?;
+        std::io::copy(&mut reader, &mut writer)
+            .map_err(|cause| Error::io("copying a blob into", to.root(), cause))?;
+        writer.commit_as(blob).told()?;
+    }
+    Ok(())
+}
+
+/// Copies a whole image between stores, its manifest last.
+///
+/// # Errors
+/// As [`copy_blobs`].
+pub fn copy_image(from: &Store, to: &Store, image: &Image) -> Result<()> {
+    copy_blobs(from, to, image.layers())?;
+    copy_blobs(from, to, &[image.config_descriptor().clone(), image.manifest().clone()])
+}
+
+/// A base's layer as this build's manifest names it: the same blob, under the name OCI has for its kind.
+pub fn layer_of_base(layer: &Descriptor) -> Descriptor {
+    let media_type = if layer.media_type == DOCKER_LAYER { LAYER_GZIP } else { &layer.media_type };
+    Descriptor::new(media_type, layer.digest, layer.size)
+}

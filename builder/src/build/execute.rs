@@ -1,0 +1,432 @@
+//! Doing what the plan says: each step over a fresh overlay, whose upper directory becomes one canonical layer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use attestations::provenance::LayerRecord;
+use images::layer::{Compression, Fired, Normaliser, from_upper};
+use images::{Descriptor, Image, LayerCache, Store};
+use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, User};
+use serde_json::json;
+
+use super::bases::{Base, Bases, layer_of_base};
+use super::config::{self, Config};
+use super::copy::{self, ContextTree, RootTree, Tree};
+use super::output::Output;
+use super::plan::{self, Action, Plan, Step};
+use super::{environment, trust};
+use crate::capture::{Capture, Exchange, StepRecord};
+use crate::cli::Session;
+use crate::dockerfile::Stage;
+use crate::error::{Error, Kind, Result, Told};
+
+/// The machine's part of a build.
+pub struct Workshop<'a> {
+    /// Where it reports.
+    pub session: &'a Session,
+    /// What runs commands.
+    pub host: &'a Host,
+    /// Where layers go.
+    pub store: &'a Store,
+    /// Unpacked layers.
+    pub cache: &'a LayerCache,
+    /// What records the network.
+    pub capture: &'a Capture,
+    /// A folder of this build alone, for what is mounted into steps.
+    pub scratch: &'a Path,
+    /// What ends a running command when the person has had enough.
+    pub canceller: &'a Canceller,
+}
+
+/// What came of it.
+pub struct Executed {
+    /// The image, in the store.
+    pub image: Image,
+    /// Its layers, from the lowest.
+    pub layers: Vec<LayerRecord>,
+    /// Every exchange over the network.
+    pub exchanges: Vec<Exchange>,
+    /// Why the list of exchanges may not be all, if so.
+    pub unrecorded: Vec<String>,
+    /// Which rules changed what.
+    pub fired: Vec<Fired>,
+    /// The bases that were used.
+    pub bases: Vec<Base>,
+}
+
+/// A stage that is being built or is done.
+struct Built {
+    config: Config,
+    layers: Vec<(Descriptor, LayerRecord)>,
+    /// The unpacked layers, the topmost first.
+    folders: Vec<PathBuf>,
+}
+
+struct Run<'a> {
+    shop: &'a Workshop<'a>,
+    context: &'a ContextTree<'a>,
+    epoch: i64,
+    done: BTreeMap<usize, Built>,
+    exchanges: Vec<Exchange>,
+    unrecorded: Vec<String>,
+    fired: Vec<Fired>,
+}
+
+/// Builds the plan's target.
+///
+/// # Errors
+/// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
+pub fn execute(
+    shop: &Workshop<'_>,
+    plan: &Plan<'_>,
+    stages: &[Stage],
+    context: &ContextTree<'_>,
+    bases: &Bases<'_>,
+    epoch: i64,
+) -> Result<Executed> {
+    environment::write_mounted(shop.scratch, shop.capture.ca_pem())
+        .map_err(|cause| Error::io("writing into", shop.scratch, cause))?;
+    // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
+    let fetched = fetch(plan, bases, shop.store)?;
+    let planned = plan_all(plan, &fetched, bases)?;
+    let total: usize = planned.iter().map(|(_, stage)| stage.steps.len()).sum();
+    let mut run = Run {
+        shop,
+        context,
+        epoch,
+        done: BTreeMap::new(),
+        exchanges: Vec::new(),
+        unrecorded: Vec::new(),
+        fired: Vec::new(),
+    };
+    let mut number = 0;
+    let mut last = None;
+    for (needed, planned) in planned {
+        let mut stage = run.start(needed, fetched.get(&needed.stage))?;
+        let name = stages[needed.stage].name.clone().unwrap_or_else(|| format!("stage {}", needed.stage));
+        let (mut layers_of, history) = (stage.config.rootfs.clone(), stage.config.history.clone());
+        stage.config = planned.config;
+        layers_of.kind = "layers".to_owned();
+        (stage.config.rootfs, stage.config.history) = (layers_of, history);
+        for step in &planned.steps {
+            number += 1;
+            let has_layer = run.step(&mut stage, step, &format!("[{number}/{total}] {name}"))?;
+            stage.config.history.push(plan.history(step, has_layer));
+        }
+        run.done.insert(needed.stage, stage);
+        last = Some(needed.stage);
+    }
+    let target = last.and_then(|stage| run.done.remove(&stage));
+    let mut target = target.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
+    target.config.created = Some(plan.created().to_owned());
+    let (blobs, records): (Vec<_>, Vec<_>) = target.layers.into_iter().unzip();
+    let image = Image::assemble(shop.store, &target.config, blobs).told()?;
+    let bases = fetched.into_values().collect();
+    Ok(Executed {
+        image,
+        layers: records,
+        exchanges: run.exchanges,
+        unrecorded: run.unrecorded,
+        fired: run.fired,
+        bases,
+    })
+}
+
+fn fetch(plan: &Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<usize, Base>> {
+    let mut by_name: BTreeMap<&str, Base> = BTreeMap::new();
+    let mut by_stage = BTreeMap::new();
+    for needed in plan.needed() {
+        if let plan::Base::Image(name) = &needed.base {
+            let base = match by_name.get(name.as_str()) {
+                Some(known) => known.clone(),
+                None => bases.get(name, store)?,
+            };
+            by_name.insert(name, base.clone());
+            by_stage.insert(needed.stage, base);
+        }
+    }
+    Ok(by_stage)
+}
+
+/// A needed stage with its steps.
+type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
+
+fn plan_all<'p>(
+    plan: &'p Plan<'_>,
+    fetched: &BTreeMap<usize, Base>,
+    bases: &Bases<'_>,
+) -> Result<Vec<PlannedStage<'p>>> {
+    let mut configs: BTreeMap<usize, Config> = BTreeMap::new();
+    let mut planned = Vec::new();
+    for needed in plan.needed() {
+        let from = match (&needed.base, fetched.get(&needed.stage)) {
+            (plan::Base::Stage(earlier), _) => configs.get(earlier).cloned(),
+            (plan::Base::Image(_), Some(base)) => Some(config::on_base(base.image.config())),
+            _ => None,
+        };
+        let scratch = || {
+            config::scratch(
+                bases.platform.os(),
+                &bases.platform.architecture,
+                bases.platform.variant.as_deref(),
+            )
+        };
+        let stage = plan.steps(needed.stage, from.unwrap_or_else(scratch))?;
+        configs.insert(needed.stage, stage.config.clone());
+        planned.push((needed, stage));
+    }
+    Ok(planned)
+}
+
+impl Run<'_> {
+    /// A stage before its first step.
+    fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<Built> {
+        if let plan::Base::Stage(earlier) = needed.base
+            && let Some(built) = self.done.get(&earlier)
+        {
+            let Built { config, layers, folders } = built;
+            return Ok(Built { config: config.clone(), layers: layers.clone(), folders: folders.clone() });
+        }
+        let Some(base) = base else {
+            return Ok(Built { config: Config::default(), layers: Vec::new(), folders: Vec::new() });
+        };
+        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told()?;
+        let config = config::on_base(base.image.config());
+        let created_by = created_by_of_layers(&config);
+        let layers = base.image.layers().iter().zip(base.image.diff_ids()).enumerate().map(
+            |(index, (layer, diff_id))| {
+                let record = LayerRecord {
+                    diff_id: *diff_id,
+                    digest: layer.digest,
+                    size: layer.size,
+                    created_by: created_by.get(index).cloned().unwrap_or_default(),
+                    from_base: true,
+                };
+                (layer_of_base(layer), record)
+            },
+        );
+        Ok(Built { layers: layers.collect(), config, folders })
+    }
+
+    /// Does one step; says whether it made a layer.
+    fn step(&mut self, stage: &mut Built, step: &Step, label: &str) -> Result<bool> {
+        let shop = self.shop;
+        shop.session.progress(
+            &format!("{label}: {}", step.text),
+            &json!({ "event": "step", "label": label, "line": step.line, "instruction": step.text }),
+        );
+        if shop.canceller.is_cancelled() {
+            return Err(cancelled());
+        }
+        if step.action == Action::Configure {
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let layer = self.files(stage, step, label)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let size = layer.as_ref().map_or(0, |layer| layer.descriptor.size);
+        shop.session.progress(
+            &format!("{label}: done in {seconds:.1} s, {size} bytes"),
+            &json!({ "event": "step-done", "label": label, "line": step.line, "seconds": seconds,
+                "layer": layer.as_ref().map(|layer| layer.descriptor.digest), "size": size }),
+        );
+        let Some(layer) = layer else { return Ok(false) };
+        stage.folders.insert(0, shop.cache.unpacked(shop.store, &layer.descriptor, &layer.diff_id).told()?);
+        stage.config.rootfs.diff_ids.push(layer.diff_id);
+        let record = LayerRecord {
+            diff_id: layer.diff_id,
+            digest: layer.descriptor.digest,
+            size: layer.descriptor.size,
+            created_by: step.created_by.clone(),
+            from_base: false,
+        };
+        stage.layers.push((layer.descriptor, record));
+        Ok(true)
+    }
+
+    fn files(&mut self, stage: &Built, step: &Step, label: &str) -> Result<Option<images::layer::Layer>> {
+        let mut lowers = stage.folders.clone();
+        let injected = self.shop.scratch.join("injected");
+        let is_run = matches!(step.action, Action::Run { .. });
+        if is_run && self.inject(&stage.folders, &injected)? {
+            lowers.insert(0, injected.clone());
+        }
+        let overlay = self.shop.host.overlay(&lowers).map_err(machine)?;
+        match &step.action {
+            Action::Configure => {}
+            Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
+            Action::Copy { .. } => self.copy(overlay.merged(), step)?,
+            Action::Run { args, env, cwd, user } => {
+                let process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
+                self.command(&process, overlay.merged(), step, label)?;
+                trust::remove(overlay.upper(), self.shop.capture.ca_pem())
+                    .map_err(|cause| Error::io("cleaning", overlay.upper(), cause))?;
+            }
+        }
+        let made = from_upper(
+            self.shop.store,
+            overlay.upper(),
+            &lowers,
+            self.epoch,
+            Compression::Gzip,
+            Normaliser::Version1,
+        )
+        .told()?;
+        self.fired.extend(made.fired);
+        drop(overlay);
+        if is_run {
+            let _ = std::fs::remove_dir_all(&injected);
+        }
+        Ok(made.layer)
+    }
+
+    fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<bool> {
+        let failed = |cause| Error::io("making", into, cause);
+        if into.exists() {
+            std::fs::remove_dir_all(into).map_err(failed)?;
+        }
+        std::fs::create_dir(into).map_err(failed)?;
+        let root = self.shop.host.overlay_readonly(folders).map_err(machine)?;
+        trust::inject(root.merged(), into, self.shop.capture.ca_pem()).map_err(|cause| {
+            Error::new(Kind::Machine, "the base's list of certificates could not be prepared").because(cause)
+        })
+    }
+
+    fn workdir(&self, root: &Path, path: &str, user: &str, step: &Step) -> Result<()> {
+        let user = user_of(root, user, step)?;
+        copy::make_folder(root, path, (user.uid, user.gid), self.epoch)
+            .map_err(|cause| copy_failed(step, cause))
+    }
+
+    fn copy(&self, root: &Path, step: &Step) -> Result<()> {
+        let Action::Copy { from, sources, destination, chown, chmod } = &step.action else { return Ok(()) };
+        let owner = match chown {
+            None => None,
+            Some(text) => Some(owner_of(root, text, step)?),
+        };
+        let request = copy::Request { sources, destination, owner, mode: *chmod, epoch: self.epoch };
+        let copied = match from.map(|stage| self.done.get(&stage)) {
+            None => copy::copy(self.context, root, &request),
+            Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
+            Some(Some(stage)) => {
+                let view = self.shop.host.overlay_readonly(&stage.folders).map_err(machine)?;
+                RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, &request))
+            }
+        };
+        copied.map_err(|cause| copy_failed(step, cause))
+    }
+
+    fn process(
+        &self,
+        root: &Path,
+        (args, env, cwd, user): (&[String], &[(String, String)], &str, &str),
+        step: &Step,
+    ) -> Result<Process> {
+        let user = user_of(root, user, step)?;
+        let mounts = environment::MOUNTED.iter().map(|file| Mount {
+            source: self.shop.scratch.join(file.name),
+            target: file.target.to_owned(),
+            readonly: false,
+        });
+        let mut process = Process::new(Profile::Build, args);
+        process.env = environment::variables(env, self.epoch);
+        process.cwd = cwd.to_owned();
+        process.user = user;
+        process.hostname = environment::HOSTNAME.to_owned();
+        process.mounts = mounts.collect();
+        Ok(process)
+    }
+
+    fn command(&mut self, process: &Process, root: &Path, step: &Step, label: &str) -> Result<()> {
+        let session = self.shop.session;
+        let mut show = |line: &str| {
+            session
+                .progress(&format!("    {line}"), &json!({ "event": "output", "label": label, "text": line }))
+        };
+        let mut output = Output::new(&mut show);
+        let network = self.shop.host.network().map_err(machine)?;
+        let planted = self.shop.capture.plant(&network, &format!("line {}", step.line)).map_err(|cause| {
+            Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+        })?;
+        let mut take = |_, bytes: &[u8]| output.take(bytes);
+        let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
+        let record = planted.finish();
+        let lines = output.finish();
+        let incidents = self.note(step, record);
+        let how = match exit.map_err(machine)? {
+            Exit::Code(0) => return Ok(()),
+            Exit::Code(code) => format!("ended with exit code {code}"),
+            Exit::Signal(signal) => format!("was ended by signal {signal}"),
+            Exit::TimedOut => "took too long".to_owned(),
+            Exit::OutOfMemory => "ran out of memory".to_owned(),
+            Exit::Cancelled => return Err(cancelled()),
+        };
+        let error = Error::new(Kind::Step, format!("line {}: {} {how}", step.line, step.text)).details(lines);
+        Err(match incidents.is_empty() {
+            true => error,
+            false => error.hint(format!("its network: {}", incidents.join("; "))),
+        })
+    }
+
+    /// Keeps what a step did on the network; returns what went wrong there.
+    fn note(&mut self, step: &Step, record: StepRecord) -> Vec<String> {
+        let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
+        for incident in &incidents {
+            self.shop.session.progress(
+                &format!("    network: {incident}"),
+                &json!({ "event": "incident", "text": incident }),
+            );
+        }
+        if record.incidents_dropped > 0 {
+            self.unrecorded
+                .push(format!("line {}: more incidents on the network than are listed", step.line));
+        }
+        self.unrecorded.extend(
+            record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
+        );
+        self.exchanges.extend(record.exchanges);
+        incidents
+    }
+}
+
+/// What the base's history says made each of its layers.
+fn created_by_of_layers(config: &Config) -> Vec<String> {
+    let with_layer = config.history.iter().filter(|entry| !entry.empty_layer);
+    with_layer.map(|entry| entry.created_by.clone().unwrap_or_default()).collect()
+}
+
+pub(crate) fn machine(cause: sandbox::Error) -> Error {
+    let hint = match &cause {
+        sandbox::Error::NotRoot { .. } => "run it as root",
+        sandbox::Error::NoRuntime { .. } => "install runc",
+        _ => "check the machine's kernel, mounts and free space",
+    };
+    Error::new(Kind::Machine, "the sandbox could not be set up").hint(hint).because(cause)
+}
+
+fn cancelled() -> Error {
+    Error::new(Kind::Step, "the build was interrupted")
+}
+
+fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
+    let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
+    Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
+}
+
+fn user_of(root: &Path, text: &str, step: &Step) -> Result<User> {
+    let text = if text.is_empty() { "0" } else { text };
+    sandbox::resolve_user(root, text).map_err(|cause| {
+        Error::new(Kind::Input, format!("line {}: the image has no user {text}", step.line))
+            .hint("make the user in an earlier RUN, or give its number")
+            .because(cause)
+    })
+}
+
+/// `--chown`: a user's number alone stands for the group of the same number too.
+fn owner_of(root: &Path, text: &str, step: &Step) -> Result<(u32, u32)> {
+    match text.parse::<u32>() {
+        Ok(number) => Ok((number, number)),
+        Err(_) => user_of(root, text, step).map(|user| (user.uid, user.gid)),
+    }
+}

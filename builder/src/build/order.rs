@@ -1,0 +1,305 @@
+//! A whole build: from what was ordered to the image in the store and everything the provenance tells of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use attestations::provenance::ExternalParameters;
+use attestations::review::Person;
+use attestations::{Commit, Digest, Tree};
+use images::{LayerCache, Store};
+use jiff::Timestamp;
+use sandbox::Canceller;
+
+use super::bases::{Bases, Registry};
+use super::copy::ContextTree;
+use super::execute::{Executed, Workshop, execute};
+use super::plan::{Plan, Request};
+use super::platform::Platform;
+use crate::capture::Capture;
+use crate::cli::Session;
+use crate::dockerfile::ignore::{self, Ignore};
+use crate::dockerfile::{self, Dockerfile};
+use crate::error::{Error, Kind, Result, Told};
+use crate::project::{self, Project, Recipe};
+use crate::source::{Location, Repository, Snapshot};
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where the repository is.
+    pub location: Location,
+    /// The commit.
+    pub commit: Commit,
+    /// What to build of it.
+    pub what: What,
+    /// `--base NAME=WHERE`.
+    pub bases: BTreeMap<String, String>,
+}
+
+/// What to build of a commit.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// What the repository's `countersign.toml` says, with what the caller chose instead.
+    Project {
+        /// The image's name.
+        image: Option<String>,
+        /// Another stage.
+        target: Option<String>,
+        /// More or other arguments.
+        arguments: BTreeMap<String, String>,
+        /// Another platform.
+        platform: Option<Platform>,
+    },
+    /// Exactly what a provenance says.
+    Recorded {
+        /// Its parameters.
+        parameters: Box<ExternalParameters>,
+        /// Its bases: where each came from, and its digest, by the name in the Dockerfile.
+        bases: BTreeMap<String, (String, Digest)>,
+    },
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// The image, its layers and exchanges.
+    pub executed: Executed,
+    /// What was built, as the provenance tells it.
+    pub parameters: ExternalParameters,
+    /// The commit's tree.
+    pub tree: Tree,
+    /// The commit's authors.
+    pub authors: Vec<Person>,
+    /// The commit's time, in seconds since 1970.
+    pub epoch: i64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+}
+
+/// The store of what is built and fetched, below the state directory.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn store(session: &Session) -> Result<Store> {
+    Store::open(session.state_dir().join("images")).told()
+}
+
+/// Builds what was ordered, once `gate` has let the commit pass.
+///
+/// # Errors
+/// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
+pub fn build(
+    session: &Session,
+    order: &Order,
+    registry: &dyn Registry,
+    runtime: &tokio::runtime::Handle,
+    gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
+) -> Result<Outcome> {
+    let started = Timestamp::now();
+    let repository = Repository::open(session.state_dir(), &order.location)?;
+    let snapshot = repository.commit(&order.commit)?;
+    gate(&snapshot)?;
+    let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
+    let recipe = recipe(&order.what, &project)?;
+    let platform = platform(&order.what, &recipe)?;
+    let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
+    let epoch = snapshot.committed_at();
+    let request = Request {
+        target: recipe.target.clone(),
+        arguments: recipe.arguments.clone(),
+        platform: platform.clone(),
+        created: rfc3339(epoch)?,
+    };
+    let named = |error: crate::dockerfile::DockerfileError| {
+        Error::new(Kind::Input, format!("{}: {error}", recipe.dockerfile))
+    };
+    let plan = Plan::new(&file, &request).map_err(named)?;
+    let ignore = read_ignore(&snapshot, &recipe)?;
+    let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
+    let context = ContextTree::new(&snapshot, walk);
+    let bases = Bases {
+        given: &order.bases,
+        project: &project,
+        recorded: recorded(&order.what),
+        registry,
+        platform: &platform,
+    };
+
+    let scratch = Scratch::new(session.state_dir())?;
+    let store = store(session)?;
+    let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
+    let host = sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?;
+    let capture = Capture::new(runtime.clone()).map_err(|cause| {
+        Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
+    })?;
+    let canceller = interruptible(runtime);
+    let shop = Workshop {
+        session,
+        host: &host,
+        store: &store,
+        cache: &cache,
+        capture: &capture,
+        scratch: scratch.path(),
+        canceller: &canceller,
+    };
+    let executed = execute(&shop, &plan, &file.stages, &context, &bases, epoch)?;
+    Ok(Outcome {
+        executed,
+        parameters: parameters(&order.location, &order.commit, recipe, &platform),
+        tree: snapshot.tree()?,
+        authors: snapshot.authors(),
+        epoch,
+        started,
+        finished: Timestamp::now(),
+    })
+}
+
+/// Ctrl-C, or a request to end, ends the running command, and the build cleans up behind itself. The second is not
+/// waited for.
+fn interruptible(runtime: &tokio::runtime::Handle) -> Canceller {
+    use tokio::signal::unix::{SignalKind, signal};
+    let canceller = Canceller::new();
+    let used = canceller.clone();
+    runtime.spawn(async move {
+        let (Ok(mut interrupt), Ok(mut end)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        loop {
+            tokio::select! { _ = interrupt.recv() => {}, _ = end.recv() => {} }
+            if used.is_cancelled() {
+                std::process::exit(i32::from(Kind::Step.exit_code()));
+            }
+            used.cancel();
+        }
+    });
+    canceller
+}
+
+fn recipe(what: &What, project: &Project) -> Result<Recipe> {
+    match what {
+        What::Project { image, target, arguments, .. } => {
+            let mut recipe = project.recipe(image.as_deref())?.clone();
+            recipe.target = target.clone().or(recipe.target);
+            recipe.arguments.extend(arguments.clone());
+            Ok(recipe)
+        }
+        What::Recorded { parameters, .. } => Ok(Recipe {
+            image: parameters.image.clone(),
+            context: project::relative(&parameters.context, "context")?,
+            dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
+            target: parameters.target.clone(),
+            arguments: parameters.build_args.clone(),
+            platform: Some(parameters.platform.clone()),
+            repository: None,
+        }),
+    }
+}
+
+fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
+    match what {
+        What::Project { .. } => None,
+        What::Recorded { bases, .. } => Some(bases),
+    }
+}
+
+fn platform(what: &What, recipe: &Recipe) -> Result<Platform> {
+    let here = Platform::here();
+    let asked = match (what, &recipe.platform) {
+        (What::Project { platform: Some(platform), .. }, _) => platform.clone(),
+        (_, Some(text)) => text.parse().map_err(|why: String| Error::new(Kind::Input, why))?,
+        (_, None) => here.clone(),
+    };
+    match asked == here {
+        true => Ok(asked),
+        false => {
+            Err(Error::new(Kind::Machine, format!("this machine is {here}, and the image is for {asked}"))
+                .hint("build it on a machine of that platform; emulation is not supported yet"))
+        }
+    }
+}
+
+fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
+    let bytes = snapshot.file(path, dockerfile::SIZE_LIMIT)?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()))
+            .hint("commit a Dockerfile there, or name another in countersign.toml")
+    })?;
+    Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
+}
+
+/// `<Dockerfile>.dockerignore` stands for the one of the context.
+fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
+    let of_context = match recipe.context.as_str() {
+        "" => ".dockerignore".to_owned(),
+        context => format!("{context}/.dockerignore"),
+    };
+    for path in [format!("{}.dockerignore", recipe.dockerfile), of_context] {
+        if let Some(bytes) = snapshot.file(&path, ignore::SIZE_LIMIT)? {
+            return Ignore::parse(&bytes)
+                .map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")));
+        }
+    }
+    Ok(Ignore::default())
+}
+
+fn parameters(
+    location: &Location,
+    commit: &Commit,
+    recipe: Recipe,
+    platform: &Platform,
+) -> ExternalParameters {
+    ExternalParameters {
+        source: format!("git+{}", location.uri()),
+        commit: commit.clone(),
+        image: recipe.image,
+        dockerfile: recipe.dockerfile,
+        context: if recipe.context.is_empty() { ".".to_owned() } else { recipe.context },
+        target: recipe.target,
+        build_args: recipe.arguments,
+        platform: platform.to_string(),
+    }
+}
+
+fn rfc3339(seconds: i64) -> Result<String> {
+    Timestamp::from_second(seconds)
+        .map(|time| time.to_string())
+        .map_err(|cause| Error::new(Kind::Input, "the commit's time is out of range").because(cause))
+}
+
+/// A folder of this build alone, gone when the build is over; what a killed build left goes with the next one.
+struct Scratch {
+    folder: tempfile::TempDir,
+    _lock: std::fs::File,
+}
+
+impl Scratch {
+    fn new(state_dir: &Path) -> Result<Self> {
+        let top = state_dir.join("builds");
+        let failed = |cause| Error::io("making", &top, cause);
+        std::fs::create_dir_all(&top).map_err(failed)?;
+        remove_abandoned(&top).map_err(failed)?;
+        let folder = tempfile::Builder::new().prefix("build-").tempdir_in(&top).map_err(failed)?;
+        let lock = std::fs::File::create(folder.path().join("lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn remove_abandoned(top: &Path) -> std::io::Result<()> {
+    let folders: Vec<PathBuf> = std::fs::read_dir(top)?.filter_map(|item| Some(item.ok()?.path())).collect();
+    for folder in folders {
+        // A build that is just starting has no lock file yet, and is left alone.
+        if let Ok(lock) = std::fs::File::open(folder.join("lock"))
+            && lock.try_lock().is_ok()
+        {
+            std::fs::remove_dir_all(&folder)?;
+        }
+    }
+    Ok(())
+}

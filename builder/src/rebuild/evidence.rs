@@ -1,0 +1,87 @@
+//! Which provenance is to be repeated, and whether its signer is known.
+
+use attestations::provenance::Provenance;
+use attestations::{Bundle, Digest, Predicate, PublicKey, Statement};
+
+use crate::error::{Error, Kind, Result};
+
+/// A provenance to repeat.
+pub(super) struct Chosen {
+    /// What it says.
+    pub(super) provenance: Provenance,
+    /// The image it is about.
+    pub(super) subject: Digest,
+    /// The digest of its bundle.
+    pub(super) bundle: Digest,
+    /// Where it was found.
+    pub(super) origin: String,
+}
+
+/// Who is believed about what was built.
+pub(super) enum Trust {
+    /// Whoever holds one of these keys.
+    Keys(Vec<PublicKey>),
+    /// Anyone: the caller said so. The result is then only as good as the parameters.
+    Unverified,
+}
+
+/// Chooses the provenance of `subject`, or of the only image it is about, among `candidates` (origin and bytes). One that
+/// is itself a rebuild comes last.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none, [`Kind::Key`] when there are, but none signed by a known key.
+pub(super) fn choose(
+    candidates: &[(String, Vec<u8>)],
+    subject: Option<&Digest>,
+    trust: &Trust,
+) -> Result<Chosen> {
+    let mut found = Vec::new();
+    let mut ignored = Vec::new();
+    for (origin, bytes) in candidates {
+        match read(origin, bytes, subject, trust) {
+            Ok(chosen) => found.push(chosen),
+            Err(reason) => ignored.push(format!("{origin}: {reason}")),
+        }
+    }
+    found.sort_by_key(|chosen| chosen.provenance.build_definition.internal_parameters.rebuild_of.is_some());
+    match found.into_iter().next() {
+        Some(chosen) => Ok(chosen),
+        None if ignored.is_empty() => Err(Error::new(Kind::NotFound, "there is no provenance to repeat")
+            .hint("give one with --provenance FILE, or have the image's builder attach it")),
+        None => Err(Error::new(Kind::Key, "there is no provenance that can be believed").details(ignored).hint(
+            "give the builders' public keys with --builder-keys, or say --trust-unverified to repeat whatever it says",
+        )),
+    }
+}
+
+fn read(
+    origin: &str,
+    bytes: &[u8],
+    subject: Option<&Digest>,
+    trust: &Trust,
+) -> std::result::Result<Chosen, String> {
+    let bundle = Bundle::parse(bytes).map_err(|error| error.to_string())?;
+    let statement: Statement = match trust {
+        Trust::Unverified => bundle.statement_unverified().map_err(|error| error.to_string())?,
+        Trust::Keys(keys) => {
+            let verified = keys.iter().find_map(|key| bundle.verify(key).ok());
+            verified.ok_or("it is signed by none of the builders' keys")?.statement().clone()
+        }
+    };
+    let Predicate::Provenance(provenance) = statement.predicate else {
+        return Err("it is a statement of another kind".to_owned());
+    };
+    let [about] = statement.subject.as_slice() else {
+        return Err("it is not about exactly one image".to_owned());
+    };
+    let about = about.sha256().ok_or("its subject has no SHA-256 digest")?;
+    match subject {
+        Some(wanted) if about != *wanted => Err(format!("it is about {about}")),
+        _ => Ok(Chosen {
+            provenance: *provenance,
+            subject: about,
+            bundle: bundle.digest(),
+            origin: origin.to_owned(),
+        }),
+    }
+}

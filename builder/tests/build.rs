@@ -1,0 +1,387 @@
+//! Whole builds, as people run them: a real git repository, a base of static busybox, and the program as a process.
+//! They need root, for the overlays and the runtime; without it they say so and pass.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use images::image::{Config, Execution, RootFs};
+use images::layer::{Compression, Entry, Kind, LayerWriter, open_archive};
+use images::{Image, Store};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DOCKERFILE: &str = r#"# syntax=docker/dockerfile:1
+ARG BASE=busybox:test
+FROM ${BASE} AS tools
+RUN mkdir /made && echo tool > /made/tool && chown 7:8 /made/tool && chmod 4755 /made/tool
+RUN ["ln", "-s", "tool", "/made/link"]
+
+FROM busybox:test
+ARG GREETING=hello
+ENV WHO=world GREETED="$GREETING ${WHO:-nobody}"
+LABEL org.example.note="a note"
+WORKDIR /app
+COPY --chown=1000:1001 src/*.txt docs/
+COPY . .
+COPY --from=tools /made /opt/
+RUN echo "$GREETED" > out && echo "$SOURCE_DATE_EPOCH" > epoch && rm docs/a.txt \
+ && env > /tmp/env && cat /etc/resolv.conf > /dev/null
+USER 1000
+EXPOSE 8080
+RUN echo user > /tmp/by-user
+ENTRYPOINT ["/bin/sh", "-c"]
+CMD ["cat out"]
+"#;
+
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    /// `None`, loudly, when this machine or user cannot run it.
+    fn new() -> Option<Self> {
+        let root = rustix::process::getuid().is_root();
+        let busybox = Path::new("/bin/busybox").exists();
+        if !root || !busybox {
+            eprintln!("SKIP whole builds: they need root ({root}) and busybox-static ({busybox})");
+            return None;
+        }
+        let bench = Self { folder: TempDir::new().unwrap() };
+        bench.make_base();
+        bench.git(&["init", "-q", "-b", "main"]);
+        Some(bench)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn make_base(&self) {
+        let store = Store::open(self.path("base")).unwrap();
+        let mut writer = LayerWriter::new(&store, Compression::Gzip).unwrap();
+        let mut add = |path: &str, kind: Kind, mode: u32, bytes: &[u8]| {
+            let entry = Entry {
+                path: path.into(),
+                kind,
+                mode,
+                uid: 0,
+                gid: 0,
+                mtime: 1_600_000_000,
+                xattrs: BTreeMap::new(),
+            };
+            writer.add(&entry, &mut &bytes[..]).unwrap();
+        };
+        let busybox = std::fs::read("/bin/busybox").unwrap();
+        add("bin", Kind::Directory, 0o755, b"");
+        add("bin/busybox", Kind::File { size: busybox.len() as u64 }, 0o755, &busybox);
+        for applet in ["cat", "chmod", "chown", "echo", "env", "id", "ln", "mkdir", "rm", "sh"] {
+            add(&format!("bin/{applet}"), Kind::Symlink(b"busybox".to_vec()), 0o777, b"");
+        }
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/app:/bin/sh\n";
+        add("etc", Kind::Directory, 0o755, b"");
+        add("etc/group", Kind::File { size: 10 }, 0o644, b"root:x:0:\n");
+        add("etc/passwd", Kind::File { size: passwd.len() as u64 }, 0o644, passwd);
+        add("etc/ssl", Kind::Directory, 0o755, b"");
+        add("etc/ssl/cert.pem", Kind::File { size: 5 }, 0o644, b"list\n");
+        add("root", Kind::Directory, 0o700, b"");
+        add("tmp", Kind::Directory, 0o1777, b"");
+        let layer = writer.finish().unwrap();
+        let config = Config {
+            architecture: builder::build::platform::Platform::here().architecture,
+            os: "linux".to_owned(),
+            config: Execution { env: vec!["PATH=/bin".to_owned()], ..Execution::default() },
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![layer.diff_id] },
+            ..Config::default()
+        };
+        let image = Image::assemble(&store, &config, vec![layer.descriptor]).unwrap();
+        store.set_ref("base", image.manifest()).unwrap();
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let folder = self.path("repository");
+        std::fs::create_dir_all(&folder).unwrap();
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(folder)
+            .args(["-c", "user.name=Carol", "-c", "user.email=carol@example.org"])
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")
+            .env("GIT_COMMITTER_DATE", "2026-01-02T03:04:06Z")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn commit(&self, files: &[(&str, &str)]) -> String {
+        for (path, text) in files {
+            let path = self.path("repository").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", "change"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn run(&self, state: &str, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_countersign-builder"))
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(self.path(state))
+            .env("NO_COLOR", "1")
+            .env_remove("COUNTERSIGN_BUILDER_ID")
+            .output()
+            .unwrap()
+    }
+
+    fn build(&self, state: &str, commit: &str, more: &[&str]) -> Output {
+        let base = format!("busybox:test={}", self.path("base").display());
+        let repository = self.path("repository").display().to_string();
+        let arguments = ["build", "--json", "--repo", &repository, "--commit", commit, "--base", &base];
+        self.run(state, &[&arguments, more].concat())
+    }
+}
+
+#[track_caller]
+fn answer(output: &Output, code: i32) -> Value {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "\n--- stdout\n{out}\n--- stderr\n{err}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"))
+}
+
+/// What the layers made by the build hold, by path, the later layer winning: mode, owner, time and text.
+fn contents(store: &Store, image: &Image) -> BTreeMap<String, (u32, u32, u32, u64, String)> {
+    let mut found = BTreeMap::new();
+    for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()).skip(1) {
+        let archive = open_archive(store, layer, Some(diff_id), images::layer::Limits::default()).unwrap();
+        let mut tar = tar::Archive::new(archive.reader());
+        for entry in tar.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string().trim_end_matches('/').to_owned();
+            let header = entry.header();
+            let (mode, uid, gid) = (header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap());
+            let mtime = header.mtime().unwrap();
+            let mut text =
+                entry.link_name().unwrap().map(|link| link.display().to_string()).unwrap_or_default();
+            if text.is_empty() {
+                std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+            }
+            found.insert(path, (mode, uid as u32, gid as u32, mtime, text));
+        }
+    }
+    found
+}
+
+#[test]
+fn two_builds_of_a_commit_are_the_same_to_the_bit_and_as_docker_would_have_it() {
+    let Some(bench) = Bench::new() else { return };
+    let commit = bench.commit(&[
+        ("Dockerfile", DOCKERFILE),
+        (".dockerignore", "secret\n*.md\n"),
+        ("src/a.txt", "A"),
+        ("src/b.txt", "B"),
+        ("src/c.bin", "C"),
+        ("secret", "S"),
+        ("README.md", "R"),
+    ]);
+    let layout = bench.path("layout").display().to_string();
+    let first = answer(&bench.build("state-one", &commit, &["--oci", &layout]), 0);
+    let second = answer(&bench.build("state-two", &commit, &["--quiet"]), 0);
+    assert_eq!(first["digest"], second["digest"]);
+
+    let store = Store::open_existing(bench.path("layout")).unwrap();
+    let image = Image::load(&store, &first["digest"].as_str().unwrap().parse().unwrap()).unwrap();
+    let epoch = 1_767_323_046;
+    let found = contents(&store, &image);
+    let expected = [
+        ("app", 0o755, 0, 0, ""),
+        ("app/docs/.wh.a.txt", 0, 0, 0, ""),
+        ("app/docs/b.txt", 0o644, 1000, 1001, "B"),
+        ("app/epoch", 0o644, 0, 0, "1767323046\n"),
+        ("app/out", 0o644, 0, 0, "hello nobody\n"),
+        ("app/src/c.bin", 0o644, 0, 0, "C"),
+        ("opt/link", 0o777, 0, 0, "tool"),
+        ("opt/tool", 0o4755, 7, 8, "tool\n"),
+        ("tmp/by-user", 0o644, 1000, 1000, "user\n"),
+    ];
+    for (path, mode, uid, gid, text) in expected {
+        let entry = found.get(path).unwrap_or_else(|| panic!("{path} is missing from {:?}", found.keys()));
+        assert_eq!((entry.1, entry.2, entry.4.as_str()), (uid, gid, text), "{path}");
+        if !path.contains(".wh.") {
+            assert_eq!((entry.0 & 0o7777, entry.3), (mode, epoch), "{path}");
+        }
+    }
+    for absent in
+        ["app/secret", "app/README.md", "etc/resolv.conf", "etc/hosts", "etc/ssl/cert.pem", "dev", "made"]
+    {
+        assert!(!found.contains_key(absent), "{absent} must not be in a layer");
+    }
+    check_environment(&found["tmp/env"].4);
+    check_config(image.config());
+}
+
+fn check_environment(env: &str) {
+    for line in [
+        "PYTHONHASHSEED=0",
+        "SOURCE_DATE_EPOCH=1767323046",
+        "HOME=/root",
+        "GREETING=hello",
+        "WHO=world",
+        "PATH=/bin",
+    ] {
+        assert!(env.lines().any(|found| found == line), "{line} in\n{env}");
+    }
+}
+
+fn check_config(config: &Config) {
+    assert_eq!(config.created.as_deref(), Some("2026-01-02T03:04:06Z"));
+    assert_eq!(config.config.env, ["PATH=/bin", "WHO=world", "GREETED=hello nobody"].map(str::to_owned));
+    assert_eq!((config.config.user.as_str(), config.config.working_dir.as_str()), ("1000", "/app"));
+    assert_eq!(config.config.entrypoint, Some(vec!["/bin/sh".to_owned(), "-c".to_owned()]));
+    assert_eq!(config.config.cmd, Some(vec!["cat out".to_owned()]));
+    assert_eq!(config.config.labels["org.example.note"], "a note");
+    assert!(config.config.exposed_ports.contains_key("8080/tcp"));
+    let history: Vec<_> = config
+        .history
+        .iter()
+        .map(|entry| (entry.created_by.as_deref().unwrap(), entry.empty_layer))
+        .collect();
+    assert_eq!(history[0], ("ARG GREETING=hello", true));
+    assert_eq!(history[3], ("WORKDIR /app", false));
+    assert_eq!(history[4], ("COPY --chown=1000:1001 src/*.txt /app/docs/", false));
+    assert!(history[7].0.starts_with("RUN |1 GREETING=hello /bin/sh -c echo"), "{:?}", history[7]);
+    let layers = history.iter().filter(|(_, empty)| !empty).count();
+    assert_eq!(layers + 1, config.rootfs.diff_ids.len());
+}
+
+#[test]
+fn a_failing_step_shows_its_last_output_and_its_line_and_leaves_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let commit = bench
+        .commit(&[("Dockerfile", "FROM busybox:test\n\nRUN echo before; \\\n  echo after >&2; exit 3\n")]);
+    let layout = bench.path("layout");
+    let failed = answer(&bench.build("state", &commit, &["--oci", layout.to_str().unwrap()]), 5);
+    assert!(failed["message"].as_str().unwrap().starts_with("line 3: RUN echo before"), "{failed}");
+    assert!(failed["message"].as_str().unwrap().ends_with("ended with exit code 3"), "{failed}");
+    let details: Vec<_> =
+        failed["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(details.contains(&"before") && details.contains(&"after"), "{details:?}");
+    assert!(!layout.exists());
+    assert_eq!(std::fs::read_dir(bench.path("state/builds")).unwrap().count(), 0);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(bench.folder.path().to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_runs() {
+    let Some(bench) = Bench::new() else { return };
+    let none = bench.commit(&[("a", "a")]);
+    assert_eq!(answer(&bench.build("state", &none, &[]), 4)["kind"], "not-found");
+    let table = [
+        ("FROM busybox:test\nRUN touch /ran\nADD a b\n", 3, "line 3: ADD is not supported"),
+        ("FROM busybox:test\nCOPY missing /\n", 3, "missing is not in the context"),
+        ("FROM busybox:test\nCOPY ../x /\n", 3, "leads out of the context"),
+        ("FROM busybox:test\nUSER nobody-there\nRUN echo\n", 3, "has no user nobody-there"),
+        ("FROM busybox:test\nENV A=${B\n", 3, "line 2"),
+        ("FROM busybox\n", 4, "busybox"),
+    ];
+    for (text, code, reason) in table {
+        let commit = bench.commit(&[("Dockerfile", text)]);
+        let error = answer(&bench.build("state", &commit, &[]), code);
+        assert!(error["message"].as_str().unwrap().contains(reason), "{text}: {error}");
+    }
+    let commit = bench.commit(&[
+        ("Dockerfile", "FROM busybox:test\n"),
+        ("countersign.toml", "version = 1\n[image.a]\nx = 1\n"),
+    ]);
+    assert!(
+        answer(&bench.build("state", &commit, &[]), 3)["message"]
+            .as_str()
+            .unwrap()
+            .contains("countersign.toml")
+    );
+    let unknown = "0123456789012345678901234567890123456789";
+    assert_eq!(answer(&bench.build("state", unknown, &[]), 4)["kind"], "not-found");
+    assert_eq!(bench.build("state", "main", &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_rebuild_is_identical_and_a_changed_image_differs() {
+    let Some(bench) = Bench::new() else { return };
+    let commit = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo one > /one\n")]);
+    let key = bench.path("ci.pem").display().to_string();
+    let made = bench.run("state", &["keygen", "--no-password", "--out", &key]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let public = format!("{key}.pub");
+    let (layout, bundle) =
+        (bench.path("layout").display().to_string(), bench.path("bundle.json").display().to_string());
+    let signing = ["--key", &key, "--builder-id", "https://ci.example"];
+    let output = ["--oci", &layout, "--bundle-out", &bundle];
+    let built = answer(&bench.build("one", &commit, &[&signing[..], &output[..]].concat()), 0);
+
+    let base = format!("busybox:test={}", bench.path("base").display());
+    let result = bench.path("rebuilt.json").display().to_string();
+    let arguments =
+        ["rebuild", "--json", "--provenance", &bundle, "--builder-keys", &public, "--base", &base];
+    let more = ["--against", &layout, "--bundle-out", &result];
+    let rebuilt = answer(&bench.run("two", &[&arguments[..], &more[..], &signing[..]].concat()), 0);
+    assert_eq!((&rebuilt["identical"], &rebuilt["digest"]), (&Value::Bool(true), &built["digest"]));
+    let signed = attestations::Bundle::parse(&std::fs::read(&result).unwrap()).unwrap();
+    let statement = signed.statement_unverified().unwrap();
+    let attestations::Predicate::Provenance(provenance) = statement.predicate else { panic!() };
+    let of = provenance.build_definition.internal_parameters.rebuild_of.unwrap();
+    assert_eq!(of.subject.to_string(), built["digest"].as_str().unwrap());
+
+    let other = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo two > /one\n")]);
+    let second = bench.path("second").display().to_string();
+    answer(&bench.build("one", &other, &["--oci", &second]), 0);
+    let differs = answer(&bench.run("one", &["diff", "--json", &layout, &second]), 1);
+    assert_eq!(differs["comparison"]["layers"][0]["entries"][0]["path"], "one", "{differs}");
+    assert!(bench.run("one", &["diff", &layout, &layout]).status.success());
+
+    let stranger = bench.path("stranger.pem").display().to_string();
+    assert!(bench.run("state", &["keygen", "--no-password", "--out", &stranger]).status.success());
+    let unknown =
+        bench.run("two", &["rebuild", "--provenance", &bundle, "--builder-keys", &format!("{stranger}.pub")]);
+    assert_eq!(unknown.status.code(), Some(7));
+}
+
+#[test]
+fn a_commit_without_the_reviews_asked_for_is_not_built() {
+    let Some(bench) = Bench::new() else { return };
+    let commit = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo\n")]);
+    let repository = bench.path("repository").display().to_string();
+    let mut keys = String::new();
+    for (name, email) in [("alice", "alice@example.org"), ("carol", "carol@example.org")] {
+        let key = bench.path(name).display().to_string();
+        assert!(bench.run("state", &["keygen", "--no-password", "--out", &key]).status.success());
+        keys.push_str(&std::fs::read_to_string(format!("{key}.pub")).unwrap());
+        let out = format!("{key}.review");
+        let sign =
+            ["review", "sign", "--repo", &repository, "--commit", &commit, "--key", &key, "--name", name];
+        let signed = bench.run("state", &[&sign[..], &["--email", email, "--out", &out]].concat());
+        // Carol wrote the commit: her tool may refuse already, and the builder has to in any case.
+        assert!(signed.status.success() || name == "carol", "{}", String::from_utf8_lossy(&signed.stderr));
+    }
+    let file = bench.path("keys").display().to_string();
+    std::fs::write(&file, keys).unwrap();
+    let review = bench.path("alice.review").display().to_string();
+    let gate = |n: &'static str| {
+        ["--require-reviews", n, "--reviewer-keys", &file, "--reviews", &review].map(str::to_owned)
+    };
+    let build = |n| {
+        let gate = gate(n);
+        let gate: Vec<&str> = gate.iter().map(String::as_str).collect();
+        bench.build("state", &commit, &gate)
+    };
+    answer(&build("1"), 0);
+    let refused = answer(&build("2"), 1);
+    assert!(refused["message"].as_str().unwrap().contains("has 1 of the 2 reviews"), "{refused}");
+    let missing =
+        answer(&bench.build("state", &commit, &["--require-reviews", "1", "--reviewer-keys", &file]), 1);
+    assert!(missing["hint"].as_str().unwrap().contains("review sign"), "{missing}");
+}
