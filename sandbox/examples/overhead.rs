@@ -1,4 +1,4 @@
-//! How much a run costs beside a bare `runc run` of the same configuration: `overhead <root> [rounds]`, as root.
+//! How much a run costs beside a bare `runc run` of the same configuration: `overhead <root> [rounds [algorithm]]`, as root.
 //!
 //! `<root>` is a root file system with `/bin/true`. Reported are medians; the aim is 1.5 times at most.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a measurement, not a program")]
@@ -15,7 +15,9 @@ fn main() {
     let rounds: usize = arguments.next().map_or(30, |text| text.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let host = Host::open(&directory.path().join("state")).unwrap();
-    let process = Process::new(Profile::Build, ["/bin/true"]);
+    let algorithm = std::env::args().any(|argument| argument == "algorithm");
+    let profile = if algorithm { Profile::Algorithm { writable_root: true } } else { Profile::Build };
+    let process = Process::new(profile, ["/bin/true"]);
 
     let ours = median(rounds, || {
         let network = host.network().unwrap();
