@@ -1,0 +1,212 @@
+//! The node's configuration, `runner.toml`: typed, and a field that is not known is an error.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::egress;
+use crate::error::{Error, Kind, Result};
+
+/// A commented configuration, as `countersign-runner init` writes it.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+/// Where the configuration is looked for when no other is named.
+pub const DEFAULT_PATH: &str = "/etc/countersign/runner.toml";
+/// The most bytes of a configuration, policy or input that are read.
+pub const MAX_FILE: u64 = 16 << 20;
+
+/// The node's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of this format: 1.
+    version: u32,
+    /// Where images, unpacked layers and the queue are kept.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+    /// The policy; relative to this file.
+    pub policy: PathBuf,
+    /// What starts the containers.
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// The socket of Docker's engine.
+    #[serde(default = "docker_socket")]
+    pub docker_socket: PathBuf,
+    /// Registries that are reached without TLS, as `host:port`. Those on loopback always are.
+    #[serde(default)]
+    pub plain_registries: Vec<String>,
+    /// What one run may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The one server that algorithms may speak to, and what they may ask it.
+    #[serde(default)]
+    pub upstream: Upstream,
+    /// The data, by label.
+    #[serde(default)]
+    pub databases: BTreeMap<String, Database>,
+}
+
+/// What starts the containers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// The machine's OCI runtime, without a daemon.
+    #[default]
+    Oci,
+    /// Docker's engine.
+    Docker,
+}
+
+/// What one run may use.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Mebibytes of memory.
+    pub memory_mib: u64,
+    /// Processes and threads at one time.
+    pub pids: u64,
+    /// Processors' worth of time.
+    pub cpus: f64,
+    /// Seconds from start to end.
+    pub wall_seconds: u64,
+    /// Mebibytes of each of `/tmp` and `TEMPORARY_FOLDER`, which are in memory, and of any one file that is written.
+    pub temporary_mib: u64,
+    /// Kibibytes of the result.
+    pub result_kib: u64,
+    /// Kibibytes of output that are kept of a run; the rest is counted.
+    pub log_kib: u64,
+    /// Whether algorithms may write to their root. What they write is discarded either way.
+    pub writable_root: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_mib: 4096, pids: 256, cpus: 2.0, wall_seconds: 3600, temporary_mib: 256, result_kib: 16 << 10, log_kib: 1024, writable_root: false }
+    }
+}
+
+impl Limits {
+    /// Time from start to end.
+    pub fn wall(&self) -> Duration {
+        Duration::from_secs(self.wall_seconds)
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> u64 {
+        self.memory_mib << 20
+    }
+
+    /// Bytes of each temporary folder, and of any one file.
+    pub fn temporary(&self) -> u64 {
+        self.temporary_mib << 20
+    }
+
+    /// Bytes of the result.
+    pub fn result(&self) -> u64 {
+        self.result_kib << 10
+    }
+
+    /// Bytes of output that are kept.
+    pub fn log(&self) -> usize {
+        (self.log_kib << 10) as usize
+    }
+}
+
+/// The one server that algorithms may speak to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Its URL. Without one, everything an algorithm asks for is refused.
+    pub url: Option<url::Url>,
+    /// A file with the token that is sent in place of whatever the algorithm sends.
+    pub token_file: Option<PathBuf>,
+    /// What may be asked; without it, what vantage6's algorithms need.
+    pub allow: Option<egress::Rules>,
+}
+
+/// One source of data.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The file or folder. Algorithms see it read-only.
+    pub path: PathBuf,
+    /// Its type, in vantage6's words.
+    #[serde(rename = "type", default = "csv")]
+    pub kind: String,
+}
+
+impl Config {
+    /// Reads the configuration at `path`.
+    ///
+    /// # Errors
+    /// When it is missing, too large, half-written, or has a field that is not known.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = read_text(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut config: Self = toml::from_str(&text).map_err(|cause| {
+            let hint = "compare with what `countersign-runner init` writes";
+            Error::new(Kind::Input, format!("the configuration {} is not usable", path.display())).hint(hint).because(cause)
+        })?;
+        if config.version != 1 {
+            return Err(Error::new(Kind::Input, format!("{}: version {} is not known: 1 is", path.display(), config.version)));
+        }
+        config.policy = folder.join(&config.policy);
+        config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
+        for database in config.databases.values_mut() {
+            database.path = folder.join(&database.path);
+        }
+        Ok(config)
+    }
+
+    /// What holds where there is no configuration: no policy is assumed.
+    pub fn without_file(policy: PathBuf) -> Self {
+        Self {
+            version: 1,
+            state_dir: state_dir(),
+            policy,
+            engine: EngineKind::default(),
+            docker_socket: docker_socket(),
+            plain_registries: Vec::new(),
+            limits: Limits::default(),
+            upstream: Upstream::default(),
+            databases: BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads a text of at most [`MAX_FILE`] bytes.
+///
+/// # Errors
+/// When it is missing, larger, or no UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_bytes(path)?;
+    String::from_utf8(bytes).map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
+}
+
+/// Reads a file of at most [`MAX_FILE`] bytes.
+///
+/// # Errors
+/// When it is missing or larger.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::new(Kind::Input, format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20)));
+    }
+    Ok(bytes)
+}
+
+fn state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/countersign")
+}
+
+fn docker_socket() -> PathBuf {
+    PathBuf::from("/var/run/docker.sock")
+}
+
+fn csv() -> String {
+    "csv".to_owned()
+}

@@ -1,0 +1,263 @@
+//! On Docker's engine. The image comes from our own verified store and is started by its id, which is the digest of its
+//! config; names and tags of the local engine are never asked.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, ResourcesUlimits};
+use bollard::query_parameters::{AttachContainerOptions, ImportImageOptions, ListContainersOptions, RemoveContainerOptions, WaitContainerOptions};
+use futures_util::StreamExt;
+use images::descriptor;
+use sandbox::Network;
+
+use super::{Ending, Job, command, environment};
+use crate::config::Config;
+use crate::error::{self, Error, Kind, Result};
+use crate::task::{PROXY_PORT, temporary_folders};
+
+const LABEL: &str = "dev.countersign.run";
+/// Seconds that the gate waits for the proxy.
+const GATE_SECONDS: &str = "30";
+const GATE: &str = "/countersign-gate";
+
+/// Docker's engine.
+pub struct Docker {
+    socket: PathBuf,
+    gate: PathBuf,
+}
+
+impl Docker {
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        if !config.docker_socket.exists() {
+            return Err(Error::new(Kind::Machine, format!("no Docker engine listens on {}", config.docker_socket.display()))
+                .hint("start it, name its socket as docker_socket in runner.toml, or use the engine \"oci\", which needs no daemon"));
+        }
+        let gate = config.state_dir.join("gate");
+        place_gate(&gate)?;
+        Ok(Self { socket: config.docker_socket.clone(), gate })
+    }
+
+    pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+        let runtime = job.runtime.clone();
+        runtime.block_on(self.run(job, output))
+    }
+
+    async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+        let socket = self.socket.to_string_lossy();
+        let docker = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION).map_err(failed("reaching Docker's engine"))?;
+        let docker = docker.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
+        clear_leftovers(&docker).await?;
+        let id = ensure_image(&docker, &job).await?;
+        let body = self.container(&job, &id)?;
+        let created = docker.create_container(None::<bollard::query_parameters::CreateContainerOptions>, body).await.map_err(failed("making the container"))?;
+        let ending = watch(&docker, &created.id, job, output).await;
+        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+        let removed = docker.remove_container(&created.id, Some(options)).await.map_err(failed("removing the container"));
+        let ending = ending?;
+        removed?;
+        Ok(ending)
+    }
+
+    fn container(&self, job: &Job<'_>, image: &str) -> Result<ContainerCreateBody> {
+        let limits = job.limits;
+        let mut mounts: Vec<Mount> = job.files.mounts().iter().map(|it| bind(&it.source, &it.target, it.readonly)).collect();
+        mounts.push(bind(&self.gate, GATE, true));
+        let size = limits.temporary();
+        let tmpfs = temporary_folders().map(|target| (target, format!("rw,nosuid,nodev,size={size},mode=1777")));
+        let entrypoint = [GATE.to_owned(), PROXY_PORT.to_string(), GATE_SECONDS.to_owned()];
+        let file_size = i64::try_from(size).unwrap_or(i64::MAX);
+        let host = HostConfig {
+            network_mode: Some("none".to_owned()),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            readonly_rootfs: Some(!limits.writable_root),
+            memory: Some(limits.memory() as i64),
+            memory_swap: Some(limits.memory() as i64),
+            pids_limit: Some(limits.pids as i64),
+            nano_cpus: Some((limits.cpus * 1e9) as i64),
+            ulimits: Some(vec![ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(file_size), hard: Some(file_size) }]),
+            tmpfs: Some(HashMap::from(tmpfs)),
+            mounts: Some(mounts),
+            ipc_mode: Some("private".to_owned()),
+            log_config: Some(bollard::models::HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..Default::default()
+        };
+        Ok(ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(entrypoint.into()),
+            cmd: Some(command(job)?),
+            env: Some(environment(job).into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            hostname: Some("algorithm".to_owned()),
+            labels: Some(HashMap::from([(LABEL.to_owned(), std::process::id().to_string())])),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            // A health check of the image would be a second program, started without the gate.
+            healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
+            host_config: Some(host),
+            ..Default::default()
+        })
+    }
+}
+
+/// Starts the container, plants the proxy behind whose gate it waits, and waits for its end.
+async fn watch(docker: &bollard::Docker, id: &str, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+    let attach = AttachContainerOptions { stdout: true, stderr: true, stream: true, logs: false, ..Default::default() };
+    let mut attached = docker.attach_container(id, Some(attach)).await.map_err(failed("attaching to the container"))?;
+    docker.start_container(id, None::<bollard::query_parameters::StartContainerOptions>).await.map_err(failed("starting the container"))?;
+    let state = docker.inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>).await.map_err(failed("asking for the container"))?.state;
+    let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    let serving = match pid {
+        Some(pid) => {
+            let planted = Network::of_process(pid).and_then(|network| network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))));
+            let listener = planted.map_err(|cause| error::sandbox("planting the proxy", cause))?;
+            Some(job.proxy.serve(listener).map_err(error::egress)?)
+        }
+        // The gate itself has failed already; its exit code says why.
+        None => None,
+    };
+    let end = Instant::now() + job.limits.wall();
+    let mut waiting = Box::pin(docker.wait_container(id, None::<WaitContainerOptions>).into_future());
+    let mut streaming = true;
+    let ending = loop {
+        tokio::select! {
+            item = attached.output.next(), if streaming => match item {
+                Some(Ok(item)) => output(&item.into_bytes()),
+                _ => streaming = false,
+            },
+            (ended, _) = &mut waiting => break exit_code(ended)?,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {
+                if job.canceller.is_cancelled() {
+                    return Ok(Ending::Cancelled);
+                }
+                if Instant::now() > end {
+                    return Ok(Ending::TimedOut);
+                }
+            }
+        }
+    };
+    while streaming {
+        match tokio::time::timeout(Duration::from_secs(2), attached.output.next()).await {
+            Ok(Some(Ok(item))) => output(&item.into_bytes()),
+            _ => streaming = false,
+        }
+    }
+    drop(serving);
+    if ending == 0 {
+        return Ok(Ending::Exited(0));
+    }
+    let state = docker.inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>).await.map_err(failed("asking for the container"))?.state;
+    if state.and_then(|state| state.oom_killed) == Some(true) {
+        return Ok(Ending::OutOfMemory);
+    }
+    Ok(if (129..=192).contains(&ending) { Ending::Signal(ending - 128) } else { Ending::Exited(ending) })
+}
+
+/// `bollard` gives an exit code that is not zero as an error.
+fn exit_code(ended: Option<std::result::Result<bollard::models::ContainerWaitResponse, bollard::errors::Error>>) -> Result<i32> {
+    let code = match ended {
+        Some(Ok(response)) => response.status_code,
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => code,
+        Some(Err(cause)) => return Err(failed("waiting for the container")(cause)),
+        None => return Err(Error::new(Kind::Machine, "Docker's engine lost the container")),
+    };
+    i32::try_from(code).map_err(|cause| error::bug("an exit code beyond all bounds").because(cause))
+}
+
+/// The image's id in the engine: loaded from our store unless it is there already, and in either case the config's digest.
+async fn ensure_image(docker: &bollard::Docker, job: &Job<'_>) -> Result<String> {
+    let wanted = job.image.config_descriptor().digest.to_string();
+    if inspect(docker, &wanted).await?.as_deref() == Some(&wanted) {
+        return Ok(wanted);
+    }
+    let archive = archive(job)?;
+    let mut loading = docker.import_image(ImportImageOptions::default(), bollard::body_full(archive.into()), None);
+    while let Some(step) = loading.next().await {
+        step.map_err(failed("loading the image into Docker's engine"))?;
+    }
+    match inspect(docker, &wanted).await? {
+        Some(found) if found == wanted => Ok(wanted),
+        _ => Err(Error::new(Kind::Machine, "Docker's engine does not know the image by the digest of its config")
+            .hint("its containerd image store names images otherwise: switch it off, or use the engine \"oci\"")),
+    }
+}
+
+async fn inspect(docker: &bollard::Docker, id: &str) -> Result<Option<String>> {
+    match docker.inspect_image(id).await {
+        Ok(found) => Ok(found.id),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(cause) => Err(failed("asking Docker's engine for the image")(cause)),
+    }
+}
+
+/// The image as `docker load` takes it: `manifest.json`, the config, and the layers as they are in the store.
+fn archive(job: &Job<'_>) -> Result<Vec<u8>> {
+    let broken = |cause: std::io::Error| Error::new(Kind::Machine, "packing the image for Docker's engine").because(cause);
+    let config = job.image.config_descriptor();
+    let bytes = job.store.read(config, images::image::MAX_CONFIG).map_err(|cause| error::images("reading the image", cause))?;
+    let config_name = format!("{}.json", config.digest.hex());
+    let names: Vec<String> = job.image.layers().iter().map(|layer| format!("{}.tar", layer.digest.hex())).collect();
+    let manifest = serde_json::json!([{ "Config": config_name, "Layers": names, "RepoTags": null }]).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    append(&mut tar, "manifest.json", manifest.as_bytes()).map_err(broken)?;
+    append(&mut tar, &config_name, &bytes).map_err(broken)?;
+    for (layer, name) in job.image.layers().iter().zip(&names) {
+        if layer.media_type == descriptor::LAYER_ZSTD {
+            return Err(Error::new(Kind::Input, "a layer is compressed by zstd, which `docker load` does not read").hint("use the engine \"oci\""));
+        }
+        let bytes = job.store.read(layer, u64::MAX).map_err(|cause| error::images("reading the image", cause))?;
+        append(&mut tar, name, &bytes).map_err(broken)?;
+    }
+    tar.into_inner().map_err(broken)
+}
+
+fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    tar.append_data(&mut header, name, bytes)
+}
+
+/// Containers of runs whose process is no more.
+async fn clear_leftovers(docker: &bollard::Docker) -> Result<()> {
+    let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
+    let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+    for container in docker.list_containers(Some(options)).await.map_err(failed("listing containers"))? {
+        let owner = container.labels.as_ref().and_then(|labels| labels.get(LABEL)).cloned().unwrap_or_default();
+        if let (Some(id), false) = (&container.id, Path::new("/proc").join(&owner).join("status").exists()) {
+            let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+            docker.remove_container(id, Some(options)).await.map_err(failed("removing what an earlier run left"))?;
+        }
+    }
+    Ok(())
+}
+
+fn place_gate(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if std::fs::read(path).is_ok_and(|found| found == sandbox::gate::binary()) {
+        return Ok(());
+    }
+    let making = path.with_extension(format!("{}", std::process::id()));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|cause| Error::io("making", folder, cause))?;
+    }
+    std::fs::write(&making, sandbox::gate::binary()).map_err(|cause| Error::io("writing", &making, cause))?;
+    std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755)).map_err(|cause| Error::io("setting the mode of", &making, cause))?;
+    std::fs::rename(&making, path).map_err(|cause| Error::io("naming", path, cause))
+}
+
+fn bind(source: &Path, target: &str, readonly: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.display().to_string()),
+        target: Some(target.to_owned()),
+        read_only: Some(readonly),
+        ..Default::default()
+    }
+}
+
+fn failed(doing: &'static str) -> impl Fn(bollard::errors::Error) -> Error {
+    move |cause| Error::new(Kind::Machine, doing).because(cause)
+}

@@ -1,0 +1,48 @@
+//! Gathering evidence: bundles from files, folders and the registry. Nothing here is believed; it is only bounded.
+
+use std::path::Path;
+
+use attestations::{Evidence, Pinned};
+
+use crate::config;
+use crate::error::{self, Error, Kind, Result};
+
+/// The most bundles from one folder.
+const MAX_FILES: usize = 512;
+
+/// The bundles in a file, or in every `.json` file of a folder.
+///
+/// # Errors
+/// When one cannot be read or is too large: evidence that is named has to be there.
+pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
+    if !path.is_dir() {
+        return Ok(vec![one(path)?]);
+    }
+    let entries = std::fs::read_dir(path).map_err(|cause| Error::io("reading", path, cause))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(|cause| Error::io("reading", path, cause))?.path();
+        if file.extension().is_some_and(|extension| extension == "json") && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.len() > MAX_FILES {
+        return Err(Error::new(Kind::Input, format!("{} holds {} bundles: {MAX_FILES} are the most", path.display(), files.len())));
+    }
+    files.sort();
+    files.iter().map(|file| one(file)).collect()
+}
+
+/// The bundles that are attached to an image in its registry.
+///
+/// # Errors
+/// When the registry fails: that is never the same as having none.
+pub async fn from_registry(client: &images::registry::Client, pinned: &Pinned) -> Result<Vec<Evidence>> {
+    let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
+    let found = client.attachments(pinned).await.map_err(|cause| error::images(&doing, cause))?;
+    Ok(found.into_iter().map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes }).collect())
+}
+
+fn one(path: &Path) -> Result<Evidence> {
+    Ok(Evidence { origin: path.display().to_string(), bytes: config::read_bytes(path)? })
+}

@@ -1,0 +1,186 @@
+//! What a container finds: vantage6's contract for algorithm containers (version 4), in files and environment.
+//!
+//! Every value of the environment is base32 with `=` written as `!`, as the algorithms' own wrapper decodes it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE32;
+use serde_json::Value;
+
+use crate::config::Database;
+use crate::error::{Error, Kind, Result};
+
+/// Where the container finds its files.
+const FOLDER: &str = "/mnt/countersign";
+/// The port of the proxy on the container's loopback.
+pub const PROXY_PORT: u16 = 8080;
+
+/// What a task asks of an algorithm.
+#[derive(Debug, Clone)]
+pub struct Input {
+    bytes: Vec<u8>,
+    function: String,
+}
+
+impl Input {
+    /// Parses `{"method": …, "args": […], "kwargs": {…}}`.
+    ///
+    /// # Errors
+    /// When it is no such object: what cannot be checked against the policy's functions is not passed on.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let refused = |reason: String| Error::new(Kind::Input, format!("the input is not usable: {reason}")).hint("write {\"method\": \"name\", \"kwargs\": {}}");
+        let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
+        let object = value.as_object().ok_or_else(|| refused("it is no JSON object".to_owned()))?;
+        let function = object.get("method").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let function = function.ok_or_else(|| refused("it names no `method`".to_owned()))?.to_owned();
+        // Written anew from what was parsed: the algorithm reads the very method that was checked, even where a key stood twice.
+        let bytes = serde_json::to_vec(&value).map_err(|cause| refused(cause.to_string()))?;
+        Ok(Self { bytes, function })
+    }
+
+    /// The function it calls.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+}
+
+/// A file or folder of this machine that the container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where it is here.
+    pub source: PathBuf,
+    /// Where the container sees it.
+    pub target: String,
+    /// Whether it may only be read.
+    pub readonly: bool,
+}
+
+/// The files of one run, in a folder that only root enters; removed when dropped.
+#[derive(Debug)]
+pub struct Files {
+    folder: tempfile::TempDir,
+    mounts: Vec<Mounted>,
+    env: Vec<(String, String)>,
+}
+
+impl Files {
+    /// Lays out the files of one run below `state_dir`.
+    ///
+    /// # Errors
+    /// When a database is missing, or the disk refuses.
+    pub fn lay_out(state_dir: &Path, input: &Input, token: &str, databases: &BTreeMap<String, Database>) -> Result<Self> {
+        let runs = state_dir.join("runs");
+        fs::create_dir_all(&runs).map_err(|cause| Error::io("making", &runs, cause))?;
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&runs).map_err(|cause| Error::io("making a folder in", &runs, cause))?;
+        let mut files = Self { folder, mounts: Vec::new(), env: Vec::new() };
+        files.place("input", &input.bytes, 0o444, "INPUT_FILE")?;
+        files.place("token", token.as_bytes(), 0o444, "TOKEN_FILE")?;
+        files.place("output", b"", 0o666, "OUTPUT_FILE")?;
+        files.set("TEMPORARY_FOLDER", &temporary_folder());
+        files.set("HOST", "http://127.0.0.1");
+        files.set("PORT", &PROXY_PORT.to_string());
+        files.set("API_PATH", "");
+        files.databases(databases)?;
+        Ok(files)
+    }
+
+    /// What the container sees of this machine.
+    pub fn mounts(&self) -> &[Mounted] {
+        &self.mounts
+    }
+
+    /// What is added to the image's own environment.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// The result, when it is no larger than `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is larger, or cannot be read.
+    pub fn result(&self, limit: u64) -> Result<Vec<u8>> {
+        let path = self.folder.path().join("output");
+        let size = fs::symlink_metadata(&path).map_err(|cause| Error::io("reading", &path, cause))?.len();
+        if size > limit {
+            return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed")).hint("raise result_kib in runner.toml, or ask for less"));
+        }
+        fs::read(&path).map_err(|cause| Error::io("reading", &path, cause))
+    }
+
+    fn databases(&mut self, databases: &BTreeMap<String, Database>) -> Result<()> {
+        let mut labels = Vec::new();
+        for (label, database) in databases {
+            if label.is_empty() || !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
+                return Err(Error::new(Kind::Input, format!("`{label}` is no label of a database: letters, digits, - and _ are")));
+            }
+            let source = database.path.canonicalize().map_err(|cause| Error::io("finding the database", &database.path, cause))?;
+            let name = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let target = format!("{FOLDER}/data/{label}/{name}");
+            let variable = label.to_uppercase().replace('-', "_");
+            self.set(&format!("{variable}_DATABASE_URI"), &target);
+            self.set(&format!("{variable}_DATABASE_TYPE"), &database.kind);
+            self.mounts.push(Mounted { source, target, readonly: true });
+            labels.push(label.as_str());
+        }
+        let labels = labels.join(",");
+        self.set("USER_REQUESTED_DATABASE_LABELS", &labels);
+        self.set("DB_LABELS", &labels);
+        Ok(())
+    }
+
+    fn place(&mut self, name: &str, bytes: &[u8], mode: u32, variable: &str) -> Result<()> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, bytes).map_err(|cause| Error::io("writing", &path, cause))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|cause| Error::io("setting the mode of", &path, cause))?;
+        let target = format!("{FOLDER}/{name}");
+        self.set(variable, &target);
+        self.mounts.push(Mounted { source: path, target, readonly: mode & 0o222 == 0 });
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), encoded(value)));
+    }
+}
+
+/// The container's folders in memory.
+pub fn temporary_folders() -> [String; 2] {
+    ["/tmp".to_owned(), temporary_folder()]
+}
+
+fn temporary_folder() -> String {
+    format!("{FOLDER}/temporary")
+}
+
+fn encoded(value: &str) -> String {
+    BASE32.encode(value.as_bytes()).replace('=', "!")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_as_the_wrapper_decodes_them() {
+        assert_eq!(encoded("http://127.0.0.1"), "NB2HI4B2F4XTCMRXFYYC4MBOGE!!!!!!");
+    }
+
+    #[test]
+    fn an_input_without_a_function_is_refused() {
+        for text in ["", "[]", "{}", "{\"method\": 1}", "{\"method\": \"\"}", "{\"method\""] {
+            assert!(Input::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_function_that_is_checked_is_the_one_that_is_passed_on() {
+        let input = Input::parse(br#"{"method":"allowed","method":"other"}"#).unwrap();
+        let passed: Value = serde_json::from_slice(&input.bytes).unwrap();
+        assert_eq!(passed["method"], input.function());
+        assert_eq!(passed.as_object().unwrap().len(), 1);
+        assert_eq!(String::from_utf8_lossy(&input.bytes).matches("method").count(), 1);
+    }
+}
