@@ -41,9 +41,12 @@ pub fn read_policy(path: &Path) -> Result<Policy> {
         Error::new(cause.kind(), format!("there is no usable policy, so nothing is admitted: {}", path.display())).hint(hint).because(cause)
     })?;
     Policy::parse(&text).map_err(|cause| {
-        Error::new(Kind::Input, format!("the policy {} is not usable, so nothing is admitted", path.display()))
-            .hint("mend the line it names; docs/policy.md describes every field")
-            .because(cause)
+        Error::new(
+            Kind::Input,
+            format!("the policy {} is not usable, so nothing is admitted", path.display()),
+        )
+        .hint("mend the line it names; docs/policy.md describes every field")
+        .because(cause)
     })
 }
 
@@ -56,8 +59,11 @@ pub async fn admit(client: &Client, policy: &Path, request: &Request) -> Result<
     let digest = match (request.reference.digest(), request.registry) {
         (Some(digest), Registry::Offline) => *digest,
         (None, Registry::Offline) => {
-            return Err(Error::new(Kind::Usage, format!("{} is a tag, and what it names is only known to the registry", request.reference))
-                .hint("with --offline, name the image by digest: registry/name@sha256:…"));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("{} is a tag, and what it names is only known to the registry", request.reference),
+            )
+            .hint("with --offline, name the image by digest: registry/name@sha256:…"));
         }
         (_, Registry::Asked) => {
             let doing = format!("finding {}", request.reference);

@@ -17,7 +17,6 @@ use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Outcome, Report, Run};
 use crate::task::Input;
 
-
 /// Runs only reviewed, rebuilt, signed and allowlisted algorithm images, and says why or why not.
 ///
 /// Exit codes: 0 yes, 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6 network or registry,
@@ -83,7 +82,10 @@ struct ImageArguments {
 
 impl ImageArguments {
     fn request(&self, function: Option<String>) -> Result<Request> {
-        let reference: Reference = self.reference.parse().map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
+        let reference: Reference = self
+            .reference
+            .parse()
+            .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
         let registry = if self.offline { Registry::Offline } else { Registry::Asked };
         Ok(Request { reference, function, evidence: self.evidence.clone(), registry })
     }
@@ -135,7 +137,12 @@ fn run(program: Program) -> Result<u8> {
     match &program.command {
         Command::Init { folder } => init(folder, &say),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Program::command(), "countersign-runner", &mut std::io::stdout());
+            clap_complete::generate(
+                *shell,
+                &mut Program::command(),
+                "countersign-runner",
+                &mut std::io::stdout(),
+            );
             Ok(YES)
         }
         Command::Verify(arguments) => verify(&program, arguments, &say),
@@ -151,8 +158,14 @@ fn configuration(program: &Program) -> Result<Config> {
         (None, _) if default.exists() => Config::read(default)?,
         (None, Some(policy)) => Config::without_file(policy.clone()),
         (None, None) => {
-            return Err(Error::new(Kind::NotFound, format!("there is neither a configuration ({}) nor a policy, so nothing is admitted", default.display()))
-                .hint("`countersign-runner init` writes both; or name a policy with --policy"));
+            return Err(Error::new(
+                Kind::NotFound,
+                format!(
+                    "there is neither a configuration ({}) nor a policy, so nothing is admitted",
+                    default.display()
+                ),
+            )
+            .hint("`countersign-runner init` writes both; or name a policy with --policy"));
         }
     };
     if let Some(policy) = &program.policy {
@@ -169,7 +182,10 @@ fn init(folder: &Path, say: &Say) -> Result<u8> {
     let files = [("policy.toml", attestations::Policy::EXAMPLE), ("runner.toml", config::EXAMPLE)];
     for (name, _) in files {
         if folder.join(name).exists() {
-            return Err(Error::new(Kind::Usage, format!("{} is there already, and stays", folder.join(name).display())));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("{} is there already, and stays", folder.join(name).display()),
+            ));
         }
     }
     for (name, text) in files {
@@ -178,20 +194,35 @@ fn init(folder: &Path, say: &Say) -> Result<u8> {
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|cause| Error::io("writing", &path, cause))?;
     }
-    say.result(&format!("wrote {0}/policy.toml and {0}/runner.toml: read them, name your people and builders", folder.display()), &json!({ "folder": folder }))?;
+    say.result(
+        &format!(
+            "wrote {0}/policy.toml and {0}/runner.toml: read them, name your people and builders",
+            folder.display()
+        ),
+        &json!({ "folder": folder }),
+    )?;
     Ok(YES)
 }
 
 fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
     let config = configuration(program)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
     let node = Node::new(config, runtime.handle().clone());
     let request = arguments.image.request(arguments.function.clone())?;
     match runtime.block_on(node.verify(&request))? {
         Decision::Admitted(admitted) => {
             let text = format!(
                 "{}admitted{}: {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
-                say.green(), say.plain(), admitted.pinned(), admitted.rule(), admitted.commit(), admitted.reviews().join(", "), admitted.builds().join(", ")
+                say.green(),
+                say.plain(),
+                admitted.pinned(),
+                admitted.rule(),
+                admitted.commit(),
+                admitted.reviews().join(", "),
+                admitted.builds().join(", ")
             );
             say.result(&text, &json!({ "verdict": "admitted", "admitted": admitted }))?;
             Ok(YES)
@@ -201,9 +232,16 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
 }
 
 fn deny(denial: &Denial, say: &Say) -> Result<u8> {
-    let mut text = format!("{}denied{}: {} ({})", say.red(), say.plain(), denial.question.asked, denial.question.digest);
+    let mut text =
+        format!("{}denied{}: {} ({})", say.red(), say.plain(), denial.question.asked, denial.question.digest);
     for (number, unmet) in denial.unmet.iter().enumerate() {
-        text.push_str(&format!("\n {:>2}. wanted: {}\n     found:  {}\n     remedy: {}", number + 1, unmet.condition(), unmet.found(), unmet.remedy()));
+        text.push_str(&format!(
+            "\n {:>2}. wanted: {}\n     found:  {}\n     remedy: {}",
+            number + 1,
+            unmet.condition(),
+            unmet.found(),
+            unmet.remedy()
+        ));
     }
     for ignored in &denial.ignored {
         text.push_str(&format!("\n  not counted: {}: {}", ignored.origin, ignored.reason));
@@ -215,7 +253,11 @@ fn deny(denial: &Denial, say: &Say) -> Result<u8> {
 fn run_image(program: &Program, arguments: &RunArguments, say: &Say) -> Result<u8> {
     let config = configuration(program)?;
     let input = Input::parse(&config::read_bytes(&arguments.input)?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
     let canceller = Canceller::new();
     cancel_on_signals(&runtime, &canceller);
     let (databases, extra) = databases(&arguments.database)?;
@@ -243,12 +285,15 @@ fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
     match &arguments.output {
         Some(path) => std::fs::write(path, result).map_err(|cause| Error::io("writing", path, cause))?,
         None if say.json => {}
-        None => std::io::stdout().write_all(result).map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))?,
+        None => std::io::stdout()
+            .write_all(result)
+            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))?,
     }
     if say.json {
         let mut value = report.to_json();
         if arguments.output.is_none() {
-            value["result"] = serde_json::from_slice(result).unwrap_or_else(|_| json!(String::from_utf8_lossy(result)));
+            value["result"] =
+                serde_json::from_slice(result).unwrap_or_else(|_| json!(String::from_utf8_lossy(result)));
         }
         say.result("", &value)?;
     }
@@ -313,7 +358,9 @@ impl Say {
     fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let written = if self.json { writeln!(out, "{value}") } else { writeln!(out, "{text}") };
-        written.and_then(|()| out.flush()).map_err(|cause| Error::new(Kind::Machine, "writing the answer").because(cause))
+        written
+            .and_then(|()| out.flush())
+            .map_err(|cause| Error::new(Kind::Machine, "writing the answer").because(cause))
     }
 
     fn colour(&self, code: &'static str) -> &'static str {

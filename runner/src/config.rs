@@ -82,7 +82,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_mib: 4096, pids: 256, cpus: 2.0, wall_seconds: 3600, temporary_mib: 256, result_kib: 16 << 10, log_kib: 1024, writable_root: false }
+        Self {
+            memory_mib: 4096,
+            pids: 256,
+            cpus: 2.0,
+            wall_seconds: 3600,
+            temporary_mib: 256,
+            result_kib: 16 << 10,
+            log_kib: 1024,
+            writable_root: false,
+        }
     }
 }
 
@@ -146,10 +155,15 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
-            Error::new(Kind::Input, format!("the configuration {} is not usable", path.display())).hint(hint).because(cause)
+            Error::new(Kind::Input, format!("the configuration {} is not usable", path.display()))
+                .hint(hint)
+                .because(cause)
         })?;
         if config.version != 1 {
-            return Err(Error::new(Kind::Input, format!("{}: version {} is not known: 1 is", path.display(), config.version)));
+            return Err(Error::new(
+                Kind::Input,
+                format!("{}: version {} is not known: 1 is", path.display(), config.version),
+            ));
         }
         config.policy = folder.join(&config.policy);
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
@@ -181,7 +195,8 @@ impl Config {
 /// When it is missing, larger, or no UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = read_bytes(path)?;
-    String::from_utf8(bytes).map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
+    String::from_utf8(bytes)
+        .map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
 }
 
 /// Reads a file of at most [`MAX_FILE`] bytes.
@@ -194,7 +209,10 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(Kind::Input, format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20)));
+        return Err(Error::new(
+            Kind::Input,
+            format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20),
+        ));
     }
     Ok(bytes)
 }

@@ -27,7 +27,10 @@ pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
         }
     }
     if files.len() > MAX_FILES {
-        return Err(Error::new(Kind::Input, format!("{} holds {} bundles: {MAX_FILES} are the most", path.display(), files.len())));
+        return Err(Error::new(
+            Kind::Input,
+            format!("{} holds {} bundles: {MAX_FILES} are the most", path.display(), files.len()),
+        ));
     }
     files.sort();
     files.iter().map(|file| one(file)).collect()
@@ -40,7 +43,10 @@ pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
 pub async fn from_registry(client: &images::registry::Client, pinned: &Pinned) -> Result<Vec<Evidence>> {
     let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
     let found = client.attachments(pinned).await.map_err(|cause| error::images(&doing, cause))?;
-    Ok(found.into_iter().map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes }).collect())
+    Ok(found
+        .into_iter()
+        .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })
+        .collect())
 }
 
 fn one(path: &Path) -> Result<Evidence> {

@@ -109,7 +109,8 @@ impl Node {
             return Err(error::bug("a function passed the decision that its proof does not permit"));
         }
         let started = Instant::now();
-        let store = Store::open(self.config.state_dir.join("images")).map_err(|cause| error::images("opening the store of images", cause))?;
+        let store = Store::open(self.config.state_dir.join("images"))
+            .map_err(|cause| error::images("opening the store of images", cause))?;
         let image = match run.request.registry {
             Registry::Offline => images::Image::load(&store, admitted.pinned().digest()),
             Registry::Asked => self.runtime.block_on(self.client.pull(admitted.pinned(), &store)),
@@ -129,7 +130,8 @@ impl Node {
             canceller: &run.canceller,
             runtime: &self.runtime,
         };
-        let ending = Engine::open(run.engine, &self.config)?.start(&admitted, job, &mut |bytes| log.push(bytes))?;
+        let ending =
+            Engine::open(run.engine, &self.config)?.start(&admitted, job, &mut |bytes| log.push(bytes))?;
         let result = match ending {
             Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
             _ => None,
@@ -141,7 +143,10 @@ impl Node {
         let mut found = run.extra.clone();
         for label in &run.databases {
             let database = run.extra.get(label).or_else(|| self.config.databases.get(label));
-            let database = database.ok_or_else(|| Error::new(Kind::NotFound, format!("no database is called `{label}` here")).hint("runner.toml names the databases, under [databases.LABEL]"))?;
+            let database = database.ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("no database is called `{label}` here"))
+                    .hint("runner.toml names the databases, under [databases.LABEL]")
+            })?;
             found.insert(label.clone(), database.clone());
         }
         Ok(found)
@@ -153,7 +158,9 @@ impl Node {
     }
 
     fn proxy(&self, token: Option<String>) -> Result<Proxy> {
-        let unusable = |cause| Error::new(Kind::Input, "the upstream server of runner.toml is not usable").because(cause);
+        let unusable = |cause| {
+            Error::new(Kind::Input, "the upstream server of runner.toml is not usable").because(cause)
+        };
         let upstream = self.config.upstream.url.clone().map_or(Upstream::None, Upstream::Url);
         let rules = self.config.upstream.allow.clone().unwrap_or_else(Rules::vantage6);
         let token = token.map(Token::new).transpose().map_err(unusable)?;

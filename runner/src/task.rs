@@ -31,7 +31,10 @@ impl Input {
     /// # Errors
     /// When it is no such object: what cannot be checked against the policy's functions is not passed on.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let refused = |reason: String| Error::new(Kind::Input, format!("the input is not usable: {reason}")).hint("write {\"method\": \"name\", \"kwargs\": {}}");
+        let refused = |reason: String| {
+            Error::new(Kind::Input, format!("the input is not usable: {reason}"))
+                .hint("write {\"method\": \"name\", \"kwargs\": {}}")
+        };
         let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
         let object = value.as_object().ok_or_else(|| refused("it is no JSON object".to_owned()))?;
         let function = object.get("method").and_then(Value::as_str).filter(|name| !name.is_empty());
@@ -71,10 +74,18 @@ impl Files {
     ///
     /// # Errors
     /// When a database is missing, or the disk refuses.
-    pub fn lay_out(state_dir: &Path, input: &Input, token: &str, databases: &BTreeMap<String, Database>) -> Result<Self> {
+    pub fn lay_out(
+        state_dir: &Path,
+        input: &Input,
+        token: &str,
+        databases: &BTreeMap<String, Database>,
+    ) -> Result<Self> {
         let runs = state_dir.join("runs");
         fs::create_dir_all(&runs).map_err(|cause| Error::io("making", &runs, cause))?;
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&runs).map_err(|cause| Error::io("making a folder in", &runs, cause))?;
+        let folder = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir_in(&runs)
+            .map_err(|cause| Error::io("making a folder in", &runs, cause))?;
         let mut files = Self { folder, mounts: Vec::new(), env: Vec::new() };
         files.place("input", &input.bytes, 0o444, "INPUT_FILE")?;
         files.place("token", token.as_bytes(), 0o444, "TOKEN_FILE")?;
@@ -105,7 +116,8 @@ impl Files {
         let path = self.folder.path().join("output");
         let size = fs::symlink_metadata(&path).map_err(|cause| Error::io("reading", &path, cause))?.len();
         if size > limit {
-            return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed")).hint("raise result_kib in runner.toml, or ask for less"));
+            return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed"))
+                .hint("raise result_kib in runner.toml, or ask for less"));
         }
         fs::read(&path).map_err(|cause| Error::io("reading", &path, cause))
     }
@@ -113,10 +125,18 @@ impl Files {
     fn databases(&mut self, databases: &BTreeMap<String, Database>) -> Result<()> {
         let mut labels = Vec::new();
         for (label, database) in databases {
-            if label.is_empty() || !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
-                return Err(Error::new(Kind::Input, format!("`{label}` is no label of a database: letters, digits, - and _ are")));
+            if label.is_empty()
+                || !label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+            {
+                return Err(Error::new(
+                    Kind::Input,
+                    format!("`{label}` is no label of a database: letters, digits, - and _ are"),
+                ));
             }
-            let source = database.path.canonicalize().map_err(|cause| Error::io("finding the database", &database.path, cause))?;
+            let source = database
+                .path
+                .canonicalize()
+                .map_err(|cause| Error::io("finding the database", &database.path, cause))?;
             let name = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let target = format!("{FOLDER}/data/{label}/{name}");
             let variable = label.to_uppercase().replace('-', "_");
@@ -134,7 +154,8 @@ impl Files {
     fn place(&mut self, name: &str, bytes: &[u8], mode: u32, variable: &str) -> Result<()> {
         let path = self.folder.path().join(name);
         fs::write(&path, bytes).map_err(|cause| Error::io("writing", &path, cause))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|cause| Error::io("setting the mode of", &path, cause))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(|cause| Error::io("setting the mode of", &path, cause))?;
         let target = format!("{FOLDER}/{name}");
         self.set(variable, &target);
         self.mounts.push(Mounted { source: path, target, readonly: mode & 0o222 == 0 });

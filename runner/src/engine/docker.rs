@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, ResourcesUlimits};
-use bollard::query_parameters::{AttachContainerOptions, ImportImageOptions, ListContainersOptions, RemoveContainerOptions, WaitContainerOptions};
+use bollard::query_parameters::{
+    AttachContainerOptions, ImportImageOptions, ListContainersOptions, RemoveContainerOptions,
+    WaitContainerOptions,
+};
 use futures_util::StreamExt;
 use images::descriptor;
 use sandbox::Network;
@@ -46,15 +49,22 @@ impl Docker {
 
     async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
         let socket = self.socket.to_string_lossy();
-        let docker = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION).map_err(failed("reaching Docker's engine"))?;
+        let docker = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)
+            .map_err(failed("reaching Docker's engine"))?;
         let docker = docker.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
         clear_leftovers(&docker).await?;
         let id = ensure_image(&docker, &job).await?;
         let body = self.container(&job, &id)?;
-        let created = docker.create_container(None::<bollard::query_parameters::CreateContainerOptions>, body).await.map_err(failed("making the container"))?;
+        let created = docker
+            .create_container(None::<bollard::query_parameters::CreateContainerOptions>, body)
+            .await
+            .map_err(failed("making the container"))?;
         let ending = watch(&docker, &created.id, job, output).await;
         let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        let removed = docker.remove_container(&created.id, Some(options)).await.map_err(failed("removing the container"));
+        let removed = docker
+            .remove_container(&created.id, Some(options))
+            .await
+            .map_err(failed("removing the container"));
         let ending = ending?;
         removed?;
         Ok(ending)
@@ -62,10 +72,12 @@ impl Docker {
 
     fn container(&self, job: &Job<'_>, image: &str) -> Result<ContainerCreateBody> {
         let limits = job.limits;
-        let mut mounts: Vec<Mount> = job.files.mounts().iter().map(|it| bind(&it.source, &it.target, it.readonly)).collect();
+        let mut mounts: Vec<Mount> =
+            job.files.mounts().iter().map(|it| bind(&it.source, &it.target, it.readonly)).collect();
         mounts.push(bind(&self.gate, GATE, true));
         let size = limits.temporary();
-        let tmpfs = temporary_folders().map(|target| (target, format!("rw,nosuid,nodev,size={size},mode=1777")));
+        let tmpfs =
+            temporary_folders().map(|target| (target, format!("rw,nosuid,nodev,size={size},mode=1777")));
         let entrypoint = [GATE.to_owned(), PROXY_PORT.to_string(), GATE_SECONDS.to_owned()];
         let file_size = i64::try_from(size).unwrap_or(i64::MAX);
         let host = HostConfig {
@@ -77,11 +89,18 @@ impl Docker {
             memory_swap: Some(limits.memory() as i64),
             pids_limit: Some(limits.pids as i64),
             nano_cpus: Some((limits.cpus * 1e9) as i64),
-            ulimits: Some(vec![ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(file_size), hard: Some(file_size) }]),
+            ulimits: Some(vec![ResourcesUlimits {
+                name: Some("fsize".to_owned()),
+                soft: Some(file_size),
+                hard: Some(file_size),
+            }]),
             tmpfs: Some(HashMap::from(tmpfs)),
             mounts: Some(mounts),
             ipc_mode: Some("private".to_owned()),
-            log_config: Some(bollard::models::HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            log_config: Some(bollard::models::HostConfigLogConfig {
+                typ: Some("none".to_owned()),
+                config: None,
+            }),
             ..Default::default()
         };
         Ok(ContainerCreateBody {
@@ -94,7 +113,10 @@ impl Docker {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             // A health check of the image would be a second program, started without the gate.
-            healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() }),
+            healthcheck: Some(bollard::models::HealthConfig {
+                test: Some(vec!["NONE".to_owned()]),
+                ..Default::default()
+            }),
             host_config: Some(host),
             ..Default::default()
         })
@@ -102,15 +124,36 @@ impl Docker {
 }
 
 /// Starts the container, plants the proxy behind whose gate it waits, and waits for its end.
-async fn watch(docker: &bollard::Docker, id: &str, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
-    let attach = AttachContainerOptions { stdout: true, stderr: true, stream: true, logs: false, ..Default::default() };
-    let mut attached = docker.attach_container(id, Some(attach)).await.map_err(failed("attaching to the container"))?;
-    docker.start_container(id, None::<bollard::query_parameters::StartContainerOptions>).await.map_err(failed("starting the container"))?;
-    let state = docker.inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>).await.map_err(failed("asking for the container"))?.state;
-    let pid = state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+async fn watch(
+    docker: &bollard::Docker,
+    id: &str,
+    job: Job<'_>,
+    output: &mut dyn FnMut(&[u8]),
+) -> Result<Ending> {
+    let attach = AttachContainerOptions {
+        stdout: true,
+        stderr: true,
+        stream: true,
+        logs: false,
+        ..Default::default()
+    };
+    let mut attached =
+        docker.attach_container(id, Some(attach)).await.map_err(failed("attaching to the container"))?;
+    docker
+        .start_container(id, None::<bollard::query_parameters::StartContainerOptions>)
+        .await
+        .map_err(failed("starting the container"))?;
+    let state = docker
+        .inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>)
+        .await
+        .map_err(failed("asking for the container"))?
+        .state;
+    let pid =
+        state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
     let serving = match pid {
         Some(pid) => {
-            let planted = Network::of_process(pid).and_then(|network| network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))));
+            let planted = Network::of_process(pid)
+                .and_then(|network| network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))));
             let listener = planted.map_err(|cause| error::sandbox("planting the proxy", cause))?;
             Some(job.proxy.serve(listener).map_err(error::egress)?)
         }
@@ -147,7 +190,11 @@ async fn watch(docker: &bollard::Docker, id: &str, job: Job<'_>, output: &mut dy
     if ending == 0 {
         return Ok(Ending::Exited(0));
     }
-    let state = docker.inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>).await.map_err(failed("asking for the container"))?.state;
+    let state = docker
+        .inspect_container(id, None::<bollard::query_parameters::InspectContainerOptions>)
+        .await
+        .map_err(failed("asking for the container"))?
+        .state;
     if state.and_then(|state| state.oom_killed) == Some(true) {
         return Ok(Ending::OutOfMemory);
     }
@@ -155,7 +202,9 @@ async fn watch(docker: &bollard::Docker, id: &str, job: Job<'_>, output: &mut dy
 }
 
 /// `bollard` gives an exit code that is not zero as an error.
-fn exit_code(ended: Option<std::result::Result<bollard::models::ContainerWaitResponse, bollard::errors::Error>>) -> Result<i32> {
+fn exit_code(
+    ended: Option<std::result::Result<bollard::models::ContainerWaitResponse, bollard::errors::Error>>,
+) -> Result<i32> {
     let code = match ended {
         Some(Ok(response)) => response.status_code,
         Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => code,
@@ -172,14 +221,18 @@ async fn ensure_image(docker: &bollard::Docker, job: &Job<'_>) -> Result<String>
         return Ok(wanted);
     }
     let archive = archive(job)?;
-    let mut loading = docker.import_image(ImportImageOptions::default(), bollard::body_full(archive.into()), None);
+    let mut loading =
+        docker.import_image(ImportImageOptions::default(), bollard::body_full(archive.into()), None);
     while let Some(step) = loading.next().await {
         step.map_err(failed("loading the image into Docker's engine"))?;
     }
     match inspect(docker, &wanted).await? {
         Some(found) if found == wanted => Ok(wanted),
-        _ => Err(Error::new(Kind::Machine, "Docker's engine does not know the image by the digest of its config")
-            .hint("its containerd image store names images otherwise: switch it off, or use the engine \"oci\"")),
+        _ => Err(Error::new(
+            Kind::Machine,
+            "Docker's engine does not know the image by the digest of its config",
+        )
+        .hint("its containerd image store names images otherwise: switch it off, or use the engine \"oci\"")),
     }
 }
 
@@ -193,20 +246,32 @@ async fn inspect(docker: &bollard::Docker, id: &str) -> Result<Option<String>> {
 
 /// The image as `docker load` takes it: `manifest.json`, the config, and the layers as they are in the store.
 fn archive(job: &Job<'_>) -> Result<Vec<u8>> {
-    let broken = |cause: std::io::Error| Error::new(Kind::Machine, "packing the image for Docker's engine").because(cause);
+    let broken = |cause: std::io::Error| {
+        Error::new(Kind::Machine, "packing the image for Docker's engine").because(cause)
+    };
     let config = job.image.config_descriptor();
-    let bytes = job.store.read(config, images::image::MAX_CONFIG).map_err(|cause| error::images("reading the image", cause))?;
+    let bytes = job
+        .store
+        .read(config, images::image::MAX_CONFIG)
+        .map_err(|cause| error::images("reading the image", cause))?;
     let config_name = format!("{}.json", config.digest.hex());
-    let names: Vec<String> = job.image.layers().iter().map(|layer| format!("{}.tar", layer.digest.hex())).collect();
-    let manifest = serde_json::json!([{ "Config": config_name, "Layers": names, "RepoTags": null }]).to_string();
+    let names: Vec<String> =
+        job.image.layers().iter().map(|layer| format!("{}.tar", layer.digest.hex())).collect();
+    let manifest =
+        serde_json::json!([{ "Config": config_name, "Layers": names, "RepoTags": null }]).to_string();
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, "manifest.json", manifest.as_bytes()).map_err(broken)?;
     append(&mut tar, &config_name, &bytes).map_err(broken)?;
     for (layer, name) in job.image.layers().iter().zip(&names) {
         if layer.media_type == descriptor::LAYER_ZSTD {
-            return Err(Error::new(Kind::Input, "a layer is compressed by zstd, which `docker load` does not read").hint("use the engine \"oci\""));
+            return Err(Error::new(
+                Kind::Input,
+                "a layer is compressed by zstd, which `docker load` does not read",
+            )
+            .hint("use the engine \"oci\""));
         }
-        let bytes = job.store.read(layer, u64::MAX).map_err(|cause| error::images("reading the image", cause))?;
+        let bytes =
+            job.store.read(layer, u64::MAX).map_err(|cause| error::images("reading the image", cause))?;
         append(&mut tar, name, &bytes).map_err(broken)?;
     }
     tar.into_inner().map_err(broken)
@@ -225,10 +290,14 @@ async fn clear_leftovers(docker: &bollard::Docker) -> Result<()> {
     let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
     let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
     for container in docker.list_containers(Some(options)).await.map_err(failed("listing containers"))? {
-        let owner = container.labels.as_ref().and_then(|labels| labels.get(LABEL)).cloned().unwrap_or_default();
+        let owner =
+            container.labels.as_ref().and_then(|labels| labels.get(LABEL)).cloned().unwrap_or_default();
         if let (Some(id), false) = (&container.id, Path::new("/proc").join(&owner).join("status").exists()) {
             let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-            docker.remove_container(id, Some(options)).await.map_err(failed("removing what an earlier run left"))?;
+            docker
+                .remove_container(id, Some(options))
+                .await
+                .map_err(failed("removing what an earlier run left"))?;
         }
     }
     Ok(())
@@ -244,7 +313,8 @@ fn place_gate(path: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|cause| Error::io("making", folder, cause))?;
     }
     std::fs::write(&making, sandbox::gate::binary()).map_err(|cause| Error::io("writing", &making, cause))?;
-    std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755)).map_err(|cause| Error::io("setting the mode of", &making, cause))?;
+    std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755))
+        .map_err(|cause| Error::io("setting the mode of", &making, cause))?;
     std::fs::rename(&making, path).map_err(|cause| Error::io("naming", path, cause))
 }
 

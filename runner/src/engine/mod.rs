@@ -98,14 +98,22 @@ fn check(admitted: &Admitted, image: &Image) -> Result<()> {
         return Ok(());
     }
     let (manifest, config) = wanted;
-    Err(Error::new(Kind::Refused, format!("the image at hand is not the admitted one: {manifest} with config {config} was admitted, {} with {} is here", found.0, found.1)))
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "the image at hand is not the admitted one: {manifest} with config {config} was admitted, {} with {} is here",
+            found.0, found.1
+        ),
+    ))
 }
 
 /// The environment of the container: the image's own, with the run's on top.
 fn environment(job: &Job<'_>) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let own = job.image.config().config.env.iter().filter_map(|line| line.split_once('='));
-    for (name, value) in own.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(job.files.env().iter().cloned()) {
+    for (name, value) in
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(job.files.env().iter().cloned())
+    {
         env.retain(|(known, _)| *known != name);
         env.push((name, value));
     }

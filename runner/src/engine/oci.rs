@@ -18,20 +18,31 @@ pub struct Oci {
 
 impl Oci {
     pub(super) fn open(config: &Config) -> Result<Self> {
-        let host = Host::open(&config.state_dir.join("sandbox")).map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
-        let layers = LayerCache::open(config.state_dir.join("layers")).map_err(|cause| error::images("opening the unpacked layers", cause))?;
+        let host = Host::open(&config.state_dir.join("sandbox"))
+            .map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
+        let layers = LayerCache::open(config.state_dir.join("layers"))
+            .map_err(|cause| error::images("opening the unpacked layers", cause))?;
         Ok(Self { host, layers })
     }
 
     pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
         let failed = |cause| error::sandbox("confining the algorithm", cause);
-        let lowers = self.layers.lower_dirs(job.store, job.image).map_err(|cause| error::images("unpacking the image", cause))?;
+        let lowers = self
+            .layers
+            .lower_dirs(job.store, job.image)
+            .map_err(|cause| error::images("unpacking the image", cause))?;
         let mut process = process(&job)?;
         let points = MountPoint::of(&process);
-        let root = if job.limits.writable_root { self.host.overlay_with(&lowers, &points) } else { self.host.overlay_readonly_with(&lowers, &points) };
+        let root = if job.limits.writable_root {
+            self.host.overlay_with(&lowers, &points)
+        } else {
+            self.host.overlay_readonly_with(&lowers, &points)
+        };
         let root = root.map_err(failed)?;
         let user = &job.image.config().config.user;
-        process.user = resolve_user(root.merged(), user).map_err(|cause| Error::new(Kind::Input, format!("the image's USER `{user}` is not usable")).because(cause))?;
+        process.user = resolve_user(root.merged(), user).map_err(|cause| {
+            Error::new(Kind::Input, format!("the image's USER `{user}` is not usable")).because(cause)
+        })?;
         let network = self.host.network().map_err(failed)?;
         // The way out is there before anything of the image runs.
         let listener = network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))).map_err(failed)?;
@@ -39,7 +50,10 @@ impl Oci {
             let _runtime = job.runtime.enter();
             job.proxy.serve(listener).map_err(error::egress)?
         };
-        let exit = self.host.run_until(&process, root.merged(), &network, &mut |_, bytes| output(bytes), job.canceller).map_err(failed)?;
+        let exit = self
+            .host
+            .run_until(&process, root.merged(), &network, &mut |_, bytes| output(bytes), job.canceller)
+            .map_err(failed)?;
         drop(serving);
         Ok(match exit {
             Exit::Code(code) => Ending::Exited(code),
@@ -53,12 +67,15 @@ impl Oci {
 
 fn process(job: &Job<'_>) -> Result<Process> {
     let config = &job.image.config().config;
-    let mut process = Process::new(Profile::Algorithm { writable_root: job.limits.writable_root }, command(job)?);
+    let mut process =
+        Process::new(Profile::Algorithm { writable_root: job.limits.writable_root }, command(job)?);
     process.env = environment(job);
     process.cwd = if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() };
     process.hostname = "algorithm".to_owned();
     let mounts = job.files.mounts().iter();
-    process.mounts = mounts.map(|it| Mount { source: it.source.clone(), target: it.target.clone(), readonly: it.readonly }).collect();
+    process.mounts = mounts
+        .map(|it| Mount { source: it.source.clone(), target: it.target.clone(), readonly: it.readonly })
+        .collect();
     process.tmpfs = temporary_folders().map(|target| Tmpfs { target, size: job.limits.temporary() }).into();
     process.limits = sandbox::Limits {
         memory: Some(job.limits.memory()),
