@@ -8,4 +8,5 @@ pub mod engine;
 pub mod error;
 pub mod evidence;
 pub mod node;
+pub mod queue;
 pub mod task;
