@@ -351,6 +351,39 @@ fn a_rebuild_is_identical_and_a_changed_image_differs() {
 }
 
 #[test]
+fn a_rebuild_that_differs_says_where_and_is_signed_as_well() {
+    let Some(bench) = Bench::new() else { return };
+    let random = "FROM busybox:test\nRUN cat /proc/sys/kernel/random/uuid > /random\n";
+    let commit = bench.commit(&[("Dockerfile", random)]);
+    let key = bench.path("ci.pem").display().to_string();
+    assert!(bench.run("state", &["keygen", "--no-password", "--out", &key]).status.success());
+    let path = |name: &str| bench.path(name).display().to_string();
+    let (layout, bundle, result) = (path("layout"), path("bundle.json"), path("result.json"));
+    let signing = ["--key", &key, "--builder-id", "https://ci.example"];
+    answer(
+        &bench.build("one", &commit, &[&signing[..], &["--oci", &layout, "--bundle-out", &bundle]].concat()),
+        0,
+    );
+    let base = format!("busybox:test={}", path("base"));
+    let rebuild = ["rebuild", "--json", "--provenance", &bundle, "--trust-unverified", "--base", &base];
+    let more = ["--against", &layout, "--bundle-out", &result];
+    let differs = answer(&bench.run("two", &[&rebuild[..], &more[..], &signing[..]].concat()), 1);
+    assert_eq!(differs["comparison"]["layers"][0]["entries"][0]["path"], "random", "{differs}");
+    let signed = attestations::Bundle::parse(&std::fs::read(&result).unwrap()).unwrap();
+    let statement = signed.statement_unverified().unwrap();
+    assert_eq!(statement.subject[0].sha256().unwrap().to_string(), differs["digest"].as_str().unwrap());
+    let attestations::Predicate::Provenance(provenance) = statement.predicate else { panic!() };
+    let of = provenance.build_definition.internal_parameters.rebuild_of.unwrap();
+    assert_eq!(of.verdict, attestations::provenance::RebuildVerdict::Differs);
+    // Without the first image, the record of its layers says as much.
+    let recorded = answer(&bench.run("two", &rebuild), 1);
+    assert!(
+        recorded["comparison"]["recorded"].to_string().contains("layer 1 (RUN /bin/sh -c cat"),
+        "{recorded}"
+    );
+}
+
+#[test]
 fn a_commit_without_the_reviews_asked_for_is_not_built() {
     let Some(bench) = Bench::new() else { return };
     let commit = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo\n")]);

@@ -12,4 +12,5 @@ pub mod plan;
 pub mod platform;
 pub mod registry;
 pub mod reviews;
+mod stage;
 pub mod trust;

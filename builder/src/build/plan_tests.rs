@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use super::super::config;
 use super::*;
 
 fn request(arguments: &[(&str, &str)], target: Option<&str>) -> Request {
@@ -97,7 +98,7 @@ fn scopes_of_arguments_and_variables() {
         (vec!["env"], vec!["g"], vec![], vec!["2"])
     );
     assert_eq!((cwd.as_str(), user.as_str()), ("/", ""));
-    let path = format!("PATH={}", super::super::config::DEFAULT_PATH);
+    let path = format!("PATH={}", config::DEFAULT_PATH);
     assert_eq!(planned.config.config.env, [path.as_str(), "A=2", "B=og", "C=1", "OWN=env"]);
 }
 

@@ -1,0 +1,257 @@
+//! One stage's instructions: what each does, with the variables as they stand when it is reached.
+
+use super::config::{self, Config};
+use super::plan::{Action, Plan, Step};
+use crate::dockerfile::{Command, Copy, Instruction, Located, Pair, Problem, expand};
+
+/// A stage while its instructions are gone through.
+pub(super) struct State<'a> {
+    plan: &'a Plan<'a>,
+    stage: usize,
+    pub(super) config: Config,
+    /// `ARG`s of this stage that were reached, the last value of each.
+    arguments: Vec<(String, Option<String>)>,
+    cmd_is_set: bool,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(plan: &'a Plan<'a>, stage: usize, base: Config) -> Self {
+        Self { plan, stage, config: base, arguments: Vec::new(), cmd_is_set: false }
+    }
+
+    pub(super) fn step(&mut self, located: &Located<Instruction>) -> Result<Step, Problem> {
+        let (created_by, action) = match &located.value {
+            Instruction::Arg(pairs) => (self.arg(pairs)?, Action::Configure),
+            Instruction::Env(pairs) => (self.env(pairs)?, Action::Configure),
+            Instruction::Label(pairs) => (self.label(pairs)?, Action::Configure),
+            Instruction::Run(command) => self.run(command),
+            Instruction::Copy(copy) => self.copy(copy)?,
+            Instruction::Workdir(path) => self.workdir(path)?,
+            Instruction::User(user) => (self.user(user)?, Action::Configure),
+            Instruction::Expose(ports) => (self.expose(ports)?, Action::Configure),
+            Instruction::Shell(words) => {
+                config::set_shell(&mut self.config.config, words);
+                (format!("SHELL [{}]", words.join(" ")), Action::Configure)
+            }
+            Instruction::Cmd(command) => {
+                let args = self.in_shell(command);
+                self.cmd_is_set = true;
+                self.config.config.cmd = Some(args.clone());
+                (format!("CMD {}", list(&args)), Action::Configure)
+            }
+            Instruction::Entrypoint(command) => {
+                let args = self.in_shell(command);
+                if !self.cmd_is_set {
+                    // A base's CMD belongs to the base's ENTRYPOINT.
+                    self.config.config.cmd = None;
+                }
+                self.config.config.entrypoint = Some(args.clone());
+                (format!("ENTRYPOINT {}", list(&args)), Action::Configure)
+            }
+        };
+        Ok(Step { line: located.line, text: located.text.clone(), created_by, action })
+    }
+
+    /// `ENV` wins over an `ARG` of the same name, wherever each stands.
+    fn lookup(&self, name: &str) -> Option<String> {
+        let argument =
+            || self.arguments.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
+        config::variable(&self.config.config, name).map(str::to_owned).or_else(argument)
+    }
+
+    fn word(&self, text: &str) -> Result<String, Problem> {
+        Ok(expand::word(text, self.plan.escape(), &|name| self.lookup(name))?)
+    }
+
+    fn arg(&mut self, pairs: &[Pair<Option<String>>]) -> Result<String, Problem> {
+        let mut told = Vec::new();
+        for pair in pairs {
+            let value = match (self.plan.given(&pair.name), &pair.value) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(text)) => Some(self.word(text)?),
+                (None, None) => self.plan.global(&pair.name),
+            };
+            told.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
+            self.arguments.retain(|(name, _)| *name != pair.name);
+            self.arguments.push((pair.name.clone(), value));
+        }
+        Ok(format!("ARG {}", told.join(" ")))
+    }
+
+    fn env(&mut self, pairs: &[Pair<String>]) -> Result<String, Problem> {
+        let expanded = self.pairs(pairs)?;
+        for (name, value) in &expanded {
+            config::set_variable(&mut self.config.config, name, value);
+        }
+        Ok(told("ENV", &expanded))
+    }
+
+    fn label(&mut self, pairs: &[Pair<String>]) -> Result<String, Problem> {
+        let expanded = self.pairs(pairs)?;
+        self.config.config.labels.extend(expanded.iter().cloned());
+        Ok(told("LABEL", &expanded))
+    }
+
+    /// All of one line sees the variables as they were before it.
+    fn pairs(&self, pairs: &[Pair<String>]) -> Result<Vec<(String, String)>, Problem> {
+        pairs.iter().map(|pair| Ok((self.name(&pair.name)?, self.word(&pair.value)?))).collect()
+    }
+
+    fn name(&self, text: &str) -> Result<String, Problem> {
+        let name = self.word(text)?;
+        match name.is_empty() {
+            true => Err(Problem::syntax(format!("the name {text} is empty once expanded"))),
+            false => Ok(name),
+        }
+    }
+
+    fn in_shell(&self, command: &Command) -> Vec<String> {
+        match command {
+            Command::Exec(words) => words.clone(),
+            Command::Shell(text) => [config::shell(&self.config.config), vec![text.clone()]].concat(),
+        }
+    }
+
+    fn run(&self, command: &Command) -> (String, Action) {
+        let args = self.in_shell(command);
+        let set: Vec<(String, String)> = self
+            .arguments
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), self.lookup(name).or_else(|| value.clone())?)))
+            .collect();
+        let config = &self.config.config;
+        let mut env: Vec<(String, String)> =
+            set.iter().filter(|(name, _)| config::variable(config, name).is_none()).cloned().collect();
+        env.extend(
+            config
+                .env
+                .iter()
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let mut words: Vec<String> = Vec::new();
+        if !set.is_empty() {
+            words.push(format!("|{}", set.len()));
+            words.extend(set.iter().map(|(name, value)| format!("{name}={value}")));
+        }
+        words.extend(args.iter().cloned());
+        let action =
+            Action::Run { args, env, cwd: absolute("/", &config.working_dir), user: config.user.clone() };
+        (format!("RUN {}", words.join(" ")), action)
+    }
+
+    fn copy(&self, copy: &Copy) -> Result<(String, Action), Problem> {
+        let sources = copy.sources.iter().map(|source| self.word(source)).collect::<Result<Vec<_>, _>>()?;
+        let written = self.word(&copy.destination)?;
+        let mut destination = absolute(&self.config.config.working_dir, &written);
+        if is_folder(&written) && !destination.ends_with('/') {
+            destination.push('/');
+        }
+        if sources.len() > 1 && !destination.ends_with('/') {
+            return Err(Problem::syntax("with several sources, COPY's destination must end with /"));
+        }
+        let chown = copy.chown.as_ref().map(|text| self.word(text)).transpose()?;
+        let chmod = copy.chmod.as_ref().map(|text| self.word(text)).transpose()?;
+        let mut told = vec!["COPY".to_owned()];
+        told.extend(copy.from.iter().map(|from| format!("--from={from}")));
+        told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
+        told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
+        told.extend(sources.iter().cloned());
+        told.push(destination.clone());
+        let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
+        let chmod = chmod.as_deref().map(octal).transpose()?;
+        Ok((told.join(" "), Action::Copy { from, sources, destination, chown, chmod }))
+    }
+
+    fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
+        let path = self.word(path)?;
+        if path.is_empty() {
+            return Err(Problem::syntax("WORKDIR is empty once expanded"));
+        }
+        let path = absolute(&self.config.config.working_dir, &path);
+        self.config.config.working_dir.clone_from(&path);
+        let told = format!("WORKDIR {path}");
+        match path.as_str() {
+            "/" => Ok((told, Action::Configure)),
+            _ => Ok((told, Action::Workdir { path, user: self.config.config.user.clone() })),
+        }
+    }
+
+    fn user(&mut self, text: &str) -> Result<String, Problem> {
+        let user = self.word(text)?;
+        if user.is_empty() || user.contains(char::is_whitespace) {
+            return Err(Problem::syntax(format!("USER {text} does not name one user")));
+        }
+        self.config.config.user.clone_from(&user);
+        Ok(format!("USER {user}"))
+    }
+
+    fn expose(&mut self, text: &str) -> Result<String, Problem> {
+        let words =
+            expand::words(text, self.plan.escape(), &|name| self.lookup(name)).map_err(Problem::Expansion)?;
+        if words.is_empty() {
+            return Err(Problem::syntax("EXPOSE is empty once expanded"));
+        }
+        for word in &words {
+            for port in ports(word)? {
+                self.config.config.exposed_ports.insert(port, serde_json::json!({}));
+            }
+        }
+        Ok(format!("EXPOSE {}", words.join(" ")))
+    }
+}
+
+fn told(instruction: &str, pairs: &[(String, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("{instruction} {}", pairs.join(" "))
+}
+
+/// As Docker's histories have it: quoted, with blanks between.
+fn list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(" "))
+}
+
+fn is_folder(written: &str) -> bool {
+    matches!(written.rsplit('/').next(), None | Some("" | "." | ".."))
+}
+
+/// `path` seen from `from`, without `.`, `..` and doubled slashes. Keeps a slash at the end out.
+fn absolute(from: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{from}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in joined.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn octal(text: &str) -> Result<u32, Problem> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(mode),
+        _ => Err(Problem::unsupported(
+            format!("COPY --chmod={text}"),
+            "give the permissions as an octal number, such as 0755",
+        )),
+    }
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp` as the names the configuration uses.
+fn ports(word: &str) -> Result<Vec<String>, Problem> {
+    let refuse = || Problem::syntax(format!("EXPOSE {word} is not a port"));
+    let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
+        return Err(refuse());
+    }
+    let (low, high) = range.split_once('-').unwrap_or((range, range));
+    let (low, high): (u16, u16) = (low.parse().map_err(|_| refuse())?, high.parse().map_err(|_| refuse())?);
+    match low > high {
+        true => Err(refuse()),
+        false => Ok((low..=high).map(|port| format!("{port}/{protocol}")).collect()),
+    }
+}
