@@ -3,14 +3,18 @@
 //! Everything is started on a free loopback port or in a temporary folder and ended with the value that stands for it.
 
 mod base;
+mod engine;
 mod programs;
 mod registry;
 mod repository;
+mod scene;
 
 pub use base::{base_image, python_base};
+pub use engine::Engine;
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
+pub use scene::{Scene, unmet};
 
 /// Why a test that needs root or a program of the machine cannot run here; `None` when it can.
 ///
