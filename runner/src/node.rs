@@ -99,7 +99,15 @@ impl Node {
     ///
     /// # Errors
     /// When it cannot be decided, the image cannot be had, or the engine fails.
-    pub fn run(&self, mut run: Run) -> Result<Outcome> {
+    pub fn run(&self, run: Run) -> Result<Outcome> {
+        self.run_telling(run, || {})
+    }
+
+    /// As [`Node::run`], and calls `starting` once the image is admitted and at hand, before the engine starts it.
+    ///
+    /// # Errors
+    /// As [`Node::run`].
+    pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
         run.request.function = Some(run.input.function().to_owned());
         let admitted = match self.runtime.block_on(self.verify(&run.request))? {
             Decision::Admitted(admitted) => admitted,
@@ -130,6 +138,7 @@ impl Node {
             canceller: &run.canceller,
             runtime: &self.runtime,
         };
+        starting();
         let ending =
             Engine::open(run.engine, &self.config)?.start(&admitted, job, &mut |bytes| log.push(bytes))?;
         let result = match ending {

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod client;
 mod listen;
+mod node;
 mod problem;
 mod routes;
 mod worker;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use listen::{Bound, Listen};
+pub use node::ServeCommand;
 use tokio::sync::watch;
 
 pub use crate::queue::TaskRequest;
