@@ -380,7 +380,10 @@ fn shell(socket: &Path, words: &[&str]) -> Result<String, (String, u8)> {
     let mut out = Vec::new();
     match parsed.task.run(false, &mut out) {
         Ok(()) => Ok(String::from_utf8(out).unwrap()),
-        Err(error) => Err((error.to_string(), error.exit_code())),
+        Err(error) => {
+            let text = error.to_string();
+            Err((text, runner::error::Error::from(error).kind().exit_code()))
+        }
     }
 }
 

@@ -75,12 +75,12 @@ impl Server {
         self.process.wait().unwrap()
     }
 
-    fn task(&self, words: &[&str]) -> Result<String, (String, u8)> {
+    fn task(&self, words: &[&str]) -> Result<String, String> {
         let socket = self.folder.join("runner.sock");
         let program = ["task", "--socket", socket.to_str().unwrap()];
         let mut out = Vec::new();
         let task = Task::try_parse_from(program.iter().chain(words)).unwrap().task;
-        task.run(false, &mut out).map_err(|error| (error.to_string(), error.exit_code()))?;
+        task.run(false, &mut out).map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
 

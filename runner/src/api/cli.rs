@@ -117,16 +117,22 @@ impl Error {
             Error::Client(ClientError::Broken(_)) | Error::Io(_) => None,
         }
     }
+}
 
-    /// The program's exit code: 1 no, 3 bad input, 4 not found, 8 machine.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Client(ClientError::Refused { status: 404, .. }) => 4,
-            Error::Client(ClientError::Refused { status: 400..=499, code, .. }) if code != "wrong_state" => 3,
-            Error::Client(ClientError::Refused { status: 409, .. }) | Error::NoResult { .. } => 1,
-            Error::Client(_) | Error::Io(_) => 8,
-            Error::Input { .. } => 3,
-        }
+impl From<Error> for crate::error::Error {
+    fn from(error: Error) -> Self {
+        use crate::error::Kind;
+        let kind = match &error {
+            Error::Client(ClientError::Refused { status: 404, .. }) => Kind::NotFound,
+            Error::Client(ClientError::Refused { code, .. }) if code == "wrong_state" => Kind::Refused,
+            Error::NoResult { .. } => Kind::Refused,
+            Error::Client(ClientError::Refused { status: 400..=499, .. }) | Error::Input { .. } => {
+                Kind::Input
+            }
+            Error::Client(_) | Error::Io(_) => Kind::Machine,
+        };
+        let answer = crate::error::Error::new(kind, error.to_string());
+        error.remedy().into_iter().fold(answer, crate::error::Error::hint)
     }
 }
 
@@ -239,7 +245,8 @@ fn table(out: &mut dyn Write, answer: &Value) -> Result<(), Error> {
     for task in answer["tasks"].as_array().into_iter().flatten() {
         let text = |key: &str| task[key].as_str().unwrap_or_default().to_owned();
         let since: String = text("updated_at").chars().take(19).collect();
-        writeln!(out, "{:>6}  {:<10} {since:<20}  {}", task["id"], text("state"), text("image"))?;
+        let id = task["id"].to_string();
+        writeln!(out, "{id:>6}  {:<10} {since:<20}  {}", text("state"), text("image"))?;
     }
     Ok(())
 }
