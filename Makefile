@@ -37,7 +37,7 @@ deny:
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; \
 	 else echo "SKIP cargo-deny: not installed (cargo install --locked cargo-deny); tests/tests/dependencies.rs checks licences and bans all the same"; fi
 
-bench:
-	@scripts/packages.sh $(TEST_PACKAGES)
+bench: packages
 	@cargo build --quiet --release --bins
-	@tests/bench/run
+	cargo bench --quiet -p tests --bench path
+	cargo bench --quiet -p attestations --bench decide

@@ -1,6 +1,8 @@
 //! The whole path, from a reviewed commit to a verified run, and the attacks on each of its joints. Real registry, real
 //! OCI runtime, real Docker engine, foreign clients.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use tests::{Engine, Scene, need, run, unmet};
 
 fn has(reasons: &[String], word: &str) {

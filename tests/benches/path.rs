@@ -1,0 +1,119 @@
+//! The speed of what a node does for every task, beside a real peer in the same run: medians of pairs, never a verdict.
+//!
+//! `make bench` builds the programs and runs this. Needs root, a Docker engine (started here) and a registry (started
+//! here). Where `cosign` is on the PATH its verification of one attestation is measured as well.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tests::{Engine, Scene, cannot_run, program, run};
+
+const ROUNDS: usize = 15;
+
+fn main() {
+    if let Some(reason) = cannot_run(&["runc", "docker-registry", "skopeo", "dockerd", "docker"]) {
+        println!("*** SKIP: {reason} ***");
+        return;
+    }
+    let (scene, commit) = Scene::new();
+    scene.build(&commit, "1.0", &scene.reviews(&commit)).expect(0);
+    scene.rebuild("1.0").expect(0);
+    let engine = Engine::start();
+    let archive = scene.text("peer.tar");
+    let image = format!("{}:1.0", scene.image());
+    run("skopeo", ["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{image}"), &format!("docker-archive:{archive}:peer:1")]).expect(0);
+    engine.docker(["load", "--quiet", "--input", &archive]).expect(0);
+
+    println!("| what | ours, ms | peer, ms | ratio |\n|---|---|---|---|");
+    let docker_config = format!("version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n", engine.socket().display());
+    scene.write("runner.toml", &docker_config);
+    let docker_run = || peer(&scene, &engine);
+    pairs("verified run on Docker / `docker run`", || ours(&scene, &["--config", &scene.text("runner.toml")]), docker_run);
+    pairs("verified run on the OCI runtime / `docker run`", || ours(&scene, &[]), docker_run);
+    let policy = scene.text("policy.toml");
+    let verify = || command(&[program("countersign-runner").to_str().unwrap(), "--policy", &policy, "verify", &image]);
+    match cosign(&scene) {
+        Some(peer) => pairs("`verify` / `cosign verify-attestation` of one attestation", verify, || peer.time()),
+        None => {
+            let figure = median(&mut (0..ROUNDS).map(|_| verify()).collect::<Vec<_>>());
+            println!("| `verify` as a process (2 reviews, 2 builds; cosign is not installed) | {figure:.1} | – | – |");
+        }
+    }
+}
+
+/// Runs both in turn and prints the medians, and the median of the ratios of the pairs.
+fn pairs(what: &str, ours: impl Fn() -> f64, peer: impl Fn() -> f64) {
+    ours();
+    peer();
+    let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (x, y) = (ours(), peer());
+        a.push(x);
+        b.push(y);
+        ratios.push(x / y);
+    }
+    println!("| {what} | {:.1} | {:.1} | {:.2} |", median(&mut a), median(&mut b), median(&mut ratios));
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn ours(scene: &Scene, options: &[&str]) -> f64 {
+    let started = Instant::now();
+    scene.run("1.0", options).expect(0);
+    milliseconds(started)
+}
+
+/// The same image with the same data, limits and closed network, by Docker's own client.
+fn peer(scene: &Scene, engine: &Engine) -> f64 {
+    let output = scene.path("peer-output");
+    std::fs::write(&output, "").unwrap();
+    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(&output, mode).unwrap();
+    let rows = format!("{}:/mnt/countersign/data/default/rows.csv:ro", scene.text("rows.csv"));
+    let output = format!("{}:/mnt/countersign/output", output.display());
+    let started = Instant::now();
+    engine.docker(["run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "4g", "--pids-limit", "256", "--volume", &rows, "--volume", &output, "peer:1"]).expect(0);
+    milliseconds(started)
+}
+
+struct Cosign {
+    arguments: Vec<String>,
+}
+
+impl Cosign {
+    fn time(&self) -> f64 {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        command(&arguments)
+    }
+}
+
+/// The command by which cosign verifies the builder's provenance, if it is here and accepts it.
+fn cosign(scene: &Scene) -> Option<Cosign> {
+    let path = std::env::var_os("PATH")?;
+    let program: PathBuf = std::env::split_paths(&path).map(|folder| folder.join("cosign")).find(|file| file.is_file())?;
+    let (key, image) = (scene.text("ci.pem.pub"), format!("{}@{}", scene.image(), scene.digest("1.0")));
+    let arguments = [program.to_str()?, "verify-attestation", "--key", &key, "--type", "slsaprovenance1", "--insecure-ignore-tlog", "--allow-insecure-registry", "--allow-http-registry", &image];
+    let tried = Command::new(arguments[0]).args(&arguments[1..]).output().ok()?;
+    if !tried.status.success() {
+        println!("cosign does not accept it: {}", String::from_utf8_lossy(&tried.stderr).trim());
+        return None;
+    }
+    Some(Cosign { arguments: arguments.map(str::to_owned).into() })
+}
+
+fn command(arguments: &[&str]) -> f64 {
+    let started = Instant::now();
+    let status = Command::new(arguments[0]).args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success(), "{arguments:?}");
+    milliseconds(started)
+}
+
+fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1000.0
+}
