@@ -11,6 +11,7 @@ use sandbox::Canceller;
 use serde_json::json;
 
 use crate::admission::{Registry, Request};
+use crate::api;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::engine::Ending;
 use crate::error::{Error, Kind, Result};
@@ -52,6 +53,10 @@ enum Command {
     Verify(Verify),
     /// Verify an image and run exactly what was admitted.
     Run(Box<RunArguments>),
+    /// Take tasks over a Unix socket or loopback, and run what is admitted.
+    Serve(api::ServeCommand),
+    /// Submit tasks to a node that serves, and ask for them.
+    Task(api::cli::TaskCommand),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -147,6 +152,8 @@ fn run(program: Program) -> Result<u8> {
         }
         Command::Verify(arguments) => verify(&program, arguments, &say),
         Command::Run(arguments) => run_image(&program, arguments, &say),
+        Command::Serve(arguments) => arguments.run(configuration(&program)?).map(|()| YES),
+        Command::Task(command) => Ok(command.run(program.json, &mut std::io::stdout()).map(|()| YES)?),
     }
 }
 

@@ -24,22 +24,44 @@ fn main() {
     let engine = Engine::start();
     let archive = scene.text("peer.tar");
     let image = format!("{}:1.0", scene.image());
-    run("skopeo", ["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{image}"), &format!("docker-archive:{archive}:peer:1")]).expect(0);
+    run(
+        "skopeo",
+        [
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+            &format!("docker://{image}"),
+            &format!("docker-archive:{archive}:peer:1"),
+        ],
+    )
+    .expect(0);
     engine.docker(["load", "--quiet", "--input", &archive]).expect(0);
 
     println!("| what | ours, ms | peer, ms | ratio |\n|---|---|---|---|");
-    let docker_config = format!("version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n", engine.socket().display());
+    let docker_config = format!(
+        "version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n",
+        engine.socket().display()
+    );
     scene.write("runner.toml", &docker_config);
     let docker_run = || peer(&scene, &engine);
-    pairs("verified run on Docker / `docker run`", || ours(&scene, &["--config", &scene.text("runner.toml")]), docker_run);
+    pairs(
+        "verified run on Docker / `docker run`",
+        || ours(&scene, &["--config", &scene.text("runner.toml")]),
+        docker_run,
+    );
     pairs("verified run on the OCI runtime / `docker run`", || ours(&scene, &[]), docker_run);
     let policy = scene.text("policy.toml");
-    let verify = || command(&[program("countersign-runner").to_str().unwrap(), "--policy", &policy, "verify", &image]);
+    let verify =
+        || command(&[program("countersign-runner").to_str().unwrap(), "--policy", &policy, "verify", &image]);
     match cosign(&scene) {
-        Some(peer) => pairs("`verify` / `cosign verify-attestation` of one attestation", verify, || peer.time()),
+        Some(peer) => {
+            pairs("`verify` / `cosign verify-attestation` of one attestation", verify, || peer.time())
+        }
         None => {
             let figure = median(&mut (0..ROUNDS).map(|_| verify()).collect::<Vec<_>>());
-            println!("| `verify` as a process (2 reviews, 2 builds; cosign is not installed) | {figure:.1} | – | – |");
+            println!(
+                "| `verify` as a process (2 reviews, 2 builds; cosign is not installed) | {figure:.1} | – | – |"
+            );
         }
     }
 }
@@ -78,7 +100,28 @@ fn peer(scene: &Scene, engine: &Engine) -> f64 {
     let rows = format!("{}:/mnt/countersign/data/default/rows.csv:ro", scene.text("rows.csv"));
     let output = format!("{}:/mnt/countersign/output", output.display());
     let started = Instant::now();
-    engine.docker(["run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "4g", "--pids-limit", "256", "--volume", &rows, "--volume", &output, "peer:1"]).expect(0);
+    engine
+        .docker([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--memory",
+            "4g",
+            "--pids-limit",
+            "256",
+            "--volume",
+            &rows,
+            "--volume",
+            &output,
+            "peer:1",
+        ])
+        .expect(0);
     milliseconds(started)
 }
 
@@ -96,9 +139,21 @@ impl Cosign {
 /// The command by which cosign verifies the builder's provenance, if it is here and accepts it.
 fn cosign(scene: &Scene) -> Option<Cosign> {
     let path = std::env::var_os("PATH")?;
-    let program: PathBuf = std::env::split_paths(&path).map(|folder| folder.join("cosign")).find(|file| file.is_file())?;
+    let program: PathBuf =
+        std::env::split_paths(&path).map(|folder| folder.join("cosign")).find(|file| file.is_file())?;
     let (key, image) = (scene.text("ci.pem.pub"), format!("{}@{}", scene.image(), scene.digest("1.0")));
-    let arguments = [program.to_str()?, "verify-attestation", "--key", &key, "--type", "slsaprovenance1", "--insecure-ignore-tlog", "--allow-insecure-registry", "--allow-http-registry", &image];
+    let arguments = [
+        program.to_str()?,
+        "verify-attestation",
+        "--key",
+        &key,
+        "--type",
+        "slsaprovenance1",
+        "--insecure-ignore-tlog",
+        "--allow-insecure-registry",
+        "--allow-http-registry",
+        &image,
+    ];
     let tried = Command::new(arguments[0]).args(&arguments[1..]).output().ok()?;
     if !tried.status.success() {
         println!("cosign does not accept it: {}", String::from_utf8_lossy(&tried.stderr).trim());
@@ -109,7 +164,12 @@ fn cosign(scene: &Scene) -> Option<Cosign> {
 
 fn command(arguments: &[&str]) -> f64 {
     let started = Instant::now();
-    let status = Command::new(arguments[0]).args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = Command::new(arguments[0])
+        .args(&arguments[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     assert!(status.unwrap().success(), "{arguments:?}");
     milliseconds(started)
 }

@@ -10,14 +10,23 @@ pub fn base_image(folder: &Path) -> PathBuf {
         std::fs::create_dir_all(tree.join(directory)).unwrap();
     }
     std::fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
-    for applet in ["sh", "cat", "echo", "id", "ls", "mkdir", "rm", "sleep", "touch", "true", "false", "wget", "ip", "env", "stat", "date", "dd", "chmod", "grep"] {
+    for applet in [
+        "sh", "cat", "echo", "id", "ls", "mkdir", "rm", "sleep", "touch", "true", "false", "wget", "ip",
+        "env", "stat", "date", "dd", "chmod", "grep",
+    ] {
         let _ = std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet));
     }
-    std::fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n").unwrap();
+    std::fs::write(
+        tree.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    )
+    .unwrap();
     std::fs::write(tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
     let archive = folder.join("base.tar");
-    let arguments = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1700000000", "-cf"];
-    let status = Command::new("tar").args(arguments).arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap();
+    let arguments =
+        ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@1700000000", "-cf"];
+    let status =
+        Command::new("tar").args(arguments).arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap();
     assert!(status.success());
     layout(&archive, &folder.join("base"))
 }

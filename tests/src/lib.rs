@@ -47,5 +47,7 @@ fn is_root() -> bool {
 
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain([std::path::PathBuf::from("/usr/sbin")]).any(|folder| folder.join(program).exists())
+    std::env::split_paths(&path)
+        .chain([std::path::PathBuf::from("/usr/sbin")])
+        .any(|folder| folder.join(program).exists())
 }

@@ -57,7 +57,11 @@ pub fn program(name: &str) -> PathBuf {
 /// Runs a program to its end, with neither proxy variables nor a colour terminal.
 pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Outcome {
     let mut command = Command::new(program);
-    command.args(arguments).env("NO_COLOR", "1").env_remove("COUNTERSIGN_KEY_PASSWORD").env_remove("COUNTERSIGN_STATE");
+    command
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .env_remove("COUNTERSIGN_KEY_PASSWORD")
+        .env_remove("COUNTERSIGN_STATE");
     command.stdin(std::process::Stdio::null()).output().unwrap().into()
 }
 

@@ -50,7 +50,14 @@ impl Repository {
     pub fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git")
             .current_dir(self.folder.path())
-            .args(["-c", "user.name=Carol", "-c", "user.email=carol@developers.example", "-c", "commit.gpgsign=false"])
+            .args([
+                "-c",
+                "user.name=Carol",
+                "-c",
+                "user.email=carol@developers.example",
+                "-c",
+                "commit.gpgsign=false",
+            ])
             .args(arguments)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")

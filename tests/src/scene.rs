@@ -83,7 +83,24 @@ impl Scene {
         let source = self.source.path();
         let (key, state) = (self.text(&format!("{who}.pem")), self.text("state-review"));
         let source = source.to_str().unwrap();
-        let arguments = ["--state-dir", &state, "review", "sign", "--repo", source, "--commit", commit, "--key", &key, "--name", who, "--email", &email, "--out", &out];
+        let arguments = [
+            "--state-dir",
+            &state,
+            "review",
+            "sign",
+            "--repo",
+            source,
+            "--commit",
+            commit,
+            "--key",
+            &key,
+            "--name",
+            who,
+            "--email",
+            &email,
+            "--out",
+            &out,
+        ];
         builder(arguments).expect(0);
         out
     }
@@ -97,8 +114,19 @@ impl Scene {
     pub fn build(&self, commit: &str, tag: &str, reviews: &[String]) -> Outcome {
         let push = format!("{}:{tag}", self.image());
         let source = self.source.path();
-        let (base, state, key) = (format!("base:1={}", self.base.display()), self.text("state-ci"), self.text("ci.pem"));
-        let mut arguments = vec!["--state-dir", &state, "build", "--repo", source.to_str().unwrap(), "--commit", commit, "--base", &base];
+        let (base, state, key) =
+            (format!("base:1={}", self.base.display()), self.text("state-ci"), self.text("ci.pem"));
+        let mut arguments = vec![
+            "--state-dir",
+            &state,
+            "build",
+            "--repo",
+            source.to_str().unwrap(),
+            "--commit",
+            commit,
+            "--base",
+            &base,
+        ];
         arguments.extend(["--key", &key, "--builder-id", "https://ci.example/builder", "--push", &push]);
         if !reviews.is_empty() {
             arguments.push("--reviews");
@@ -111,8 +139,24 @@ impl Scene {
     pub fn rebuild(&self, tag: &str) -> Outcome {
         let reference = format!("{}:{tag}", self.image());
         let source = self.source.path();
-        let (base, state, key, trusted) = (format!("base:1={}", self.base.display()), self.text("state-auditor"), self.text("auditor.pem"), self.text("ci.pem.pub"));
-        let mut arguments = vec!["--state-dir", &state, "rebuild", &reference, "--builder-keys", &trusted, "--repo", source.to_str().unwrap(), "--base", &base];
+        let (base, state, key, trusted) = (
+            format!("base:1={}", self.base.display()),
+            self.text("state-auditor"),
+            self.text("auditor.pem"),
+            self.text("ci.pem.pub"),
+        );
+        let mut arguments = vec![
+            "--state-dir",
+            &state,
+            "rebuild",
+            &reference,
+            "--builder-keys",
+            &trusted,
+            "--repo",
+            source.to_str().unwrap(),
+            "--base",
+            &base,
+        ];
         arguments.extend(["--key", &key, "--builder-id", "https://auditor.example/rebuilder"]);
         builder(arguments)
     }
@@ -125,23 +169,47 @@ impl Scene {
     /// The node verifies and runs a tag, on the engine that `options` name.
     pub fn run(&self, tag: &str, options: &[&str]) -> Outcome {
         let reference = format!("{}:{tag}", self.image());
-        let (policy, state, input) = (self.text("policy.toml"), self.text("state-node"), self.text("input.json"));
+        let (policy, state, input) =
+            (self.text("policy.toml"), self.text("state-node"), self.text("input.json"));
         let database = format!("default={}", self.text("rows.csv"));
-        let arguments = ["--policy", &policy, "--state-dir", &state, "run", &reference, "--input", &input, "--database", &database];
+        let arguments = [
+            "--policy",
+            &policy,
+            "--state-dir",
+            &state,
+            "run",
+            &reference,
+            "--input",
+            &input,
+            "--database",
+            &database,
+        ];
         runner(arguments.into_iter().chain(options.iter().copied()))
     }
 
     /// The digest that a tag names now, by skopeo's word.
     pub fn digest(&self, tag: &str) -> String {
         let reference = format!("docker://{}:{tag}", self.image());
-        let inspected = crate::run("skopeo", ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference]).expect(0);
+        let inspected =
+            crate::run("skopeo", ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference])
+                .expect(0);
         inspected.stdout.trim().to_owned()
     }
 
     fn policy(&self) -> String {
         let key = |who: &str| std::fs::read_to_string(self.path(&format!("{who}.pem.pub"))).unwrap();
-        let person = |who: &str| format!("[people.{who}]\nname = \"{who}\"\nemails = [\"{who}@reviewers.example\"]\nkeys = [\"\"\"{}\"\"\"]\n", key(who));
-        let builder = |who: &str, id: &str| format!("[builders.{who}]\nid = \"{id}\"\noperator = \"{who}.example\"\nkeys = [\"\"\"{}\"\"\"]\n", key(who));
+        let person = |who: &str| {
+            format!(
+                "[people.{who}]\nname = \"{who}\"\nemails = [\"{who}@reviewers.example\"]\nkeys = [\"\"\"{}\"\"\"]\n",
+                key(who)
+            )
+        };
+        let builder = |who: &str, id: &str| {
+            format!(
+                "[builders.{who}]\nid = \"{id}\"\noperator = \"{who}.example\"\nkeys = [\"\"\"{}\"\"\"]\n",
+                key(who)
+            )
+        };
         format!(
             "version = 1\n{}{}{}{}[[algorithm]]\nname = \"{}\"\nsource = [\"file://{}\"]\nbases = [\"{}\"]\nfunctions = [\"count\"]\n\
              [algorithm.reviews]\nthreshold = 2\nfrom = [\"alice\", \"bob\"]\nauthor_may_review = false\n\
@@ -159,7 +227,8 @@ impl Scene {
 
 /// The digest of the one image of a layout.
 fn layout_digest(layout: &Path) -> String {
-    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()
 }
 
@@ -167,5 +236,8 @@ fn layout_digest(layout: &Path) -> String {
 pub fn unmet(denied: &Outcome) -> Vec<String> {
     let answer = denied.json();
     let unmet = answer["denial"]["unmet"].as_array().unwrap_or_else(|| panic!("no denial in {answer}"));
-    unmet.iter().map(|it| format!("{}; found {}", it["condition"].as_str().unwrap(), it["found"].as_str().unwrap())).collect()
+    unmet
+        .iter()
+        .map(|it| format!("{}; found {}", it["condition"].as_str().unwrap(), it["found"].as_str().unwrap()))
+        .collect()
 }

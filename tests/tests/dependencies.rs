@@ -16,10 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("countersign-builder", &["answers", "attestations", "images", "sandbox"]),
     ("countersign-runner", &["answers", "attestations", "images", "sandbox"]),
-    (
-        "tests",
-        &["attestations", "images", "sandbox", "countersign-builder", "countersign-runner"],
-    ),
+    ("tests", &["attestations", "images", "sandbox", "countersign-builder", "countersign-runner"]),
 ];
 
 /// A second cryptographic provider or TLS stack would be a second thing to trust.
@@ -29,8 +26,23 @@ const BANNED: &[&str] = &["ring", "openssl-sys", "native-tls", "async-std"];
 const IMPURE: &[&str] = &["tokio", "reqwest", "hyper", "rusqlite", "git2", "nix", "rustix", "rand"];
 
 const LICENCES: &[&str] = &[
-    "MIT", "MIT-0", "Apache-2.0", "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "CC0-1.0",
-    "CDLA-Permissive-2.0", "0BSD", "Unlicense", "BSL-1.0", "OpenSSL", "MPL-2.0", "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "Apache-2.0",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "0BSD",
+    "Unlicense",
+    "BSL-1.0",
+    "OpenSSL",
+    "MPL-2.0",
+    "Apache-2.0 WITH LLVM-exception",
 ];
 
 fn metadata() -> Value {
@@ -54,7 +66,10 @@ fn members(metadata: &Value) -> Vec<&Value> {
 
 fn normal_dependencies(package: &Value) -> BTreeSet<&str> {
     let all = package["dependencies"].as_array().unwrap();
-    all.iter().filter(|dependency| dependency["kind"].is_null()).map(|dependency| dependency["name"].as_str().unwrap()).collect()
+    all.iter()
+        .filter(|dependency| dependency["kind"].is_null())
+        .map(|dependency| dependency["name"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -62,11 +77,18 @@ fn each_room_imports_only_what_the_map_allows() {
     let metadata = metadata();
     let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
     let rooms: BTreeSet<_> = members(&metadata).iter().map(|room| room["name"].as_str().unwrap()).collect();
-    assert_eq!(rooms, allowed.keys().copied().collect(), "the rooms of the workspace are not those of the map");
+    assert_eq!(
+        rooms,
+        allowed.keys().copied().collect(),
+        "the rooms of the workspace are not those of the map"
+    );
     for room in members(&metadata) {
         let name = room["name"].as_str().unwrap();
         for dependency in normal_dependencies(room).intersection(&rooms) {
-            assert!(allowed[name].contains(dependency), "{name} imports {dependency}, which docs/architecture.md does not allow");
+            assert!(
+                allowed[name].contains(dependency),
+                "{name} imports {dependency}, which docs/architecture.md does not allow"
+            );
         }
     }
 }
@@ -77,7 +99,10 @@ fn attestations_stay_pure() {
     let rooms = members(&metadata);
     let room = rooms.iter().find(|room| room["name"] == "attestations").unwrap();
     for dependency in normal_dependencies(room) {
-        assert!(!IMPURE.contains(&dependency), "attestations imports {dependency}: it must not know files, sockets, clocks or async");
+        assert!(
+            !IMPURE.contains(&dependency),
+            "attestations imports {dependency}: it must not know files, sockets, clocks or async"
+        );
     }
 }
 
@@ -97,7 +122,9 @@ fn permissive(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     let groups = expression.split(" AND ");
     groups.into_iter().all(|group| {
-        group.split(" OR ").any(|term| LICENCES.contains(&term.trim_matches(|c| c == '(' || c == ')' || c == ' ')))
+        group
+            .split(" OR ")
+            .any(|term| LICENCES.contains(&term.trim_matches(|c| c == '(' || c == ')' || c == ' ')))
     })
 }
 

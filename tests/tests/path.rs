@@ -37,7 +37,10 @@ fn docker_runs_the_admitted_image_whatever_its_local_names_say() {
     scene.build(&commit, "1.0", &scene.reviews(&commit)).expect(0);
     scene.rebuild("1.0").expect(0);
     let engine = Engine::start();
-    let config = format!("version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n", engine.socket().display());
+    let config = format!(
+        "version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n",
+        engine.socket().display()
+    );
     scene.write("runner.toml", &config);
     let config = scene.text("runner.toml");
 
@@ -48,7 +51,11 @@ fn docker_runs_the_admitted_image_whatever_its_local_names_say() {
 
     // The attack: the local name now means something else. The start goes by the config's digest.
     let layout = format!("docker-archive:{}:evil:1", scene.text("evil.tar"));
-    run("skopeo", ["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{}:1.0", scene.image()), &layout]).expect(0);
+    run(
+        "skopeo",
+        ["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{}:1.0", scene.image()), &layout],
+    )
+    .expect(0);
     engine.docker(["load", "--quiet", "--input", &scene.text("evil.tar")]).expect(0);
     engine.docker(["tag", "evil:1", &format!("{}:1.0", scene.image())]).expect(0);
     assert_eq!(scene.run("1.0", &["--config", &config]).expect(0).json()["rows"], 3);
@@ -56,7 +63,19 @@ fn docker_runs_the_admitted_image_whatever_its_local_names_say() {
     // A foreign client runs what we built.
     let id = scene.text("evil.tar");
     assert!(std::path::Path::new(&id).exists());
-    let ran = engine.docker(["run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", "evil:1", "-c", "cat /app/greeting /app/built-by; id -u"]).expect(0);
+    let ran = engine
+        .docker([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--entrypoint",
+            "/bin/sh",
+            "evil:1",
+            "-c",
+            "cat /app/greeting /app/built-by; id -u",
+        ])
+        .expect(0);
     assert_eq!(ran.stdout, "hello\n0\n65534\n");
 }
 
@@ -66,7 +85,10 @@ fn one_changed_byte_under_the_same_tag_is_denied() {
     let (scene, commit) = Scene::new();
     // The attack looks for a Python file.
     scene.source.write("count.py", "print('count')\n");
-    scene.source.write("Dockerfile", "FROM base:1\nCOPY run.sh count.py /app/\nENTRYPOINT [\"/bin/sh\", \"/app/run.sh\"]\n");
+    scene.source.write(
+        "Dockerfile",
+        "FROM base:1\nCOPY run.sh count.py /app/\nENTRYPOINT [\"/bin/sh\", \"/app/run.sh\"]\n",
+    );
     let commit_with_python = scene.source.commit("python");
     assert_ne!(commit, commit_with_python);
     scene.build(&commit_with_python, "1.0", &scene.reviews(&commit_with_python)).expect(0);
@@ -90,7 +112,9 @@ fn a_layer_changed_in_the_registry_itself_never_starts() {
     let (scene, commit) = Scene::new();
     scene.build(&commit, "1.0", &scene.reviews(&commit)).expect(0);
     scene.rebuild("1.0").expect(0);
-    let raw = run("skopeo", ["inspect", "--raw", "--tls-verify=false", &format!("docker://{}:1.0", scene.image())]).expect(0);
+    let raw =
+        run("skopeo", ["inspect", "--raw", "--tls-verify=false", &format!("docker://{}:1.0", scene.image())])
+            .expect(0);
     let layers = raw.json()["layers"].as_array().unwrap().clone();
     tests::flip_a_byte(&scene.registry.blob(layers.last().unwrap()["digest"].as_str().unwrap()));
     let refused = scene.run("1.0", &[]);
@@ -107,7 +131,18 @@ fn a_name_just_off_the_rule_is_denied() {
     scene.rebuild("1.0").expect(0);
     let evil = format!("{}-evil:1.0", scene.image());
     let from = format!("docker://{}:1.0", scene.image());
-    run("skopeo", ["copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &format!("docker://{evil}")]).expect(0);
+    run(
+        "skopeo",
+        [
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            &from,
+            &format!("docker://{evil}"),
+        ],
+    )
+    .expect(0);
     has(&unmet(&scene.verify(&evil).expect(1)), "rule");
 }
 
@@ -135,7 +170,9 @@ fn a_broken_policy_admits_nothing() {
     let reference = format!("{}:1.0", scene.image());
     let whole = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
     let half = &whole[..whole.len() / 2];
-    for (text, why) in [("", "empty"), (half, "half-written"), (&whole.replace("threshold", "treshold"), "misspelt")] {
+    for (text, why) in
+        [("", "empty"), (half, "half-written"), (&whole.replace("threshold", "treshold"), "misspelt")]
+    {
         scene.write("policy.toml", text);
         let refused = scene.verify(&reference);
         assert_eq!(refused.code, 3, "{why}: {}", refused.text());
