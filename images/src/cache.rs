@@ -70,7 +70,11 @@ impl LayerCache {
             clear(&making)?;
             return Err(error);
         }
+        // A layer that has its name is whole, after a crash of the machine too: its bytes go to the disk before.
+        let folder = File::open(&making).at("opening", &making)?;
+        rustix::fs::syncfs(&folder).at("flushing", &making)?;
         fs::rename(&making, &place).at("naming", &place)?;
+        File::open(&self.root).and_then(|root| root.sync_all()).at("flushing", &self.root)?;
         Ok(place)
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Result};
 use crate::image::Image;
-use crate::layer::{Limits, open_archive};
+use crate::layer::{Entries, Found, Limits, open_archive};
 use crate::store::Store;
 
 /// How much of a differing file is kept to find the first differing byte.
@@ -47,7 +47,7 @@ impl Comparison {
 /// One field of the config.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FieldDifference {
-    /// Where, as a JSON pointer.
+    /// Where, as a JSON pointer; empty where only the config's bytes differ, and then the values are their digests.
     pub pointer: String,
     /// What the first image has.
     pub a: Option<Value>,
@@ -142,6 +142,12 @@ pub fn compare(a: (&Store, &Image), b: (&Store, &Image)) -> Result<Comparison> {
     fields("", &to_value(a.1)?, &to_value(b.1)?, &mut config);
     // The diff IDs are told of layer by layer.
     config.retain(|field| !field.pointer.starts_with("/rootfs/diff_ids"));
+    let digests = [a.1, b.1].map(|image| image.config_descriptor().digest);
+    if config.is_empty() && digests[0] != digests[1] && a.1.diff_ids() == b.1.diff_ids() {
+        // The same meaning in other bytes is another image all the same: the config's digest is its name.
+        let [a, b] = digests.map(|digest| Some(Value::String(digest.to_string())));
+        config.push(FieldDifference { pointer: String::new(), a, b });
+    }
     let count = a.1.layers().len().max(b.1.layers().len());
     let mut layers = Vec::new();
     for index in 0..count {
@@ -236,37 +242,15 @@ fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
     let Some(layer) = layer else { return Ok(found) };
     let archive = open_archive(store, layer, None, Limits::default())?;
     let what = layer.digest.to_string();
-    let mut tar = tar::Archive::new(archive.reader());
-    for entry in tar.entries().at("reading", &what)? {
-        let mut entry = entry.at("reading", &what)?;
-        let mut xattrs = Vec::new();
-        if let Some(extensions) = entry.pax_extensions().at("reading", &what)? {
-            for extension in
-                extensions.flatten().filter(|extension| extension.key_bytes().starts_with(b"SCHILY.xattr."))
-            {
-                xattrs.push(format!(
-                    "{}={}",
-                    shown(extension.key_bytes()),
-                    hex::encode(extension.value_bytes())
-                ));
-            }
-        }
-        let header = entry.header();
-        let link = entry.link_name_bytes().map(|link| shown(&link)).unwrap_or_default();
-        let header = vec![
-            ("type", format!("{:?}", header.entry_type())),
-            ("mode", format!("{:o}", header.mode().at("reading", &what)?)),
-            ("uid", header.uid().at("reading", &what)?.to_string()),
-            ("gid", header.gid().at("reading", &what)?.to_string()),
-            ("mtime", header.mtime().at("reading", &what)?.to_string()),
-            ("link", link),
-            ("xattrs", xattrs.join(" ")),
-        ];
-        let (path, size) = (entry.path_bytes().into_owned(), entry.size());
+    let mut entries = Entries::new(archive.reader(), &what);
+    while let Some(entry) = entries.next()? {
+        let header = fields_of(&entry).at("reading", &what)?;
+        let (path, size) = (entry.path, entry.size);
+        let mut content = entries.content();
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
-            match entry.read(&mut buffer).at("reading", &what)? {
+            match content.read(&mut buffer).at("reading", &what)? {
                 0 => break,
                 count => hash.update(&buffer[..count]),
             }
@@ -275,6 +259,36 @@ fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
     }
     archive.finish()?;
     Ok(found)
+}
+
+/// All that a header and its extensions say, besides the name and the length.
+fn fields_of(entry: &Found) -> std::io::Result<Vec<(&'static str, String)>> {
+    let pairs = |map: &BTreeMap<Vec<u8>, Vec<u8>>, value: fn(&[u8]) -> String| {
+        let listed: Vec<_> =
+            map.iter().map(|(key, found)| format!("{}={}", shown(key), value(found))).collect();
+        listed.join(" ")
+    };
+    let header = &entry.header;
+    let device = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
+    let (major, minor) = match entry.kind.is_character_special() || entry.kind.is_block_special() {
+        true => (header.device_major()?, header.device_minor()?),
+        false => (None, None),
+    };
+    let names = [header.username_bytes(), header.groupname_bytes()];
+    let [user, group] = names.map(|name| name.map(shown).unwrap_or_default());
+    Ok(vec![
+        ("type", format!("{:?}", entry.kind)),
+        ("mode", format!("{:o}", entry.mode)),
+        ("uid", entry.uid.to_string()),
+        ("gid", entry.gid.to_string()),
+        ("user", user),
+        ("group", group),
+        ("mtime", entry.mtime.to_string()),
+        ("device", format!("{}:{}", device(major), device(minor))),
+        ("link", entry.link.as_deref().map(shown).unwrap_or_default()),
+        ("xattrs", pairs(&entry.xattrs, |value| hex::encode(value))),
+        ("records", pairs(&entry.records, shown)),
+    ])
 }
 
 fn headers(path: &[u8], a: &Listed, b: &Listed, found: &mut Vec<EntryDifference>) {
@@ -291,12 +305,12 @@ fn read_entry((store, layer): Side<'_>, path: &[u8]) -> Result<Vec<u8>> {
     let Some(layer) = layer else { return Ok(bytes) };
     let archive = open_archive(store, layer, None, Limits::default())?;
     let what = layer.digest.to_string();
-    let mut tar = tar::Archive::new(archive.reader());
-    for entry in tar.entries().at("reading", &what)? {
-        let entry = entry.at("reading", &what)?;
-        if *entry.path_bytes() == *path {
-            entry.take(WINDOW as u64).read_to_end(&mut bytes).at("reading", &what)?;
-            break;
+    let mut entries = Entries::new(archive.reader(), &what);
+    // The last entry of a name is the one that counts.
+    while let Some(entry) = entries.next()? {
+        if *entry.path == *path {
+            bytes.clear();
+            entries.content().take(WINDOW as u64).read_to_end(&mut bytes).at("reading", &what)?;
         }
     }
     Ok(bytes)

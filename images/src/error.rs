@@ -91,6 +91,10 @@ pub(crate) trait At<T> {
 
 impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
     fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|cause| Error::Io { doing, path: path.as_ref().to_owned(), cause: cause.into() })
+        // What a reader of ours found wrong comes back as what it is.
+        self.map_err(|cause| match cause.into().downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(cause) => Error::Io { doing, path: path.as_ref().to_owned(), cause },
+        })
     }
 }

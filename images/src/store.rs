@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use attestations::Digest;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
@@ -17,6 +19,8 @@ use crate::descriptor::{Descriptor, INDEX};
 use crate::error::{At, Error, Result};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// How the names of blobs begin that are being written.
+const TEMPORARY: &str = ".blob";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The most bytes of an `index.json` that are read.
 const MAX_INDEX: u64 = 4 << 20;
@@ -46,6 +50,7 @@ impl Store {
         let blobs = root.join("blobs/sha256");
         fs::create_dir_all(&blobs).at("making", &blobs)?;
         let store = Self { root };
+        store.sweep(&blobs)?;
         if !store.root.join("oci-layout").exists() {
             store.write_whole("oci-layout", LAYOUT.as_bytes())?;
         }
@@ -104,11 +109,18 @@ impl Store {
     /// When no file can be made.
     pub fn writer(&self) -> Result<BlobWriter> {
         let folder = self.root.join("blobs/sha256");
-        let file = tempfile::Builder::new()
-            .prefix(".blob")
-            .permissions(readable())
-            .tempfile_in(&folder)
-            .at("making a file in", &folder)?;
+        let file = loop {
+            let file = tempfile::Builder::new()
+                .prefix(TEMPORARY)
+                .permissions(readable())
+                .tempfile_in(&folder)
+                .at("making a file in", &folder)?;
+            flock(file.as_file(), FlockOperation::LockExclusive).at("locking", file.path())?;
+            // Another process that opens the store may have taken it for a dead one's just before the lock.
+            if file.as_file().metadata().at("looking at", file.path())?.nlink() > 0 {
+                break file;
+            }
+        };
         Ok(BlobWriter {
             store: self.clone(),
             file: BufWriter::with_capacity(1 << 17, file),
@@ -164,6 +176,7 @@ impl Store {
     /// # Errors
     /// When the index cannot be read or written.
     pub fn set_ref(&self, name: &str, manifest: &Descriptor) -> Result<()> {
+        let _lock = self.lock()?;
         let mut index = self.index()?;
         index.manifests.retain(|entry| entry.annotations.get(REF_NAME).map(String::as_str) != Some(name));
         let mut named = manifest.clone();
@@ -191,6 +204,42 @@ impl Store {
     /// When the index cannot be read.
     pub fn manifests(&self) -> Result<Vec<Descriptor>> {
         Ok(self.index()?.manifests)
+    }
+
+    /// Removes what a killed process was writing. A living one holds the lock of its file.
+    fn sweep(&self, blobs: &Path) -> Result<()> {
+        for entry in fs::read_dir(blobs).at("reading", blobs)? {
+            let entry = entry.at("reading", blobs)?;
+            if !entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            let file = match File::open(&path) {
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                other => other.at("opening", &path)?,
+            };
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => continue,
+                Err(cause) => return Err(cause).at("locking", &path),
+            }
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(cause).at("removing", &path);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One writer of the index at a time, in all processes.
+    fn lock(&self) -> Result<File> {
+        let path = self.root.join(".index.lock");
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).at("opening", &path)?;
+        flock(&file, FlockOperation::LockExclusive).at("locking", &path)?;
+        Ok(file)
     }
 
     fn index(&self) -> Result<Index> {
@@ -240,6 +289,8 @@ impl BlobWriter {
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
         file.as_file().sync_data().at("flushing", &path)?;
         file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
+        let folder = self.store.root.join("blobs/sha256");
+        File::open(&folder).and_then(|folder| folder.sync_all()).at("flushing", &folder)?;
         Ok(Descriptor::new(media_type, digest, self.size))
     }
 
@@ -298,18 +349,23 @@ impl<R: Read> VerifyingReader<R> {
             return Ok(0);
         }
         if self.left > 0 {
-            return Err(self.wrong(format!("ends {} bytes early", self.left)));
+            return Err(self.wrong_size(self.wanted.size - self.left));
         }
         let found = Digest::from_bytes(self.hash.finalize_reset().into());
         if found != self.wanted.digest {
-            return Err(self.wrong(format!("has the digest {found}")));
+            return Err(io::Error::other(Error::Digest {
+                what: format!("blob {}", self.wanted.digest),
+                wanted: self.wanted.digest,
+                found,
+            }));
         }
         self.done = true;
         Ok(0)
     }
 
-    fn wrong(&self, how: String) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("blob {} {how}", self.wanted.digest))
+    fn wrong_size(&self, found: u64) -> io::Error {
+        let what = format!("blob {}", self.wanted.digest);
+        io::Error::other(Error::Size { what, wanted: self.wanted.size, found })
     }
 }
 
@@ -322,10 +378,8 @@ impl<R: Read> Read for VerifyingReader<R> {
         if count == 0 {
             return self.finish();
         }
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| self.wrong("is longer than promised".to_owned()))?;
+        self.left =
+            self.left.checked_sub(count as u64).ok_or_else(|| self.wrong_size(self.wanted.size + 1))?;
         self.hash.update(&buffer[..count]);
         Ok(count)
     }

@@ -1,7 +1,7 @@
 //! The canonical form of one archive entry: the bytes that are hashed, so nothing here may depend on a library's taste.
 //!
-//! POSIX ustar headers; what does not fit stands in a PAX header before (path, link target, size, owner, extended
-//! attributes). The form is written down in `docs/layers.md`.
+//! POSIX ustar headers; what does not fit stands in a PAX header before (path, link target, size, owner, time,
+//! extended attributes). The form is written down in `docs/layers.md`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -96,8 +96,9 @@ pub(super) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()
     };
     let owner = [entry.uid, entry.gid].map(|id| if id > MAX_OCTAL_OWNER { 0 } else { id });
     let size = if entry.kind.size() > MAX_OCTAL_SIZE { 0 } else { entry.kind.size() };
+    let mtime = if entry.mtime > MAX_OCTAL_SIZE { 0 } else { entry.mtime };
     let (name, target) = (cut(&path), cut(entry.kind.target()));
-    out.write_all(&block(name, target, entry.kind.flag(), entry.mode, owner, size, entry.mtime, device))
+    out.write_all(&block(name, target, entry.kind.flag(), entry.mode, owner, size, mtime, device))
 }
 
 /// Fills the last block of a content of `size` bytes.
@@ -133,6 +134,9 @@ fn pax_records(entry: &Entry, path: &[u8]) -> Vec<u8> {
         if id > MAX_OCTAL_OWNER {
             add(key, id.to_string().as_bytes());
         }
+    }
+    if entry.mtime > MAX_OCTAL_SIZE {
+        add(b"mtime", entry.mtime.to_string().as_bytes());
     }
     for (name, value) in &entry.xattrs {
         add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);

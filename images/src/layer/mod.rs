@@ -2,6 +2,7 @@
 //!
 //! The form is written down in `docs/layers.md`; golden digests in the tests hold it still.
 
+mod archive;
 mod compress;
 mod entry;
 mod normalise;
@@ -10,6 +11,7 @@ mod unpack;
 mod upper;
 mod write;
 
+pub(crate) use archive::{Entries, Found};
 pub use compress::{COMPRESSOR, Compression};
 pub use entry::{Entry, Kind};
 pub use normalise::{Fired, NORMALISER, Normaliser};

@@ -41,6 +41,7 @@ struct Counting {
     hash: Sha256,
     read: u64,
     limit: u64,
+    what: String,
 }
 
 /// Opens a layer's blob. With `diff_id` the uncompressed bytes have to match it.
@@ -55,12 +56,9 @@ pub fn open_archive(
 ) -> Result<Archive> {
     let blob = store.open_blob(layer)?;
     let inner = decompress(blob, &layer.media_type).at("decompressing", store.path_of(&layer.digest))?;
-    let counting = Counting { inner, hash: Sha256::new(), read: 0, limit: limits.bytes };
-    Ok(Archive {
-        shared: Rc::new(RefCell::new(counting)),
-        diff_id: diff_id.copied(),
-        what: format!("layer {}", layer.digest),
-    })
+    let what = format!("layer {}", layer.digest);
+    let counting = Counting { inner, hash: Sha256::new(), read: 0, limit: limits.bytes, what: what.clone() };
+    Ok(Archive { shared: Rc::new(RefCell::new(counting)), diff_id: diff_id.copied(), what })
 }
 
 fn decompress(blob: VerifyingReader<File>, media_type: &str) -> io::Result<Box<dyn Read>> {
@@ -105,15 +103,24 @@ struct Shared(Rc<RefCell<Counting>>);
 impl Read for Shared {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut counting = self.0.borrow_mut();
-        let count = counting.inner.read(buffer)?;
+        let count = counting.inner.read(buffer).map_err(|cause| damaged(cause, &counting.what))?;
         counting.hash.update(&buffer[..count]);
         counting.read += count as u64;
         if counting.read > counting.limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("the archive has more than {} bytes", counting.limit),
-            ));
+            return Err(io::Error::other(Error::TooLarge {
+                what: format!("the archive of {}", counting.what),
+                limit: counting.limit,
+            }));
         }
         Ok(count)
     }
+}
+
+/// An error that is neither the machine's nor the verifying reader's is the decompressor's: the blob is damaged.
+fn damaged(cause: io::Error, what: &str) -> io::Error {
+    let ours = cause.get_ref().is_some_and(|inner| inner.is::<Error>());
+    if ours || cause.raw_os_error().is_some() || cause.kind() == io::ErrorKind::Interrupted {
+        return cause;
+    }
+    io::Error::other(Error::refused(what, format!("its compressed form is damaged: {cause}")))
 }

@@ -15,8 +15,9 @@ use attestations::Digest;
 use rustix::fs::{
     self as sys, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
-use tar::{Archive as Tar, Entry as TarEntry, EntryType};
+use tar::EntryType;
 
+use super::archive::{Entries, Found};
 use super::read::{Limits, open_archive};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
@@ -42,13 +43,15 @@ pub fn unpack(
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
     let root = sys::open(into, flags, Mode::empty()).at("opening", into)?;
     let mut unpacking = Unpacking { root, into: into.to_owned(), times: BTreeMap::new(), parent: None };
-    let mut tar = Tar::new(archive.reader());
     let what = format!("layer {}", layer.digest);
-    for (count, entry) in tar.entries().at("reading", &what)?.enumerate() {
-        if count as u64 >= limits.entries {
+    let mut entries = Entries::new(archive.reader(), &what);
+    let mut count = 0;
+    while let Some(entry) = entries.next()? {
+        count += 1;
+        if count > limits.entries {
             return Err(Error::refused(what, format!("it has more than {} entries", limits.entries)));
         }
-        unpacking.entry(entry.at("reading", &what)?, &what)?;
+        unpacking.entry(&entry, &mut entries.content(), &what)?;
     }
     unpacking.settle_directories()?;
     archive.finish()
@@ -64,12 +67,12 @@ struct Unpacking {
 }
 
 impl Unpacking {
-    fn entry(&mut self, mut entry: TarEntry<'_, impl Read>, what: &str) -> Result<()> {
-        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    fn entry(&mut self, entry: &Found, content: &mut impl Read, what: &str) -> Result<()> {
+        let shown = String::from_utf8_lossy(&entry.path).into_owned();
         let refused = |reason: &str| Error::refused(what, format!("entry `{shown}`: {reason}"));
-        let path = clean(&entry.path_bytes()).map_err(refused)?;
+        let path = clean(&entry.path).map_err(refused)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
-            return self.root_entry(&mut entry);
+            return self.root_entry(entry);
         };
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         self.enter(&folder)?;
@@ -79,33 +82,31 @@ impl Unpacking {
                 other => other,
             });
         }
-        self.clear_place(&path, &name, entry.header().entry_type())?;
+        self.clear_place(&path, &name, entry.kind)?;
         let parent = self.parent_fd(&folder)?;
-        let mode = Mode::from_raw_mode(entry.header().mode().at("reading", what)? & 0o7777);
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+        let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+        match entry.kind {
+            EntryType::Regular | EntryType::Continuous => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(
                     sys::openat(parent, &name, flags, Mode::from_raw_mode(0o600))
                         .at("making", self.into.join(&path))?,
                 );
-                io::copy(&mut entry, &mut file).at("writing", self.into.join(&path))?;
+                io::copy(content, &mut file).at("writing", self.into.join(&path))?;
             }
-            EntryType::Directory => match sys::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(cause) => return Err(cause).at("making", self.into.join(&path)),
-            },
+            EntryType::Directory => {
+                make_directory(parent, &name, 0o700).at("making", self.into.join(&path))?;
+            }
             EntryType::Symlink => {
                 let target =
-                    entry.link_name_bytes().ok_or_else(|| refused("a symbolic link without target"))?;
-                sys::symlinkat(OsStr::from_bytes(&target), parent, &name)
+                    entry.link.as_deref().ok_or_else(|| refused("a symbolic link without target"))?;
+                sys::symlinkat(OsStr::from_bytes(target), parent, &name)
                     .at("linking", self.into.join(&path))?;
             }
             EntryType::Link => {
-                let target = entry.link_name_bytes().ok_or_else(|| refused("a hard link without target"))?;
-                let target =
-                    clean(&target).map_err(|_| refused("a hard link that leads out of the layer"))?;
+                let target = entry.link.as_deref().ok_or_else(|| refused("a hard link without target"))?;
+                let target = clean(target).map_err(|_| refused("a hard link that leads out of the layer"))?;
                 return self.hard_link(&target, &folder, &name).map_err(|error| match error {
                     Error::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
                         refused("a hard link to nothing in this layer")
@@ -118,32 +119,24 @@ impl Unpacking {
             EntryType::Char | EntryType::Block => {
                 return Err(refused("a device node, which no image may bring"));
             }
-            EntryType::XGlobalHeader => return Ok(()),
             other => return Err(refused(&format!("an entry of type {:?}", other.as_byte() as char))),
         }
-        self.attributes(&mut entry, &path, &folder, &name, mode)
+        self.attributes(entry, &path, &folder, &name, mode)
     }
 
     /// Owner first, then mode (a change of owner clears set-user-id), then attributes, then time.
     fn attributes(
         &mut self,
-        entry: &mut TarEntry<'_, impl Read>,
+        entry: &Found,
         path: &Path,
         folder: &Path,
         name: &OsStr,
         mode: Mode,
     ) -> Result<()> {
         let place = self.into.join(path);
-        let header = entry.header();
-        let (uid, gid) = (header.uid().at("reading", &place)?, header.gid().at("reading", &place)?);
-        let id =
-            |value: u64| u32::try_from(value).map_err(io::Error::other).at("reading the owner of", &place);
-        let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
-        let kind = header.entry_type();
-        let time = Timespec {
-            tv_sec: header.mtime().at("reading", &place)?.min(i64::MAX as u64) as i64,
-            tv_nsec: 0,
-        };
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        let kind = entry.kind;
+        let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
         let times = Timestamps { last_access: time, last_modification: time };
         let parent = self.parent_fd(folder)?;
         sys::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -159,10 +152,9 @@ impl Unpacking {
         sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", &place)
     }
 
-    fn root_entry(&mut self, entry: &mut TarEntry<'_, impl Read>) -> Result<()> {
-        let header = entry.header();
-        let mode = Mode::from_raw_mode(header.mode().at("reading", &self.into)? & 0o7777);
-        let time = Timespec { tv_sec: header.mtime().at("reading", &self.into)? as i64, tv_nsec: 0 };
+    fn root_entry(&mut self, entry: &Found) -> Result<()> {
+        let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+        let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
         sys::fchmod(&self.root, mode).at("setting the mode of", &self.into)?;
         self.times.insert(PathBuf::new(), Timestamps { last_access: time, last_modification: time });
         Ok(())
@@ -171,16 +163,18 @@ impl Unpacking {
     fn whiteout(&mut self, folder: &Path, name: &OsStr) -> Result<()> {
         let parent = self.parent_fd(folder)?;
         if name == OPAQUE_MARKER {
-            return sys::fsetxattr(parent, "trusted.overlay.opaque", b"y", XattrFlags::empty())
-                .at("marking", self.into.join(folder));
+            return mark_opaque(parent).at("marking", self.into.join(folder));
         }
         let hidden = OsString::from_vec(name.as_bytes()[WHITEOUT.len()..].to_vec());
         if hidden.is_empty() || hidden == "." || hidden == ".." || hidden.as_bytes().starts_with(WHITEOUT) {
             return Err(Error::refused("", "a whiteout of no name"));
         }
         match sys::mknodat(parent, &hidden, FileType::CharacterDevice, Mode::empty(), 0) {
-            // Made and deleted in one layer: what was made stays, as the archive's later entries would say.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Ok(()) => Ok(()),
+            // Made and deleted in one layer: a whiteout hides what is below alone, so what was made stays.
+            Err(rustix::io::Errno::EXIST) => {
+                hide_below(parent, &hidden).at("hiding", self.into.join(folder).join(hidden))
+            }
             Err(cause) => Err(cause).at("hiding", self.into.join(folder).join(hidden)),
         }
     }
@@ -209,6 +203,8 @@ impl Unpacking {
                 self.into.join(path).display().to_string(),
                 "the layer puts a file in the place of its own directory",
             )),
+            // Its own whiteout: the directory that comes starts empty.
+            (false, true) if is_whiteout(&stat) => Ok(()),
             (false, _) => sys::unlinkat(parent, name, AtFlags::empty()).at("replacing", self.into.join(path)),
         }
     }
@@ -218,7 +214,9 @@ impl Unpacking {
             return Ok(());
         }
         let opened = match self.open_folder(folder) {
-            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            Err(Error::Io { cause, .. })
+                if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
                 self.make_folders(folder)?;
                 self.open_folder(folder)?
             }
@@ -234,14 +232,9 @@ impl Unpacking {
         for component in folder.components() {
             let parent = self.open_folder(&path)?;
             path.push(component);
-            match sys::mkdirat(&parent, component.as_os_str(), Mode::from_raw_mode(0o755)) {
-                Ok(()) => {
-                    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-                    self.times
-                        .insert(path.clone(), Timestamps { last_access: zero, last_modification: zero });
-                }
-                Err(rustix::io::Errno::EXIST) => {}
-                Err(cause) => return Err(cause).at("making", self.into.join(&path)),
+            if make_directory(&parent, component.as_os_str(), 0o755).at("making", self.into.join(&path))? {
+                let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+                self.times.insert(path.clone(), Timestamps { last_access: zero, last_modification: zero });
             }
         }
         Ok(())
@@ -270,16 +263,44 @@ impl Unpacking {
     }
 }
 
-fn set_xattrs(
-    entry: &mut TarEntry<'_, impl Read>,
-    parent: &OwnedFd,
-    name: &OsStr,
-    place: &Path,
-) -> Result<()> {
-    let Some(extensions) = entry.pax_extensions().at("reading", place)? else { return Ok(()) };
-    for extension in extensions {
-        let extension = extension.at("reading", place)?;
-        let Some(attribute) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") else { continue };
+/// Makes a directory if there is none; in the place of its own whiteout it becomes opaque (image-spec, layer.md).
+fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> rustix::io::Result<bool> {
+    let make = || sys::mkdirat(parent, name, Mode::from_raw_mode(mode));
+    match make() {
+        Ok(()) => return Ok(true),
+        Err(rustix::io::Errno::EXIST) => {}
+        Err(cause) => return Err(cause),
+    }
+    if !is_whiteout(&sys::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?) {
+        return Ok(false);
+    }
+    sys::unlinkat(parent, name, AtFlags::empty())?;
+    make()?;
+    hide_below(parent, name)?;
+    Ok(true)
+}
+
+/// Marks what `name` is as opaque, if it is a directory: all else hides what is below anyway.
+fn hide_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match sys::openat(parent, name, flags, Mode::empty()) {
+        Ok(folder) => mark_opaque(&folder),
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(()),
+        Err(cause) => Err(cause),
+    }
+}
+
+fn mark_opaque(folder: &OwnedFd) -> rustix::io::Result<()> {
+    sys::fsetxattr(folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+}
+
+/// No layer may bring a device, so a character device here is a whiteout that was made here.
+fn is_whiteout(stat: &sys::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+}
+
+fn set_xattrs(entry: &Found, parent: &OwnedFd, name: &OsStr, place: &Path) -> Result<()> {
+    for (attribute, value) in &entry.xattrs {
         if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.") {
             return Err(Error::refused(
                 place.display().to_string(),
@@ -288,9 +309,9 @@ fn set_xattrs(
         }
         // There is no call that sets an attribute relative to an open directory without following a link.
         let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-        let attribute = std::ffi::CString::new(attribute).map_err(io::Error::from).at("reading", place)?;
-        sys::lsetxattr(&path, &attribute, extension.value_bytes(), XattrFlags::empty())
-            .at("setting an attribute of", place)?;
+        let attribute =
+            std::ffi::CString::new(&attribute[..]).map_err(io::Error::from).at("reading", place)?;
+        sys::lsetxattr(&path, &attribute, value, XattrFlags::empty()).at("setting an attribute of", place)?;
     }
     Ok(())
 }

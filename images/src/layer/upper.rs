@@ -17,11 +17,18 @@ use super::compress::Compression;
 use super::entry::{Entry, Kind};
 use super::normalise::{Action, Fired, Normaliser};
 use super::write::{Layer, LayerWriter, order};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::store::Store;
 
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 const WHITEOUT: [&str; 2] = ["trusted.overlay.whiteout", "user.overlay.whiteout"];
+/// What lies here is not all of it.
+const ELSEWHERE: [&str; 4] = [
+    "trusted.overlay.redirect",
+    "user.overlay.redirect",
+    "trusted.overlay.metacopy",
+    "user.overlay.metacopy",
+];
 const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
 
 /// What came of an upper directory.
@@ -106,6 +113,11 @@ impl Walk<'_> {
     fn child(&mut self, path: Vec<u8>) -> Result<()> {
         let place = self.upper.join(OsStr::from_bytes(&path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if name.starts_with(b".wh.") {
+            let reason = "a step made a name that begins with `.wh.`: in a layer it would delete something";
+            return Err(Error::refused(place.display().to_string(), reason));
+        }
         if metadata.is_dir() {
             return self.child_directory(path, &place, &metadata);
         }
@@ -138,7 +150,8 @@ impl Walk<'_> {
             self.entries.push(marker([&path[..], b"/.wh..wh..opq"].concat(), self.epoch));
         }
         self.directory(path.clone())?;
-        self.settle_time(place, &fs::symlink_metadata(place).at("reading", place)?)?;
+        // What the walk took out changed the time; the layer says the one before.
+        set_time(place, self.entries[at].mtime, &fs::symlink_metadata(place).at("reading", place)?)?;
         if self.entries.len() == at + 1 && self.only_copied_up(&path, &self.entries[at])? {
             self.entries.pop();
         }
@@ -183,13 +196,7 @@ impl Walk<'_> {
 
     /// Later steps see the time that the layer says.
     fn settle_time(&self, place: &Path, metadata: &fs::Metadata) -> Result<()> {
-        let settled = self.clamp(metadata) as i64;
-        if (metadata.mtime(), metadata.mtime_nsec()) == (settled, 0) {
-            return Ok(());
-        }
-        let time = Timespec { tv_sec: settled, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", place)
+        set_time(place, self.clamp(metadata), metadata)
     }
 
     fn clamp(&self, metadata: &fs::Metadata) -> u64 {
@@ -235,6 +242,16 @@ impl Walk<'_> {
             xattrs,
         }
     }
+}
+
+fn set_time(place: &Path, seconds: u64, metadata: &fs::Metadata) -> Result<()> {
+    let seconds = seconds as i64;
+    if (metadata.mtime(), metadata.mtime_nsec()) == (seconds, 0) {
+        return Ok(());
+    }
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", place)
 }
 
 fn is_whiteout(place: &Path, metadata: &fs::Metadata) -> bool {
@@ -286,6 +303,11 @@ fn all_xattrs(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         }
     };
     let mut found = BTreeMap::new();
+    let elsewhere = |name: &[u8]| ELSEWHERE.iter().any(|known| known.as_bytes() == name);
+    if names[..length].split(|byte| *byte == 0).any(elsewhere) {
+        let reason = "the overlay keeps its content or its place elsewhere: mount it with redirect_dir=off,metacopy=off";
+        return Err(Error::refused(place.display().to_string(), reason));
+    }
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         if let Some(value) = read_xattr(place, name)? {
             found.insert(name.to_vec(), value);

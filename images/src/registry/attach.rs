@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use attestations::{BUNDLE_MEDIA_TYPE, Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_client::RegistryOperation;
-use reqwest::header::LINK;
-use reqwest::{Method, StatusCode};
+use reqwest::header::{HeaderMap, LINK};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::json;
 
 use super::Client;
@@ -50,7 +50,7 @@ impl Client {
         created: &str,
     ) -> Result<Digest> {
         let repository = subject.repository();
-        self.log_in(repository, RegistryOperation::Push).await?;
+        let blobs = self.log_in(repository, RegistryOperation::Push).await?;
         let annotations = [
             ("dev.sigstore.bundle.content", "dsse-envelope"),
             ("dev.sigstore.bundle.predicateType", predicate_type),
@@ -69,8 +69,8 @@ impl Client {
                 vec![Descriptor::of(BUNDLE_MEDIA_TYPE, bundle)],
             )
         };
-        self.push_bytes(b"{}", repository).await?;
-        self.push_bytes(bundle, repository).await?;
+        self.push_bytes(&blobs, b"{}", repository).await?;
+        self.push_bytes(&blobs, bundle, repository).await?;
         let bytes = manifest.to_bytes()?;
         let digest = Digest::of(&bytes);
         let entry = Descriptor {
@@ -129,16 +129,13 @@ impl Client {
         for page in 0..MAX_PAGES {
             let request =
                 Request { method: Method::GET, path, accept: Some(descriptor::INDEX.to_owned()), body: None };
+            let asked = self.url(repository, &request.path)?;
             let response = self.send(repository, RegistryOperation::Pull, request).await?;
             if response.status() == StatusCode::NOT_FOUND && page == 0 {
                 return self.fallback(subject).await;
             }
             let response = expect(repository, response, &[StatusCode::OK]).await?;
-            let next = response
-                .headers()
-                .get(LINK)
-                .and_then(|link| link.to_str().ok())
-                .and_then(|link| next_page(link, repository));
+            let next = next_page(response.headers(), &asked, repository)?;
             let bytes = bounded(repository, response, MAX_MANIFEST, "referrers").await?;
             let index = index_of(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
             found.extend(index.manifests);
@@ -191,12 +188,41 @@ fn fallback_tag(subject: &Pinned) -> String {
     format!("sha256-{}", subject.digest().hex())
 }
 
-/// The path of the next page, below the same repository: a registry cannot send the client elsewhere by it.
-fn next_page(link: &str, repository: &Repository) -> Option<String> {
-    let (target, parameters) = link.trim_start().strip_prefix('<')?.split_once('>')?;
-    if !parameters.contains("rel=\"next\"") && !parameters.contains("rel=next") {
-        return None;
+/// The path of the next page, below the same repository of the same server. A next page that lies elsewhere may hold a
+/// veto, so it is an error and never the end.
+fn next_page(headers: &HeaderMap, asked: &Url, repository: &Repository) -> Result<Option<String>> {
+    let refused = |reason: String| Error::refused(format!("the list of referrers of {repository}"), reason);
+    for value in headers.get_all(LINK) {
+        let mut rest = value.to_str().map_err(|_| refused("its Link header is no text".to_owned()))?;
+        while let Some((_, opened)) = rest.split_once('<') {
+            let (target, after) =
+                opened.split_once('>').ok_or_else(|| refused(format!("its Link header `{rest}`")))?;
+            let end = after.find('<').unwrap_or(after.len());
+            if is_next(&after[..end]) {
+                let found = asked.join(target).ok().and_then(|url| below(&url, asked, repository));
+                return found
+                    .map(Some)
+                    .ok_or_else(|| refused(format!("its next page `{target}` is not of this repository")));
+            }
+            rest = &after[end..];
+        }
+        if value.as_bytes().iter().all(|byte| *byte != b'<') && !value.is_empty() {
+            return Err(refused("its Link header names no page".to_owned()));
+        }
     }
-    let start = target.find("/v2/")?;
-    target[start..].strip_prefix(&format!("/v2/{}/", repository.path())).map(str::to_owned)
+    Ok(None)
+}
+
+fn is_next(parameters: &str) -> bool {
+    parameters.split([';', ',']).filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
+        let relations = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("rel")
+            && relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"))
+    })
+}
+
+fn below(url: &Url, asked: &Url, repository: &Repository) -> Option<String> {
+    let path = url.path().strip_prefix(&format!("/v2/{}/", repository.path()))?;
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (url.origin() == asked.origin()).then(|| format!("{path}{query}"))
 }

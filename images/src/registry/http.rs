@@ -3,10 +3,11 @@
 use attestations::{Digest, Repository};
 use oci_client::RegistryOperation;
 use oci_client::secrets::RegistryAuth;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::{Client, TIMEOUT, oci, registry_error};
+use super::auth::with_auth;
+use super::{Client, TIMEOUT, is_plain, registry_error};
 use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::image::MAX_MANIFEST;
@@ -97,20 +98,20 @@ impl Client {
         operation: RegistryOperation,
         request: Request,
     ) -> Result<Response> {
-        let response = self.send_once(repository, &request, None).await?;
+        let granted = self.granted(repository, operation);
+        let response = self.send_once(repository, &request, granted.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let authorization =
-            self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
-        self.send_once(repository, &request, Some(authorization)).await
+        let auth = self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
+        self.send_once(repository, &request, Some(&auth)).await
     }
 
-    async fn send_once(
+    pub(super) async fn send_once(
         &self,
         repository: &Repository,
         request: &Request,
-        authorization: Option<HeaderValue>,
+        auth: Option<&RegistryAuth>,
     ) -> Result<Response> {
         let url = self.url(repository, &request.path)?;
         let mut building = self.http(repository).await?.request(request.method.clone(), url);
@@ -120,67 +121,28 @@ impl Client {
         if let Some((media_type, bytes)) = &request.body {
             building = building.header(CONTENT_TYPE, media_type).body(bytes.clone());
         }
-        if let Some(value) = authorization {
-            building = building.header(AUTHORIZATION, value);
-        }
-        building.send().await.map_err(|cause| registry_error(repository, cause))
-    }
-
-    /// Gets a token, or gives the credentials themselves where the registry asks for them.
-    async fn authorize(
-        &self,
-        repository: &Repository,
-        operation: RegistryOperation,
-        challenge: Option<&HeaderValue>,
-    ) -> Result<HeaderValue> {
-        let failed = |reason: String| Error::Registry { registry: repository.registry().to_owned(), reason };
-        let challenge = challenge
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| failed("it refuses without saying how to authenticate".to_owned()))?;
-        let credentials = credentials(repository)?;
-        if let Some(realm) = realm(challenge) {
-            check_realm(repository, &realm, self.is_plain(repository))?;
-            let image = oci(repository, &Digest::of(b""));
-            let token = self
-                .blobs(repository)
-                .await?
-                .auth(&image, &credentials, operation)
-                .await
-                .map_err(|cause| registry_error(repository, cause))?;
-            let token = token.ok_or_else(|| failed("it gave no token".to_owned()))?;
-            return secret(&format!("Bearer {token}")).map_err(failed);
-        }
-        match &credentials {
-            RegistryAuth::Basic(user, password) => {
-                self.blobs(repository).await?.store_auth_if_needed(repository.registry(), &credentials).await;
-                secret(&format!("Basic {}", base64(&format!("{user}:{password}")))).map_err(failed)
-            }
-            _ => Err(failed(format!("it wants a login: run `docker login {}`", repository.registry()))),
-        }
-    }
-
-    /// Prepares `oci-client` for moving blobs of a registry that wants a login.
-    pub(super) async fn log_in(&self, repository: &Repository, operation: RegistryOperation) -> Result<()> {
-        let request =
-            Request { method: Method::GET, path: "tags/list?n=1".to_owned(), accept: None, body: None };
-        let probe = self.send_once(repository, &request, None).await?;
-        if probe.status() == StatusCode::UNAUTHORIZED {
-            self.authorize(repository, operation, probe.headers().get(WWW_AUTHENTICATE)).await?;
-        }
-        Ok(())
+        with_auth(building, auth).send().await.map_err(|cause| registry_error(repository, cause))
     }
 
     pub(super) fn url(&self, repository: &Repository, path: &str) -> Result<Url> {
-        let scheme = if self.is_plain(repository) { "http" } else { "https" };
+        let scheme = if is_plain(&self.plain, repository.registry()) { "http" } else { "https" };
         let text = format!("{scheme}://{}/v2/{}/{path}", repository.registry(), repository.path());
         Url::parse(&text).map_err(|cause| Error::refused(text, cause.to_string()))
     }
 
     async fn http(&self, repository: &Repository) -> Result<&reqwest::Client> {
+        self.token_http(repository, is_plain(&self.plain, repository.registry())).await
+    }
+
+    /// The client for plain hosts, or the one for all others.
+    pub(super) async fn token_http(&self, repository: &Repository, plain: bool) -> Result<&reqwest::Client> {
         let builder = || {
-            reqwest::Client::builder().connect_timeout(TIMEOUT).read_timeout(TIMEOUT).redirect(same_host())
+            reqwest::Client::builder()
+                .connect_timeout(TIMEOUT)
+                .read_timeout(TIMEOUT)
+                .redirect(redirects(self.plain.clone()))
         };
-        let made = if self.is_plain(repository) {
+        let made = if plain {
             // No roots: nothing here may speak TLS, and loading the system's takes longer than a whole decision.
             self.http_plain
                 .get_or_try_init(|| async { builder().tls_certs_only([]).no_proxy().build() })
@@ -240,77 +202,24 @@ pub(super) async fn bounded(
     Ok(bytes)
 }
 
-/// Redirects are followed (blobs often live elsewhere), five at most, never from TLS to plain; `reqwest` keeps credentials from other hosts.
-fn same_host() -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(|attempt| {
-        let downgraded = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
-            && attempt.url().scheme() != "https";
+/// Redirects are followed (blobs often live elsewhere), five at most, never from TLS to plain, and by plain HTTP to no host
+/// that was not named for it; `reqwest` keeps credentials from other hosts.
+fn redirects(plain: Vec<String>) -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(move |attempt| {
+        let url = attempt.url();
+        let to_plain = url.scheme() != "https";
+        let downgraded = to_plain && attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+        let host = url.host_str().unwrap_or_default();
+        let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         match () {
             () if downgraded => attempt.error("the registry redirects from TLS to plain HTTP"),
+            () if to_plain && !is_plain(&plain, &named) => {
+                attempt.error("the registry redirects to plain HTTP on a host that was not named for it")
+            }
             () if attempt.previous().len() > 5 => {
                 attempt.error("the registry redirects more than five times")
             }
             () => attempt.follow(),
         }
     })
-}
-
-fn credentials(repository: &Repository) -> Result<RegistryAuth> {
-    use docker_credential::{CredentialRetrievalError as Failed, DockerCredential as Found, get_credential};
-    match get_credential(repository.registry()) {
-        Ok(Found::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
-        Ok(Found::IdentityToken(token)) => Ok(RegistryAuth::Bearer(token)),
-        Err(Failed::NoCredentialConfigured | Failed::ConfigNotFound) => Ok(RegistryAuth::Anonymous),
-        Err(cause) => Err(Error::Registry {
-            registry: repository.registry().to_owned(),
-            reason: format!("its credentials cannot be read: {cause}"),
-        }),
-    }
-}
-
-/// The token service that a Bearer challenge names.
-fn realm(challenge: &str) -> Option<String> {
-    let parameters = challenge.strip_prefix("Bearer ").or_else(|| challenge.strip_prefix("bearer "))?;
-    let (_, rest) = parameters.split_once("realm=\"")?;
-    Some(rest.split('"').next()?.to_owned())
-}
-
-/// A token service gets the registry's password, so it has to be the registry's own: its host, or one of the same domain.
-fn check_realm(repository: &Repository, realm: &str, plain: bool) -> Result<()> {
-    let refused = |reason: &str| Error::Registry {
-        registry: repository.registry().to_owned(),
-        reason: format!("its token service `{realm}` {reason}"),
-    };
-    let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
-    let host = url.host_str().ok_or_else(|| refused("has no host"))?;
-    if url.scheme() != "https" && !plain {
-        return Err(refused("is not reached by TLS: no credentials are sent there"));
-    }
-    let registry = repository.registry().split(':').next().unwrap_or_default();
-    if host == registry || domain(host).is_some_and(|ours| domain(registry) == Some(ours)) {
-        return Ok(());
-    }
-    Err(refused("is on a host of another domain: no credentials are sent there"))
-}
-
-/// The last two labels of a name; none of an address.
-fn domain(host: &str) -> Option<&str> {
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        return None;
-    }
-    let (rest, top) = host.rsplit_once('.')?;
-    let start = rest.rfind('.').map_or(0, |dot| dot + 1);
-    Some(&host[start..]).filter(|name| !top.is_empty() && name.len() > top.len() + 1)
-}
-
-fn secret(text: &str) -> Result<HeaderValue, String> {
-    let mut value =
-        HeaderValue::from_str(text).map_err(|_| "its token cannot stand in a header".to_owned())?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn base64(text: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(text)
 }

@@ -1,17 +1,21 @@
 //! The registry (OCI distribution-spec): images and what is attached to them, from and to a stranger's server.
 //!
-//! `oci-client` authenticates and moves blobs. Manifests and referrers are read here, because there it takes bodies of any
-//! size, one page of referrers, and any error for "none"; and it writes no fallback tag.
+//! `oci-client` pushes blobs, with a token that was got here. All else is done here, because there it takes bodies of any
+//! size, one page of referrers, any redirect, and any error for "none"; and it writes no fallback tag.
 
 mod attach;
+mod auth;
 mod http;
 mod pull;
 mod push;
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestations::{Digest, Reference, Repository};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::RegistryOperation;
+use oci_client::secrets::RegistryAuth;
 use tokio::sync::OnceCell;
 
 use crate::descriptor::Platform;
@@ -28,7 +32,8 @@ pub struct Client {
     platform: Platform,
     http_plain: OnceCell<reqwest::Client>,
     http_secure: OnceCell<reqwest::Client>,
-    blobs: OnceCell<oci_client::Client>,
+    /// What was granted, by repository and deed. A refused one is asked for again.
+    granted: Mutex<BTreeMap<(String, RegistryOperation), RegistryAuth>>,
 }
 
 impl Client {
@@ -39,7 +44,7 @@ impl Client {
             platform: Platform::here(),
             http_plain: OnceCell::new(),
             http_secure: OnceCell::new(),
-            blobs: OnceCell::new(),
+            granted: Mutex::default(),
         }
     }
 
@@ -71,30 +76,27 @@ impl Client {
         }
     }
 
-    fn is_plain(&self, repository: &Repository) -> bool {
-        let registry = repository.registry();
-        let host = registry.rsplit_once(':').map_or(registry, |(host, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { registry }
-        });
-        is_loopback(host) || self.plain.iter().any(|named| named == registry || named == host)
+    fn granted(&self, repository: &Repository, operation: RegistryOperation) -> Option<RegistryAuth> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.get(&(repository.to_string(), operation)).cloned()
     }
 
-    async fn blobs(&self, repository: &Repository) -> Result<&oci_client::Client> {
-        let plain = self.is_plain(repository).then(|| repository.registry().to_owned());
-        let client = self.blobs.get_or_try_init(|| async {
-            let config = ClientConfig {
-                protocol: ClientProtocol::HttpsExcept(
-                    self.plain.iter().cloned().chain(plain.clone()).collect(),
-                ),
-                use_monolithic_push: true,
-                read_timeout: Some(TIMEOUT),
-                connect_timeout: Some(TIMEOUT),
-                ..ClientConfig::default()
-            };
-            oci_client::Client::try_from(config).map_err(|cause| registry_error(repository, cause))
-        });
-        client.await
+    fn remember(&self, repository: &Repository, operation: RegistryOperation, auth: RegistryAuth) {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.insert((repository.to_string(), operation), auth);
     }
+}
+
+/// Whether plain HTTP may be spoken to `authority` (`host` or `host:port`).
+fn is_plain(named: &[String], authority: &str) -> bool {
+    let host = host_of(authority);
+    is_loopback(host) || named.iter().any(|named| named == authority || named == host)
+}
+
+fn host_of(authority: &str) -> &str {
+    authority.rsplit_once(':').map_or(authority, |(host, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { authority }
+    })
 }
 
 fn is_loopback(host: &str) -> bool {

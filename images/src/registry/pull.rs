@@ -3,12 +3,13 @@
 use std::io::Write;
 
 use attestations::{Digest, Pinned, Repository};
-use futures_util::TryStreamExt;
 use oci_client::RegistryOperation;
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Client, oci, registry_error};
+use super::http::{Request, expect};
+use super::{Client, registry_error};
 use crate::descriptor::{self, Descriptor, Platform};
 use crate::error::{At, Error, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
@@ -31,7 +32,6 @@ impl Client {
         }
         let raw = self.manifest(repository, &pinned.digest().to_string()).await?;
         let manifest = parse_manifest(&raw.bytes)?;
-        self.log_in(repository, RegistryOperation::Pull).await?;
         if manifest.config.size > MAX_CONFIG {
             return Err(Error::TooLarge { what: format!("config of {pinned}"), limit: MAX_CONFIG });
         }
@@ -50,18 +50,12 @@ impl Client {
         if blob.size > MAX_LAYER {
             return Err(Error::TooLarge { what: format!("blob {}", blob.digest), limit: MAX_LAYER });
         }
-        let described = oci_client::manifest::OciDescriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest.to_string(),
-            size: i64::try_from(blob.size)
-                .map_err(|_| Error::TooLarge { what: blob.digest.to_string(), limit: MAX_LAYER })?,
-            ..Default::default()
-        };
-        let image = oci(repository, &blob.digest);
-        let response = self.blobs(repository).await?.pull_blob_stream(&image, &described).await;
-        let mut stream = response.map_err(|cause| registry_error(repository, cause))?;
+        let request =
+            Request { method: Method::GET, path: format!("blobs/{}", blob.digest), accept: None, body: None };
+        let response = self.send(repository, RegistryOperation::Pull, request).await?;
+        let mut response = expect(repository, response, &[StatusCode::OK]).await?;
         let mut writer = store.writer()?;
-        while let Some(chunk) = stream.try_next().await.map_err(|cause| registry_error(repository, cause))? {
+        while let Some(chunk) = response.chunk().await.map_err(|cause| registry_error(repository, cause))? {
             if writer.size() + chunk.len() as u64 > blob.size {
                 return Err(Error::Size {
                     what: format!("blob {}", blob.digest),

@@ -28,9 +28,9 @@ impl Client {
         repository: &Repository,
         tag: Option<&str>,
     ) -> Result<Digest> {
-        self.log_in(repository, RegistryOperation::Push).await?;
+        let blobs = self.log_in(repository, RegistryOperation::Push).await?;
         for blob in image.layers().iter().chain([image.config_descriptor()]) {
-            self.push_blob(store, blob, repository).await?;
+            self.push_blob(&blobs, store, blob, repository).await?;
         }
         let bytes = store.read(image.manifest(), MAX_MANIFEST)?;
         let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
@@ -52,7 +52,13 @@ impl Client {
         expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
     }
 
-    async fn push_blob(&self, store: &Store, blob: &Descriptor, repository: &Repository) -> Result<()> {
+    async fn push_blob(
+        &self,
+        blobs: &oci_client::Client,
+        store: &Store,
+        blob: &Descriptor,
+        repository: &Repository,
+    ) -> Result<()> {
         if self.has_blob(repository, &blob.digest).await? {
             return Ok(());
         }
@@ -67,23 +73,23 @@ impl Client {
             }
         });
         let image = oci(repository, &blob.digest);
-        let pushed = self
-            .blobs(repository)
-            .await?
-            .push_blob_stream(&image, chunks, &blob.digest.to_string(), Some(blob.size))
-            .await;
+        let pushed = blobs.push_blob_stream(&image, chunks, &blob.digest.to_string(), Some(blob.size)).await;
         pushed.map(drop).map_err(|cause| registry_error(repository, cause))
     }
 
     /// Pushes a small blob that is in memory.
-    pub(super) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+    pub(super) async fn push_bytes(
+        &self,
+        blobs: &oci_client::Client,
+        bytes: &[u8],
+        repository: &Repository,
+    ) -> Result<()> {
         let digest = Digest::of(bytes);
         if self.has_blob(repository, &digest).await? {
             return Ok(());
         }
         let image = oci(repository, &digest);
-        let pushed =
-            self.blobs(repository).await?.push_blob(&image, bytes.to_vec(), &digest.to_string()).await;
+        let pushed = blobs.push_blob(&image, bytes.to_vec(), &digest.to_string()).await;
         pushed.map(drop).map_err(|cause| registry_error(repository, cause))
     }
 

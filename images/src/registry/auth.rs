@@ -1,0 +1,231 @@
+//! Logging in. A password goes to the registry itself or to its own token service, by a request that is made here: what
+//! was judged is what is used.
+
+use attestations::Repository;
+use oci_client::RegistryOperation;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::secrets::RegistryAuth;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+
+use super::http::{Request, bounded, expect};
+use super::{Client, TIMEOUT, host_of, is_plain, registry_error};
+use crate::error::{Error, Result};
+
+/// The most bytes of a token service's answer.
+const MAX_TOKEN: u64 = 1 << 20;
+
+/// Endings of two labels below which strangers get names. The list is short and not complete: short labels below a
+/// country's ending count too.
+const SHARED: [&str; 8] = [
+    "amazonaws.com",
+    "azurecr.io",
+    "cloudfront.net",
+    "fly.dev",
+    "github.io",
+    "gitlab.io",
+    "herokuapp.com",
+    "pkg.dev",
+];
+/// Second labels that stand for a kind of holder below a country's ending.
+const KINDS: [&str; 6] = ["asso", "gouv", "govt", "info", "name", "school"];
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Client {
+    /// Gets a token, or gives the credentials themselves where the registry asks for them.
+    pub(super) async fn authorize(
+        &self,
+        repository: &Repository,
+        operation: RegistryOperation,
+        challenge: Option<&HeaderValue>,
+    ) -> Result<RegistryAuth> {
+        let challenge = challenge
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| failed(repository, "it refuses without saying how to authenticate"))?;
+        let credentials = credentials(repository)?;
+        let auth = match (parameter(challenge, "realm"), is_scheme(challenge, "bearer"), credentials) {
+            (Some(realm), true, credentials) => {
+                let realm = check_realm(repository, &realm, &self.plain)?;
+                let service = parameter(challenge, "service");
+                RegistryAuth::Bearer(self.token(repository, operation, realm, service, &credentials).await?)
+            }
+            (_, false, basic @ RegistryAuth::Basic(..)) if is_scheme(challenge, "basic") => basic,
+            _ => {
+                let hint = format!("it wants a login: run `docker login {}`", repository.registry());
+                return Err(failed(repository, hint));
+            }
+        };
+        self.remember(repository, operation, auth.clone());
+        Ok(auth)
+    }
+
+    /// Asks the token service (distribution's token specification; its OAuth 2 form for a refresh token).
+    async fn token(
+        &self,
+        repository: &Repository,
+        operation: RegistryOperation,
+        mut realm: Url,
+        service: Option<String>,
+        credentials: &RegistryAuth,
+    ) -> Result<String> {
+        let actions = if operation == RegistryOperation::Push { "pull,push" } else { "pull" };
+        let mut query = vec![("scope", format!("repository:{}:{actions}", repository.path()))];
+        query.extend(service.map(|service| ("service", service)));
+        let http = self.token_http(repository, realm.scheme() == "http").await?;
+        let asking = match credentials {
+            RegistryAuth::Bearer(refresh) => {
+                query.push(("grant_type", "refresh_token".to_owned()));
+                query.push(("client_id", "countersign".to_owned()));
+                query.push(("refresh_token", refresh.clone()));
+                let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+                http.post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+            }
+            RegistryAuth::Basic(user, password) => {
+                realm.query_pairs_mut().extend_pairs(query);
+                http.get(realm).basic_auth(user, Some(password))
+            }
+            RegistryAuth::Anonymous => {
+                realm.query_pairs_mut().extend_pairs(query);
+                http.get(realm)
+            }
+        };
+        let response = asking.send().await.map_err(|cause| registry_error(repository, cause))?;
+        let response = expect(repository, response, &[StatusCode::OK]).await?;
+        let bytes = bounded(repository, response, MAX_TOKEN, "token").await?;
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|cause| failed(repository, format!("its token cannot be read: {cause}")))?;
+        token.token.or(token.access_token).ok_or_else(|| failed(repository, "it gave no token"))
+    }
+
+    /// A client of `oci-client` for pushing blobs, with a token of its own and no password (but where the registry itself
+    /// asked for one).
+    pub(super) async fn log_in(
+        &self,
+        repository: &Repository,
+        operation: RegistryOperation,
+    ) -> Result<oci_client::Client> {
+        let request =
+            Request { method: Method::GET, path: "tags/list?n=1".to_owned(), accept: None, body: None };
+        let probe = self.send_once(repository, &request, None).await?;
+        let plain = is_plain(&self.plain, repository.registry());
+        let config = ClientConfig {
+            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            use_monolithic_push: true,
+            read_timeout: Some(TIMEOUT),
+            connect_timeout: Some(TIMEOUT),
+            ..ClientConfig::default()
+        };
+        let client =
+            oci_client::Client::try_from(config).map_err(|cause| registry_error(repository, cause))?;
+        if probe.status() == StatusCode::UNAUTHORIZED {
+            let auth = self.authorize(repository, operation, probe.headers().get(WWW_AUTHENTICATE)).await?;
+            client.store_auth_if_needed(repository.registry(), &auth).await;
+        }
+        Ok(client)
+    }
+}
+
+/// Adds what was granted to a request.
+pub(super) fn with_auth(
+    building: reqwest::RequestBuilder,
+    auth: Option<&RegistryAuth>,
+) -> reqwest::RequestBuilder {
+    match auth {
+        Some(RegistryAuth::Basic(user, password)) => building.basic_auth(user, Some(password)),
+        Some(RegistryAuth::Bearer(token)) => match HeaderValue::from_str(&format!("Bearer {token}")) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                building.header(AUTHORIZATION, value)
+            }
+            // `reqwest` reports it when the request is sent.
+            Err(_) => building.bearer_auth(token),
+        },
+        Some(RegistryAuth::Anonymous) | None => building,
+    }
+}
+
+fn failed(repository: &Repository, reason: impl Into<String>) -> Error {
+    Error::Registry { registry: repository.registry().to_owned(), reason: reason.into() }
+}
+
+fn credentials(repository: &Repository) -> Result<RegistryAuth> {
+    use docker_credential::{CredentialRetrievalError as Failed, DockerCredential as Found, get_credential};
+    match get_credential(repository.registry()) {
+        Ok(Found::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
+        Ok(Found::IdentityToken(token)) => Ok(RegistryAuth::Bearer(token)),
+        Err(Failed::NoCredentialConfigured | Failed::ConfigNotFound) => Ok(RegistryAuth::Anonymous),
+        Err(cause) => Err(failed(repository, format!("its credentials cannot be read: {cause}"))),
+    }
+}
+
+fn is_scheme(challenge: &str, scheme: &str) -> bool {
+    challenge.split_ascii_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(scheme))
+}
+
+/// A quoted parameter of a challenge.
+fn parameter(challenge: &str, name: &str) -> Option<String> {
+    let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
+    Some(rest.split('"').next()?.to_owned())
+}
+
+/// A token service gets the registry's password, so it has to be the registry's own: its host, the domain that the host is
+/// in, or a sibling in that domain. A domain has two labels at least and is none that strangers share.
+fn check_realm(repository: &Repository, realm: &str, plain: &[String]) -> Result<Url> {
+    let refused = |reason: &str| failed(repository, format!("its token service `{realm}` {reason}"));
+    let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
+    let host = url.host_str().ok_or_else(|| refused("has no host"))?;
+    let registry = host_of(repository.registry());
+    let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    match url.scheme() {
+        "https" => {}
+        "http" if is_plain(plain, &named) => {}
+        _ => return Err(refused("is not reached by TLS: no credentials are sent there")),
+    }
+    let near =
+        host == registry || domain(registry).is_some_and(|ours| host == ours || domain(host) == Some(ours));
+    if near {
+        return Ok(url);
+    }
+    Err(refused("is on a host of another domain: no credentials are sent there"))
+}
+
+/// The name without its first label, unless that is an address or an ending that strangers share.
+fn domain(host: &str) -> Option<&str> {
+    if host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
+        return None;
+    }
+    let (_, parent) = host.split_once('.')?;
+    let (second, top) = parent.split_once('.')?;
+    let country = top.len() == 2 && (second.len() <= 3 || KINDS.contains(&second));
+    (!second.is_empty() && !top.is_empty() && !country && !SHARED.contains(&parent)).then_some(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn password_goes_to_the_registrys_own_domain_only() {
+        let fine = |registry: &str, realm: &str| {
+            let repository: Repository = format!("{registry}/a/b").parse().unwrap();
+            check_realm(&repository, realm, &[]).is_ok()
+        };
+        assert!(fine("registry.example.org", "https://registry.example.org/token"));
+        assert!(fine("registry.example.org:5000", "https://auth.example.org/token"));
+        assert!(fine("registry.example.org", "https://example.org/jwt"));
+        assert!(fine("r.example.co.uk", "https://auth.example.co.uk/t"));
+        assert!(!fine("example.co.uk", "https://evil.co.uk/t"));
+        assert!(!fine("example.org", "https://evil.org/t"));
+        assert!(!fine("mine.azurecr.io", "https://evil.azurecr.io/t"));
+        assert!(!fine("registry.example.org", "http://registry.example.org/token"));
+        assert!(!fine("10.0.0.1:5000", "https://11.0.0.1/t"));
+        assert!(!fine("registry.example.org", "https://auth.example.org.evil.net/t"));
+    }
+}
