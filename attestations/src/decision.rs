@@ -14,6 +14,9 @@ use crate::reference::{Pinned, Reference};
 
 pub use unmet::{Denial, Ignored, Unmet};
 
+/// The most bundles that are looked at. More deny: a choice among them could leave out a veto.
+pub const MAX_EVIDENCE: usize = 512;
+
 /// What is asked.
 #[derive(Debug, Clone, Serialize)]
 pub struct Question {
@@ -55,7 +58,6 @@ pub struct Admitted {
     pinned: Pinned,
     commit: Commit,
     config_digest: Digest,
-    #[serde(skip)]
     functions: Allowed<String>,
     rule: String,
     reviews: Vec<String>,
@@ -126,13 +128,18 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
     if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
         unmet.push(Unmet::Function { function: function.clone() });
     }
-    let mut sorted = evidence::sort(policy, rule, evidence, now);
+    if evidence.len() > MAX_EVIDENCE {
+        unmet.push(Unmet::TooMuchEvidence { count: evidence.len() });
+        return denied(unmet, Vec::new());
+    }
+    let mut sorted = evidence::sort(policy, rule, &question.digest, evidence, now);
     let groups = builds::groups(policy, rule, &question.digest, &mut sorted, &mut unmet);
     let mut best: Option<Candidate> = None;
     for group in groups {
         let mut own = group.unmet(rule);
         let mut ignored = Vec::new();
-        let reviews = reviews::count(policy, rule, &group, &sorted.reviews, &mut own, &mut ignored);
+        let reviews =
+            reviews::count(policy, rule, &group, &sorted.reviews, &sorted.rejections, &mut own, &mut ignored);
         if best.as_ref().is_none_or(|(least, ..)| own.len() < least.len()) {
             best = Some((own, ignored, group, reviews));
         }

@@ -103,6 +103,16 @@ pub(crate) enum Allowed<T> {
     Only(Vec<T>),
 }
 
+/// As in the policy: `"any"`, or the list.
+impl<T: serde::Serialize> serde::Serialize for Allowed<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::Only(items) => serializer.collect_seq(items),
+        }
+    }
+}
+
 impl<T: PartialEq> Allowed<T> {
     pub(crate) fn permits(&self, item: &T) -> bool {
         match self {

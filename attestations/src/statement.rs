@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::digest::{Commit, Digest};
 use crate::provenance::{self, Provenance};
@@ -90,8 +91,7 @@ struct Wire {
     subject: Vec<Subject>,
     #[serde(rename = "predicateType")]
     predicate_type: String,
-    #[serde(default)]
-    predicate: Value,
+    predicate: Box<RawValue>,
 }
 
 impl Statement {
@@ -109,7 +109,7 @@ impl Statement {
             statement_type: STATEMENT_TYPE.to_owned(),
             subject: self.subject.clone(),
             predicate_type: self.predicate.predicate_type().to_owned(),
-            predicate,
+            predicate: serde_json::value::to_raw_value(&predicate)?,
         };
         Ok(serde_json::to_vec(&wire)?)
     }
@@ -128,12 +128,15 @@ impl Statement {
         if wire.subject.is_empty() {
             return Err(StatementError::NoSubject);
         }
+        // The typed forms are parsed from the text itself, where a key that stands twice is an error.
+        let text = wire.predicate.get();
+        let value: Value = serde_json::from_str(text)?;
         let predicate = match wire.predicate_type.as_str() {
-            review::PREDICATE_TYPE => Predicate::Review(serde_json::from_value(wire.predicate)?),
-            provenance::PREDICATE_TYPE if provenance::is_ours(&wire.predicate) => {
-                Predicate::Provenance(Box::new(serde_json::from_value(wire.predicate)?))
+            review::PREDICATE_TYPE => Predicate::Review(serde_json::from_str(text)?),
+            provenance::PREDICATE_TYPE if provenance::is_ours(&value) => {
+                Predicate::Provenance(Box::new(serde_json::from_str(text)?))
             }
-            _ => Predicate::Other { predicate_type: wire.predicate_type, value: wire.predicate },
+            _ => Predicate::Other { predicate_type: wire.predicate_type, value },
         };
         Ok(Self { subject: wire.subject, predicate })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::evidence::{SignedBuild, Sorted};
 use super::{Ignored, Unmet};
-use crate::digest::{Commit, Digest};
+use crate::digest::{Commit, Digest, Tree};
 use crate::policy::{Policy, Rule, normal_source};
 use crate::provenance::{RebuildVerdict, ResourceDescriptor as Resource};
 
@@ -16,6 +16,7 @@ pub(super) struct Group {
     pub(super) trees: BTreeSet<String>,
     operators: BTreeMap<String, String>,
     refused: Vec<Unmet>,
+    told_by: Vec<String>,
 }
 
 impl Group {
@@ -51,30 +52,34 @@ pub(super) fn groups(
     unmet: &mut Vec<Unmet>,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    let mut failed = BTreeSet::new();
     for build in &sorted.builds {
-        let internal = &build.provenance.build_definition.internal_parameters;
-        if internal
-            .rebuild_of
-            .as_ref()
-            .is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs)
-        {
-            failed.insert(build.builder.clone());
-            continue;
-        }
         match consistent(build, digest) {
-            Ok(()) => add(policy, rule, build, &mut groups),
+            Ok(()) => add(policy, rule, build, &mut groups, &mut sorted.ignored),
             Err(reason) => {
                 sorted.ignored.push(Ignored { origin: build.origin.clone(), reason: reason.to_owned() })
             }
         }
     }
     if rule.failed_rebuild_vetoes {
-        unmet.extend(failed.into_iter().map(|by| Unmet::FailedRebuild { by }));
+        unmet.extend(sorted.failed.iter().map(|by| Unmet::FailedRebuild { by: by.clone() }));
     }
     for group in groups.values_mut() {
         group.refused.sort_by_key(ToString::to_string);
         group.refused.dedup();
+        group.told_by.sort();
+        group.told_by.dedup();
+    }
+    // Trusted builders who tell different stories of one image: none of them is believed.
+    if groups.len() > 1 {
+        let stories = groups.values().map(|group| {
+            format!(
+                "{} from commit {} with config {}",
+                group.told_by.join(", "),
+                group.commit,
+                group.config_digest
+            )
+        });
+        unmet.push(Unmet::Disagreement { stories: stories.collect() });
     }
     groups.into_values().collect()
 }
@@ -94,14 +99,30 @@ fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> 
         return Err("a dependency of an unknown kind");
     }
     let commit = definition.external_parameters.commit.as_str();
-    let sources = definition.resolved_dependencies.iter().filter(|it| it.is(Resource::SOURCE));
-    if sources.into_iter().any(|it| it.digest.get("gitCommit").map(String::as_str) != Some(commit)) {
+    let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
+    let mut sources =
+        of(Resource::SOURCE).map(|it| it.digest.get("gitCommit").map(String::as_str)).peekable();
+    if sources.peek().is_none() || sources.any(|it| it != Some(commit)) {
         return Err("its source is not the commit it says");
+    }
+    let mut trees = of(Resource::SOURCE_TREE).map(|it| it.digest.get("gitTree")?.parse::<Tree>().ok());
+    if !matches!((trees.next(), trees.next()), (Some(Some(_)), None)) {
+        return Err("it does not name the one tree of its commit");
+    }
+    let stands_on_base = definition.internal_parameters.layers.iter().any(|layer| layer.from_base);
+    if stands_on_base && of(Resource::BASE).next().is_none() {
+        return Err("it has layers of a base that it does not name");
     }
     Ok(())
 }
 
-fn add(policy: &Policy, rule: &Rule, build: &SignedBuild, groups: &mut BTreeMap<String, Group>) {
+fn add(
+    policy: &Policy,
+    rule: &Rule,
+    build: &SignedBuild,
+    groups: &mut BTreeMap<String, Group>,
+    ignored: &mut Vec<Ignored>,
+) {
     let definition = &build.provenance.build_definition;
     let (external, internal) = (&definition.external_parameters, &definition.internal_parameters);
     let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
@@ -110,7 +131,9 @@ fn add(policy: &Policy, rule: &Rule, build: &SignedBuild, groups: &mut BTreeMap<
         .collect();
     let mut inputs = external.clone();
     inputs.source = String::new();
-    let key = format!("{inputs:?} {bases:?} {}", internal.config_digest);
+    let trees: BTreeSet<String> =
+        of(Resource::SOURCE_TREE).filter_map(|it| it.digest.get("gitTree").cloned()).collect();
+    let key = format!("{inputs:?} {bases:?} {trees:?} {}", internal.config_digest);
     let group = groups.entry(key).or_insert_with(|| Group {
         commit: external.commit.clone(),
         config_digest: internal.config_digest,
@@ -118,9 +141,14 @@ fn add(policy: &Policy, rule: &Rule, build: &SignedBuild, groups: &mut BTreeMap<
         trees: BTreeSet::new(),
         operators: BTreeMap::new(),
         refused: Vec::new(),
+        told_by: Vec::new(),
     });
+    group.told_by.push(build.builder.clone());
     let mut refused = Vec::new();
     let source = normal_source(&external.source);
+    if policy.revoked.contains(&internal.config_digest) {
+        refused.push(Unmet::Revoked { digest: internal.config_digest });
+    }
     if !rule.source.permits(&source) {
         refused.push(Unmet::Source { source });
     }
@@ -133,7 +161,7 @@ fn add(policy: &Policy, rule: &Rule, build: &SignedBuild, groups: &mut BTreeMap<
         }
     }
     group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));
-    group.trees.extend(of(Resource::SOURCE_TREE).filter_map(|it| it.digest.get("gitTree").cloned()));
+    group.trees.extend(trees);
     if refused.is_empty() {
         if let Some(builder) = policy.builders.get(&build.builder) {
             let name =
@@ -143,6 +171,10 @@ fn add(policy: &Policy, rule: &Rule, build: &SignedBuild, groups: &mut BTreeMap<
             }
         }
     } else {
+        let reasons: Vec<String> =
+            refused.iter().map(|it| format!("{}: {}", it.condition(), it.found())).collect();
+        let reason = format!("wanted {}", reasons.join("; wanted "));
+        ignored.push(Ignored { origin: build.origin.clone(), reason });
         group.refused.extend(refused);
     }
 }

@@ -1,12 +1,14 @@
 //! Evidence by who signed it: each bundle is tried with each trusted key, whatever key it claims.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Evidence, Ignored};
 use crate::bundle::Bundle;
-use crate::digest::Commit;
+use crate::digest::{Commit, Digest};
 use crate::policy::{Policy, Rule};
-use crate::provenance::Provenance;
+use crate::provenance::{Provenance, RebuildVerdict};
 use crate::review::{Review, Verdict};
 use crate::statement::{Predicate, Statement, Subject};
 
@@ -17,6 +19,10 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 pub(super) struct Sorted {
     pub(super) reviews: Vec<SignedReview>,
     pub(super) builds: Vec<SignedBuild>,
+    /// Who rejected which commit. A no counts from every person of the policy, whatever else is wrong with it.
+    pub(super) rejections: BTreeSet<(String, Commit)>,
+    /// Who got another image from the same inputs. Counts from every builder of the policy, too.
+    pub(super) failed: BTreeSet<String>,
     pub(super) ignored: Vec<Ignored>,
 }
 
@@ -34,10 +40,16 @@ pub(super) struct SignedBuild {
     pub(super) provenance: Provenance,
 }
 
-pub(super) fn sort(policy: &Policy, rule: &Rule, evidence: &[Evidence], now: Timestamp) -> Sorted {
+pub(super) fn sort(
+    policy: &Policy,
+    rule: &Rule,
+    digest: &Digest,
+    evidence: &[Evidence],
+    now: Timestamp,
+) -> Sorted {
     let mut sorted = Sorted::default();
     for one in evidence {
-        if let Err(reason) = take(policy, rule, one, now, &mut sorted) {
+        if let Err(reason) = take(policy, rule, digest, one, now, &mut sorted) {
             sorted.ignored.push(Ignored { origin: one.origin.clone(), reason });
         }
     }
@@ -47,58 +59,98 @@ pub(super) fn sort(policy: &Policy, rule: &Rule, evidence: &[Evidence], now: Tim
 fn take(
     policy: &Policy,
     rule: &Rule,
+    digest: &Digest,
     one: &Evidence,
     now: Timestamp,
     sorted: &mut Sorted,
 ) -> Result<(), String> {
     let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
     let claimed = bundle.statement_unverified().map_err(|error| error.to_string())?;
-    let late = |time: Timestamp| time.duration_since(now) > SKEW;
     match claimed.predicate {
         Predicate::Review(_) => {
-            let people =
-                rule.reviews.from.iter().filter_map(|name| Some((name, &policy.people.get(name)?.keys)));
-            let (person, statement) = signed(&bundle, people).ok_or("no listed reviewer's key signed it")?;
-            let [subject] = statement.subject.as_slice() else {
-                return Err("a review of several subjects".into());
-            };
-            let commit = subject.git_commit().ok_or("a review of no commit")?;
-            let Predicate::Review(review) = statement.predicate else { return Err("not a review".into()) };
-            if review.verdict == Verdict::Approved && late(review.reviewed_on) {
-                return Err(format!("reviewed in the future, at {}", review.reviewed_on));
-            }
-            sorted.reviews.push(SignedReview { origin: one.origin.clone(), person, commit, review });
+            let people = policy.people.iter().map(|(name, person)| (name, &person.keys));
+            let (person, statement) =
+                signed(&bundle, people).ok_or("no key of the policy's people signed it")?;
+            take_review(rule, one, person, statement, now, sorted)
         }
         Predicate::Provenance(_) => {
-            let builders =
-                rule.builds.from.iter().filter_map(|name| Some((name, &policy.builders.get(name)?.keys)));
+            let builders = policy.builders.iter().map(|(name, builder)| (name, &builder.keys));
             let (builder, statement) =
-                signed(&bundle, builders).ok_or("no listed builder's key signed it")?;
-            let Ok([subject]) = <[Subject; 1]>::try_from(statement.subject) else {
-                return Err("provenance of several subjects".into());
-            };
-            let Predicate::Provenance(provenance) = statement.predicate else {
-                return Err("no provenance".into());
-            };
-            let id = &provenance.run_details.builder.id;
-            if policy.builders.get(&builder).is_none_or(|known| known.id != *id) {
-                return Err(format!("signed by {builder}, but it says the builder is {id}"));
-            }
-            if late(provenance.run_details.metadata.finished_on) {
-                return Err("built in the future".into());
-            }
-            sorted.builds.push(SignedBuild {
-                origin: one.origin.clone(),
-                builder,
-                subject,
-                provenance: *provenance,
-            });
+                signed(&bundle, builders).ok_or("no key of the policy's builders signed it")?;
+            take_build(policy, rule, digest, one, builder, statement, now, sorted)
         }
         Predicate::Other { predicate_type, .. } => {
-            return Err(format!("a predicate that never counts: {predicate_type}"));
+            Err(format!("a predicate that never counts: {predicate_type}"))
         }
     }
+}
+
+fn take_review(
+    rule: &Rule,
+    one: &Evidence,
+    person: String,
+    statement: Statement,
+    now: Timestamp,
+    sorted: &mut Sorted,
+) -> Result<(), String> {
+    let Predicate::Review(review) = statement.predicate else { return Err("not a review".into()) };
+    if review.verdict == Verdict::Rejected {
+        let commits = statement.subject.iter().filter_map(Subject::git_commit);
+        sorted.rejections.extend(commits.map(|commit| (person.clone(), commit)));
+        return Ok(());
+    }
+    let [subject] = statement.subject.as_slice() else {
+        return Err("a review of several subjects".into());
+    };
+    let commit = subject.git_commit().ok_or("a review of no commit")?;
+    if !rule.reviews.from.contains(&person) {
+        return Err(format!("{person} is no reviewer of this rule"));
+    }
+    if late(review.reviewed_on, now) {
+        return Err(format!("reviewed in the future, at {}", review.reviewed_on));
+    }
+    sorted.reviews.push(SignedReview { origin: one.origin.clone(), person, commit, review });
     Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of `take`, with all that it knows")]
+fn take_build(
+    policy: &Policy,
+    rule: &Rule,
+    digest: &Digest,
+    one: &Evidence,
+    builder: String,
+    statement: Statement,
+    now: Timestamp,
+    sorted: &mut Sorted,
+) -> Result<(), String> {
+    let Predicate::Provenance(provenance) = statement.predicate else {
+        return Err("no provenance".into());
+    };
+    let rebuild = provenance.build_definition.internal_parameters.rebuild_of.as_ref();
+    if rebuild.is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs) {
+        sorted.failed.insert(builder);
+        return Ok(());
+    }
+    let Ok([subject]) = <[Subject; 1]>::try_from(statement.subject) else {
+        return Err("provenance of several subjects".into());
+    };
+    if !rule.builds.from.contains(&builder) {
+        return Err(format!("{builder} is no builder of this rule"));
+    }
+    let id = &provenance.run_details.builder.id;
+    if policy.builders.get(&builder).is_none_or(|known| known.id != *id) {
+        return Err(format!("signed by {builder}, but it says the builder is {id}"));
+    }
+    if late(provenance.run_details.metadata.finished_on, now) {
+        return Err("built in the future".into());
+    }
+    sorted.builds.push(SignedBuild { origin: one.origin.clone(), builder, subject, provenance: *provenance });
+    Ok(())
+}
+
+fn late(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > SKEW
 }
 
 fn signed<'a>(

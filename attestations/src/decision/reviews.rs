@@ -7,17 +7,21 @@ use super::evidence::SignedReview;
 use super::{Ignored, Unmet};
 use crate::digest::Commit;
 use crate::policy::{Policy, Rule};
-use crate::review::{Scope, Verdict};
+use crate::review::Scope;
 
 /// How many reviews of changes may stand on each other.
 const MAX_CHAIN: usize = 64;
+/// How many commits are looked at in all, however the reviews branch; beyond it none counts.
+const MAX_STEPS: usize = 4096;
 
 struct Count<'a> {
     policy: &'a Policy,
     rule: &'a Rule,
     group: &'a Group,
     reviews: &'a [SignedReview],
+    rejections: &'a BTreeSet<(String, Commit)>,
     ignored: &'a mut Vec<Ignored>,
+    steps: usize,
 }
 
 /// Who approved the group's commit; what lacks goes into `unmet`.
@@ -26,15 +30,16 @@ pub(super) fn count(
     rule: &Rule,
     group: &Group,
     reviews: &[SignedReview],
+    rejections: &BTreeSet<(String, Commit)>,
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
 ) -> Vec<String> {
     let commit = group.commit();
-    let rejected: BTreeSet<_> = rejections(reviews, commit).collect();
-    unmet
-        .extend(rejected.into_iter().map(|by| Unmet::Rejected { by: by.to_owned(), commit: commit.clone() }));
+    let rejected = rejections.iter().filter(|(_, it)| it == commit);
+    unmet.extend(rejected.map(|(by, _)| Unmet::Rejected { by: by.clone(), commit: commit.clone() }));
     let mut path = Vec::new();
-    let approved = Count { policy, rule, group, reviews, ignored }.approvers(commit, &mut path);
+    let approved =
+        Count { policy, rule, group, reviews, rejections, ignored, steps: 0 }.approvers(commit, &mut path);
     let approved: Vec<String> = approved.into_iter().collect();
     if approved.len() < rule.reviews.threshold {
         unmet.push(Unmet::reviews(rule, Some(commit.clone()), approved.clone()));
@@ -42,17 +47,11 @@ pub(super) fn count(
     approved
 }
 
-fn rejections<'a>(reviews: &'a [SignedReview], commit: &'a Commit) -> impl Iterator<Item = &'a str> {
-    reviews
-        .iter()
-        .filter(move |it| it.commit == *commit && it.review.verdict == Verdict::Rejected)
-        .map(|it| it.person.as_str())
-}
-
 impl Count<'_> {
     fn approvers(&mut self, commit: &Commit, path: &mut Vec<Commit>) -> BTreeSet<String> {
         let mut approved = BTreeSet::new();
-        if path.len() >= MAX_CHAIN || path.contains(commit) {
+        self.steps += 1;
+        if path.len() >= MAX_CHAIN || self.steps > MAX_STEPS || path.contains(commit) {
             return approved;
         }
         path.push(commit.clone());
@@ -64,13 +63,13 @@ impl Count<'_> {
             authors.extend(one.review.authors.iter().map(|it| it.email.trim().to_lowercase()));
         }
         let mut bases: std::collections::BTreeMap<Commit, bool> = std::collections::BTreeMap::new();
-        for one in of_commit.iter().filter(|it| it.review.verdict == Verdict::Approved) {
+        for one in &of_commit {
             let mut reason = self.refusal(one, &authors, path.len() == 1);
             if let (None, Scope::Changes { since }) = (&reason, &one.review.scope) {
                 let enough = match bases.get(since) {
                     Some(known) => *known,
                     None => {
-                        let enough = rejections(reviews, since).next().is_none()
+                        let enough = !self.rejections.iter().any(|(_, it)| it == since)
                             && self.approvers(since, path).len() >= self.rule.reviews.threshold;
                         bases.insert(since.clone(), enough);
                         enough

@@ -98,6 +98,16 @@ pub enum Unmet {
         /** Whose. */
         by: String,
     },
+    /// Trusted builders say different things of one image.
+    Disagreement {
+        /** What each says. */
+        stories: Vec<String>,
+    },
+    /// More evidence than is looked at.
+    TooMuchEvidence {
+        /** How many bundles. */
+        count: usize,
+    },
 }
 
 impl Unmet {
@@ -107,6 +117,24 @@ impl Unmet {
 
     pub(super) fn reviews(rule: &Rule, commit: Option<Commit>, counted: Vec<String>) -> Self {
         Self::Reviews { wanted: rule.reviews.threshold, from: rule.reviews.from.clone(), counted, commit }
+    }
+
+    /// The kind of condition, for machines; it never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::OtherDigest { .. } => "other-digest",
+            Self::Revoked { .. } => "revoked",
+            Self::NoRule { .. } => "no-rule",
+            Self::Function { .. } => "function",
+            Self::Source { .. } => "source",
+            Self::Base { .. } => "base",
+            Self::Builds { .. } => "builds",
+            Self::Reviews { .. } => "reviews",
+            Self::Rejected { .. } => "rejected",
+            Self::FailedRebuild { .. } => "failed-rebuild",
+            Self::Disagreement { .. } => "disagreement",
+            Self::TooMuchEvidence { .. } => "too-much-evidence",
+        }
     }
 
     /// What the policy asks.
@@ -126,6 +154,8 @@ impl Unmet {
             }
             Self::Rejected { .. } => "no trusted reviewer rejected the commit".into(),
             Self::FailedRebuild { .. } => "no trusted rebuild came out otherwise".into(),
+            Self::Disagreement { .. } => "the builders agree on commit, inputs and config".into(),
+            Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
         }
     }
 
@@ -144,6 +174,8 @@ impl Unmet {
             }
             Self::Rejected { by, commit } => format!("{by} rejected commit {commit}"),
             Self::FailedRebuild { by } => format!("{by} got another image"),
+            Self::Disagreement { stories } => stories.join("; "),
+            Self::TooMuchEvidence { count } => format!("{count} bundles"),
         }
     }
 
@@ -163,6 +195,8 @@ impl Unmet {
                 "let another listed person run `countersign-builder review` and attach the result"
             }
             Self::Rejected { .. } => "fix what was rejected in a new commit and have that reviewed",
+            Self::Disagreement { .. } => "find out who is wrong, and take that builder out of the policy",
+            Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }
         .to_owned()
@@ -177,7 +211,8 @@ impl fmt::Display for Unmet {
 
 impl Serialize for Unmet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Unmet", 3)?;
+        let mut fields = serializer.serialize_struct("Unmet", 4)?;
+        fields.serialize_field("code", self.code())?;
         fields.serialize_field("condition", &self.condition())?;
         fields.serialize_field("found", &self.found())?;
         fields.serialize_field("remedy", &self.remedy())?;
