@@ -1,5 +1,7 @@
 //! A server with a real node behind it: a submitted task becomes a verified container, and its result comes back.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,11 @@ impl Server {
             scene.text("rows.csv")
         );
         scene.write("runner.toml", &config);
-        let arguments = ["--config", &scene.text("runner.toml"), "serve", "--socket", &scene.text("runner.sock")];
+        let arguments =
+            ["--config", &scene.text("runner.toml"), "serve", "--socket", &scene.text("runner.sock")];
         let mut command = Command::new(program("countersign-runner"));
-        let child = command.args(arguments).env_remove("NOTIFY_SOCKET").stdout(Stdio::null()).spawn().unwrap();
+        let child =
+            command.args(arguments).env_remove("NOTIFY_SOCKET").stdout(Stdio::null()).spawn().unwrap();
         let server = Self(child);
         let begun = Instant::now();
         while !scene.path("runner.sock").exists() {
