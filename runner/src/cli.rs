@@ -103,7 +103,7 @@ struct RunArguments {
     /// The algorithm's input: JSON with `method`, `args` and `kwargs`.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where the result is written; standard output without it.
+    /// Where the result is written, for its owner to read; standard output without it.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// A database: a label of the configuration, or LABEL=PATH (a CSV file), or LABEL=PATH:TYPE. May be repeated.
@@ -290,7 +290,7 @@ fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
         });
     };
     match &arguments.output {
-        Some(path) => std::fs::write(path, result).map_err(|cause| Error::io("writing", path, cause))?,
+        Some(path) => write_whole(path, result).map_err(|cause| Error::io("writing", path, cause))?,
         None if say.json => {}
         None => std::io::stdout()
             .write_all(result)
@@ -305,6 +305,19 @@ fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
         say.result("", &value)?;
     }
     Ok(YES)
+}
+
+/// Writes a file whole or not at all; what is no file, such as a pipe, as it comes.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return std::fs::write(path, bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database>)> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE32;
@@ -65,6 +65,8 @@ pub struct Mounted {
 #[derive(Debug)]
 pub struct Files {
     folder: tempfile::TempDir,
+    /// Held for as long as the run lives; the kernel lets go of it when we are killed.
+    _lock: fs::File,
     mounts: Vec<Mounted>,
     env: Vec<(String, String)>,
 }
@@ -80,13 +82,8 @@ impl Files {
         token: &str,
         databases: &BTreeMap<String, Database>,
     ) -> Result<Self> {
-        let runs = state_dir.join("runs");
-        fs::create_dir_all(&runs).map_err(|cause| Error::io("making", &runs, cause))?;
-        let folder = tempfile::Builder::new()
-            .prefix("run-")
-            .tempdir_in(&runs)
-            .map_err(|cause| Error::io("making a folder in", &runs, cause))?;
-        let mut files = Self { folder, mounts: Vec::new(), env: Vec::new() };
+        let (folder, lock) = make_folder(&state_dir.join("runs"))?;
+        let mut files = Self { folder, _lock: lock, mounts: Vec::new(), env: Vec::new() };
         files.place("input", &input.bytes, 0o444, "INPUT_FILE")?;
         files.place("token", token.as_bytes(), 0o444, "TOKEN_FILE")?;
         files.place("output", b"", 0o666, "OUTPUT_FILE")?;
@@ -167,6 +164,31 @@ impl Files {
     }
 }
 
+/// A folder for one run, and its lock. Those of killed programs, which hold inputs, results and tokens, are removed.
+fn make_folder(runs: &Path) -> Result<(tempfile::TempDir, fs::File)> {
+    let making = |cause| Error::io("making a folder in", runs, cause);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(runs).map_err(making)?;
+    // One at a time, so that nobody sees another's folder between its creation and its lock.
+    let gate = open_lock(runs)?;
+    gate.lock().map_err(making)?;
+    for entry in fs::read_dir(runs).map_err(making)? {
+        let folder = entry.map_err(making)?.path();
+        if folder.is_dir() && open_lock(&folder)?.try_lock().is_ok() {
+            fs::remove_dir_all(&folder).map_err(|cause| Error::io("removing", &folder, cause))?;
+        }
+    }
+    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(runs).map_err(making)?;
+    let lock = open_lock(folder.path())?;
+    lock.lock().map_err(making)?;
+    Ok((folder, lock))
+}
+
+fn open_lock(folder: &Path) -> Result<fs::File> {
+    let path = folder.join("lock");
+    let opened = fs::File::options().create(true).truncate(false).write(true).open(&path);
+    opened.map_err(|cause| Error::io("opening", &path, cause))
+}
+
 /// The container's folders in memory.
 pub fn temporary_folders() -> [String; 2] {
     ["/tmp".to_owned(), temporary_folder()]
@@ -194,6 +216,26 @@ mod tests {
         for text in ["", "[]", "{}", "{\"method\": 1}", "{\"method\": \"\"}", "{\"method\""] {
             assert!(Input::parse(text.as_bytes()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_by_the_next_and_a_living_one_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let lay_out = || {
+            let input = Input::parse(br#"{"method":"average"}"#).unwrap();
+            Files::lay_out(state.path(), &input, "", &BTreeMap::new()).unwrap()
+        };
+        let living = lay_out();
+        let dead = state.path().join("runs/run-dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("output"), "a result").unwrap();
+        let next = lay_out();
+        assert!(!dead.exists());
+        let (living_folder, next_folder) =
+            (living.folder.path().to_owned(), next.folder.path().to_owned());
+        assert!(living_folder.join("output").exists() && next_folder.join("output").exists());
+        drop((living, next));
+        assert!(!living_folder.exists() && !next_folder.exists());
     }
 
     #[test]

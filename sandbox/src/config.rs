@@ -41,9 +41,15 @@ pub(crate) fn of(process: &Process, id: &str, root: &Path, network: &Path) -> Re
 fn program(process: &Process) -> Value {
     let user = &process.user;
     // A machine may hold its root to less, and the runtime cannot raise that.
-    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let files = process.limits.files.unwrap_or(FILES).min(most);
+    let allowed = |resource, wanted: u64| getrlimit(resource).maximum.map_or(wanted, |most| wanted.min(most));
     let limit = |kind: &str, most: u64| json!({ "type": kind, "soft": most, "hard": most });
+    let files = process.limits.files.unwrap_or(FILES);
+    // A core dump would be a file of a step that no other build has.
+    let mut limits =
+        vec![limit("RLIMIT_NOFILE", allowed(Resource::Nofile, files)), limit("RLIMIT_CORE", 0)];
+    if let Some(bytes) = process.limits.file_size {
+        limits.push(limit("RLIMIT_FSIZE", allowed(Resource::Fsize, bytes)));
+    }
     json!({
         "terminal": false,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
@@ -52,8 +58,7 @@ fn program(process: &Process) -> Value {
         "cwd": process.cwd,
         "capabilities": capabilities(process),
         "noNewPrivileges": process.profile != Profile::Build,
-        // A core dump would be a file of a step that no other build has.
-        "rlimits": [limit("RLIMIT_NOFILE", files), limit("RLIMIT_CORE", 0)],
+        "rlimits": limits,
     })
 }
 

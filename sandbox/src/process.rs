@@ -78,6 +78,8 @@ pub struct Limits {
     pub wall: Option<Duration>,
     /// Open files of one process; 65,536 when not given.
     pub files: Option<u64>,
+    /// Bytes of any one file that is written, on whichever file system: also bounds a file mounted for writing.
+    pub file_size: Option<u64>,
 }
 
 /// What the process may do to its own container.

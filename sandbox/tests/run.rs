@@ -56,6 +56,20 @@ fn alive(argument: &str) -> usize {
 }
 
 #[test]
+fn no_file_grows_beyond_its_bound_not_even_one_of_this_machine() {
+    let Some(ground) = ground() else { return };
+    let output = ground.directory.path().join("output");
+    fs::write(&output, "").unwrap();
+    let mut process = shell(ALGORITHM, "head -c 3000000 /dev/zero > /output");
+    process.mounts = vec![Mount { source: output.clone(), target: "/output".into(), readonly: false }];
+    process.limits.file_size = Some(1 << 20);
+    let points = MountPoint::of(&process);
+    let root = ground.host.overlay_readonly_with(std::slice::from_ref(&ground.base), &points).unwrap();
+    assert_ne!(ground.run_in(&root, &process).exit, Exit::Code(0));
+    assert_eq!(fs::metadata(&output).unwrap().len(), 1 << 20);
+}
+
+#[test]
 fn a_canceller_ends_it_from_another_thread() {
     let Some(ground) = ground() else { return };
     let canceller = Canceller::new();

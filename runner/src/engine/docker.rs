@@ -6,16 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, ResourcesUlimits};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits};
 use bollard::query_parameters::{
     AttachContainerOptions, ImportImageOptions, ListContainersOptions, RemoveContainerOptions,
     WaitContainerOptions,
 };
 use futures_util::StreamExt;
-use images::descriptor;
-use sandbox::Network;
+use sandbox::{Network, User};
 
-use super::{Ending, Job, command, environment};
+use super::{Ending, Job, archive, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{PROXY_PORT, temporary_folders};
@@ -53,6 +52,9 @@ impl Docker {
             .map_err(failed("reaching Docker's engine"))?;
         let docker = docker.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
         clear_leftovers(&docker).await?;
+        if let Some(user) = plain_user(&job.image.config().config.user) {
+            check_readable(&job, &user)?;
+        }
         let id = ensure_image(&docker, &job).await?;
         let body = self.container(&job, &id)?;
         let created = docker
@@ -75,9 +77,12 @@ impl Docker {
         let mut mounts: Vec<Mount> =
             job.files.mounts().iter().map(|it| bind(&it.source, &it.target, it.readonly)).collect();
         mounts.push(bind(&self.gate, GATE, true));
+        let volumes = job.image.config().config.volumes.keys();
+        let volumes = volumes.filter(|target| !temporary_folders().contains(target));
+        mounts.extend(volumes.map(|target| volume(target, !limits.writable_root)));
         let size = limits.temporary();
         let tmpfs =
-            temporary_folders().map(|target| (target, format!("rw,nosuid,nodev,size={size},mode=1777")));
+            temporary_folders().map(|target| (target, format!("rw,exec,nosuid,nodev,size={size},mode=1777")));
         let entrypoint = [GATE.to_owned(), PROXY_PORT.to_string(), GATE_SECONDS.to_owned()];
         let file_size = i64::try_from(size).unwrap_or(i64::MAX);
         let host = HostConfig {
@@ -220,9 +225,8 @@ async fn ensure_image(docker: &bollard::Docker, job: &Job<'_>) -> Result<String>
     if inspect(docker, &wanted).await?.as_deref() == Some(&wanted) {
         return Ok(wanted);
     }
-    let archive = archive(job)?;
-    let mut loading =
-        docker.import_image(ImportImageOptions::default(), bollard::body_full(archive.into()), None);
+    let archive = bollard::body_try_stream(archive::stream(job)?);
+    let mut loading = docker.import_image(ImportImageOptions::default(), archive, None);
     while let Some(step) = loading.next().await {
         step.map_err(failed("loading the image into Docker's engine"))?;
     }
@@ -242,47 +246,6 @@ async fn inspect(docker: &bollard::Docker, id: &str) -> Result<Option<String>> {
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
         Err(cause) => Err(failed("asking Docker's engine for the image")(cause)),
     }
-}
-
-/// The image as `docker load` takes it: `manifest.json`, the config, and the layers as they are in the store.
-fn archive(job: &Job<'_>) -> Result<Vec<u8>> {
-    let broken = |cause: std::io::Error| {
-        Error::new(Kind::Machine, "packing the image for Docker's engine").because(cause)
-    };
-    let config = job.image.config_descriptor();
-    let bytes = job
-        .store
-        .read(config, images::image::MAX_CONFIG)
-        .map_err(|cause| error::images("reading the image", cause))?;
-    let config_name = format!("{}.json", config.digest.hex());
-    let names: Vec<String> =
-        job.image.layers().iter().map(|layer| format!("{}.tar", layer.digest.hex())).collect();
-    let manifest =
-        serde_json::json!([{ "Config": config_name, "Layers": names, "RepoTags": null }]).to_string();
-    let mut tar = tar::Builder::new(Vec::new());
-    append(&mut tar, "manifest.json", manifest.as_bytes()).map_err(broken)?;
-    append(&mut tar, &config_name, &bytes).map_err(broken)?;
-    for (layer, name) in job.image.layers().iter().zip(&names) {
-        if layer.media_type == descriptor::LAYER_ZSTD {
-            return Err(Error::new(
-                Kind::Input,
-                "a layer is compressed by zstd, which `docker load` does not read",
-            )
-            .hint("use the engine \"oci\""));
-        }
-        let bytes =
-            job.store.read(layer, u64::MAX).map_err(|cause| error::images("reading the image", cause))?;
-        append(&mut tar, name, &bytes).map_err(broken)?;
-    }
-    tar.into_inner().map_err(broken)
-}
-
-fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(0o644);
-    header.set_cksum();
-    tar.append_data(&mut header, name, bytes)
 }
 
 /// Containers of runs whose process is no more.
@@ -324,7 +287,31 @@ fn bind(source: &Path, target: &str, readonly: bool) -> Mount {
         source: Some(source.display().to_string()),
         target: Some(target.to_owned()),
         read_only: Some(readonly),
+        // Read-only holds for this mount alone, so what is mounted beneath it must not come along.
+        bind_options: Some(MountBindOptions { non_recursive: Some(true), ..Default::default() }),
         ..Default::default()
+    }
+}
+
+/// A folder that the image declares a volume: the engine would make it writable, and a hole in the read-only root.
+fn volume(target: &str, readonly: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        target: Some(target.to_owned()),
+        read_only: Some(readonly),
+        ..Default::default()
+    }
+}
+
+/// Whom the image runs as, where that can be told without its own list of users.
+fn plain_user(spec: &str) -> Option<User> {
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    match (user, group) {
+        ("" | "0" | "root", "" | "0" | "root") => Some(User::default()),
+        _ => {
+            let (uid, gid) = (user.parse().ok()?, group.parse().ok()?);
+            Some(User { uid, gid, groups: vec![gid] })
+        }
     }
 }
 

@@ -1,16 +1,23 @@
 //! What starts containers. The only start function takes the proof of admission and starts exactly the digest inside it.
 
+mod archive;
 mod docker;
 mod oci;
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use attestations::Admitted;
 use images::{Image, Store};
-use sandbox::Canceller;
+use sandbox::{Canceller, User};
 
 use crate::config::{Config, EngineKind, Limits};
 use crate::egress::Proxy;
 use crate::error::{Error, Kind, Result};
 use crate::task::Files;
+
+/// Docker's own value for an image that sets none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything a start needs besides the proof.
 pub struct Job<'a> {
@@ -117,7 +124,43 @@ fn environment(job: &Job<'_>) -> Vec<(String, String)> {
         env.retain(|(known, _)| *known != name);
         env.push((name, value));
     }
+    if !env.iter().any(|(name, _)| name == "PATH") {
+        env.push(("PATH".to_owned(), DEFAULT_PATH.to_owned()));
+    }
     env
+}
+
+/// That the algorithm can read its data. It holds no capability, so for it, as for root, the permission bits alone count.
+///
+/// Where access control lists decide instead, the algorithm has to find out.
+fn check_readable(job: &Job<'_>, user: &User) -> Result<()> {
+    for mounted in job.files.mounts() {
+        let source = &mounted.source;
+        let found = std::fs::metadata(source).map_err(|cause| Error::io("finding", source, cause))?;
+        let wanted = if found.is_dir() { 0o5 } else { 0o4 };
+        let class = if found.uid() == user.uid {
+            6
+        } else if found.gid() == user.gid || user.groups.contains(&found.gid()) {
+            3
+        } else {
+            0
+        };
+        if found.mode() >> class & wanted != wanted && !has_access_list(source) {
+            return Err(Error::new(
+                Kind::Input,
+                format!(
+                    "the algorithm, which runs as user {} and group {}, may not read {} (mode {:03o}, user {}, group {})",
+                    user.uid, user.gid, source.display(), found.mode() & 0o777, found.uid(), found.gid()
+                ),
+            )
+            .hint("let that user read it (chmod, chown or setfacl): algorithms hold no capability that would open it"));
+        }
+    }
+    Ok(())
+}
+
+fn has_access_list(path: &Path) -> bool {
+    rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0_u8; 0][..]).is_ok_and(|size| size > 0)
 }
 
 /// What the image runs: its entrypoint and its command.

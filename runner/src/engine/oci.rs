@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use images::LayerCache;
 use sandbox::{Exit, Host, Mount, MountPoint, Process, Profile, Tmpfs, resolve_user};
 
-use super::{Ending, Job, command, environment};
+use super::{Ending, Job, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{PROXY_PORT, temporary_folders};
@@ -43,6 +43,7 @@ impl Oci {
         process.user = resolve_user(root.merged(), user).map_err(|cause| {
             Error::new(Kind::Input, format!("the image's USER `{user}` is not usable")).because(cause)
         })?;
+        check_readable(&job, &process.user)?;
         let network = self.host.network().map_err(failed)?;
         // The way out is there before anything of the image runs.
         let listener = network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))).map_err(failed)?;
@@ -82,6 +83,7 @@ fn process(job: &Job<'_>) -> Result<Process> {
         pids: Some(job.limits.pids),
         cpus: Some(job.limits.cpus),
         wall: Some(job.limits.wall()),
+        file_size: Some(job.limits.temporary()),
         ..Default::default()
     };
     Ok(process)
