@@ -1,6 +1,6 @@
 //! The time of one decision with three reviews and three builds at hand, of which each provenance names 200 exchanges.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

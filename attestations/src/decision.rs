@@ -146,6 +146,7 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
     }
     let mut ignored = sorted.ignored;
     let Some((own, more, group, reviews)) = best else {
+        ignored.sort();
         unmet.push(Unmet::builds(rule, None, Vec::new()));
         unmet.push(Unmet::reviews(rule, None, Vec::new()));
         return denied(unmet, ignored);

@@ -153,6 +153,7 @@ fn a_review_of_changes_needs_the_commit_before_reviewed() {
     evidence.push(world.review(&world.mallory, "mallory", |it| {
         before(it);
         it.value.verdict = Verdict::Rejected;
+        it.value.tree = OTHER_COMMIT.parse().unwrap();
     }));
     assert_eq!(world.unmet(&evidence), ["reviews"], "it was rejected");
 }
@@ -233,6 +234,12 @@ fn a_veto_counts_whatever_else_is_wrong_with_it() {
         it.value.reviewed_on = future;
         it.subject.push(Subject::commit(SOURCE, &OTHER_COMMIT.parse().unwrap()));
     }));
+    assert_eq!(world.unmet(&evidence), ["rejected"]);
+    // The rejected tree under another commit's name is rejected, too.
+    evidence[4] = world.review(&world.mallory, "mallory", |it| {
+        it.value.verdict = Verdict::Rejected;
+        it.subject = vec![Subject::commit(SOURCE, &OTHER_COMMIT.parse().unwrap())];
+    });
     assert_eq!(world.unmet(&evidence), ["rejected"]);
     evidence[4] = world.review(&world.mallory, "mallory", |_| {});
     assert!(world.unmet(&evidence).is_empty());

@@ -105,6 +105,11 @@ impl Files {
         &self.env
     }
 
+    /// What tells this run from all others of this machine.
+    pub fn name(&self) -> String {
+        self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The result, when it is no larger than `limit` bytes.
     ///
     /// # Errors
@@ -231,8 +236,7 @@ mod tests {
         fs::write(dead.join("output"), "a result").unwrap();
         let next = lay_out();
         assert!(!dead.exists());
-        let (living_folder, next_folder) =
-            (living.folder.path().to_owned(), next.folder.path().to_owned());
+        let (living_folder, next_folder) = (living.folder.path().to_owned(), next.folder.path().to_owned());
         assert!(living_folder.join("output").exists() && next_folder.join("output").exists());
         drop((living, next));
         assert!(!living_folder.exists() && !next_folder.exists());

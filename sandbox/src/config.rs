@@ -45,8 +45,7 @@ fn program(process: &Process) -> Value {
     let limit = |kind: &str, most: u64| json!({ "type": kind, "soft": most, "hard": most });
     let files = process.limits.files.unwrap_or(FILES);
     // A core dump would be a file of a step that no other build has.
-    let mut limits =
-        vec![limit("RLIMIT_NOFILE", allowed(Resource::Nofile, files)), limit("RLIMIT_CORE", 0)];
+    let mut limits = vec![limit("RLIMIT_NOFILE", allowed(Resource::Nofile, files)), limit("RLIMIT_CORE", 0)];
     if let Some(bytes) = process.limits.file_size {
         limits.push(limit("RLIMIT_FSIZE", allowed(Resource::Fsize, bytes)));
     }

@@ -25,8 +25,10 @@ pub struct Overlay {
 /// A place for a mount, made in the lowest layer so that the upper one shows nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountPoint {
-    /// An absolute path for a directory or a tmpfs.
+    /// An absolute path for a directory.
     Directory(String),
+    /// An absolute path for a tmpfs. Of mode 1777, since `runc` gives a tmpfs the mode of the directory that it covers.
+    Temporary(String),
     /// An absolute path for a single file.
     File(String),
 }
@@ -38,7 +40,7 @@ impl MountPoint {
             true => Self::Directory(mount.target.clone()),
             false => Self::File(mount.target.clone()),
         });
-        mounts.chain(process.tmpfs.iter().map(|tmpfs| Self::Directory(tmpfs.target.clone()))).collect()
+        mounts.chain(process.tmpfs.iter().map(|tmpfs| Self::Temporary(tmpfs.target.clone()))).collect()
     }
 }
 
@@ -152,18 +154,30 @@ fn lower_names(count: usize) -> String {
 pub(crate) fn make_scaffold(root: &Path, points: &[MountPoint]) -> Result<()> {
     make_directory(root)?;
     for (path, directory) in ALWAYS {
-        make_point(root, path, directory)?;
+        let form = if directory { Form::Directory(ORDINARY) } else { Form::File };
+        make_point(root, path, form)?;
     }
     for point in points {
         match point {
-            MountPoint::Directory(path) => make_point(root, path, true)?,
-            MountPoint::File(path) => make_point(root, path, false)?,
+            MountPoint::Directory(path) => make_point(root, path, Form::Directory(ORDINARY))?,
+            MountPoint::Temporary(path) => make_point(root, path, Form::Directory(0o1777))?,
+            MountPoint::File(path) => make_point(root, path, Form::File)?,
         }
     }
     Ok(())
 }
 
-fn make_point(root: &Path, path: &str, directory: bool) -> Result<()> {
+/// The mode of a directory that nothing special is said of.
+const ORDINARY: u32 = 0o755;
+
+#[derive(Clone, Copy)]
+enum Form {
+    /// Of this mode.
+    Directory(u32),
+    File,
+}
+
+fn make_point(root: &Path, path: &str, form: Form) -> Result<()> {
     let invalid = |why| Error::Invalid { what: format!("mount point {path:?}"), why };
     let inner = path.strip_prefix('/').ok_or_else(|| invalid("must be absolute"))?;
     let mut at = root.to_path_buf();
@@ -173,11 +187,13 @@ fn make_point(root: &Path, path: &str, directory: bool) -> Result<()> {
         let parent = at.clone();
         at.push(name);
         if at.symlink_metadata().is_err() {
-            if directory || parts.peek().is_some() {
-                make_directory(&at)?;
-            } else {
-                let made = File::options().write(true).create_new(true).mode(0o644).open(&at);
-                made.and_then(|file| file.set_times(epoch())).map_err(Error::path("create", &at))?;
+            match form {
+                _ if parts.peek().is_some() => make_directory(&at)?,
+                Form::Directory(mode) => make_directory_of(&at, mode)?,
+                Form::File => {
+                    let made = File::options().write(true).create_new(true).mode(0o644).open(&at);
+                    made.and_then(|file| file.set_times(epoch())).map_err(Error::path("create", &at))?;
+                }
             }
             set_epoch(&parent)?;
         }
@@ -186,9 +202,13 @@ fn make_point(root: &Path, path: &str, directory: bool) -> Result<()> {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o755).create(path).map_err(Error::path("create", path))?;
+    make_directory_of(path, ORDINARY)
+}
+
+fn make_directory_of(path: &Path, mode: u32) -> Result<()> {
+    DirBuilder::new().mode(mode).create(path).map_err(Error::path("create", path))?;
     // The mode above is subject to the umask, and a root directory's mode is seen inside.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, open).map_err(Error::path("set the mode of", path))?;
     set_epoch(path)
 }

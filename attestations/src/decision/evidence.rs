@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Evidence, Ignored};
 use crate::bundle::Bundle;
-use crate::digest::{Commit, Digest};
+use crate::digest::{Commit, Digest, Tree};
 use crate::policy::{Policy, Rule};
 use crate::provenance::{Provenance, RebuildVerdict};
 use crate::review::{Review, Verdict};
@@ -20,7 +20,7 @@ pub(super) struct Sorted {
     pub(super) reviews: Vec<SignedReview>,
     pub(super) builds: Vec<SignedBuild>,
     /// Who rejected which commit. A no counts from every person of the policy, whatever else is wrong with it.
-    pub(super) rejections: BTreeSet<(String, Commit)>,
+    pub(super) rejections: BTreeSet<(String, Commit, Tree)>,
     /// Who got another image from the same inputs. Counts from every builder of the policy, too.
     pub(super) failed: BTreeSet<String>,
     pub(super) ignored: Vec<Ignored>,
@@ -96,7 +96,7 @@ fn take_review(
     let Predicate::Review(review) = statement.predicate else { return Err("not a review".into()) };
     if review.verdict == Verdict::Rejected {
         let commits = statement.subject.iter().filter_map(Subject::git_commit);
-        sorted.rejections.extend(commits.map(|commit| (person.clone(), commit)));
+        sorted.rejections.extend(commits.map(|commit| (person.clone(), commit, review.tree.clone())));
         return Ok(());
     }
     let [subject] = statement.subject.as_slice() else {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::builds::Group;
 use super::evidence::SignedReview;
 use super::{Ignored, Unmet};
-use crate::digest::Commit;
+use crate::digest::{Commit, Tree};
 use crate::policy::{Policy, Rule};
 use crate::review::Scope;
 
@@ -19,7 +19,7 @@ struct Count<'a> {
     rule: &'a Rule,
     group: &'a Group,
     reviews: &'a [SignedReview],
-    rejections: &'a BTreeSet<(String, Commit)>,
+    rejections: &'a BTreeSet<(String, Commit, Tree)>,
     ignored: &'a mut Vec<Ignored>,
     steps: usize,
 }
@@ -30,13 +30,18 @@ pub(super) fn count(
     rule: &Rule,
     group: &Group,
     reviews: &[SignedReview],
-    rejections: &BTreeSet<(String, Commit)>,
+    rejections: &BTreeSet<(String, Commit, Tree)>,
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
 ) -> Vec<String> {
     let commit = group.commit();
-    let rejected = rejections.iter().filter(|(_, it)| it == commit);
-    unmet.extend(rejected.map(|(by, _)| Unmet::Rejected { by: by.clone(), commit: commit.clone() }));
+    // A commit with another name and the same tree is what was rejected, too.
+    let rejected: BTreeSet<&String> = rejections
+        .iter()
+        .filter(|(_, it, tree)| it == commit || group.trees.contains(tree.as_str()))
+        .map(|(by, _, _)| by)
+        .collect();
+    unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by: by.clone(), commit: commit.clone() }));
     let mut path = Vec::new();
     let approved =
         Count { policy, rule, group, reviews, rejections, ignored, steps: 0 }.approvers(commit, &mut path);
@@ -69,7 +74,7 @@ impl Count<'_> {
                 let enough = match bases.get(since) {
                     Some(known) => *known,
                     None => {
-                        let enough = !self.rejections.iter().any(|(_, it)| it == since)
+                        let enough = !self.rejections.iter().any(|(_, it, _)| it == since)
                             && self.approvers(since, path).len() >= self.rule.reviews.threshold;
                         bases.insert(since.clone(), enough);
                         enough

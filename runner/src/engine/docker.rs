@@ -6,20 +6,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits};
-use bollard::query_parameters::{
-    AttachContainerOptions, ImportImageOptions, ListContainersOptions, RemoveContainerOptions,
-    WaitContainerOptions,
+use bollard::models::{
+    ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
+use bollard::query_parameters::{AttachContainerOptions, ImportImageOptions, WaitContainerOptions};
 use futures_util::StreamExt;
 use sandbox::{Network, User};
 
+use super::owned::{self, Volumes};
 use super::{Ending, Job, archive, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{PROXY_PORT, temporary_folders};
 
-const LABEL: &str = "dev.countersign.run";
 /// Seconds that the gate waits for the proxy.
 const GATE_SECONDS: &str = "30";
 const GATE: &str = "/countersign-gate";
@@ -51,35 +50,26 @@ impl Docker {
         let docker = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)
             .map_err(failed("reaching Docker's engine"))?;
         let docker = docker.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
-        clear_leftovers(&docker).await?;
+        owned::clear_leftovers(&docker).await?;
         if let Some(user) = plain_user(&job.image.config().config.user) {
             check_readable(&job, &user)?;
         }
         let id = ensure_image(&docker, &job).await?;
-        let body = self.container(&job, &id)?;
-        let created = docker
-            .create_container(None::<bollard::query_parameters::CreateContainerOptions>, body)
-            .await
-            .map_err(failed("making the container"))?;
-        let ending = watch(&docker, &created.id, job, output).await;
-        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        let removed = docker
-            .remove_container(&created.id, Some(options))
-            .await
-            .map_err(failed("removing the container"));
+        let volumes = volumes(&job);
+        let body = self.container(&job, &id, &volumes)?;
+        let ending = run_once(&docker, body, job, output).await;
+        let removed = volumes.remove(&docker).await;
         let ending = ending?;
         removed?;
         Ok(ending)
     }
 
-    fn container(&self, job: &Job<'_>, image: &str) -> Result<ContainerCreateBody> {
+    fn container(&self, job: &Job<'_>, image: &str, volumes: &Volumes) -> Result<ContainerCreateBody> {
         let limits = job.limits;
         let mut mounts: Vec<Mount> =
             job.files.mounts().iter().map(|it| bind(&it.source, &it.target, it.readonly)).collect();
         mounts.push(bind(&self.gate, GATE, true));
-        let volumes = job.image.config().config.volumes.keys();
-        let volumes = volumes.filter(|target| !temporary_folders().contains(target));
-        mounts.extend(volumes.map(|target| volume(target, !limits.writable_root)));
+        mounts.extend(volumes.mounts.iter().cloned());
         let size = limits.temporary();
         let tmpfs =
             temporary_folders().map(|target| (target, format!("rw,exec,nosuid,nodev,size={size},mode=1777")));
@@ -114,7 +104,7 @@ impl Docker {
             cmd: Some(command(job)?),
             env: Some(environment(job).into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
             hostname: Some("algorithm".to_owned()),
-            labels: Some(HashMap::from([(LABEL.to_owned(), std::process::id().to_string())])),
+            labels: Some(owned::labels()),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
             // A health check of the image would be a second program, started without the gate.
@@ -126,6 +116,30 @@ impl Docker {
             ..Default::default()
         })
     }
+}
+
+fn volumes(job: &Job<'_>) -> Volumes {
+    let targets = job.image.config().config.volumes.keys();
+    let targets = targets.filter(|target| !temporary_folders().contains(target));
+    Volumes::new(targets, &job.files.name(), !job.limits.writable_root)
+}
+
+/// Makes the container, and removes it however its run ends.
+async fn run_once(
+    docker: &bollard::Docker,
+    body: ContainerCreateBody,
+    job: Job<'_>,
+    output: &mut dyn FnMut(&[u8]),
+) -> Result<Ending> {
+    let created = docker
+        .create_container(None::<bollard::query_parameters::CreateContainerOptions>, body)
+        .await
+        .map_err(failed("making the container"))?;
+    let ending = watch(docker, &created.id, job, output).await;
+    let removed = owned::remove_container(docker, &created.id).await;
+    let ending = ending?;
+    removed?;
+    Ok(ending)
 }
 
 /// Starts the container, plants the proxy behind whose gate it waits, and waits for its end.
@@ -248,24 +262,6 @@ async fn inspect(docker: &bollard::Docker, id: &str) -> Result<Option<String>> {
     }
 }
 
-/// Containers of runs whose process is no more.
-async fn clear_leftovers(docker: &bollard::Docker) -> Result<()> {
-    let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
-    let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-    for container in docker.list_containers(Some(options)).await.map_err(failed("listing containers"))? {
-        let owner =
-            container.labels.as_ref().and_then(|labels| labels.get(LABEL)).cloned().unwrap_or_default();
-        if let (Some(id), false) = (&container.id, Path::new("/proc").join(&owner).join("status").exists()) {
-            let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-            docker
-                .remove_container(id, Some(options))
-                .await
-                .map_err(failed("removing what an earlier run left"))?;
-        }
-    }
-    Ok(())
-}
-
 fn place_gate(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if std::fs::read(path).is_ok_and(|found| found == sandbox::gate::binary()) {
@@ -293,16 +289,6 @@ fn bind(source: &Path, target: &str, readonly: bool) -> Mount {
     }
 }
 
-/// A folder that the image declares a volume: the engine would make it writable, and a hole in the read-only root.
-fn volume(target: &str, readonly: bool) -> Mount {
-    Mount {
-        typ: Some(MountType::VOLUME),
-        target: Some(target.to_owned()),
-        read_only: Some(readonly),
-        ..Default::default()
-    }
-}
-
 /// Whom the image runs as, where that can be told without its own list of users.
 fn plain_user(spec: &str) -> Option<User> {
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
@@ -315,6 +301,6 @@ fn plain_user(spec: &str) -> Option<User> {
     }
 }
 
-fn failed(doing: &'static str) -> impl Fn(bollard::errors::Error) -> Error {
+pub(super) fn failed(doing: &'static str) -> impl Fn(bollard::errors::Error) -> Error {
     move |cause| Error::new(Kind::Machine, doing).because(cause)
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod docker;
 mod oci;
+mod owned;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

@@ -1,0 +1,227 @@
+//! The program as people call it: what it prints, and how it ends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod site;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use site::{NAME, Site, cannot_run, input_file};
+
+fn runner(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
+    command.args(arguments).env_remove("COUNTERSIGN_STATE");
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// `verify` with a policy, offline, and what else is asked.
+fn verify(site: &Site, policy: &Path, more: &[&str]) -> Output {
+    let (policy, evidence) = (policy.to_str().unwrap(), site.evidence());
+    let reference = site.reference();
+    let arguments =
+        ["--policy", policy, "verify", &reference, "--offline", "--evidence", evidence.to_str().unwrap()];
+    runner(&[&arguments[..], more].concat())
+}
+
+#[test]
+fn init_writes_what_it_then_reads_and_never_writes_over_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("countersign");
+    let place = place.to_str().unwrap();
+    assert_eq!(runner(&["init", place]).status.code(), Some(0));
+    let config = format!("{place}/runner.toml");
+    let image = format!("{NAME}@sha256:{}", "0".repeat(64));
+    let denied = runner(&["--config", &config, "verify", &image, "--offline"]);
+    assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
+    std::fs::write(&config, "mine").unwrap();
+    let again = runner(&["init", place]);
+    assert_eq!(again.status.code(), Some(2), "{}", text(&again));
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "mine");
+}
+
+#[test]
+fn verify_says_yes_with_who_stands_for_it() {
+    let site = Site::new();
+    let yes = verify(&site, &site.config.policy, &["--function", "average"]);
+    assert_eq!(yes.status.code(), Some(0), "{}", text(&yes));
+    let wanted = format!(
+        "admitted: {}\n  rule: {NAME}\n  commit: {}\n  reviewed by: alice\n  built by: ci\n",
+        site.reference(),
+        "1".repeat(40)
+    );
+    assert_eq!(text(&yes), wanted, "no colours where nobody sees them");
+    let json: Value =
+        serde_json::from_slice(&verify(&site, &site.config.policy, &["--json"]).stdout).unwrap();
+    assert_eq!((&json["verdict"], &json["admitted"]["builds"][0]), (&"admitted".into(), &"ci".into()));
+}
+
+#[test]
+fn verify_needs_no_network_when_the_evidence_is_at_hand() {
+    let site = Site::new();
+    if cannot_run() {
+        return;
+    }
+    let arguments = [
+        "--policy".as_ref(),
+        site.config.policy.as_os_str(),
+        "verify".as_ref(),
+        site.reference().as_ref(),
+        "--offline".as_ref(),
+        "--evidence".as_ref(),
+        site.evidence().as_os_str(),
+    ]
+    .map(std::ffi::OsStr::to_owned);
+    // A network namespace in which not even loopback is up.
+    let output = Command::new("unshare")
+        .args(["--net", env!("CARGO_BIN_EXE_countersign-runner")])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
+fn verify_names_each_unmet_condition_with_what_was_found_and_a_remedy() {
+    let site = Site::new();
+    std::fs::remove_file(site.evidence().join("review.json")).unwrap();
+    let no = verify(&site, &site.config.policy, &["--function", "median"]);
+    assert_eq!(no.status.code(), Some(1), "{}", text(&no));
+    let told = text(&no);
+    assert!(told.starts_with("denied: ") && told.contains("median") && told.contains("alice"), "{told}");
+    for word in ["wanted: ", "found:  ", "remedy: "] {
+        assert_eq!(told.matches(word).count(), 2, "{told}");
+    }
+    let no = verify(&site, &site.config.policy, &["--function", "median", "--json"]);
+    let json: Value = serde_json::from_slice(&no.stdout).unwrap();
+    assert_eq!((&json["verdict"], no.status.code()), (&"denied".into(), Some(1)));
+    assert_eq!(json["denial"]["unmet"].as_array().unwrap().len(), 2, "{json}");
+}
+
+#[test]
+fn a_changed_byte_in_a_bundle_makes_it_nobodys() {
+    let site = Site::new();
+    let path = site.evidence().join("build.json");
+    let mut bundle: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let signature = bundle.pointer_mut("/dsseEnvelope/signatures/0/sig").unwrap();
+    let flipped: String = signature
+        .as_str()
+        .unwrap()
+        .char_indices()
+        .map(|(at, c)| if at == 9 { other(c) } else { c })
+        .collect();
+    *signature = flipped.into();
+    std::fs::write(&path, bundle.to_string()).unwrap();
+    let no = verify(&site, &site.config.policy, &[]);
+    assert_eq!(no.status.code(), Some(1), "{}", text(&no));
+    assert!(text(&no).contains("no key of the policy's builders signed it"), "{}", text(&no));
+}
+
+fn other(c: char) -> char {
+    if c == 'A' { 'B' } else { 'A' }
+}
+
+#[test]
+fn attack_11_a_policy_that_is_not_whole_admits_nothing() {
+    let site = Site::new();
+    let whole = std::fs::read_to_string(&site.config.policy).unwrap();
+    let policy = site.path("other.toml");
+    let missing = verify(&site, &policy, &[]);
+    assert_eq!(missing.status.code(), Some(4), "{}", text(&missing));
+    let is_refused = |bytes: &[u8]| {
+        std::fs::write(&policy, bytes).unwrap();
+        let refused = verify(&site, &policy, &[]);
+        let code = refused.status.code();
+        assert_eq!(code, Some(3), "{}\n{}", String::from_utf8_lossy(bytes), text(&refused));
+        assert!(text(&refused).contains("nothing is admitted"), "{}", text(&refused));
+    };
+    is_refused(b"");
+    is_refused(b"version = 1\n[[algorithm]]\nname = \"x\"");
+    is_refused(b"\xff\xfe");
+    is_refused(&vec![b'#'; (16 << 20) + 1]);
+    is_refused(format!("{whole}\nunknown = 1\n").as_bytes());
+    // Half-written, at the end of every line: no policy, or one that denies, but never one that admits.
+    let ends = whole.match_indices('\n').map(|(at, _)| at).filter(|at| *at + 1 < whole.len());
+    for end in ends {
+        std::fs::write(&policy, &whole[..end]).unwrap();
+        let code = verify(&site, &policy, &[]).status.code();
+        assert!(matches!(code, Some(1 | 3)), "{code:?} for\n{}", &whole[..end]);
+    }
+    let folder = site.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    assert_ne!(verify(&site, &folder, &[]).status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_asked_is_said_with_its_own_code() {
+    let site = Site::new();
+    let policy = site.config.policy.to_str().unwrap();
+    let code = |arguments: &[&str]| runner(&[&["--policy", policy], arguments].concat()).status.code();
+    assert_eq!(code(&["verify", "registry.example/average:1", "--offline"]), Some(2), "a tag, offline");
+    assert_eq!(code(&["verify", "registry.example/average", "--offline"]), Some(2), "neither tag nor digest");
+    assert_eq!(code(&["verify", &site.reference(), "--offline", "--evidence", "/no/such"]), Some(4));
+    assert_eq!(code(&["verify"]), Some(2));
+    assert_eq!(code(&["verify", "127.0.0.1:1/average:1"]), Some(6), "no registry listens there");
+    let config = site.path("runner.toml");
+    std::fs::write(&config, "version = 1\npolicy = \"policy.toml\"\n[limits]\nmemory = 5\n").unwrap();
+    let misspelt = runner(&["--config", config.to_str().unwrap(), "verify", &site.reference(), "--offline"]);
+    assert_eq!(misspelt.status.code(), Some(3));
+    assert!(text(&misspelt).contains("memory"), "{}", text(&misspelt));
+    let json = runner(&["--json", "--policy", "/no/such", "verify", &site.reference(), "--offline"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json.to_string().contains("nothing is admitted"), "{json}");
+}
+
+#[test]
+fn run_writes_the_result_whole_or_not_at_all() {
+    if cannot_run() {
+        return;
+    }
+    let site = Site::new();
+    let result = site.path("result.json");
+    let run = |script: &str| {
+        let script = site.script(script)["script"].path.clone();
+        runner(&[
+            "--policy",
+            site.config.policy.to_str().unwrap(),
+            "--state-dir",
+            site.config.state_dir.to_str().unwrap(),
+            "run",
+            &site.reference(),
+            "--offline",
+            "--evidence",
+            site.evidence().to_str().unwrap(),
+            "--input",
+            input_file(&site, "average").to_str().unwrap(),
+            "--database",
+            &format!("script={}", script.display()),
+            "--output",
+            result.to_str().unwrap(),
+        ])
+    };
+    let failed = run("echo 1 > /mnt/countersign/output; echo broken; exit 7");
+    assert_eq!(failed.status.code(), Some(5), "{}", text(&failed));
+    assert!(text(&failed).contains("exit code 7") && text(&failed).contains("broken"), "{}", text(&failed));
+    assert!(!result.exists());
+    let ran = run("echo '{\"average\":4.5}' > /mnt/countersign/output");
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    assert_eq!(std::fs::read_to_string(&result).unwrap(), "{\"average\":4.5}\n");
+    input_file(&site, "median");
+    let input = site.path("input.json");
+    let denied = runner(&[
+        "--policy",
+        site.config.policy.to_str().unwrap(),
+        "run",
+        &site.reference(),
+        "--offline",
+        "--evidence",
+        site.evidence().to_str().unwrap(),
+        "--input",
+        input.to_str().unwrap(),
+    ]);
+    assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
+}
