@@ -39,5 +39,5 @@ deny:
 
 bench: packages
 	@cargo build --quiet --release --bins
-	cargo bench --quiet -p tests --bench path
-	cargo bench --quiet -p attestations --bench decide
+	cargo bench --quiet --workspace --bench path
+	cargo bench --quiet --workspace --bench decide
