@@ -60,7 +60,7 @@ fn main() {
         None => {
             let figure = median(&mut (0..ROUNDS).map(|_| verify()).collect::<Vec<_>>());
             println!(
-                "| `verify` as a process (2 reviews, 2 builds; cosign is not installed) | {figure:.1} | – | – |"
+                "| `verify` as a process (2 reviews, 2 builds; no cosign to compare with) | {figure:.1} | – | – |"
             );
         }
     }
