@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,8 @@ impl Server {
             command.args(arguments).env_remove("NOTIFY_SOCKET").stdout(Stdio::null()).spawn().unwrap();
         let server = Self(child);
         let begun = Instant::now();
-        while !scene.path("runner.sock").exists() {
+        // A killed server leaves its socket behind: only one that answers is up.
+        while UnixStream::connect(scene.path("runner.sock")).is_err() {
             assert!(begun.elapsed() < Duration::from_secs(20), "the server does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
