@@ -1,7 +1,7 @@
 //! Signed statements: a DSSE envelope with one signature, inside a Sigstore bundle.
 //!
-//! [`Bundle::parse`] checks the form alone. Only [`Bundle::verify`] gives out a statement that somebody vouches for: it
-//! checks the signature over the payload's bytes as they came, and parses those very bytes, once.
+//! [`Bundle::parse`] checks the form alone. Only [`Bundle::verify`] gives out a payload that somebody vouches for: it
+//! checks the signature over the payload's bytes as they came; [`Verified::statement`] parses those very bytes, once.
 
 use sigstore_types::bundle::{
     MediaType, PublicKeyIdentifier, SignatureContent, VerificationMaterial, VerificationMaterialContent,
@@ -56,15 +56,19 @@ impl Bundle {
         Digest::of(&self.bytes)
     }
 
-    /// The statement inside, if `key` signed it.
+    /// Which key is said to have signed it. Never proof.
+    pub fn hint(&self) -> Option<&str> {
+        Some(self.envelope.signature.keyid.as_str()).filter(|hint| !hint.is_empty())
+    }
+
+    /// The payload, if `key` signed it.
     ///
     /// # Errors
-    /// When it did not, or what it signed is no statement.
-    pub fn verify(&self, key: &PublicKey) -> Result<Verified<Statement>, BundleError> {
+    /// When it did not.
+    pub fn verify(&self, key: &PublicKey) -> Result<Verified<Payload<'_>>, BundleError> {
         let payload = self.envelope.payload.as_bytes();
         key.verify(&pae(&self.envelope.payload_type, payload), self.envelope.signature.sig.as_bytes())?;
-        let statement = Statement::from_bytes(payload)?;
-        Ok(Verified { value: statement, signer: key.clone(), bundle: self.digest() })
+        Ok(Verified { value: Payload(payload), signer: key.clone() })
     }
 
     /// The statement inside, which nobody has vouched for: for showing and for choosing a key, never for deciding.
@@ -92,12 +96,15 @@ pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, Bundle
     Ok(Bundle { bytes: serde_json::to_vec(&bundle)?, envelope })
 }
 
-/// A value that a key vouches for. It is made by [`Bundle::verify`] alone.
+/// The bytes that were signed, not read yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Payload<'a>(&'a [u8]);
+
+/// A value that a key vouches for. It begins with [`Bundle::verify`].
 #[derive(Debug, Clone)]
 pub struct Verified<T> {
     value: T,
     signer: PublicKey,
-    bundle: Digest,
 }
 
 impl<T> Verified<T> {
@@ -106,21 +113,24 @@ impl<T> Verified<T> {
         &self.value
     }
 
+    /// What was signed, without its proof.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
     /// Whose key signed it.
     pub fn signer(&self) -> &PublicKey {
         &self.signer
     }
-
-    /// The digest of the bundle it came in.
-    pub fn bundle_digest(&self) -> Digest {
-        self.bundle
-    }
 }
 
-impl Verified<Statement> {
-    /// What was signed.
-    pub fn statement(&self) -> &Statement {
-        &self.value
+impl Verified<Payload<'_>> {
+    /// The statement that these very bytes are.
+    ///
+    /// # Errors
+    /// When they are none that can be read here.
+    pub fn statement(self) -> Result<Verified<Statement>, BundleError> {
+        Ok(Verified { value: Statement::from_bytes(self.value.0)?, signer: self.signer })
     }
 }
 

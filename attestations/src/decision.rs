@@ -133,6 +133,11 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
         return denied(unmet, Vec::new());
     }
     let mut sorted = evidence::sort(policy, rule, &question.digest, evidence, now);
+    unmet.extend(sorted.unreadable.iter().map(|(by, origin, reason)| Unmet::Unreadable {
+        by: by.clone(),
+        origin: origin.clone(),
+        reason: reason.clone(),
+    }));
     let groups = builds::groups(policy, rule, &question.digest, &mut sorted, &mut unmet);
     let mut best: Option<Candidate> = None;
     for group in groups {

@@ -1,9 +1,11 @@
 //! What names content: SHA-256 digests, and git's object ids.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest, written `sha256:` and 64 lowercase hexadecimal digits.
@@ -48,6 +50,29 @@ impl Digest {
         hex::decode_to_slice(digits, &mut bytes).map_err(|_| refused())?;
         Ok(Self(bytes))
     }
+}
+
+/// Reads a `DigestSet`, in which no algorithm may stand twice: two readers could take different ones.
+pub(crate) fn set<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Set;
+    impl<'de> Visitor<'de> for Set {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("digests by algorithm")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some((algorithm, digest)) = entries.next_entry::<String, String>()? {
+                if let Some(_twice) = found.insert(algorithm, digest) {
+                    return Err(A::Error::custom("an algorithm stands twice in a set of digests"));
+                }
+            }
+            Ok(found)
+        }
+    }
+    from.deserialize_map(Set)
 }
 
 impl FromStr for Digest {

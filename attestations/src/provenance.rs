@@ -16,9 +16,22 @@ pub const BUILD_TYPE: &str = "https://countersign.dev/build/v1";
 /// The version of the rules by which produced layers are normalised.
 pub const NORMALISER: &str = "countersign/1";
 
-/// Whether provenance claims to be of this project's build type; only then its shape is held to be ours.
-pub(crate) fn is_ours(predicate: &Value) -> bool {
-    predicate.pointer("/buildDefinition/buildType").and_then(Value::as_str) == Some(BUILD_TYPE)
+/// What every version of this project's build type begins with.
+pub(crate) const BUILD_TYPES: &str = "https://countersign.dev/build/";
+
+/// The build type that provenance claims: its shape is held to be ours when the type is.
+pub(crate) fn build_type(predicate: &str) -> serde_json::Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Claim {
+        build_definition: Definition,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Definition {
+        build_type: String,
+    }
+    serde_json::from_str::<Claim>(predicate).map(|claim| claim.build_definition.build_type)
 }
 
 /// How an image came to be.
@@ -190,7 +203,7 @@ pub struct ResourceDescriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Its digests by algorithm.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::digest::set")]
     pub digest: BTreeMap<String, String>,
     /// Its media type.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,8 @@ use crate::digest::{Commit, Tree};
 
 /// The URI that names a review.
 pub const PREDICATE_TYPE: &str = "https://countersign.dev/review/v1";
+/// What every version of it begins with.
+pub(crate) const PREDICATE_TYPES: &str = "https://countersign.dev/review/";
 
 /// What a reviewer signs about a commit, which is the statement's one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -29,6 +29,7 @@ pub struct Subject {
     #[serde(default)]
     pub name: String,
     /// Its digests by algorithm: `sha256`, `gitCommit`.
+    #[serde(deserialize_with = "crate::digest::set")]
     pub digest: BTreeMap<String, String>,
 }
 
@@ -130,13 +131,22 @@ impl Statement {
         }
         // The typed forms are parsed from the text itself, where a key that stands twice is an error.
         let text = wire.predicate.get();
-        let value: Value = serde_json::from_str(text)?;
         let predicate = match wire.predicate_type.as_str() {
             review::PREDICATE_TYPE => Predicate::Review(serde_json::from_str(text)?),
-            provenance::PREDICATE_TYPE if provenance::is_ours(&value) => {
-                Predicate::Provenance(Box::new(serde_json::from_str(text)?))
+            provenance::PREDICATE_TYPE => match provenance::build_type(text)?.as_str() {
+                provenance::BUILD_TYPE => Predicate::Provenance(Box::new(serde_json::from_str(text)?)),
+                later if later.starts_with(provenance::BUILD_TYPES) => {
+                    return Err(StatementError::Version(later.to_owned()));
+                }
+                _ => Predicate::Other {
+                    value: serde_json::from_str(text)?,
+                    predicate_type: wire.predicate_type,
+                },
+            },
+            later if later.starts_with(review::PREDICATE_TYPES) => {
+                return Err(StatementError::Version(wire.predicate_type));
             }
-            _ => Predicate::Other { predicate_type: wire.predicate_type, value },
+            _ => Predicate::Other { value: serde_json::from_str(text)?, predicate_type: wire.predicate_type },
         };
         Ok(Self { subject: wire.subject, predicate })
     }
@@ -151,6 +161,9 @@ pub enum StatementError {
     /// Another version of Statement, or something else.
     #[error("`{0}` is not {STATEMENT_TYPE}")]
     Type(String),
+    /// A review or a build in a version that is not known here.
+    #[error("`{0}` is of a version that this program cannot read; a newer one may")]
+    Version(String),
     /// A statement about nothing.
     #[error("the statement has no subject")]
     NoSubject,

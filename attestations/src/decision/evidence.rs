@@ -1,16 +1,17 @@
-//! Evidence by who signed it: each bundle is tried with each trusted key, whatever key it claims.
+//! Evidence by who signed it: the key that a bundle claims is tried first, and every other key of the policy after it.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Evidence, Ignored};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Payload, Verified};
 use crate::digest::{Commit, Digest, Tree};
+use crate::keys::{KeyId, PublicKey};
 use crate::policy::{Policy, Rule};
 use crate::provenance::{Provenance, RebuildVerdict};
 use crate::review::{Review, Verdict};
-use crate::statement::{Predicate, Statement, Subject};
+use crate::statement::{Predicate, Subject};
 
 /// How far another machine's clock may be ahead.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -23,6 +24,8 @@ pub(super) struct Sorted {
     pub(super) rejections: BTreeSet<(String, Commit, Tree)>,
     /// Who got another image from the same inputs. Counts from every builder of the policy, too.
     pub(super) failed: BTreeSet<String>,
+    /// What somebody of the policy signed and nobody here can read: who, where, and why not.
+    pub(super) unreadable: BTreeSet<(String, String, String)>,
     pub(super) ignored: Vec<Ignored>,
 }
 
@@ -47,9 +50,10 @@ pub(super) fn sort(
     evidence: &[Evidence],
     now: Timestamp,
 ) -> Sorted {
+    let holders = Holders::of(policy);
     let mut sorted = Sorted::default();
     for one in evidence {
-        if let Err(reason) = take(policy, rule, digest, one, now, &mut sorted) {
+        if let Err(reason) = take(policy, rule, digest, &holders, one, now, &mut sorted) {
             sorted.ignored.push(Ignored { origin: one.origin.clone(), reason });
         }
     }
@@ -60,26 +64,37 @@ fn take(
     policy: &Policy,
     rule: &Rule,
     digest: &Digest,
+    holders: &Holders<'_>,
     one: &Evidence,
     now: Timestamp,
     sorted: &mut Sorted,
 ) -> Result<(), String> {
     let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
-    let claimed = bundle.statement_unverified().map_err(|error| error.to_string())?;
-    match claimed.predicate {
-        Predicate::Review(_) => {
-            let people = policy.people.iter().map(|(name, person)| (name, &person.keys));
-            let (person, statement) =
-                signed(&bundle, people).ok_or("no key of the policy's people signed it")?;
-            take_review(rule, one, person, statement, now, sorted)
+    let (holder, payload) = holders.signed(&bundle).ok_or("no key of this policy signed it")?;
+    let statement = match payload.statement() {
+        Ok(statement) => statement.into_value(),
+        // It may be a no in words that are not known here: that is never the same as silence.
+        Err(error) => {
+            let (by, reason) = (holder.name().to_owned(), error.to_string());
+            sorted.unreadable.insert((by, one.origin.clone(), reason.clone()));
+            return Err(reason);
         }
-        Predicate::Provenance(_) => {
-            let builders = policy.builders.iter().map(|(name, builder)| (name, &builder.keys));
-            let (builder, statement) =
-                signed(&bundle, builders).ok_or("no key of the policy's builders signed it")?;
-            take_build(policy, rule, digest, one, builder, statement, now, sorted)
+    };
+    match (holder, statement.predicate) {
+        (Holder::Person(person), Predicate::Review(review)) => {
+            take_review(rule, one, person, &statement.subject, review, now, sorted)
         }
-        Predicate::Other { predicate_type, .. } => {
+        (Holder::Builder(builder), Predicate::Provenance(provenance)) => {
+            let signed = (builder, statement.subject, *provenance);
+            take_build(policy, rule, digest, one, signed, now, sorted)
+        }
+        (Holder::Builder(name), Predicate::Review(_)) => {
+            Err(format!("no key of the policy's people signed it, but that of the builder {name}"))
+        }
+        (Holder::Person(name), Predicate::Provenance(_)) => {
+            Err(format!("no key of the policy's builders signed it, but that of {name}"))
+        }
+        (_, Predicate::Other { predicate_type, .. }) => {
             Err(format!("a predicate that never counts: {predicate_type}"))
         }
     }
@@ -88,64 +103,61 @@ fn take(
 fn take_review(
     rule: &Rule,
     one: &Evidence,
-    person: String,
-    statement: Statement,
+    person: &str,
+    subjects: &[Subject],
+    review: Review,
     now: Timestamp,
     sorted: &mut Sorted,
 ) -> Result<(), String> {
-    let Predicate::Review(review) = statement.predicate else { return Err("not a review".into()) };
     if review.verdict == Verdict::Rejected {
-        let commits = statement.subject.iter().filter_map(Subject::git_commit);
-        sorted.rejections.extend(commits.map(|commit| (person.clone(), commit, review.tree.clone())));
+        let commits = subjects.iter().filter_map(Subject::git_commit);
+        sorted.rejections.extend(commits.map(|commit| (person.to_owned(), commit, review.tree.clone())));
         return Ok(());
     }
-    let [subject] = statement.subject.as_slice() else {
+    let [subject] = subjects else {
         return Err("a review of several subjects".into());
     };
     let commit = subject.git_commit().ok_or("a review of no commit")?;
-    if !rule.reviews.from.contains(&person) {
+    if !rule.reviews.from.iter().any(|name| name == person) {
         return Err(format!("{person} is no reviewer of this rule"));
     }
     if late(review.reviewed_on, now) {
         return Err(format!("reviewed in the future, at {}", review.reviewed_on));
     }
-    sorted.reviews.push(SignedReview { origin: one.origin.clone(), person, commit, review });
+    let (origin, person) = (one.origin.clone(), person.to_owned());
+    sorted.reviews.push(SignedReview { origin, person, commit, review });
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of `take`, with all that it knows")]
 fn take_build(
     policy: &Policy,
     rule: &Rule,
     digest: &Digest,
     one: &Evidence,
-    builder: String,
-    statement: Statement,
+    (builder, subjects, provenance): (&str, Vec<Subject>, Provenance),
     now: Timestamp,
     sorted: &mut Sorted,
 ) -> Result<(), String> {
-    let Predicate::Provenance(provenance) = statement.predicate else {
-        return Err("no provenance".into());
-    };
     let rebuild = provenance.build_definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs) {
-        sorted.failed.insert(builder);
+        sorted.failed.insert(builder.to_owned());
         return Ok(());
     }
-    let Ok([subject]) = <[Subject; 1]>::try_from(statement.subject) else {
+    let Ok([subject]) = <[Subject; 1]>::try_from(subjects) else {
         return Err("provenance of several subjects".into());
     };
-    if !rule.builds.from.contains(&builder) {
+    if !rule.builds.from.iter().any(|name| name == builder) {
         return Err(format!("{builder} is no builder of this rule"));
     }
     let id = &provenance.run_details.builder.id;
-    if policy.builders.get(&builder).is_none_or(|known| known.id != *id) {
+    if policy.builders.get(builder).is_none_or(|known| known.id != *id) {
         return Err(format!("signed by {builder}, but it says the builder is {id}"));
     }
     if late(provenance.run_details.metadata.finished_on, now) {
         return Err("built in the future".into());
     }
-    sorted.builds.push(SignedBuild { origin: one.origin.clone(), builder, subject, provenance: *provenance });
+    let (origin, builder) = (one.origin.clone(), builder.to_owned());
+    sorted.builds.push(SignedBuild { origin, builder, subject, provenance });
     Ok(())
 }
 
@@ -153,16 +165,37 @@ fn late(time: Timestamp, now: Timestamp) -> bool {
     time.duration_since(now) > SKEW
 }
 
-fn signed<'a>(
-    bundle: &Bundle,
-    holders: impl Iterator<Item = (&'a String, &'a Vec<crate::keys::PublicKey>)>,
-) -> Option<(String, Statement)> {
-    for (name, keys) in holders {
-        for key in keys {
-            if let Ok(verified) = bundle.verify(key) {
-                return Some((name.clone(), verified.statement().clone()));
-            }
+/// Whose key it is. The policy gives one key to one holder.
+#[derive(Clone, Copy)]
+enum Holder<'a> {
+    Person(&'a str),
+    Builder(&'a str),
+}
+
+impl<'a> Holder<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Person(name) | Self::Builder(name) => name,
         }
     }
-    None
+}
+
+/// Every key of a policy with its holder.
+struct Holders<'a>(Vec<(KeyId, &'a PublicKey, Holder<'a>)>);
+
+impl<'a> Holders<'a> {
+    fn of(policy: &'a Policy) -> Self {
+        let people = policy.people.iter().map(|(name, it)| (Holder::Person(name), &it.keys));
+        let builders = policy.builders.iter().map(|(name, it)| (Holder::Builder(name), &it.keys));
+        let keys =
+            people.chain(builders).flat_map(|(holder, keys)| keys.iter().map(move |key| (holder, key)));
+        Self(keys.map(|(holder, key)| (key.id(), key, holder)).collect())
+    }
+
+    /// Who signed it. The bundle's hint says which key is tried first, and nothing else: every key is tried.
+    fn signed<'b>(&self, bundle: &'b Bundle) -> Option<(Holder<'a>, Verified<Payload<'b>>)> {
+        let hinted = |id: &KeyId| bundle.hint() == Some(id.as_str());
+        let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|(id, ..)| hinted(id));
+        first.into_iter().chain(rest).find_map(|(_, key, holder)| Some((*holder, bundle.verify(key).ok()?)))
+    }
 }

@@ -96,7 +96,9 @@ impl Count<'_> {
         if is_built && self.group.trees.iter().any(|tree| tree != one.review.tree.as_str()) {
             return Some("the tree it names is not the one that was built".into());
         }
-        let person = self.policy.people.get(&one.person)?;
+        let Some(person) = self.policy.people.get(&one.person) else {
+            return Some(format!("{} is nobody of this policy", one.person));
+        };
         let own = person.emails.iter().chain([&one.review.reviewer.email]);
         let wrote = own.into_iter().any(|email| authors.contains(&email.trim().to_lowercase()));
         (wrote && !self.rule.author_may_review).then(|| format!("{} is an author of the commit", one.person))

@@ -103,6 +103,15 @@ pub enum Unmet {
         /** What each says. */
         stories: Vec<String>,
     },
+    /// Somebody of the policy signed what cannot be read here: it may be a no.
+    Unreadable {
+        /** Who. */
+        by: String,
+        /** Where it came from. */
+        origin: String,
+        /** Why it cannot be read. */
+        reason: String,
+    },
     /// More evidence than is looked at.
     TooMuchEvidence {
         /** How many bundles. */
@@ -133,6 +142,7 @@ impl Unmet {
             Self::Rejected { .. } => "rejected",
             Self::FailedRebuild { .. } => "failed-rebuild",
             Self::Disagreement { .. } => "disagreement",
+            Self::Unreadable { .. } => "unreadable",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
         }
     }
@@ -155,6 +165,7 @@ impl Unmet {
             Self::Rejected { .. } => "no trusted reviewer rejected the commit".into(),
             Self::FailedRebuild { .. } => "no trusted rebuild came out otherwise".into(),
             Self::Disagreement { .. } => "the builders agree on commit, inputs and config".into(),
+            Self::Unreadable { .. } => "what trusted people and builders signed can be read".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
         }
     }
@@ -175,6 +186,7 @@ impl Unmet {
             Self::Rejected { by, commit } => format!("{by} rejected commit {commit}"),
             Self::FailedRebuild { by } => format!("{by} got another image"),
             Self::Disagreement { stories } => stories.join("; "),
+            Self::Unreadable { by, origin, reason } => format!("{by} signed {origin}: {reason}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
         }
     }
@@ -196,6 +208,7 @@ impl Unmet {
             }
             Self::Rejected { .. } => "fix what was rejected in a new commit and have that reviewed",
             Self::Disagreement { .. } => "find out who is wrong, and take that builder out of the policy",
+            Self::Unreadable { .. } => "use a newer countersign-runner, or ask who signed it what it says",
             Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }

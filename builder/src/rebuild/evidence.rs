@@ -65,7 +65,8 @@ fn read(
         Trust::Unverified => bundle.statement_unverified().map_err(|error| error.to_string())?,
         Trust::Keys(keys) => {
             let verified = keys.iter().find_map(|key| bundle.verify(key).ok());
-            verified.ok_or("it is signed by none of the builders' keys")?.statement().clone()
+            let payload = verified.ok_or("it is signed by none of the builders' keys")?;
+            payload.statement().map_err(|error| error.to_string())?.into_value()
         }
     };
     let Predicate::Provenance(provenance) = statement.predicate else {

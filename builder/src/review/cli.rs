@@ -167,7 +167,7 @@ fn check(arguments: &VerifyArguments, session: &Session) -> Result<Answer> {
         Error::new(Kind::Key, format!("{} is not a public key", arguments.key.display())).because(error)
     })?;
     let verified = verify(&bytes, &key)?;
-    let statement = verified.statement();
+    let statement = verified.value();
     if let Predicate::Review(review) = &statement.predicate {
         let commits: Vec<String> =
             statement.subject.iter().filter_map(|s| s.git_commit()).map(|id| id.to_string()).collect();

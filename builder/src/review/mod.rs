@@ -106,10 +106,13 @@ impl<'a> Subjects<'a> {
 pub fn verify(bytes: &[u8], key: &PublicKey) -> Result<Verified<Statement>> {
     let bundle = Bundle::parse(bytes)
         .map_err(|error| Error::new(Kind::Input, "the file is no signed statement").because(error))?;
-    let verified = bundle.verify(key).map_err(|error| {
+    let payload = bundle.verify(key).map_err(|error| {
         Error::new(Kind::Refused, "the signature is not that key's over this statement").because(error)
     })?;
-    match verified.statement().predicate {
+    let verified = payload.statement().map_err(|error| {
+        Error::new(Kind::Input, "the statement is signed by that key, but cannot be read").because(error)
+    })?;
+    match verified.value().predicate {
         Predicate::Review(_) => Ok(verified),
         _ => Err(Error::new(Kind::Refused, "the statement is signed by that key, but is no review")),
     }

@@ -96,7 +96,7 @@ fn a_signed_review_says_what_was_read() {
     let subjects = Subjects::fetch(&repository, &commit, None).unwrap();
     let bundle = subjects.sign(opinion(Verdict::Approved), &*key).unwrap();
     let verified = verify(bundle.to_bytes(), key.public_key()).unwrap();
-    let statement = verified.statement();
+    let statement = verified.value();
     assert_eq!(statement.subject.len(), 1);
     assert_eq!(statement.subject[0].digest["gitCommit"], commit);
     assert!(statement.subject[0].name.starts_with("file:///"));
@@ -128,7 +128,7 @@ fn a_review_of_changes_names_every_author_since() {
     let subjects = Subjects::fetch(&repository, &last, Some(&first)).unwrap();
     let bundle = subjects.sign(opinion(Verdict::Rejected), &*key).unwrap();
     let verified = verify(bundle.to_bytes(), key.public_key()).unwrap();
-    let Predicate::Review(review) = &verified.statement().predicate else { panic!("no review") };
+    let Predicate::Review(review) = &verified.value().predicate else { panic!("no review") };
     assert_eq!(review.scope, Scope::Changes { since: first.parse().unwrap() });
     assert!(review.authors.iter().any(|author| author.email == "erin@example.org"));
     let backwards = Subjects::fetch(&repository, &first, Some(&last)).err().unwrap();
