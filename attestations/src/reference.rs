@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+mod grammar;
+
+use grammar::Parts;
+
 /// Longer references are refused before they are parsed; the registries' own limit is 255 for the name and 128 for a tag.
 const MAX_LENGTH: usize = 512;
 
@@ -41,11 +45,11 @@ impl FromStr for Repository {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let parsed = parse(text)?;
-        if carries_version(text, &parsed) || parsed.digest().is_some() {
+        let parts = Parts::of(text)?;
+        if parts.tag.is_some() || parts.digest.is_some() {
             return Err(ReferenceError::NotARepository { text: text.to_owned() });
         }
-        Ok(repository_of(&parsed))
+        Ok(parts.repository)
     }
 }
 
@@ -96,18 +100,15 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let parsed = parse(text)?;
-        let digest = match parsed.digest() {
-            Some(digest) => {
-                Some(digest.parse().map_err(|_| ReferenceError::Digest { text: digest.to_owned() })?)
-            }
+        let Parts { repository, tag, digest } = Parts::of(text)?;
+        let digest = match digest {
+            Some(digest) => Some(digest.parse().map_err(|_| ReferenceError::Digest { text: digest })?),
             None => None,
         };
-        let tag = carries_version(text, &parsed).then(|| parsed.tag().map(str::to_owned)).flatten();
         if tag.is_none() && digest.is_none() {
             return Err(ReferenceError::NoVersion { text: text.to_owned() });
         }
-        Ok(Self { repository: repository_of(&parsed), tag, digest })
+        Ok(Self { repository, tag, digest })
     }
 }
 
@@ -219,26 +220,6 @@ pub enum ReferenceError {
         /// What was found.
         found: Digest,
     },
-}
-
-fn parse(text: &str) -> Result<oci_spec::distribution::Reference, ReferenceError> {
-    if text.len() > MAX_LENGTH {
-        return Err(ReferenceError::TooLong { length: text.len() });
-    }
-    text.parse().map_err(|cause: oci_spec::distribution::ParseError| ReferenceError::Grammar {
-        text: text.to_owned(),
-        cause: cause.to_string(),
-    })
-}
-
-/// Whether `text` itself has the tag that the parser reports: it invents `latest` where there is none.
-fn carries_version(text: &str, parsed: &oci_spec::distribution::Reference) -> bool {
-    let before_digest = text.split('@').next().unwrap_or(text);
-    parsed.tag().is_some_and(|tag| before_digest.ends_with(&format!(":{tag}")))
-}
-
-fn repository_of(parsed: &oci_spec::distribution::Reference) -> Repository {
-    Repository { registry: parsed.registry().to_owned(), path: parsed.repository().to_owned() }
 }
 
 #[cfg(test)]

@@ -122,7 +122,20 @@ impl Client {
         Ok(Some(Attachment { bytes, origin: format!("{repository}@{}", entry.digest) }))
     }
 
+    /// What the referrers API lists and what the fallback tag does, each once: a registry that has learnt the API still
+    /// holds what was attached before, and that may be a veto.
     async fn listed(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+        let (mut found, fallback) =
+            futures_util::future::try_join(self.referrers(subject), self.fallback(subject)).await?;
+        for entry in fallback {
+            if found.iter().all(|known| known.digest != entry.digest) {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn referrers(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
         let repository = subject.repository();
         let mut found = Vec::new();
         let mut path = format!("referrers/{}", subject.digest());
@@ -132,7 +145,7 @@ impl Client {
             let asked = self.url(repository, &request.path)?;
             let response = self.send(repository, RegistryOperation::Pull, request).await?;
             if response.status() == StatusCode::NOT_FOUND && page == 0 {
-                return self.fallback(subject).await;
+                return Ok(Vec::new());
             }
             let response = expect(repository, response, &[StatusCode::OK]).await?;
             let next = next_page(response.headers(), &asked, repository)?;
