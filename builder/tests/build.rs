@@ -418,3 +418,134 @@ fn a_commit_without_the_reviews_asked_for_is_not_built() {
         answer(&bench.build("state", &commit, &["--require-reviews", "1", "--reviewer-keys", &file]), 1);
     assert!(missing["hint"].as_str().unwrap().contains("review sign"), "{missing}");
 }
+
+/// A file system of so many mebibytes at a path; gone with the test.
+struct Small(PathBuf);
+
+impl Small {
+    fn at(path: PathBuf, mebibytes: u32) -> Self {
+        std::fs::create_dir_all(&path).unwrap();
+        let size = format!("size={mebibytes}m,mode=700");
+        assert!(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        Self(path)
+    }
+
+    fn grow(&self, mebibytes: u32) {
+        let size = format!("remount,size={mebibytes}m");
+        assert!(Command::new("mount").args(["-o", &size]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_a_state_that_serves_again() {
+    let Some(bench) = Bench::new() else { return };
+    let commit =
+        bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN cat /bin/busybox /bin/busybox > /big\n")]);
+    let disk = Small::at(bench.path("state"), 3);
+    let layout = bench.path("layout");
+    let arguments = ["--oci", layout.to_str().unwrap()];
+    for size in [3, 5, 7] {
+        disk.grow(size);
+        let full = bench.build("state", &commit, &arguments);
+        let told = String::from_utf8_lossy(&full.stdout).to_lowercase();
+        assert!(matches!(full.status.code(), Some(5 | 8)), "{size} MiB: {told}");
+        assert!(told.contains("no space left"), "{size} MiB: {told}");
+        assert!(!layout.exists(), "{size} MiB");
+    }
+    disk.grow(200);
+    let built = answer(&bench.build("state", &commit, &arguments), 0);
+    assert_eq!(built["digest"], answer(&bench.build("elsewhere", &commit, &[]), 0)["digest"]);
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_that_the_next_does_not_clear() {
+    let Some(bench) = Bench::new() else { return };
+    let commit =
+        bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo started; exec busybox sleep 65432\n")]);
+    let base = format!("busybox:test={}", bench.path("base").display());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_countersign-builder"))
+        .args([
+            "build",
+            "--repo",
+            bench.path("repository").to_str().unwrap(),
+            "--commit",
+            &commit,
+            "--base",
+            &base,
+        ])
+        .arg("--state-dir")
+        .arg(bench.path("state"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleeping = || {
+        let lines = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|it| std::fs::read(it.ok()?.path().join("cmdline")).ok());
+        lines.filter(|line| line.ends_with(b"sleep\x0065432\0")).count()
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while sleeping() == 0 {
+        assert!(child.try_wait().unwrap().is_none() && std::time::Instant::now() < end, "it does not run");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let next = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo one > /one\n")]);
+    answer(&bench.build("state", &next, &[]), 0);
+    assert_eq!(sleeping(), 0);
+    assert_eq!(std::fs::read_dir(bench.path("state/builds")).unwrap().count(), 0);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(bench.folder.path().to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn without_root_a_build_says_what_it_needs() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(bench) = Bench::new() else { return };
+    let commit = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN true\n")]);
+    std::fs::set_permissions(bench.folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = bench.path("countersign-builder");
+    std::fs::copy(env!("CARGO_BIN_EXE_countersign-builder"), &program).unwrap();
+    let base = format!("busybox:test={}", bench.path("base").display());
+    let owned = Command::new("chown")
+        .args(["-R", "65534:65534"])
+        .arg(bench.path("repository"))
+        .arg(bench.path("base"))
+        .status();
+    assert!(owned.unwrap().success());
+    let output = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&program)
+        .args([
+            "build",
+            "--json",
+            "--repo",
+            bench.path("repository").to_str().unwrap(),
+            "--commit",
+            &commit,
+            "--base",
+            &base,
+        ])
+        .arg("--state-dir")
+        .arg(bench.path("state"))
+        .env("HOME", bench.folder.path())
+        .output()
+        .unwrap();
+    let refused = answer(&output, 8);
+    assert!(refused.to_string().contains("root"), "{refused}");
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use attestations::Digest;
 use images::compare::compare;
-use images::descriptor::{LAYER, LAYER_GZIP};
+use images::descriptor::{LAYER, LAYER_GZIP, LAYER_ZSTD};
 use images::layer::{Compression, Entry, Kind, LayerWriter, Limits, Normaliser, from_upper, unpack};
 use images::{Config, Descriptor, Image, Store};
 
@@ -331,6 +331,16 @@ fn wrong_digests_and_bombs_are_refused() {
     let small = Limits { bytes: 1 << 20, entries: 10 };
     let bomb = unpacked(&store, &layer, &Digest::of(b""), small).unwrap_err().to_string();
     assert!(bomb.contains("more than 1048576"), "{bomb}");
+    let bytes = zstd::encode_all(std::io::repeat(0).take(64 << 20), 1).unwrap();
+    let zstd = store.put(LAYER_ZSTD, &bytes).unwrap();
+    let bomb = unpacked(&store, &zstd, &Digest::of(b""), small).unwrap_err().to_string();
+    assert!(bomb.contains("more than 1048576"), "{bomb}");
+    // A frame that asks for a window of gigabytes, before a single byte of content.
+    let wide = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
+    let wide = store.put(LAYER_ZSTD, &wide).unwrap();
+    let before = peak();
+    assert!(unpacked(&store, &wide, &Digest::of(b""), Limits::default()).is_err());
+    assert!(peak() - before < 256 << 10, "{before} {} KiB", peak());
     let diff = unpacked(&store, &layer, &Digest::of(b"other"), Limits::default()).unwrap_err();
     assert!(matches!(diff, images::Error::Digest { .. }), "{diff}");
     std::fs::OpenOptions::new()

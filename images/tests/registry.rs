@@ -309,3 +309,69 @@ async fn redirect_does_not_reach_a_plain_host_that_was_not_named() {
     let error = asked.expect("it went on to the other host").unwrap_err().to_string();
     assert!(error.contains("redirect"), "{error}");
 }
+
+/// A registry that dies while a blob is sent has not been sent a manifest, whichever blob it was.
+#[tokio::test]
+async fn registry_that_dies_in_mid_push_has_no_manifest() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::open(place.path().join("store")).unwrap();
+    let image = image(&store, Compression::Gzip);
+    for survives in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let there = host.clone();
+        let sent = std::sync::atomic::AtomicUsize::new(0);
+        let log = serve(listener, move |line| match line.split(' ').next().unwrap_or_default() {
+            "HEAD" => reply("404 Not Found", "", ""),
+            "GET" => reply("200 OK", "", "{}"),
+            "POST" => reply(
+                "202 Accepted",
+                &format!("Location: http://{there}/v2/team/algo/blobs/uploads/1\r\n"),
+                "",
+            ),
+            _ if sent.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < survives => {
+                reply("201 Created", &format!("Location: http://{there}/v2/team/algo/blobs/1\r\n"), "")
+            }
+            // It breaks off without an answer.
+            _ => String::new(),
+        });
+        let client = Client::new([]);
+        let error = client.push(&store, &image, &repository(&host), Some("v1")).await.unwrap_err();
+        assert!(matches!(error, images::Error::Registry { .. }), "{error}");
+        let asked = log.lock().unwrap().clone();
+        assert!(asked.iter().any(|line| line.starts_with("POST")), "{asked:?}");
+        assert!(!asked.iter().any(|line| line.contains("/manifests/")), "{asked:?}");
+    }
+}
+
+/// A body that never ends, by chunks and without a length, is cut where it exceeds what the manifest promised.
+#[tokio::test]
+async fn endless_blob_is_cut() {
+    let place = tempfile::tempdir().unwrap();
+    let source = Store::open(place.path().join("source")).unwrap();
+    let image = image(&source, Compression::Gzip);
+    let manifest = String::from_utf8(source.read(image.manifest(), 1 << 20).unwrap()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    serve(listener, move |line| {
+        if line.contains("/manifests/") {
+            return reply(
+                "200 OK",
+                "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n",
+                &manifest,
+            );
+        }
+        let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+        format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            chunk.repeat(8)
+        )
+    });
+    let into = Store::open(place.path().join("into")).unwrap();
+    let pinned = repository(&host).pin(image.digest());
+    let error = Client::new([]).pull(&pinned, &into).await.unwrap_err();
+    assert!(matches!(error, images::Error::Size { .. }), "{error}");
+    assert!(Image::load(&into, &image.digest()).is_err());
+    let blobs = std::fs::read_dir(place.path().join("into/blobs/sha256")).unwrap().count();
+    assert_eq!(blobs, 0, "nothing half-written is left");
+}

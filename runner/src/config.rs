@@ -173,6 +173,31 @@ impl Config {
         Ok(config)
     }
 
+    /// Makes the state directory, for us alone, where it is not there yet.
+    ///
+    /// # Errors
+    /// When it cannot be made, or others may write to it: they could put other layers below a verified image.
+    pub fn make_state_dir(&self) -> Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+        let path = &self.state_dir;
+        let making = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        making.map_err(|cause| Error::io("making", path, cause))?;
+        let found = std::fs::metadata(path).map_err(|cause| Error::io("looking at", path, cause))?;
+        let us = rustix::process::geteuid().as_raw();
+        if found.uid() == us && found.mode() & 0o022 == 0 {
+            return Ok(());
+        }
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        Err(Error::new(
+            Kind::Refused,
+            format!(
+                "others may write to the state directory {} (user {owner}, mode {mode:03o})",
+                path.display()
+            ),
+        )
+        .hint(format!("chown {us} and chmod go-w it, or name another one with --state-dir; see that nobody changed what is in it")))
+    }
+
     /// What holds where there is no configuration: no policy is assumed.
     pub fn without_file(policy: PathBuf) -> Self {
         Self {

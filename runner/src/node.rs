@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::admission::{self, Registry, Request};
 use crate::config::{self, Config, Database, EngineKind};
-use crate::egress::{Proxy, Rules, Token, Upstream};
-use crate::engine::{Ending, Engine, Job};
+use crate::egress::{self, Proxy, Rules, Token, Upstream};
+use crate::engine::{Ended, Ending, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{Files, Input};
 
@@ -55,6 +55,8 @@ pub struct Report {
     pub ending: Ending,
     /// Its result, when it ended well.
     pub result: Option<Vec<u8>>,
+    /// What it asked of the outside: what its proxy passed and refused.
+    pub egress: egress::Log,
     /// What it printed, as far as it is kept.
     pub log: Log,
     /// From the decision to the end.
@@ -69,6 +71,7 @@ impl Report {
             "ending": self.ending.to_string(),
             "succeeded": self.ending == Ending::Exited(0),
             "seconds": self.took.as_secs_f64(),
+            "egress": self.egress,
             "log": self.log.text(),
             "logBytesNotKept": self.log.lost,
         })
@@ -109,10 +112,20 @@ impl Node {
     /// As [`Node::run`].
     pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
         run.request.function = Some(run.input.function().to_owned());
-        let admitted = match self.runtime.block_on(self.verify(&run.request))? {
+        // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
+        let (decision, engine) = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| {
+                self.config.make_state_dir()?;
+                Engine::open(run.engine, &self.config, &self.runtime)
+            });
+            let decision = self.runtime.block_on(self.verify(&run.request));
+            (decision, opening.join().unwrap_or_else(|_| Err(error::bug("opening the engine panicked"))))
+        });
+        let admitted = match decision? {
             Decision::Admitted(admitted) => admitted,
             Decision::Denied(denial) => return Ok(Outcome::Denied(Box::new(denial))),
         };
+        let engine = engine?;
         if !admitted.permits(run.input.function()) {
             return Err(error::bug("a function passed the decision that its proof does not permit"));
         }
@@ -139,13 +152,12 @@ impl Node {
             runtime: &self.runtime,
         };
         starting();
-        let ending =
-            Engine::open(run.engine, &self.config)?.start(&admitted, job, &mut |bytes| log.push(bytes))?;
+        let Ended { ending, egress } = engine.start(&admitted, job, &mut |bytes| log.push(bytes))?;
         let result = match ending {
             Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
             _ => None,
         };
-        Ok(Outcome::Ran(Box::new(Report { admitted, ending, result, log, took: started.elapsed() })))
+        Ok(Outcome::Ran(Box::new(Report { admitted, ending, result, egress, log, took: started.elapsed() })))
     }
 
     fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {

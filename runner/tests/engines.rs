@@ -35,6 +35,9 @@ wget -q -O- http://127.0.0.1:8080/organization 2>&1 | grep -o 'HTTP/1.1 403' | s
 grep -E 'CapEff|CapBnd|CapPrm|NoNewPrivs|Seccomp:' /proc/self/status | tr -d ' \t' | tr ':' '='
 sed -n '3,$p' /proc/net/dev | sed 's/^ *\([^:]*\):.*/interface=\1/'
 sed -n '2,$p' /proc/net/route | sed 's/^/route=/'
+# Loopback alone in IPv6 too, and no abstract socket of this machine.
+grep -v ' lo$' /proc/net/if_inet6 /proc/net/ipv6_route | sed 's/^/ipv6=/'
+grep @ /proc/net/unix | sed 's/^/abstract=/'
 nc -w 2 192.0.2.1 80 2>&1 </dev/null | grep -o 'unreachable' | sed 's/^/outside=/'
 touch /written 2>/dev/null || echo root=read-only
 touch /data/written 2>/dev/null || echo volume=read-only
@@ -56,11 +59,16 @@ echo '{"average": 4.5}' > /mnt/countersign/output
 fn an_algorithm_is_confined_and_has_no_way_out_but_the_proxy() {
     let mut site =
         Site::with(|config| drop(config.config.volumes.insert("/data".into(), serde_json::json!({}))));
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(b"countersign-test").unwrap();
+    let _of_this_machine = std::os::unix::net::UnixListener::bind_addr(&name).unwrap();
     on_every_engine(&mut site, |site, engine| {
         let report = site.run(engine, LOOK_AROUND).unwrap();
         let text = report.log.text();
         assert_eq!(report.ending, Ending::Exited(0), "{engine:?}: {text}");
-        assert_eq!(report.result.unwrap(), b"{\"average\": 4.5}\n");
+        assert_eq!(report.result.as_deref().unwrap(), b"{\"average\": 4.5}\n");
+        let egress = &report.to_json()["egress"];
+        assert_eq!((&egress["refused"], &egress["entries"][0]["path"]), (&1.into(), &"/organization".into()));
         let mut lines: Vec<&str> = text.lines().collect();
         lines.sort_unstable();
         let mut wanted = vec![

@@ -50,9 +50,9 @@ fn start(site: &Site, engine: EngineKind, image: &Image) -> runner::error::Resul
         runtime: &runtime,
     };
     let mut text = Vec::new();
-    let engine = Engine::open(engine, &site.config)?;
-    let ending = engine.start(&admitted(site), job, &mut |bytes| text.extend_from_slice(bytes))?;
-    Ok((ending, String::from_utf8(text).unwrap()))
+    let engine = Engine::open(engine, &site.config, &runtime)?;
+    let ended = engine.start(&admitted(site), job, &mut |bytes| text.extend_from_slice(bytes))?;
+    Ok((ended.ending, String::from_utf8(text).unwrap()))
 }
 
 fn engines(site: &mut Site) -> (Vec<EngineKind>, Option<Dockerd>) {
@@ -254,4 +254,21 @@ fn ctrl_c_ends_the_container_too() {
         assert_eq!(child.wait().unwrap().code(), Some(5), "{name}");
         assert_eq!(alive(marker), 0, "{name}");
     }
+}
+
+#[test]
+fn a_state_directory_that_others_may_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::new();
+    if cannot_run() {
+        return;
+    }
+    for mode in [0o777, 0o775] {
+        std::fs::set_permissions(&site.config.state_dir, std::fs::Permissions::from_mode(mode)).unwrap();
+        let Err(refused) = site.run(EngineKind::Oci, "echo good") else { panic!("it ran") };
+        assert_eq!(refused.kind(), Kind::Refused, "{refused}");
+        assert!(refused.to_string().contains(&format!("mode {mode:o}")), "{refused}");
+    }
+    std::fs::set_permissions(&site.config.state_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(site.run(EngineKind::Oci, "echo good").unwrap().log.text(), "good\n");
 }

@@ -1,6 +1,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -34,6 +35,14 @@ struct Run<'a> {
     keep: bool,
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = mounts::remove_tree(&self.bundle) {
+            tracing::warn!(%error, "left behind, to be cleared later");
+        }
+    }
+}
+
 pub(crate) fn run(
     owned: &Owned,
     process: &Process,
@@ -51,12 +60,17 @@ pub(crate) fn run(
     fs::create_dir(&run.bundle).map_err(Error::path("create", &run.bundle))?;
     let file = run.bundle.join("config.json");
     fs::write(&file, configuration.to_string()).map_err(Error::path("write", &file))?;
-    let ended = run.start().and_then(|events| run.attend(&events, process.limits.wall, output, canceller));
-    let exit = run.finish(ended);
-    if let Err(error) = mounts::remove_tree(&run.bundle) {
-        tracing::warn!(%error, "left behind, to be cleared later");
-    }
-    exit
+    let ended = run.start().and_then(|events| {
+        let attend = || run.attend(&events, process.limits.wall, output, canceller);
+        // When the caller's `output` panics, nothing runs on behind the caller's back.
+        panic::catch_unwind(AssertUnwindSafe(attend)).unwrap_or_else(|caught| {
+            if let Err(error) = run.kill(&events).and_then(|()| owned.runtime.delete_force(&run.id)) {
+                tracing::warn!(%error, id = run.id, "a container is left, to be cleared later");
+            }
+            panic::resume_unwind(caught)
+        })
+    });
+    run.finish(ended)
 }
 
 /// Why attending came to its end.
@@ -96,12 +110,14 @@ impl Run<'_> {
         // A group of its own, so that Ctrl-C reaches us alone and we end the container in order.
         command.process_group(0);
         #[expect(unsafe_code, reason = "the standard library has no safe way to set a parent-death signal")]
-        // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe and allocates nothing. Its
-        // effect: when we are killed while the runtime is still setting up, it dies too, and cannot start a container
-        // after the next program has already cleared our things.
+        // SAFETY: between fork and exec only `prctl` and `getppid` are called, which are async-signal-safe and allocate
+        // nothing. Their effect: when we are killed while the runtime is still setting up, or were killed before it could
+        // ask for that, it dies too, and cannot start a container after the next program has already cleared our things.
         unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
+            let us = std::process::id();
+            command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 if u32::try_from(libc::getppid()) == Ok(us) => Ok(()),
+                0 => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
                 _ => Err(std::io::Error::last_os_error()),
             });
         }

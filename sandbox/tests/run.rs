@@ -178,3 +178,16 @@ fn many_at_once_do_not_meet() {
         }
     });
 }
+
+#[test]
+fn a_caller_that_panics_leaves_no_container() {
+    let Some(ground) = ground() else { return };
+    let root = ground.root();
+    let run = std::panic::AssertUnwindSafe(|| {
+        let long = shell(Profile::Build, "echo out; sleep 32109");
+        ground.host.run(&long, root.merged(), &ground.network, &mut |_, _| panic!("on purpose"))
+    });
+    assert!(std::panic::catch_unwind(run).is_err());
+    assert_eq!(alive("32109"), 0);
+    assert_eq!(ground.run(&shell(Profile::Build, "true")).exit, Exit::Code(0));
+}

@@ -58,7 +58,7 @@ impl ServeCommand {
     /// # Errors
     /// When the queue or the socket cannot be had.
     pub fn run(&self, config: Config) -> Result<()> {
-        make_folder(&config.state_dir, 0o700)?;
+        config.make_state_dir()?;
         let path = config.state_dir.join("queue.db");
         let queue = Queue::open_with(&path, self.max_attempts).map_err(queue_failed)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -6,15 +6,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{AttachContainerOptions, ImportImageOptions, WaitContainerOptions};
-use futures_util::StreamExt;
-use sandbox::{Network, User};
+use futures_util::{Stream, StreamExt};
+use sandbox::{Canceller, Network, User};
 
 use super::owned::{self, Volumes};
-use super::{Ending, Job, archive, check_readable, command, environment};
+use super::{Ended, Ending, Job, archive, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{PROXY_PORT, temporary_folders};
@@ -25,40 +26,45 @@ const GATE: &str = "/countersign-gate";
 
 /// Docker's engine.
 pub struct Docker {
-    socket: PathBuf,
+    client: bollard::Docker,
     gate: PathBuf,
 }
 
 impl Docker {
-    pub(super) fn open(config: &Config) -> Result<Self> {
+    pub(super) fn open(config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
         if !config.docker_socket.exists() {
             return Err(Error::new(Kind::Machine, format!("no Docker engine listens on {}", config.docker_socket.display()))
                 .hint("start it, name its socket as docker_socket in runner.toml, or use the engine \"oci\", which needs no daemon"));
         }
         let gate = config.state_dir.join("gate");
         place_gate(&gate)?;
-        Ok(Self { socket: config.docker_socket.clone(), gate })
+        let socket = config.docker_socket.to_string_lossy();
+        let _entered = runtime.enter();
+        let client = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)
+            .map_err(failed("reaching Docker's engine"))?;
+        let client = runtime.block_on(async {
+            let client = client.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
+            owned::clear_leftovers(&client).await?;
+            Ok::<_, Error>(client)
+        })?;
+        Ok(Self { client, gate })
     }
 
-    pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+    pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         let runtime = job.runtime.clone();
         runtime.block_on(self.run(job, output))
     }
 
-    async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
-        let socket = self.socket.to_string_lossy();
-        let docker = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)
-            .map_err(failed("reaching Docker's engine"))?;
-        let docker = docker.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
-        owned::clear_leftovers(&docker).await?;
+    async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
+        let docker = &self.client;
         if let Some(user) = plain_user(&job.image.config().config.user) {
             check_readable(&job, &user)?;
         }
-        let id = ensure_image(&docker, &job).await?;
+        let id = ensure_image(docker, &job).await?;
         let volumes = volumes(&job);
         let body = self.container(&job, &id, &volumes)?;
-        let ending = run_once(&docker, body, job, output).await;
-        let removed = volumes.remove(&docker).await;
+        let ending = run_once(docker, body, job, output).await;
+        let removed = volumes.remove(docker).await;
         let ending = ending?;
         removed?;
         Ok(ending)
@@ -130,7 +136,7 @@ async fn run_once(
     body: ContainerCreateBody,
     job: Job<'_>,
     output: &mut dyn FnMut(&[u8]),
-) -> Result<Ending> {
+) -> Result<Ended> {
     let created = docker
         .create_container(None::<bollard::query_parameters::CreateContainerOptions>, body)
         .await
@@ -148,7 +154,7 @@ async fn watch(
     id: &str,
     job: Job<'_>,
     output: &mut dyn FnMut(&[u8]),
-) -> Result<Ending> {
+) -> Result<Ended> {
     let attach = AttachContainerOptions {
         stdout: true,
         stderr: true,
@@ -179,18 +185,32 @@ async fn watch(
         // The gate itself has failed already; its exit code says why.
         None => None,
     };
-    let end = Instant::now() + job.limits.wall();
+    let ending =
+        until_end(docker, id, &mut attached.output, job.limits.wall(), job.canceller, output).await?;
+    Ok(Ended { ending, egress: serving.map(|serving| serving.log()).unwrap_or_default() })
+}
+
+/// Hands on what the container prints until it ends, its time is over, or somebody cancels.
+async fn until_end(
+    docker: &bollard::Docker,
+    id: &str,
+    printed: &mut (impl Stream<Item = std::result::Result<LogOutput, bollard::errors::Error>> + Unpin),
+    wall: Duration,
+    canceller: &Canceller,
+    output: &mut dyn FnMut(&[u8]),
+) -> Result<Ending> {
+    let end = Instant::now() + wall;
     let mut waiting = Box::pin(docker.wait_container(id, None::<WaitContainerOptions>).into_future());
     let mut streaming = true;
     let ending = loop {
         tokio::select! {
-            item = attached.output.next(), if streaming => match item {
+            item = printed.next(), if streaming => match item {
                 Some(Ok(item)) => output(&item.into_bytes()),
                 _ => streaming = false,
             },
             (ended, _) = &mut waiting => break exit_code(ended)?,
             () = tokio::time::sleep(Duration::from_millis(50)) => {
-                if job.canceller.is_cancelled() {
+                if canceller.is_cancelled() {
                     return Ok(Ending::Cancelled);
                 }
                 if Instant::now() > end {
@@ -200,12 +220,11 @@ async fn watch(
         }
     };
     while streaming {
-        match tokio::time::timeout(Duration::from_secs(2), attached.output.next()).await {
+        match tokio::time::timeout(Duration::from_secs(2), printed.next()).await {
             Ok(Some(Ok(item))) => output(&item.into_bytes()),
             _ => streaming = false,
         }
     }
-    drop(serving);
     if ending == 0 {
         return Ok(Ending::Exited(0));
     }

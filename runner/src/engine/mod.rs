@@ -13,7 +13,7 @@ use images::{Image, Store};
 use sandbox::{Canceller, User};
 
 use crate::config::{Config, EngineKind, Limits};
-use crate::egress::Proxy;
+use crate::egress::{self, Proxy};
 use crate::error::{Error, Kind, Result};
 use crate::task::Files;
 
@@ -65,6 +65,15 @@ impl std::fmt::Display for Ending {
     }
 }
 
+/// How a container ended, and what it asked of the outside before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub ending: Ending,
+    /// What its proxy passed and refused.
+    pub egress: egress::Log,
+}
+
 /// Something that starts containers.
 pub enum Engine {
     /// The machine's OCI runtime.
@@ -74,14 +83,14 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The engine that the configuration names.
+    /// The engine that the configuration names, cleared of what killed programs left. Nothing of an image is touched.
     ///
     /// # Errors
     /// When it is not there.
-    pub fn open(kind: EngineKind, config: &Config) -> Result<Self> {
+    pub fn open(kind: EngineKind, config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
         match kind {
             EngineKind::Oci => oci::Oci::open(config).map(Self::Oci),
-            EngineKind::Docker => docker::Docker::open(config).map(Self::Docker),
+            EngineKind::Docker => docker::Docker::open(config, runtime).map(Self::Docker),
         }
     }
 
@@ -89,7 +98,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the image is not the admitted one, or the engine fails.
-    pub fn start(&self, admitted: &Admitted, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+    pub fn start(&self, admitted: &Admitted, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         check(admitted, job.image)?;
         match self {
             Self::Oci(oci) => oci.start(job, output),

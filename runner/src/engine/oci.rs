@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use images::LayerCache;
 use sandbox::{Exit, Host, Mount, MountPoint, Process, Profile, Tmpfs, resolve_user};
 
-use super::{Ending, Job, check_readable, command, environment};
+use super::{Ended, Ending, Job, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
 use crate::task::{PROXY_PORT, temporary_folders};
@@ -25,7 +25,7 @@ impl Oci {
         Ok(Self { host, layers })
     }
 
-    pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ending> {
+    pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         let failed = |cause| error::sandbox("confining the algorithm", cause);
         let lowers = self
             .layers
@@ -55,14 +55,14 @@ impl Oci {
             .host
             .run_until(&process, root.merged(), &network, &mut |_, bytes| output(bytes), job.canceller)
             .map_err(failed)?;
-        drop(serving);
-        Ok(match exit {
+        let ending = match exit {
             Exit::Code(code) => Ending::Exited(code),
             Exit::Signal(signal) => Ending::Signal(signal),
             Exit::TimedOut => Ending::TimedOut,
             Exit::OutOfMemory => Ending::OutOfMemory,
             Exit::Cancelled => Ending::Cancelled,
-        })
+        };
+        Ok(Ended { ending, egress: serving.log() })
     }
 }
 
