@@ -16,7 +16,7 @@ use images::{Config, Image, Store};
 struct Registry {
     child: Child,
     host: String,
-    _place: tempfile::TempDir,
+    place: tempfile::TempDir,
 }
 
 impl Drop for Registry {
@@ -44,7 +44,7 @@ fn registry() -> Option<Registry> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let made = Registry { child, host, _place: place };
+    let made = Registry { child, host, place };
     let end = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(&made.host).is_err() {
         assert!(Instant::now() < end, "the registry does not start");
@@ -140,6 +140,18 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
             .unwrap();
         let found = client.attachments(&repository.clone().pin(digest)).await.unwrap();
         assert_eq!(found.len(), 2, "{compression:?}");
+        // Kept, and the registry's copies gone: only the list is asked for. A kept byte that changed is fetched anew.
+        let kept = client.attachments_kept(&repository.clone().pin(digest), Some(&other)).await.unwrap();
+        assert_eq!(kept, found);
+        let copy = other.path_of(&Digest::of(b"{\"a\":1}"));
+        let hex = Digest::of(b"{\"b\":1}").hex();
+        let of_registry = registry.place.path().join("data/docker/registry/v2/blobs/sha256");
+        std::fs::remove_file(of_registry.join(&hex[..2]).join(&hex).join("data")).unwrap();
+        std::fs::remove_file(&copy).unwrap();
+        std::fs::write(&copy, "{\"a\":2}").unwrap();
+        let kept = client.attachments_kept(&repository.clone().pin(digest), Some(&other)).await.unwrap();
+        assert_eq!(kept, found);
+        assert!(client.attachments(&repository.clone().pin(digest)).await.is_err());
     }
 }
 

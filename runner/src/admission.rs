@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attestations::{Decision, Policy, Question, Reference, decide};
+use images::Store;
 use images::registry::Client;
 use jiff::Timestamp;
 
@@ -50,11 +51,17 @@ pub fn read_policy(path: &Path) -> Result<Policy> {
     })
 }
 
-/// Decides whether an image may run, now.
+/// Decides whether an image may run, now. Evidence that is in `kept` already is not fetched again; that it still is
+/// attached is asked each time.
 ///
 /// # Errors
 /// When it cannot be decided: no policy, no such image, a registry that fails.
-pub async fn admit(client: &Client, policy: &Path, request: &Request) -> Result<Decision> {
+pub async fn admit(
+    client: &Client,
+    policy: &Path,
+    request: &Request,
+    kept: Option<&Store>,
+) -> Result<Decision> {
     let policy = read_policy(policy)?;
     let digest = match (request.reference.digest(), request.registry) {
         (Some(digest), Registry::Offline) => *digest,
@@ -76,7 +83,7 @@ pub async fn admit(client: &Client, policy: &Path, request: &Request) -> Result<
     }
     if request.registry == Registry::Asked {
         let pinned = request.reference.repository().clone().pin(digest);
-        found.extend(evidence::from_registry(client, &pinned).await?);
+        found.extend(evidence::from_registry(client, &pinned, kept).await?);
     }
     let question = Question { asked: request.reference.clone(), digest, function: request.function.clone() };
     Ok(decide(&policy, &question, &found, Timestamp::now()))

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use attestations::{Evidence, Pinned};
+use images::Store;
 
 use crate::config;
 use crate::error::{self, Error, Kind, Result};
@@ -36,13 +37,17 @@ pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
     files.iter().map(|file| one(file)).collect()
 }
 
-/// The bundles that are attached to an image in its registry.
+/// The bundles that are attached to an image in its registry; those in `kept` are not fetched again.
 ///
 /// # Errors
 /// When the registry fails: that is never the same as having none.
-pub async fn from_registry(client: &images::registry::Client, pinned: &Pinned) -> Result<Vec<Evidence>> {
+pub async fn from_registry(
+    client: &images::registry::Client,
+    pinned: &Pinned,
+    kept: Option<&Store>,
+) -> Result<Vec<Evidence>> {
     let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
-    let found = client.attachments(pinned).await.map_err(|cause| error::images(&doing, cause))?;
+    let found = client.attachments_kept(pinned, kept).await.map_err(|cause| error::images(&doing, cause))?;
     Ok(found
         .into_iter()
         .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })

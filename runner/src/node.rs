@@ -95,7 +95,7 @@ impl Node {
     /// # Errors
     /// When that cannot be decided.
     pub async fn verify(&self, request: &Request) -> Result<Decision> {
-        admission::admit(&self.client, &self.config.policy, request).await
+        admission::admit(&self.client, &self.config.policy, request, None).await
     }
 
     /// Verifies, and runs exactly what was admitted. Blocks; not to be called on the runtime's own threads.
@@ -113,12 +113,13 @@ impl Node {
     pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
         run.request.function = Some(run.input.function().to_owned());
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
+        self.config.make_state_dir()?;
+        let store = Store::open(self.config.state_dir.join("images"))
+            .map_err(|cause| error::images("opening the store of images", cause))?;
         let (decision, engine) = std::thread::scope(|scope| {
-            let opening = scope.spawn(|| {
-                self.config.make_state_dir()?;
-                Engine::open(run.engine, &self.config, &self.runtime)
-            });
-            let decision = self.runtime.block_on(self.verify(&run.request));
+            let opening = scope.spawn(|| Engine::open(run.engine, &self.config, &self.runtime));
+            let deciding = admission::admit(&self.client, &self.config.policy, &run.request, Some(&store));
+            let decision = self.runtime.block_on(deciding);
             (decision, opening.join().unwrap_or_else(|_| Err(error::bug("opening the engine panicked"))))
         });
         let admitted = match decision? {
@@ -130,8 +131,6 @@ impl Node {
             return Err(error::bug("a function passed the decision that its proof does not permit"));
         }
         let started = Instant::now();
-        let store = Store::open(self.config.state_dir.join("images"))
-            .map_err(|cause| error::images("opening the store of images", cause))?;
         let image = match run.request.registry {
             Registry::Offline => images::Image::load(&store, admitted.pinned().digest()),
             Registry::Asked => self.runtime.block_on(self.client.pull(admitted.pinned(), &store)),

@@ -99,7 +99,7 @@ fn wait(port: u16, seconds: i64) {
         {
             fail(b"gate: the port did not answer in time, so the program was not started\n", LATE);
         }
-        let pause = Time { seconds: 0, fraction: 5_000_000 };
+        let pause = Time { seconds: 0, fraction: 1_000_000 };
         call(number::NANOSLEEP, [&raw const pause as usize, 0, 0, 0, 0]);
     }
 }

@@ -18,6 +18,7 @@ use super::pull::index_of;
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
+use crate::store::Store;
 
 /// The most attachments of one image that are looked at. More are an error, not a choice among them.
 pub const MAX_ATTACHMENTS: usize = 256;
@@ -90,6 +91,15 @@ impl Client {
     /// # Errors
     /// When the registry fails, sends something malformed, or has more than [`MAX_ATTACHMENTS`].
     pub async fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
+        self.attachments_kept(subject, None).await
+    }
+
+    /// As [`Client::attachments`], with a store that keeps them: the list is asked for each time, and only what is not in
+    /// the store is fetched. What it holds is read by its digest like everything else.
+    ///
+    /// # Errors
+    /// As [`Client::attachments`], and when the store cannot keep what was fetched.
+    pub async fn attachments_kept(&self, subject: &Pinned, kept: Option<&Store>) -> Result<Vec<Attachment>> {
         let listed = self.listed(subject).await?;
         if listed.len() > MAX_ATTACHMENTS {
             return Err(Error::refused(
@@ -101,15 +111,28 @@ impl Client {
             ));
         }
         // Indexes of older writers hold a wrong artifactType: each manifest is asked itself.
-        let found = stream::iter(listed.into_iter().map(|entry| self.attachment(subject, entry))).buffered(8);
+        let found =
+            stream::iter(listed.into_iter().map(|entry| self.attachment(subject, entry, kept))).buffered(8);
         let found: Vec<Option<Attachment>> = found.try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    async fn attachment(&self, subject: &Pinned, entry: Descriptor) -> Result<Option<Attachment>> {
+    async fn attachment(
+        &self,
+        subject: &Pinned,
+        entry: Descriptor,
+        kept: Option<&Store>,
+    ) -> Result<Option<Attachment>> {
         let repository = subject.repository();
-        let raw = self.manifest(repository, &entry.digest.to_string()).await?;
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&raw.bytes) else { return Ok(None) };
+        let bytes = match kept.and_then(|store| store.read(&entry, MAX_MANIFEST).ok()) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.manifest(repository, &entry.digest.to_string()).await?.bytes;
+                keep(kept, descriptor::MANIFEST, &bytes)?;
+                bytes
+            }
+        };
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
         let ours = manifest.subject.as_ref().is_some_and(|found| found.digest == *subject.digest());
         let [layer] = &manifest.layers[..] else { return Ok(None) };
         if !ours || !layer.media_type.starts_with("application/vnd.dev.sigstore.bundle") {
@@ -118,7 +141,14 @@ impl Client {
         if layer.size > MAX_BUNDLE {
             return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
         }
-        let bytes = self.small_blob(repository, &layer.digest, MAX_BUNDLE).await?;
+        let bytes = match kept.and_then(|store| store.read(layer, MAX_BUNDLE).ok()) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.small_blob(repository, &layer.digest, MAX_BUNDLE).await?;
+                keep(kept, &layer.media_type, &bytes)?;
+                bytes
+            }
+        };
         Ok(Some(Attachment { bytes, origin: format!("{repository}@{}", entry.digest) }))
     }
 
@@ -195,6 +225,10 @@ impl Client {
         let reason = format!("the tag {} kept losing what was written to it", fallback_tag(subject));
         Err(Error::Registry { registry: subject.repository().registry().to_owned(), reason })
     }
+}
+
+fn keep(store: Option<&Store>, media_type: &str, bytes: &[u8]) -> Result<()> {
+    store.map_or(Ok(()), |store| store.put(media_type, bytes).map(drop))
 }
 
 fn fallback_tag(subject: &Pinned) -> String {
