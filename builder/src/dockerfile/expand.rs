@@ -3,6 +3,8 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::glob::Pattern;
+
 /// Nesting of `${a:-${b:-…}}` beyond which a file is not a person's.
 const DEPTH_LIMIT: usize = 32;
 /// Longest expanded word, in bytes: a kernel's limit for one argument.
@@ -20,8 +22,8 @@ pub enum ExpandError {
     /// `${}` or the like.
     #[error("${{{0}}} is not a substitution")]
     Bad(String),
-    /// A modifier other than `-`, `+` and `?`.
-    #[error("${{{name}{modifier}…}} is not supported: write the value out, or set it with ENV or ARG")]
+    /// A modifier that is none.
+    #[error("${{{name}{modifier}…}} is no substitution: -, +, ?, #, %, / and // are")]
     Modifier {
         /// The variable.
         name: String,
@@ -36,6 +38,9 @@ pub enum ExpandError {
         /// The file's own message.
         message: String,
     },
+    /// A pattern that is none, or too large.
+    #[error("the pattern {0} is not usable: \\ may only stand before *, ?, \\, }} and /")]
+    Pattern(String),
     /// Nested over the limit.
     #[error("substitutions are nested more than 32 deep")]
     TooDeep,
@@ -52,9 +57,22 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// See [`ExpandError`].
 pub fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
-    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0 };
-    let pieces = expander.until(None)?;
-    Ok(pieces.into_iter().map(|(letter, _)| letter).collect())
+    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
+    Ok(plain(expander.until(None, false)?))
+}
+
+/// Expands the variables of a here-document, in which quotes are letters like any other.
+///
+/// # Errors
+/// See [`ExpandError`].
+pub fn document(text: &str, lookup: Lookup<'_>) -> Result<String, ExpandError> {
+    let mut expander =
+        Expander { rest: text.chars().peekable(), escape: '\\', lookup, depth: 0, quotes: false };
+    Ok(plain(expander.until(None, false)?))
+}
+
+fn plain(letters: Vec<Letter>) -> String {
+    letters.into_iter().map(|(letter, _)| letter).collect()
 }
 
 /// Expands `text` and splits it at blanks that are neither quoted nor escaped nor part of a quoted value.
@@ -62,9 +80,9 @@ pub fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, Expa
 /// # Errors
 /// See [`ExpandError`].
 pub fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
-    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0 };
+    let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
     let mut words = vec![String::new()];
-    for (letter, literal) in expander.until(None)? {
+    for (letter, literal) in expander.until(None, false)? {
         match (letter.is_whitespace() && !literal, words.last_mut()) {
             (false, Some(word)) => word.push(letter),
             _ => words.push(String::new()),
@@ -82,11 +100,14 @@ struct Expander<'a> {
     escape: char,
     lookup: Lookup<'a>,
     depth: usize,
+    /// Whether quotes mean anything.
+    quotes: bool,
 }
 
 impl Expander<'_> {
-    /// Everything up to `stop`, which is taken away, or to the end when there is no stop.
-    fn until(&mut self, stop: Option<char>) -> Result<Vec<Letter>, ExpandError> {
+    /// Everything up to `stop`, which is taken away, or to the end when there is no stop. In a pattern (`raw`) the escape
+    /// character stays.
+    fn until(&mut self, stop: Option<char>, raw: bool) -> Result<Vec<Letter>, ExpandError> {
         let mut out: Vec<Letter> = Vec::new();
         loop {
             if out.len() > LENGTH_LIMIT {
@@ -100,10 +121,13 @@ impl Expander<'_> {
             };
             match letter {
                 _ if Some(letter) == stop => return Ok(out),
-                '\'' => self.single_quoted(&mut out)?,
-                '"' => self.double_quoted(&mut out)?,
+                '\'' if self.quotes => self.single_quoted(&mut out)?,
+                '"' if self.quotes => self.double_quoted(&mut out)?,
                 '$' => out.extend(self.dollar()?.chars().map(|letter| (letter, false))),
-                _ if letter == self.escape => out.extend(self.rest.next().map(|next| (next, true))),
+                _ if letter == self.escape => {
+                    out.extend(raw.then_some((letter, true)));
+                    out.extend(self.rest.next().map(|next| (next, true)));
+                }
                 _ => out.push((letter, false)),
             }
         }
@@ -176,14 +200,26 @@ impl Expander<'_> {
             modifier.extend(self.rest.next());
         }
         let kind = modifier.chars().last().unwrap_or_default();
-        if !matches!(kind, '-' | '+' | '?') {
-            return Err(ExpandError::Modifier { name, modifier });
+        match (kind, empty_is_unset) {
+            ('-' | '+' | '?', _) => {}
+            ('#' | '%', false) => {
+                let longest = self.rest.next_if_eq(&kind).is_some();
+                let pattern = Pattern::parse(&self.part('}', true, &name)?)?;
+                let value = value.unwrap_or_default();
+                return match kind {
+                    '#' => pattern.without_prefix(&value, longest),
+                    _ => pattern.without_suffix(&value, longest),
+                };
+            }
+            ('/', false) => {
+                let all = self.rest.next_if_eq(&'/').is_some();
+                let pattern = Pattern::parse(&self.part('/', true, &name)?)?;
+                let replacement = self.part('}', true, &name)?;
+                return pattern.replaced(&value.unwrap_or_default(), &replacement, all);
+            }
+            _ => return Err(ExpandError::Modifier { name, modifier }),
         }
-        let word = self.until(Some('}')).map_err(|error| match error {
-            ExpandError::Brace(inner) if inner.is_empty() => ExpandError::Brace(name.clone()),
-            other => other,
-        })?;
-        let word: String = word.into_iter().map(|(letter, _)| letter).collect();
+        let word = self.part('}', false, &name)?;
         let set = value.filter(|value| !(empty_is_unset && value.is_empty()));
         match (kind, set) {
             ('-', Some(value)) | ('?', Some(value)) => Ok(value),
@@ -194,6 +230,14 @@ impl Expander<'_> {
                 message: if word.is_empty() { "is not set".to_owned() } else { word },
             }),
         }
+    }
+
+    /// A part of the substitution of `name`, up to `stop`.
+    fn part(&mut self, stop: char, raw: bool, name: &str) -> Result<String, ExpandError> {
+        self.until(Some(stop), raw).map(plain).map_err(|error| match error {
+            ExpandError::Brace(inner) if inner.is_empty() => ExpandError::Brace(name.to_owned()),
+            other => other,
+        })
     }
 
     /// A variable's name: letters, digits and underscores, all digits, or one of the shell's special letters.
@@ -232,6 +276,10 @@ mod tests {
             "empty" => Some(String::new()),
             "two" => Some("one  two".to_owned()),
             "quote" => Some("\"".to_owned()),
+            "path" => Some("a/b/c.tar.gz".to_owned()),
+            "star" => Some("*+".to_owned()),
+            "slash" => Some("/".to_owned()),
+            "dollars" => Some("ax".to_owned()),
             _ => None,
         }
     }
@@ -260,6 +308,23 @@ mod tests {
             ("${none:-${none:-deep}}", "deep"),
             ("${none:-'}'}", "}"),
             ("${a:?needed}", "value"),
+            ("${a#va}", "lue"),
+            ("${a#x}", "value"),
+            ("${path#*/}", "b/c.tar.gz"),
+            ("${path##*/}", "c.tar.gz"),
+            ("${path%.*}", "a/b/c.tar"),
+            ("${path%%.*}", "a/b/c"),
+            ("${path%/*}", "a/b"),
+            ("${path#?}", "/b/c.tar.gz"),
+            ("${path/b/x}", "a/x/c.tar.gz"),
+            ("${path//\\//-}", "a-b-c.tar.gz"),
+            ("${path//./}", "a/b/ctargz"),
+            ("${path/t*r/T}", "a/b/c.T.gz"),
+            ("${path//$none/x}", "xax/xbx/xcx.xtxaxrx.xgxzx"),
+            ("${star#\\*}", "+"),
+            ("${none#x}${none%x}${none/x/y}", ""),
+            ("${path##*$slash}", "c.tar.gz"),
+            ("${dollars/a/$1}", "x"),
             (r"\$a", "$a"),
             (r"\\$a", r"\value"),
             (r"a\ b", "a b"),
@@ -311,8 +376,11 @@ mod tests {
         assert_eq!(refused("${a"), ExpandError::Brace("a".to_owned()));
         assert_eq!(refused("${none:-x"), ExpandError::Brace("none".to_owned()));
         assert!(matches!(refused("${}"), ExpandError::Bad(_)));
-        assert!(matches!(refused("${a#x}"), ExpandError::Modifier { .. }));
-        assert!(matches!(refused("${a/x/y}"), ExpandError::Modifier { .. }));
+        assert!(matches!(refused("${a^x}"), ExpandError::Modifier { .. }));
+        assert!(matches!(refused("${a:#x}"), ExpandError::Modifier { .. }));
+        assert!(matches!(refused(r"${a#\x}"), ExpandError::Pattern(_)));
+        assert_eq!(refused("${a#x"), ExpandError::Brace("a".to_owned()));
+        assert_eq!(refused("${a/x}"), ExpandError::Brace("a".to_owned()));
         assert!(matches!(refused("${none:?give it}"), ExpandError::Required { .. }));
     }
 

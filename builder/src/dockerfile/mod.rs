@@ -4,6 +4,7 @@
 //! name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `build::plan`.
 
 pub mod expand;
+mod glob;
 pub mod ignore;
 mod instruction;
 mod lines;
