@@ -118,7 +118,7 @@ fn a_changed_byte_in_a_bundle_makes_it_nobodys() {
     std::fs::write(&path, bundle.to_string()).unwrap();
     let no = verify(&site, &site.config.policy, &[]);
     assert_eq!(no.status.code(), Some(1), "{}", text(&no));
-    assert!(text(&no).contains("no key of the policy's builders signed it"), "{}", text(&no));
+    assert!(text(&no).contains("no key of this policy signed it"), "{}", text(&no));
 }
 
 fn other(c: char) -> char {

@@ -7,7 +7,6 @@ use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
 use images::{Descriptor, Image, Store};
 
-use super::config;
 use super::platform::Platform;
 use crate::error::{Error, Kind, Result, Told};
 use crate::project::Project;
@@ -128,14 +127,7 @@ impl Bases<'_> {
             )
             .hint("give a base for that platform, or build for the base's with --platform"));
         }
-        match config::has_triggers(&config.config) {
-            true => Err(Error::new(
-                Kind::Input,
-                format!("the base {} has ONBUILD instructions, which are not supported", base.asked),
-            )
-            .hint("write those instructions in the Dockerfile, on a base without them")),
-            false => Ok(()),
-        }
+        Ok(())
     }
 }
 

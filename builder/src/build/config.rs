@@ -3,6 +3,8 @@
 pub use images::image::{Config, Execution, History, RootFs};
 use serde_json::Value;
 
+use crate::dockerfile::Health;
+
 /// What Docker gives a step whose image names no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -66,9 +68,45 @@ pub fn set_shell(execution: &mut Execution, words: &[String]) {
     execution.other.insert("Shell".to_owned(), words.into());
 }
 
-/// Whether the image runs instructions in whatever is built on it.
-pub fn has_triggers(execution: &Execution) -> bool {
-    execution.other.get("OnBuild").and_then(Value::as_array).is_some_and(|triggers| !triggers.is_empty())
+/// The signal that ends what runs the image.
+pub fn set_stop_signal(execution: &mut Execution, signal: &str) {
+    execution.other.insert("StopSignal".to_owned(), signal.into());
+}
+
+/// How whoever runs the image asks whether it is well. What is zero is left to the engine.
+pub fn set_health(execution: &mut Execution, health: &Health) {
+    let mut value = serde_json::json!({ "Test": health.test });
+    let numbers = [
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+        ("Retries", health.retries),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number != 0) {
+        value[name] = number.into();
+    }
+    execution.other.insert("Healthcheck".to_owned(), value);
+}
+
+/// The instructions that the image runs in whatever is built on it, taken away: they run once.
+///
+/// # Errors
+/// When they are no list of texts.
+pub fn take_triggers(execution: &mut Execution) -> Result<Vec<String>, String> {
+    match execution.other.remove("OnBuild") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(value) => serde_json::from_value(value).map_err(|cause| cause.to_string()),
+    }
+}
+
+/// Adds an instruction for whatever is built on the image.
+pub fn add_trigger(execution: &mut Execution, text: &str) {
+    let triggers = execution.other.entry("OnBuild".to_owned()).or_insert_with(|| Value::Array(Vec::new()));
+    match triggers {
+        Value::Array(all) => all.push(text.into()),
+        other => *other = serde_json::json!([text]),
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +123,9 @@ mod tests {
         let config = on_base(&serde_json::from_str(text).unwrap());
         assert_eq!(variable(&config.config, "A"), Some("b=c"));
         assert_eq!(shell(&config.config), ["/bin/bash", "-c"]);
-        assert!(has_triggers(&config.config));
+        let mut execution = config.config.clone();
+        assert_eq!(take_triggers(&mut execution).unwrap(), ["RUN x"]);
+        assert!(take_triggers(&mut execution).unwrap().is_empty());
         assert!(config.other.is_empty() && config.created.is_none());
         assert_eq!(shell(&Execution::default()), ["/bin/sh", "-c"]);
     }

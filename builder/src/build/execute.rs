@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::bases::{Base, Bases, layer_of_base};
 use super::config::{self, Config};
-use super::copy::{self, ContextTree, RootTree, Tree};
+use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
 use super::output::Output;
 use super::plan::{self, Action, Plan, Step};
 use super::{environment, trust};
 use crate::capture::{Capture, Exchange, StepRecord};
 use crate::cli::Session;
-use crate::dockerfile::Stage;
+use crate::dockerfile::Network;
 use crate::error::{Error, Kind, Result, Told};
 
 /// The machine's part of a build.
@@ -80,7 +80,6 @@ struct Run<'a> {
 pub fn execute(
     shop: &Workshop<'_>,
     plan: &Plan<'_>,
-    stages: &[Stage],
     context: &ContextTree<'_>,
     bases: &Bases<'_>,
     epoch: i64,
@@ -104,7 +103,7 @@ pub fn execute(
     let mut last = None;
     for (needed, planned) in planned {
         let mut stage = run.start(needed, fetched.get(&needed.stage))?;
-        let name = stages[needed.stage].name.clone().unwrap_or_else(|| format!("stage {}", needed.stage));
+        let name = plan.name(needed.stage);
         let (mut layers_of, history) = (stage.config.rootfs.clone(), stage.config.history.clone());
         stage.config = planned.config;
         layers_of.kind = "layers".to_owned();
@@ -257,9 +256,12 @@ impl Run<'_> {
             Action::Configure => {}
             Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
             Action::Copy { .. } => self.copy(overlay.merged(), step)?,
-            Action::Run { args, env, cwd, user } => {
-                let process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
-                self.command(&process, overlay.merged(), step, label)?;
+            Action::Run { args, env, cwd, user, network, script } => {
+                let mut process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
+                if let Some(script) = script {
+                    process.mounts.push(self.script(script)?);
+                }
+                self.command(&process, *network, overlay.merged(), step, label)?;
                 trust::remove(overlay.upper(), self.shop.capture.ca_pem())
                     .map_err(|cause| Error::io("cleaning", overlay.upper(), cause))?;
             }
@@ -300,12 +302,30 @@ impl Run<'_> {
     }
 
     fn copy(&self, root: &Path, step: &Step) -> Result<()> {
-        let Action::Copy { from, sources, destination, chown, chmod } = &step.action else { return Ok(()) };
+        let Action::Copy { from, sources, inline, archives, destination, chown, chmod } = &step.action else {
+            return Ok(());
+        };
         let owner = match chown {
             None => None,
             Some(text) => Some(owner_of(root, text, step)?),
         };
-        let request = copy::Request { sources, destination, owner, mode: *chmod, epoch: self.epoch };
+        let request = copy::Request {
+            sources,
+            destination,
+            owner,
+            mode: *chmod,
+            archives: *archives,
+            epoch: self.epoch,
+        };
+        if !inline.is_empty() {
+            let tree = InlineTree::new(inline, self.epoch);
+            let names: Vec<String> = inline.iter().map(|document| document.name.clone()).collect();
+            let request = copy::Request { sources: &names, archives: false, ..request.clone() };
+            copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
+        }
+        if sources.is_empty() {
+            return Ok(());
+        }
         let copied = match from.map(|stage| self.done.get(&stage)) {
             None => copy::copy(self.context, root, &request),
             Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
@@ -338,7 +358,24 @@ impl Run<'_> {
         Ok(process)
     }
 
-    fn command(&mut self, process: &Process, root: &Path, step: &Step, label: &str) -> Result<()> {
+    /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
+    fn script(&self, script: &plan::Script) -> Result<Mount> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let source = self.shop.scratch.join("script");
+        let failed = |cause| Error::io("writing", &source, cause);
+        std::fs::write(&source, &script.text).map_err(failed)?;
+        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(Mount { source: source.clone(), target: script.path.clone(), readonly: true })
+    }
+
+    fn command(
+        &mut self,
+        process: &Process,
+        reach: Network,
+        root: &Path,
+        step: &Step,
+        label: &str,
+    ) -> Result<()> {
         let session = self.shop.session;
         let mut show = |line: &str| {
             session
@@ -346,14 +383,20 @@ impl Run<'_> {
         };
         let mut output = Output::new(&mut show);
         let network = self.shop.host.network().map_err(machine)?;
-        let planted = self.shop.capture.plant(&network, &format!("line {}", step.line)).map_err(|cause| {
-            Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
-        })?;
+        let planted = match reach {
+            Network::None => None,
+            Network::Default => {
+                let planted = self.shop.capture.plant(&network, &format!("line {}", step.line));
+                Some(planted.map_err(|cause| {
+                    Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+                })?)
+            }
+        };
         let mut take = |_, bytes: &[u8]| output.take(bytes);
         let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
-        let record = planted.finish();
+        let record = planted.map(|planted| planted.finish());
         let lines = output.finish();
-        let incidents = self.note(step, record);
+        let incidents = record.map(|record| self.note(step, record)).unwrap_or_default();
         let how = match exit.map_err(machine)? {
             Exit::Code(0) => return Ok(()),
             Exit::Code(code) => format!("ended with exit code {code}"),

@@ -143,7 +143,7 @@ pub fn build(
         scratch: scratch.path(),
         canceller: &canceller,
     };
-    let executed = execute(&shop, &plan, &file.stages, &context, &bases, epoch)?;
+    let executed = execute(&shop, &plan, &context, &bases, epoch)?;
     Ok(Outcome {
         executed,
         parameters: parameters(&order.location, &order.commit, recipe, &platform),

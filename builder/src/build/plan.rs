@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::{Config, History};
 use super::platform::Platform;
 use super::stage::State;
-use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Problem, expand};
+use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, expand};
 
 /// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
@@ -69,6 +69,10 @@ pub enum Action {
         cwd: String,
         /// As whom; empty is root.
         user: String,
+        /// What it reaches.
+        network: Network,
+        /// A program that the Dockerfile itself holds.
+        script: Option<Script>,
     },
     /// Files are copied.
     Copy {
@@ -76,6 +80,10 @@ pub enum Action {
         from: Option<usize>,
         /// Paths and patterns.
         sources: Vec<String>,
+        /// Files that the Dockerfile itself holds.
+        inline: Vec<Inline>,
+        /// Whether an archive is to be unpacked, as by `ADD`.
+        archives: bool,
         /// Absolute; a slash at the end means a folder.
         destination: String,
         /// `user[:group]`
@@ -90,6 +98,24 @@ pub enum Action {
         /// Whose it becomes; empty is root.
         user: String,
     },
+}
+
+/// A program that is mounted into the step that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Where the step sees it.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A file in the Dockerfile's own text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inline {
+    /// The name that it has in a folder.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// A stage's steps and the configuration they lead to.
@@ -108,6 +134,8 @@ pub struct Plan<'a> {
     request: &'a Request,
     globals: BTreeMap<String, String>,
     needed: Vec<Needed>,
+    /// Images that files are copied from. Each is a stage of its own, numbered behind those of the file.
+    images: Vec<&'a str>,
 }
 
 impl<'a> Plan<'a> {
@@ -116,7 +144,8 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// An unknown target or stage, a build argument that no `ARG` declares, an expansion that cannot be done.
     pub fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
-        let mut plan = Self { file, request, globals: request.platform.arguments(), needed: Vec::new() };
+        let globals = request.platform.arguments();
+        let mut plan = Self { file, request, globals, needed: Vec::new(), images: images_copied_from(file) };
         plan.check_arguments()?;
         plan.read_globals()?;
         let target = match &request.target {
@@ -134,6 +163,11 @@ impl<'a> Plan<'a> {
                 plan.needed.insert(0, Needed { stage, base });
             }
         }
+        let images: Vec<usize> = wanted.into_iter().filter(|stage| *stage >= file.stages.len()).collect();
+        for stage in images.into_iter().rev() {
+            let base = Base::Image(plan.images[stage - file.stages.len()].to_owned());
+            plan.needed.insert(0, Needed { stage, base });
+        }
         Ok(plan)
     }
 
@@ -146,14 +180,32 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// An expansion that cannot be done, or a value that its instruction does not allow.
-    pub fn steps(&self, stage: usize, base: Config) -> Result<Planned, DockerfileError> {
+    pub fn steps(&self, stage: usize, mut base: Config) -> Result<Planned, DockerfileError> {
+        let Some(written) = self.file.stages.get(stage) else {
+            return Ok(Planned { steps: Vec::new(), config: base });
+        };
+        let triggers = triggers(&mut base).map_err(|problem| problem.at(written.line))?;
         let mut state = State::new(self, stage, base);
-        let instructions = &self.file.stages[stage].instructions;
-        let steps = instructions
-            .iter()
-            .map(|located| state.step(located).map_err(|problem| problem.at(located.line)))
-            .collect::<Result<_, _>>()?;
+        let mut steps = Vec::new();
+        for (text, value) in triggers {
+            let located = Located { line: written.line, text, value };
+            steps.push(state.step(&located).map_err(|problem| problem.at(written.line))?);
+        }
+        for located in &written.instructions {
+            steps.push(state.step(located).map_err(|problem| problem.at(located.line))?);
+        }
         Ok(Planned { steps, config: state.config })
+    }
+
+    /// What a stage is called in what people read.
+    pub fn name(&self, stage: usize) -> String {
+        match self.file.stages.get(stage) {
+            Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
+            None => self
+                .images
+                .get(stage - self.file.stages.len())
+                .map_or_else(String::new, |it| (*it).to_owned()),
+        }
     }
 
     pub(super) fn escape(&self) -> char {
@@ -267,15 +319,41 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn earlier(&self, stage: usize, name: &str) -> Result<usize, Problem> {
-        match self.file.stage(name) {
-            Some(index) if index < stage => Ok(index),
-            Some(_) => Err(Problem::syntax(format!("COPY --from={name} refers to its own or a later stage"))),
-            None => Err(Problem::unsupported(
-                format!("COPY --from={name}, which is no stage,"),
-                "name the image in a stage of its own, FROM image AS name, and copy from that",
-            )),
+        let image = || self.images.iter().position(|image| *image == name);
+        match (self.file.stage(name), image()) {
+            (Some(index), _) if index < stage => Ok(index),
+            (Some(_), _) => {
+                Err(Problem::syntax(format!("COPY --from={name} refers to its own or a later stage")))
+            }
+            (None, Some(index)) => Ok(self.file.stages.len() + index),
+            (None, None) => {
+                Err(Problem::syntax(format!("COPY --from={name} is neither a stage nor an image")))
+            }
         }
     }
+}
+
+/// What `--from` names and no stage is called.
+fn images_copied_from(file: &Dockerfile) -> Vec<&str> {
+    let mut images = Vec::new();
+    for located in file.stages.iter().flat_map(|stage| &stage.instructions) {
+        if let Instruction::Copy(Copy { from: Some(name), .. }) = &located.value
+            && file.stage(name).is_none()
+            && name.parse::<usize>().is_err()
+            && !images.contains(&name.as_str())
+        {
+            images.push(name.as_str());
+        }
+    }
+    images
+}
+
+/// What a base wants done first in whatever is built on it.
+fn triggers(base: &mut Config) -> Result<Vec<(String, Instruction)>, Problem> {
+    let texts = super::config::take_triggers(&mut base.config).map_err(|cause| {
+        Problem::syntax(format!("the base's ONBUILD instructions cannot be read: {cause}"))
+    })?;
+    texts.into_iter().map(|text| Dockerfile::trigger(&text).map(|it| (text, it))).collect()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn only_the_stages_that_the_target_needs() {
         [Needed { stage: 1, base: Base::Image("b:2".to_owned()) }]
     );
     for text in [
-        "FROM a\nCOPY --from=b x y",
+        "FROM a\nCOPY --from=1 x y",
         "FROM a AS b\nCOPY --from=b x y",
         "FROM a\nCOPY --from=0 x y",
         "ARG E\nFROM $E",
@@ -169,5 +169,96 @@ fn ports() {
     assert_eq!(ports, ["53/udp", "80/tcp", "8000/tcp", "8001/tcp", "8002/tcp"]);
     for word in ["x", "80/http", "9-8", "65536", "1-2-3"] {
         assert!(super::tests::planned(&format!("FROM scratch\nEXPOSE {word}"), &[]).is_err(), "{word}");
+    }
+}
+
+#[test]
+fn an_image_to_copy_from_is_a_stage_in_front() {
+    let text = "FROM a AS one\nCOPY --from=tool:1 /x /\nFROM one\nCOPY --from=tool:1 /y /\nCOPY --from=other:2 /z /\nFROM scratch\nCOPY --from=third:3 / /";
+    let image = |name: &str| Base::Image(name.to_owned());
+    assert_eq!(
+        needed(text, Some("1"), &[]).unwrap(),
+        [
+            Needed { stage: 3, base: image("tool:1") },
+            Needed { stage: 4, base: image("other:2") },
+            Needed { stage: 0, base: image("a") },
+            Needed { stage: 1, base: Base::Stage(0) },
+        ]
+    );
+    let file = Dockerfile::parse(text.as_bytes()).unwrap();
+    let request = request(&[], None);
+    let plan = Plan::new(&file, &request).unwrap();
+    assert_eq!(plan.needed().len(), 2, "only what the target needs");
+    assert_eq!(
+        (plan.name(5), plan.name(0), plan.name(2)),
+        ("third:3".into(), "one".into(), "stage 2".into())
+    );
+    let base = config::scratch("linux", "amd64", None);
+    assert_eq!(plan.steps(5, base.clone()).unwrap(), Planned { steps: Vec::new(), config: base });
+}
+
+#[test]
+fn what_a_base_wants_done_is_done_first_and_once() {
+    let file = Dockerfile::parse(b"FROM scratch\nRUN own\nONBUILD RUN later").unwrap();
+    let request = request(&[], None);
+    let mut base = config::scratch("linux", "amd64", None);
+    config::add_trigger(&mut base.config, "ENV A=1");
+    config::add_trigger(&mut base.config, "RUN trigger");
+    let plan = Plan::new(&file, &request).unwrap();
+    let mut planned = plan.steps(0, base.clone()).unwrap();
+    let told: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
+    assert_eq!(told, ["ENV A=1", "RUN /bin/sh -c trigger", "RUN /bin/sh -c own", "ONBUILD RUN later"]);
+    assert_eq!(config::take_triggers(&mut planned.config.config).unwrap(), ["RUN later"]);
+    config::add_trigger(&mut base.config, "FROM x");
+    assert!(plan.steps(0, base).is_err());
+}
+
+#[test]
+fn here_documents_are_run_or_copied() {
+    let text = concat!(
+        "FROM scratch\nENV x=1\n",
+        "RUN <<EOF\necho $x\nEOF\n",
+        "RUN <<-P\n\t#!/bin/cat\n\tx\nP\n",
+        "RUN cat <<EOF > /a\n$x\nEOF\n",
+        "COPY <<A <<\"B\" /etc/\n$x \\$x \"q\"\nA\n$x\nB\n",
+    );
+    let planned = planned(text, &[]).unwrap();
+    let run = |at: usize| match &planned.steps[at].action {
+        Action::Run { args, script, .. } => (args.last().unwrap().as_str(), script.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(run(1), ("echo $x\n", None));
+    let script = Script { path: "/dev/pipes/P".to_owned(), text: "#!/bin/cat\nx\n".to_owned() };
+    assert_eq!(run(2), ("/dev/pipes/P", Some(script)));
+    assert_eq!(run(3), ("cat <<EOF > /a\n$x\nEOF", None));
+    let Action::Copy { inline, sources, .. } = &planned.steps[4].action else { panic!() };
+    let file = |name: &str, text: &str| Inline { name: name.to_owned(), text: text.to_owned() };
+    assert_eq!(
+        (inline.as_slice(), sources.len()),
+        ([file("A", "1 $x \"q\"\n"), file("B", "$x\n")].as_slice(), 0)
+    );
+    assert_eq!(planned.steps[4].created_by, "COPY <<A <<B /etc/");
+    assert!(super::tests::planned("FROM scratch\nCOPY <<A <<B /x\nA\nB\n", &[]).is_err());
+}
+
+#[test]
+fn volumes_signals_and_checks() {
+    let text = "FROM scratch\nENV d=/data\nVOLUME $d /b\nSTOPSIGNAL sigint\nHEALTHCHECK --interval=90s --retries=3 CMD [\"a\",\"b\"]\nMAINTAINER Carol";
+    let planned = planned(text, &[]).unwrap();
+    let config = &planned.config;
+    assert_eq!(config.config.volumes.keys().collect::<Vec<_>>(), ["/b", "/data"]);
+    assert_eq!(config.config.other["StopSignal"], "sigint");
+    let check =
+        serde_json::json!({ "Test": ["CMD", "a", "b"], "Interval": 90_000_000_000_i64, "Retries": 3 });
+    assert_eq!(config.config.other["Healthcheck"], check);
+    assert_eq!(config.author.as_deref(), Some("Carol"));
+    let told: Vec<_> = planned.steps[1..].iter().map(|step| step.created_by.as_str()).collect();
+    let health = r#"HEALTHCHECK &{["CMD" "a" "b"] "1m30s" "0s" "0s" "0s" '\x03'}"#;
+    assert_eq!(told, ["VOLUME [/data /b]", "STOPSIGNAL sigint", health, "MAINTAINER Carol"]);
+    for text in ["VOLUME $none", "STOPSIGNAL SIGNOTHING", "STOPSIGNAL 65", "STOPSIGNAL 0"] {
+        assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_err(), "{text}");
+    }
+    for text in ["STOPSIGNAL 9", "STOPSIGNAL SIGRTMIN+3", "STOPSIGNAL RTMAX"] {
+        assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_ok(), "{text}");
     }
 }

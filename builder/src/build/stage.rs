@@ -1,8 +1,8 @@
 //! One stage's instructions: what each does, with the variables as they stand when it is reached.
 
 use super::config::{self, Config};
-use super::plan::{Action, Plan, Step};
-use crate::dockerfile::{Command, Copy, Instruction, Located, Pair, Problem, expand};
+use super::plan::{Action, Inline, Plan, Script, Step};
+use crate::dockerfile::{Command, Copy, Health, Instruction, Located, Pair, Problem, Run, expand, health};
 
 /// A stage while its instructions are gone through.
 pub(super) struct State<'a> {
@@ -24,7 +24,7 @@ impl<'a> State<'a> {
             Instruction::Arg(pairs) => (self.arg(pairs)?, Action::Configure),
             Instruction::Env(pairs) => (self.env(pairs)?, Action::Configure),
             Instruction::Label(pairs) => (self.label(pairs)?, Action::Configure),
-            Instruction::Run(command) => self.run(command),
+            Instruction::Run(run) => self.run(run)?,
             Instruction::Copy(copy) => self.copy(copy)?,
             Instruction::Workdir(path) => self.workdir(path)?,
             Instruction::User(user) => (self.user(user)?, Action::Configure),
@@ -32,6 +32,17 @@ impl<'a> State<'a> {
             Instruction::Shell(words) => {
                 config::set_shell(&mut self.config.config, words);
                 (format!("SHELL [{}]", words.join(" ")), Action::Configure)
+            }
+            Instruction::Volume(paths) => (self.volume(paths)?, Action::Configure),
+            Instruction::StopSignal(signal) => (self.stop_signal(signal)?, Action::Configure),
+            Instruction::HealthCheck(health) => (self.health_check(health), Action::Configure),
+            Instruction::OnBuild(text) => {
+                config::add_trigger(&mut self.config.config, text);
+                (format!("ONBUILD {text}"), Action::Configure)
+            }
+            Instruction::Maintainer(name) => {
+                self.config.author = Some(name.clone());
+                (format!("MAINTAINER {name}"), Action::Configure)
             }
             Instruction::Cmd(command) => {
                 let args = self.in_shell(command);
@@ -112,8 +123,33 @@ impl<'a> State<'a> {
         }
     }
 
-    fn run(&self, command: &Command) -> (String, Action) {
-        let args = self.in_shell(command);
+    /// A here-document alone is what the shell runs, or, when it begins with `#!`, a program of its own. With a command in
+    /// front, the shell gets the whole as it stands.
+    fn command(&self, run: &Run) -> Result<(Vec<String>, Option<Script>), Problem> {
+        let (Command::Shell(text), [first, ..]) = (&run.command, run.documents.as_slice()) else {
+            return Ok((self.in_shell(&run.command), None));
+        };
+        let alone = text.trim().strip_prefix("<<").is_some_and(|rest| !rest.contains(char::is_whitespace));
+        let in_shell = |text: String| self.in_shell(&Command::Shell(text));
+        if !alone {
+            let documents = run.documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
+            return Ok((in_shell(format!("{text}{}", documents.collect::<String>())), None));
+        }
+        if run.documents.len() > 1 {
+            return Err(Problem::syntax("one here-document alone can be run"));
+        }
+        let content = first.content();
+        match content.starts_with("#!") {
+            false => Ok((in_shell(content), None)),
+            true => {
+                let script = Script { path: format!("/dev/pipes/{}", first.name), text: content };
+                Ok((in_shell(script.path.clone()), Some(script)))
+            }
+        }
+    }
+
+    fn run(&self, run: &Run) -> Result<(String, Action), Problem> {
+        let (args, script) = self.command(run)?;
         let set: Vec<(String, String)> = self
             .arguments
             .iter()
@@ -135,9 +171,9 @@ impl<'a> State<'a> {
             words.extend(set.iter().map(|(name, value)| format!("{name}={value}")));
         }
         words.extend(args.iter().cloned());
-        let action =
-            Action::Run { args, env, cwd: absolute("/", &config.working_dir), user: config.user.clone() };
-        (format!("RUN {}", words.join(" ")), action)
+        let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
+        let action = Action::Run { args, env, cwd, user, network: run.network, script };
+        Ok((format!("RUN {}", words.join(" ")), action))
     }
 
     fn copy(&self, copy: &Copy) -> Result<(String, Action), Problem> {
@@ -147,20 +183,35 @@ impl<'a> State<'a> {
         if is_folder(&written) && !destination.ends_with('/') {
             destination.push('/');
         }
-        if sources.len() > 1 && !destination.ends_with('/') {
-            return Err(Problem::syntax("with several sources, COPY's destination must end with /"));
+        if sources.len() + copy.documents.len() > 1 && !destination.ends_with('/') {
+            let what = format!("with several sources, {}'s destination must end with /", copy.keyword);
+            return Err(Problem::syntax(what));
         }
         let chown = copy.chown.as_ref().map(|text| self.word(text)).transpose()?;
         let chmod = copy.chmod.as_ref().map(|text| self.word(text)).transpose()?;
-        let mut told = vec!["COPY".to_owned()];
+        let inline = copy
+            .documents
+            .iter()
+            .map(|document| {
+                let text = match document.expand {
+                    true => expand::document(&document.content(), &|name| self.lookup(name))?,
+                    false => document.content(),
+                };
+                Ok(Inline { name: document.name.clone(), text })
+            })
+            .collect::<Result<Vec<_>, Problem>>()?;
+        let mut told = vec![copy.keyword.to_owned()];
+        told.extend(copy.link.then(|| "--link".to_owned()));
         told.extend(copy.from.iter().map(|from| format!("--from={from}")));
         told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
         told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
+        told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
         told.extend(sources.iter().cloned());
         told.push(destination.clone());
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
-        let chmod = chmod.as_deref().map(octal).transpose()?;
-        Ok((told.join(" "), Action::Copy { from, sources, destination, chown, chmod }))
+        let chmod = chmod.as_deref().map(|text| octal(copy.keyword, text)).transpose()?;
+        let archives = copy.keyword == "ADD";
+        Ok((told.join(" "), Action::Copy { from, sources, inline, archives, destination, chown, chmod }))
     }
 
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
@@ -186,6 +237,40 @@ impl<'a> State<'a> {
         Ok(format!("USER {user}"))
     }
 
+    fn volume(&mut self, paths: &[String]) -> Result<String, Problem> {
+        let paths = paths.iter().map(|path| self.word(path)).collect::<Result<Vec<_>, _>>()?;
+        for path in &paths {
+            if path.is_empty() {
+                return Err(Problem::syntax("a path of VOLUME is empty once expanded"));
+            }
+            self.config.config.volumes.insert(path.clone(), serde_json::json!({}));
+        }
+        Ok(format!("VOLUME [{}]", paths.join(" ")))
+    }
+
+    fn stop_signal(&mut self, text: &str) -> Result<String, Problem> {
+        let signal = self.word(text)?;
+        if !is_signal(&signal) {
+            return Err(Problem::syntax(format!("{signal} is no signal: write SIGTERM or its number")));
+        }
+        config::set_stop_signal(&mut self.config.config, &signal);
+        Ok(format!("STOPSIGNAL {signal}"))
+    }
+
+    fn health_check(&mut self, it: &Health) -> String {
+        config::set_health(&mut self.config.config, it);
+        let test: Vec<String> = it.test.iter().map(|word| format!("{word:?}")).collect();
+        let times = [it.interval, it.timeout, it.start_period, it.start_interval];
+        let times: Vec<String> = times.iter().map(|time| format!("{:?}", health::told(*time))).collect();
+        // As Go prints the record, a number being a letter in quotes.
+        let retries = match u8::try_from(it.retries) {
+            Ok(count @ 0..32) => format!("'\\x{count:02x}'"),
+            Ok(count) if count.is_ascii() => format!("{:?}", char::from(count)),
+            _ => it.retries.to_string(),
+        };
+        format!("HEALTHCHECK &{{[{}] {} {retries}}}", test.join(" "), times.join(" "))
+    }
+
     fn expose(&mut self, text: &str) -> Result<String, Problem> {
         let words =
             expand::words(text, self.plan.escape(), &|name| self.lookup(name)).map_err(Problem::Expansion)?;
@@ -204,6 +289,24 @@ impl<'a> State<'a> {
 fn told(instruction: &str, pairs: &[(String, String)]) -> String {
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     format!("{instruction} {}", pairs.join(" "))
+}
+
+/// A signal's name, with or without `SIG`, or its number.
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |rest: &str| rest.is_empty() || rest[1..].parse::<u8>().is_ok_and(|number| number <= 15);
+    let numbered = text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
+    let ranged = |prefix: &str, sign: char| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| (rest.is_empty() || rest.starts_with(sign)) && real_time(rest))
+    };
+    numbered || NAMES.contains(&name) || ranged("RTMIN", '+') || ranged("RTMAX", '-')
 }
 
 /// As Docker's histories have it: quoted, with blanks between.
@@ -230,11 +333,11 @@ fn absolute(from: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn octal(text: &str) -> Result<u32, Problem> {
+fn octal(keyword: &str, text: &str) -> Result<u32, Problem> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(mode),
         _ => Err(Problem::unsupported(
-            format!("COPY --chmod={text}"),
+            format!("{keyword} --chmod={text}"),
             "give the permissions as an octal number, such as 0755",
         )),
     }

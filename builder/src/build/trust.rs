@@ -45,6 +45,7 @@ fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> R
         destination: &format!("/{text}"),
         owner: None,
         mode: None,
+        archives: false,
         epoch: 0,
     };
     copy::copy(tree, layer, &request)?;

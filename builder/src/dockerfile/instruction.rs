@@ -1,7 +1,8 @@
 //! From a logical line to a typed instruction.
 
-use super::Problem;
-use super::words::{Flag, Json, flags, has_here_document, json, pairs, quoted_words};
+use super::lines::HereDocument;
+use super::words::{Flag, Json, Opening, flags, here_documents, json, pairs, quoted_words};
+use super::{Problem, health};
 
 /// A command in one of its two forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,16 +22,60 @@ pub struct Pair<V> {
     pub value: V,
 }
 
-/// `COPY`, not expanded.
+/// `RUN`, not expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What is run.
+    pub command: Command,
+    /// The here-documents that it opens.
+    pub documents: Vec<HereDocument>,
+    /// What it reaches.
+    pub network: Network,
+}
+
+/// What a `RUN` reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Everything, recorded.
+    Default,
+    /// Itself alone.
+    None,
+}
+
+/// `HEALTHCHECK`, as the configuration has it: times in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// `NONE`, `CMD` or `CMD-SHELL`, and the command.
+    pub test: Vec<String>,
+    /// Between two checks.
+    pub interval: i64,
+    /// For one check.
+    pub timeout: i64,
+    /// Before failures count.
+    pub start_period: i64,
+    /// Between two checks in that time.
+    pub start_interval: i64,
+    /// Failures in a row.
+    pub retries: i64,
+}
+
+/// `COPY`, and `ADD` of files of the repository; not expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
+    /// Which of the two.
+    pub keyword: &'static str,
+    /// The here-documents among the sources.
+    pub documents: Vec<HereDocument>,
+    /// Whether it is a layer that does not depend on what lies below. Every layer here is made for its own base, and the
+    /// files are the same.
+    pub link: bool,
     /// The stage to copy from, instead of the repository.
     pub from: Option<String>,
     /// `user[:group]`, by name or number.
     pub chown: Option<String>,
     /// Octal permissions.
     pub chmod: Option<String>,
-    /// Paths and patterns; at least one.
+    /// Paths and patterns; at least one, unless there are here-documents.
     pub sources: Vec<String>,
     /// Where to.
     pub destination: String,
@@ -44,8 +89,8 @@ pub enum Instruction {
     /// `ENV name=value …`
     Env(Vec<Pair<String>>),
     /// `RUN`
-    Run(Command),
-    /// `COPY`
+    Run(Run),
+    /// `COPY` and `ADD`
     Copy(Copy),
     /// `WORKDIR`
     Workdir(String),
@@ -61,6 +106,16 @@ pub enum Instruction {
     Expose(String),
     /// `SHELL [ … ]`
     Shell(Vec<String>),
+    /// `VOLUME path …`
+    Volume(Vec<String>),
+    /// `STOPSIGNAL`
+    StopSignal(String),
+    /// `HEALTHCHECK`
+    HealthCheck(Health),
+    /// `ONBUILD instruction`, as written.
+    OnBuild(String),
+    /// `MAINTAINER`
+    Maintainer(String),
 }
 
 #[derive(Debug)]
@@ -69,7 +124,7 @@ pub(super) enum Parsed {
     Other(Instruction),
 }
 
-pub(super) fn parse(line: &str, escape: char) -> Result<Parsed, Problem> {
+pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> Result<Parsed, Problem> {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let keyword = word.to_ascii_uppercase();
@@ -83,29 +138,59 @@ pub(super) fn parse(line: &str, escape: char) -> Result<Parsed, Problem> {
         "ARG" => Instruction::Arg(arguments(rest, escape)?),
         "ENV" => Instruction::Env(pairs(rest, escape, "ENV")?),
         "LABEL" => Instruction::Label(pairs(rest, escape, "LABEL")?),
-        "RUN" => run(&flags, rest, escape)?,
-        "COPY" => copy(&flags, rest, escape)?,
+        "RUN" => run(&flags, rest, documents)?,
+        "COPY" => copy("COPY", &flags, rest, documents)?,
+        "ADD" => copy("ADD", &flags, rest, documents)?,
         "WORKDIR" => Instruction::Workdir(one(rest, "WORKDIR needs a path")?),
         "USER" => Instruction::User(one(rest, "USER needs a user")?),
         "ENTRYPOINT" => Instruction::Entrypoint(command(rest)?),
         "CMD" => Instruction::Cmd(command(rest)?),
         "EXPOSE" => Instruction::Expose(one(rest, "EXPOSE needs at least one port")?),
         "SHELL" => Instruction::Shell(shell(rest)?),
-        _ => return Err(refuse(word, &keyword)),
+        "VOLUME" => Instruction::Volume(volumes(rest)?),
+        "STOPSIGNAL" => Instruction::StopSignal(one(rest, "STOPSIGNAL needs a signal")?),
+        "HEALTHCHECK" => Instruction::HealthCheck(health::parse(&flags, rest)?),
+        "MAINTAINER" => Instruction::Maintainer(one(rest, "MAINTAINER needs a name")?),
+        "ONBUILD" => {
+            trigger(rest, escape)?;
+            Instruction::OnBuild(rest.to_owned())
+        }
+        _ => return Err(Problem::UnknownInstruction(word.chars().take(64).collect())),
     };
     Ok(Parsed::Other(other))
 }
 
-fn refuse(word: &str, keyword: &str) -> Problem {
-    let instead = match keyword {
-        "ADD" => "use COPY for files of the repository, and RUN with a download tool for the rest",
-        "MAINTAINER" => "use LABEL org.opencontainers.image.authors=\"…\"",
-        "VOLUME" => "leave it out; whoever runs the image mounts what it needs",
-        "HEALTHCHECK" | "STOPSIGNAL" => "leave it out; an algorithm runs once and ends by itself",
-        "ONBUILD" => "write the instruction in the Dockerfile that needs it",
-        _ => return Problem::UnknownInstruction(word.chars().take(64).collect()),
+/// The instruction behind `ONBUILD`.
+pub(super) fn trigger(text: &str, escape: char) -> Result<Instruction, Problem> {
+    let keyword = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    if ["ONBUILD", "FROM", "MAINTAINER", ""].contains(&keyword.as_str()) {
+        return Err(Problem::syntax(format!("ONBUILD {keyword} is not allowed")));
+    }
+    if ["RUN", "COPY", "ADD"].contains(&keyword.as_str()) && !here_documents(text, escape).is_empty() {
+        return Err(Problem::unsupported(
+            "a here-document in ONBUILD",
+            "put its text into a file of the repository",
+        ));
+    }
+    match parse(text, Vec::new(), escape)? {
+        Parsed::Other(Instruction::Copy(Copy { from: Some(_), .. })) => Err(Problem::unsupported(
+            "ONBUILD COPY --from",
+            "write the instruction in the Dockerfile that needs it",
+        )),
+        Parsed::Other(instruction) => Ok(instruction),
+        Parsed::From { .. } => Err(Problem::syntax("ONBUILD FROM is not allowed")),
+    }
+}
+
+fn volumes(rest: &str) -> Result<Vec<String>, Problem> {
+    let paths = match json(rest)? {
+        Json::Strings(paths) => paths,
+        Json::No => rest.split_whitespace().map(str::to_owned).collect(),
     };
-    Problem::unsupported(keyword, instead)
+    match paths.is_empty() || paths.iter().any(|path| path.trim().is_empty()) {
+        true => Err(Problem::syntax("VOLUME needs at least one path")),
+        false => Ok(paths),
+    }
 }
 
 fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
@@ -114,9 +199,11 @@ fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
         ("RUN", "mount") => {
             "leave it out: what is mounted is not in the commit, and caches start empty anyway"
         }
-        ("RUN", "network") => "leave it out: every request is recorded",
         ("RUN", "security") => "leave it out: steps have Docker's default privileges",
-        ("COPY", "link") => "leave it out: the files are the same without it",
+        (_, "parents" | "exclude") => "name the files one by one, or leave them out by .dockerignore",
+        ("ADD", "checksum" | "keep-git-dir" | "unpack") => {
+            "fetch it by RUN with a download tool, whose every request is recorded, and check it there"
+        }
         _ => "leave it out",
     };
     Problem::unsupported(format!("{instruction} --{name}"), instead)
@@ -189,48 +276,79 @@ fn arguments(rest: &str, escape: char) -> Result<Vec<Pair<Option<String>>>, Prob
     words.iter().map(pair).collect()
 }
 
-fn run(flags: &[Flag], rest: &str, escape: char) -> Result<Instruction, Problem> {
-    if let Some(flag) = flags.first() {
-        return Err(refuse_flag("RUN", flag));
-    }
-    refuse_here_document("RUN", rest, escape)?;
-    match command(rest)? {
-        Command::Exec(words) if words.is_empty() => Err(Problem::syntax("RUN needs a command")),
-        command => Ok(Instruction::Run(command)),
-    }
-}
-
-fn refuse_here_document(instruction: &str, rest: &str, escape: char) -> Result<(), Problem> {
-    match has_here_document(rest, escape) {
-        true => Err(Problem::unsupported(
-            format!("a here-document in {instruction}"),
-            "put its text into a file of the repository",
-        )),
-        false => Ok(()),
-    }
-}
-
-fn copy(flags: &[Flag], rest: &str, escape: char) -> Result<Instruction, Problem> {
-    let (mut from, mut chown, mut chmod) = (None, None, None);
+fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instruction, Problem> {
+    let mut network = None;
     for flag in flags {
         match flag.name.as_str() {
-            "from" => set(&mut from, "COPY", flag)?,
-            "chown" => set(&mut chown, "COPY", flag)?,
-            "chmod" => set(&mut chmod, "COPY", flag)?,
-            _ => return Err(refuse_flag("COPY", flag)),
+            "network" => set(&mut network, "RUN", flag)?,
+            _ => return Err(refuse_flag("RUN", flag)),
         }
     }
-    refuse_here_document("COPY", rest, escape)?;
-    let mut words = match json(rest)? {
+    let network = match network.as_deref() {
+        None | Some("default") => Network::Default,
+        Some("none") => Network::None,
+        Some(other) => {
+            let what = format!("RUN --network={}", other.chars().take(64).collect::<String>());
+            return Err(Problem::unsupported(what, "use default, which is recorded, or none"));
+        }
+    };
+    match command(rest)? {
+        Command::Exec(words) if words.is_empty() => Err(Problem::syntax("RUN needs a command")),
+        Command::Exec(_) if !documents.is_empty() => {
+            Err(Problem::syntax("a here-document is for RUN in its shell form"))
+        }
+        command => Ok(Instruction::Run(Run { command, documents, network })),
+    }
+}
+
+fn copy(
+    keyword: &'static str,
+    flags: &[Flag],
+    rest: &str,
+    documents: Vec<HereDocument>,
+) -> Result<Instruction, Problem> {
+    let (mut from, mut chown, mut chmod, mut link) = (None, None, None, false);
+    for flag in flags {
+        match (keyword, flag.name.as_str()) {
+            ("COPY", "from") => set(&mut from, keyword, flag)?,
+            (_, "chown") => set(&mut chown, keyword, flag)?,
+            (_, "chmod") => set(&mut chmod, keyword, flag)?,
+            (_, "link") => match flag.value.as_deref() {
+                None | Some("true") => link = true,
+                Some("false") => link = false,
+                Some(_) => return Err(Problem::syntax(format!("{keyword} --link is true or false"))),
+            },
+            _ => return Err(refuse_flag(keyword, flag)),
+        }
+    }
+    let mut sources = match json(rest)? {
         Json::Strings(words) => words,
         Json::No => rest.split_whitespace().map(str::to_owned).collect(),
     };
-    match words.pop() {
-        Some(destination) if !words.is_empty() => {
-            Ok(Instruction::Copy(Copy { from, chown, chmod, sources: words, destination }))
+    let Some(destination) = sources.pop() else {
+        return Err(Problem::syntax(format!("{keyword} needs at least one source and a destination")));
+    };
+    if !documents.is_empty() {
+        if Opening::of(&destination).is_some() {
+            return Err(Problem::syntax(format!("a here-document is no destination of {keyword}")));
         }
-        _ => Err(Problem::syntax("COPY needs at least one source and a destination")),
+        if from.is_some() {
+            return Err(Problem::syntax("a here-document is of this Dockerfile, not of --from"));
+        }
+        sources.retain(|word| Opening::of(word).is_none());
+    } else if sources.is_empty() {
+        return Err(Problem::syntax(format!("{keyword} needs at least one source and a destination")));
     }
+    let remote = |source: &&String| {
+        ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|it| source.starts_with(it))
+    };
+    if let Some(source) = sources.iter().find(remote).filter(|_| keyword == "ADD") {
+        return Err(Problem::unsupported(
+            format!("ADD {}", source.chars().take(64).collect::<String>()),
+            "fetch it by RUN with a download tool, whose every request is recorded",
+        ));
+    }
+    Ok(Instruction::Copy(Copy { keyword, documents, link, from, chown, chmod, sources, destination }))
 }
 
 fn command(rest: &str) -> Result<Command, Problem> {

@@ -1,5 +1,6 @@
 //! From bytes to logical lines: text checks, parser directives, comments and continuations.
 
+use super::words::{Opening, here_documents};
 use super::{DockerfileError, Problem, SIZE_LIMIT};
 
 /// A logical line: continuations joined, comments and empty lines left out.
@@ -8,6 +9,31 @@ pub(super) struct Line {
     /// Where it starts, counted from 1.
     pub(super) number: usize,
     pub(super) text: String,
+    /// The here-documents that it opens.
+    pub(super) documents: Vec<HereDocument>,
+}
+
+/// Text that stands in the Dockerfile itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HereDocument {
+    /// Its name, which is also the line that ends it.
+    pub name: String,
+    /// Its lines, as they stand.
+    pub text: String,
+    /// Whether tabs at the start of its lines are left out.
+    pub strip_tabs: bool,
+    /// Whether its variables are expanded.
+    pub expand: bool,
+}
+
+impl HereDocument {
+    /// Its lines, without leading tabs where it was opened by `<<-`.
+    pub fn content(&self) -> String {
+        match self.strip_tabs {
+            true => self.text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
+            false => self.text.clone(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -20,7 +46,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Lines, DockerfileError> {
     let text = check(bytes)?;
     let physical: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
     let escape = directives(&physical)?;
-    Ok(Lines { escape, lines: join(&physical, escape) })
+    Ok(Lines { escape, lines: join(&physical, escape)? })
 }
 
 fn check(bytes: &[u8]) -> Result<&str, DockerfileError> {
@@ -85,31 +111,62 @@ fn check_syntax(value: &str) -> Result<(), Problem> {
     }
 }
 
-fn join(physical: &[&str], escape: char) -> Vec<Line> {
+fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
     let mut lines = Vec::new();
     let mut open: Option<Line> = None;
-    for (index, raw) in physical.iter().enumerate() {
+    let mut rest = physical.iter().enumerate();
+    while let Some((index, raw)) = rest.next() {
         let is_comment = raw.trim_start().starts_with('#');
         if is_comment || raw.trim().is_empty() {
             // Between continuation lines both are left out; BuildKit warns about the empty ones.
             continue;
         }
         let (text, continues) = continuation(raw, escape);
-        let line = match open.take() {
+        let mut line = match open.take() {
             Some(mut line) => {
                 line.text.push_str(text);
                 line
             }
-            None => Line { number: index + 1, text: text.trim_start().to_owned() },
+            None => Line { number: index + 1, text: text.trim_start().to_owned(), documents: Vec::new() },
         };
-        match continues {
-            true => open = Some(line),
-            false => lines.push(line),
+        if continues {
+            open = Some(line);
+            continue;
         }
+        for opening in opened(&line.text, escape) {
+            line.documents.push(document(opening, &mut rest).map_err(|problem| problem.at(line.number))?);
+        }
+        lines.push(line);
     }
     lines.extend(open);
     lines.retain(|line| !line.text.trim().is_empty());
-    lines
+    Ok(lines)
+}
+
+/// Only these instructions take here-documents.
+fn opened(text: &str, escape: char) -> Vec<Opening> {
+    let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    match ["RUN", "COPY", "ADD"].iter().any(|known| keyword.eq_ignore_ascii_case(known)) {
+        true => here_documents(rest, escape),
+        false => Vec::new(),
+    }
+}
+
+fn document<'a>(
+    opening: Opening,
+    lines: &mut impl Iterator<Item = (usize, &'a &'a str)>,
+) -> Result<HereDocument, Problem> {
+    let Opening { name, strip_tabs, expand } = opening;
+    let mut text = String::new();
+    for (_, line) in lines {
+        let shown = if strip_tabs { line.trim_start_matches('\t') } else { line };
+        if shown == name {
+            return Ok(HereDocument { name, text, strip_tabs, expand });
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    Err(Problem::syntax(format!("the here-document {name} does not end: no line says just {name}")))
 }
 
 /// The line without its continuation mark: one escape character at the end that no other escapes, and any blanks.

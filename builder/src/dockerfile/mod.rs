@@ -5,6 +5,7 @@
 
 pub mod expand;
 mod glob;
+pub mod health;
 pub mod ignore;
 mod instruction;
 mod lines;
@@ -13,7 +14,8 @@ mod words;
 
 use std::fmt;
 
-pub use instruction::{Command, Copy, Instruction, Pair};
+pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
+pub use lines::HereDocument;
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.
 pub const SIZE_LIMIT: u64 = 1024 * 1024;
@@ -126,7 +128,7 @@ impl Dockerfile {
     }
 
     fn take(&mut self, line: lines::Line) -> Result<(), Problem> {
-        let parsed = instruction::parse(&line.text, self.escape)?;
+        let parsed = instruction::parse(&line.text, line.documents, self.escape)?;
         let located = |value| Located { line: line.number, text: line.text.clone(), value };
         match (parsed, self.stages.last_mut()) {
             (instruction::Parsed::From { base, platform, name }, _) => {
@@ -146,6 +148,14 @@ impl Dockerfile {
             }
         }
         Ok(())
+    }
+
+    /// The instruction that an `ONBUILD` of a base holds.
+    ///
+    /// # Errors
+    /// When it is none that may stand there.
+    pub fn trigger(text: &str) -> Result<Instruction, Problem> {
+        instruction::trigger(text, '\\')
     }
 
     /// The index of a stage by its name, or by its number.

@@ -16,6 +16,14 @@ fn only(instruction: &str) -> Instruction {
     file.stages.remove(0).instructions.remove(0).value
 }
 
+fn run(command: Command) -> Instruction {
+    Instruction::Run(Run { command, documents: Vec::new(), network: Network::Default })
+}
+
+fn shell(text: &str) -> Instruction {
+    run(Command::Shell(text.to_owned()))
+}
+
 fn pair(name: &str, value: &str) -> Pair<String> {
     Pair { name: name.to_owned(), value: value.to_owned() }
 }
@@ -42,10 +50,7 @@ fn a_whole_file() {
     assert_eq!((build.name.as_deref(), build.platform.as_deref()), (Some("build"), Some("linux/amd64")));
     assert_eq!(build.base, "python:${VERSION}");
     assert_eq!(build.instructions[0].line, 6);
-    assert_eq!(
-        build.instructions[0].value,
-        Instruction::Run(Command::Shell("pip install     pandas     numpy".to_owned()))
-    );
+    assert_eq!(build.instructions[0].value, shell("pip install     pandas     numpy"));
     assert_eq!(file.stage("BUILD"), Some(0));
     assert_eq!(file.stage("1"), Some(1));
     assert_eq!(file.stage("2"), None);
@@ -60,8 +65,8 @@ fn a_whole_file() {
 #[test]
 fn forms_of_commands() {
     let exec = |words: &[&str]| Command::Exec(words.iter().map(|word| (*word).to_owned()).collect());
-    assert_eq!(only("RUN [\"a\", \"b c\"]"), Instruction::Run(exec(&["a", "b c"])));
-    assert_eq!(only("RUN [ -f x ] && y"), Instruction::Run(Command::Shell("[ -f x ] && y".to_owned())));
+    assert_eq!(only("RUN [\"a\", \"b c\"]"), run(exec(&["a", "b c"])));
+    assert_eq!(only("RUN [ -f x ] && y"), shell("[ -f x ] && y"));
     assert_eq!(only("CMD []"), Instruction::Cmd(exec(&[])));
     assert_eq!(
         only("ENTRYPOINT python -m x"),
@@ -90,21 +95,15 @@ fn names_and_values() {
 #[test]
 fn what_is_not_supported_is_named_with_its_line() {
     let table = [
-        ("ADD a b", "ADD"),
-        ("add a b", "ADD"),
-        ("VOLUME /x", "VOLUME"),
-        ("HEALTHCHECK CMD x", "HEALTHCHECK"),
-        ("STOPSIGNAL 9", "STOPSIGNAL"),
-        ("ONBUILD RUN x", "ONBUILD"),
-        ("MAINTAINER x", "MAINTAINER"),
+        ("ADD https://example.org/x /", "ADD https://example.org/x"),
+        ("ADD --checksum=sha256:00 a b", "ADD --checksum"),
         ("RUN --mount=type=cache,target=/x y", "RUN --mount"),
-        ("RUN --network=host y", "RUN --network"),
+        ("RUN --network=host y", "RUN --network=host"),
         ("RUN --security=insecure y", "RUN --security"),
-        ("COPY --link a b", "COPY --link"),
         ("COPY --parents a b", "COPY --parents"),
-        ("RUN <<EOF\necho\nEOF", "a here-document in RUN"),
-        ("RUN cat <<-\"X\" > y\nX", "a here-document in RUN"),
-        ("COPY <<EOF /x\nEOF", "a here-document in COPY"),
+        ("COPY --exclude=x a b", "COPY --exclude"),
+        ("ONBUILD COPY --from=x a b", "ONBUILD COPY --from"),
+        ("ONBUILD RUN <<EOF", "a here-document in ONBUILD"),
     ];
     for (text, name) in table {
         let error = refused(&format!("FROM scratch\n\n{text}"));
@@ -142,10 +141,7 @@ fn directives_and_escapes() {
 fn line_ends_and_marks_of_other_systems() {
     let file = parse("\u{feff}FROM a\r\nRUN one \\\r\n  two\r\n");
     assert_eq!(file.stages[0].base, "a");
-    assert_eq!(
-        file.stages[0].instructions[0].value,
-        Instruction::Run(Command::Shell("one   two".to_owned()))
-    );
+    assert_eq!(file.stages[0].instructions[0].value, shell("one   two"));
 }
 
 #[test]
@@ -177,4 +173,70 @@ fn hostile_files() {
     assert_eq!(refused("FROM a\nCOPY a").line, 2);
     assert_eq!(refused("FROM a\nRUN").line, 2);
     assert_eq!(refused("FROM a\nCOPY --chown a b").line, 2);
+}
+
+#[test]
+fn here_documents_end_where_their_name_stands_alone() {
+    let file = parse(concat!(
+        "FROM scratch\n",
+        "RUN <<EOF\n# no comment\n\necho one \\\n  two\nEOF\n",
+        "COPY --chmod=644 <<-\"A\" <<B more /etc/\n\ta $x\n\tA\nb\nB\n",
+        "RUN cat <<x 3<<y\n1\nx\n2\ny\n",
+        "ENV A=1\n",
+    ));
+    let instructions = &file.stages[0].instructions;
+    assert_eq!(instructions.iter().map(|located| located.line).collect::<Vec<_>>(), [2, 8, 13, 18]);
+    let Instruction::Run(run) = &instructions[0].value else { panic!() };
+    assert_eq!(run.documents[0].text, "# no comment\n\necho one \\\n  two\n");
+    let Instruction::Copy(copy) = &instructions[1].value else { panic!() };
+    assert_eq!(
+        (copy.sources.as_slice(), copy.destination.as_str()),
+        (["more".to_owned()].as_slice(), "/etc/")
+    );
+    let [a, b] = copy.documents.as_slice() else { panic!() };
+    assert_eq!((a.name.as_str(), a.content().as_str(), a.expand), ("A", "a $x\n", false));
+    assert_eq!((b.content().as_str(), b.expand), ("b\n", true));
+    let Instruction::Run(run) = &instructions[2].value else { panic!() };
+    assert_eq!(run.documents.iter().map(|it| it.text.as_str()).collect::<Vec<_>>(), ["1\n", "2\n"]);
+    for (text, line) in [
+        ("FROM a\n\nRUN <<EOF\necho\n", 3),
+        ("FROM a\nCOPY x <<EOF\nEOF\n", 2),
+        ("FROM a\nCOPY --from=b <<EOF /\nEOF\n", 2),
+        // A name that is no file name opens nothing, so what follows is an instruction.
+        ("FROM a\nCOPY <<../x /\n../x\n", 3),
+    ] {
+        assert_eq!(refused(text).line, line, "{text}");
+    }
+}
+
+#[test]
+fn what_the_configuration_takes() {
+    assert_eq!(only("VOLUME /a /b"), only("VOLUME [\"/a\", \"/b\"]"));
+    assert_eq!(only("STOPSIGNAL SIGINT"), Instruction::StopSignal("SIGINT".to_owned()));
+    assert_eq!(only("MAINTAINER A B <c@d>"), Instruction::Maintainer("A B <c@d>".to_owned()));
+    assert_eq!(only("ONBUILD RUN x"), Instruction::OnBuild("RUN x".to_owned()));
+    let Instruction::HealthCheck(health) = only("HEALTHCHECK --interval=1m --retries=3 CMD curl x || exit 1")
+    else {
+        panic!()
+    };
+    assert_eq!((health.interval, health.retries), (60_000_000_000, 3));
+    assert_eq!(health.test, ["CMD-SHELL", "curl x || exit 1"]);
+    for text in [
+        "VOLUME",
+        "VOLUME []",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK NONE x",
+        "HEALTHCHECK --interval=1 CMD x",
+        "HEALTHCHECK --x=1 CMD x",
+        "ONBUILD FROM x",
+        "ONBUILD ONBUILD RUN x",
+        "ONBUILD MAINTAINER x",
+        "ONBUILD",
+        "ONBUILD NONSENSE",
+        "COPY --link=maybe a b",
+    ] {
+        assert_eq!(refused(&format!("FROM a\n{text}")).line, 2, "{text}");
+    }
 }

@@ -120,14 +120,30 @@ pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Vec<P
         .collect()
 }
 
-/// Whether a word of the line opens a here-document, such as `<<EOF`, `<<-EOF` or `3<<"EOF"`.
-pub(super) fn has_here_document(text: &str, escape: char) -> bool {
-    quoted_words(text, escape).iter().any(|word| {
-        let Some(name) = word.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("<<")
-        else {
-            return false;
-        };
-        let name = name.strip_prefix('-').unwrap_or(name);
-        !name.is_empty() && !name.contains('<')
-    })
+/// What opens a here-document: `<<EOF`, `<<-EOF`, `3<<"EOF"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opening {
+    /// The line that ends it, and its name.
+    pub(super) name: String,
+    /// Whether tabs at the start of its lines are left out.
+    pub(super) strip_tabs: bool,
+    /// Whether its variables are expanded: not when its name is quoted.
+    pub(super) expand: bool,
+}
+
+impl Opening {
+    /// The opening that a word is, if it is one.
+    pub(super) fn of(word: &str) -> Option<Self> {
+        let name = word.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("<<")?;
+        let (name, strip_tabs) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
+        let bare: String = name.chars().filter(|letter| !matches!(letter, '"' | '\'')).collect();
+        let fits =
+            !bare.is_empty() && !bare.contains('<') && !bare.contains('/') && bare != "." && bare != "..";
+        fits.then(|| Self { expand: bare == name, name: bare, strip_tabs })
+    }
+}
+
+/// The here-documents that a line opens, in order.
+pub(super) fn here_documents(text: &str, escape: char) -> Vec<Opening> {
+    quoted_words(text, escape).iter().filter_map(|word| Opening::of(word)).collect()
 }

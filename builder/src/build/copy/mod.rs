@@ -4,11 +4,13 @@
 //! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
 //! source are followed, links inside a folder stay links; what exists is merged into.
 
+mod inline;
 mod place;
 mod tree;
 
 use std::path::Path;
 
+pub use inline::InlineTree;
 pub use tree::{ContextTree, Node, NodeKind, RootTree, Tree, lookup};
 
 use crate::dockerfile::pattern::{Pattern, is_pattern};
@@ -44,6 +46,9 @@ pub enum CopyError {
         /// What was to be put there.
         what: &'static str,
     },
+    /// What `ADD` would unpack.
+    #[error("{0} is an archive, which ADD unpacks, and that is not supported: COPY it and unpack it by RUN")]
+    Archive(String),
     /// A device, pipe or socket.
     #[error("{0} is neither file nor folder nor link")]
     Special(String),
@@ -84,6 +89,8 @@ pub struct Request<'a> {
     pub owner: Option<(u32, u32)>,
     /// The permissions of everything.
     pub mode: Option<u32>,
+    /// Whether a source that is an archive is to be unpacked. It is refused: see [`CopyError::Archive`].
+    pub archives: bool,
     /// The time of folders that are made on the way, in seconds since 1970.
     pub epoch: i64,
 }
@@ -105,6 +112,14 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     if let (true, Some(source)) = (found.is_empty(), none) {
         return Err(CopyError::NoSource { path: source.clone(), origin: tree.name() });
     }
+    if request.archives {
+        for (path, _) in &found {
+            if matches!(tree.node(path)?, Some(Node { kind: NodeKind::File, .. })) && is_archive(tree, path)?
+            {
+                return Err(CopyError::Archive(show(path)));
+            }
+        }
+    }
     let mut place = Place::open(root, request)?;
     let into_folder = request.destination.ends_with('/') || found.len() > 1;
     for (path, name) in found {
@@ -118,8 +133,23 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
 /// # Errors
 /// When a file is in the way or the file system fails.
 pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Result<(), CopyError> {
-    let request = Request { sources: &[], destination: path, owner: Some(owner), mode: None, epoch };
+    let request =
+        Request { sources: &[], destination: path, owner: Some(owner), mode: None, archives: false, epoch };
     Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
+}
+
+/// Whether Docker would unpack a file: by its first bytes, whatever its name is.
+fn is_archive(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError> {
+    use std::io::{Read as _, Seek as _};
+    const COMPRESSED: [&[u8]; 5] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x5d\0\0"];
+    let failed = |cause| CopyError::io("looking into", path, cause);
+    let mut copy: std::fs::File = tempfile::tempfile().map_err(failed)?;
+    tree.write(path, &mut copy)?;
+    copy.rewind().map_err(failed)?;
+    let mut head = Vec::new();
+    copy.take(512).read_to_end(&mut head).map_err(failed)?;
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    Ok(is_tar || COMPRESSED.iter().any(|magic| head.starts_with(magic)))
 }
 
 /// A path of the tree, links followed, and the name it gets in a folder.

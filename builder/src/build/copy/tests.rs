@@ -40,7 +40,8 @@ impl Roots {
 
     fn copy_with(&self, sources: &[&str], destination: &str, mode: Option<u32>) -> Result<(), CopyError> {
         let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
-        let request = Request { sources: &sources, destination, owner: None, mode, epoch: 1_000_000 };
+        let request =
+            Request { sources: &sources, destination, owner: None, mode, archives: false, epoch: 1_000_000 };
         copy(&RootTree::open(&self.from()).unwrap(), &self.to(), &request)
     }
 

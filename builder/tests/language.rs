@@ -1,0 +1,109 @@
+//! The rest of the Dockerfile language, in whole builds.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod bench;
+
+use bench::{Bench, Contents, answer, contents};
+use images::{Image, Store};
+
+/// Builds a Dockerfile with one context; the image's own files and its config as JSON.
+fn built(bench: &Bench, files: &[(&str, &str)]) -> (Contents, serde_json::Value) {
+    let commit = bench.commit(files);
+    let layout = bench.path("layout");
+    let _ = std::fs::remove_dir_all(&layout);
+    let told = answer(&bench.build("state", &commit, &["--oci", layout.to_str().unwrap()]), 0);
+    let store = Store::open_existing(&layout).unwrap();
+    let image = Image::load(&store, &told["digest"].as_str().unwrap().parse().unwrap()).unwrap();
+    (contents(&store, &image), serde_json::to_value(image.config()).unwrap())
+}
+
+#[test]
+fn here_documents_reach_the_image_as_they_stand() {
+    let Some(bench) = Bench::new() else { return };
+    let dockerfile = r#"FROM busybox:test
+ENV WHO=world
+RUN <<EOF
+# a comment of the shell
+echo "hello $WHO" > /said
+exit 0
+EOF
+RUN <<-SCRIPT
+	#!/bin/sh
+	echo "$0" > /script
+	SCRIPT
+RUN cat <<one > /a && cat <<'two' > /b
+$WHO
+one
+$WHO
+two
+COPY --chown=7:8 --chmod=640 <<EOF /etc/greeting
+hello $WHO, "quoted" \$kept
+EOF
+COPY <<first <<"second" more /files/
+1
+first
+$WHO
+second
+"#;
+    let (files, config) = built(&bench, &[("Dockerfile", dockerfile), ("more", "of the commit")]);
+    let text = |path: &str| files[path].4.as_str();
+    assert_eq!(text("said"), "hello world\n");
+    assert_eq!(text("script"), "/dev/pipes/SCRIPT\n");
+    assert_eq!((text("a"), text("b")), ("world\n", "$WHO\n"));
+    let (mode, uid, gid, _, ref greeting) = files["etc/greeting"];
+    assert_eq!((mode, uid, gid, greeting.as_str()), (0o640, 7, 8, "hello world, \"quoted\" $kept\n"));
+    assert_eq!(
+        (text("files/first"), text("files/second"), text("files/more")),
+        ("1\n", "$WHO\n", "of the commit")
+    );
+    assert!(!files.keys().any(|path| path.starts_with("dev")), "{:?}", files.keys());
+    let told: Vec<_> =
+        config["history"].as_array().unwrap().iter().map(|it| it["created_by"].clone()).collect();
+    assert!(told.contains(&"COPY <<first <<second more /files/".into()), "{told:?}");
+}
+
+#[test]
+fn a_step_without_network_reaches_nothing_and_records_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let dockerfile = "FROM busybox:test\nRUN --network=none ! busybox nc -w 1 198.18.0.1 80 </dev/null && echo alone > /alone\n";
+    let (files, _) = built(&bench, &[("Dockerfile", dockerfile)]);
+    assert_eq!(files["alone"].4, "alone\n");
+}
+
+#[test]
+fn files_come_from_an_image_and_by_add() {
+    let Some(bench) = Bench::new() else { return };
+    let dockerfile = "FROM busybox:test\nADD --chmod=600 a b/ /data/\nCOPY --link --from=busybox:test /etc/passwd /x/passwd\n";
+    let (files, _) = built(&bench, &[("Dockerfile", dockerfile), ("a", "a"), ("b/c", "c")]);
+    assert_eq!((files["data/a"].4.as_str(), files["data/c"].4.as_str()), ("a", "c"));
+    assert!(files["x/passwd"].4.starts_with("root:x:0:0"), "{files:?}");
+    let commit = bench
+        .commit(&[("Dockerfile", "FROM busybox:test\nADD archive.txt /x/\n"), ("archive.txt", "BZh91AY")]);
+    let refused = answer(&bench.build("state", &commit, &[]), 3);
+    assert!(refused["message"].as_str().unwrap().contains("archive.txt is an archive"), "{refused}");
+}
+
+#[test]
+fn the_configuration_says_what_the_dockerfile_does() {
+    let Some(bench) = Bench::new() else { return };
+    let dockerfile = "FROM busybox:test\nMAINTAINER Carol\nVOLUME /data\nSTOPSIGNAL SIGINT\nHEALTHCHECK CMD true\nONBUILD RUN echo later > /later\n";
+    let (_, config) = built(&bench, &[("Dockerfile", dockerfile)]);
+    assert_eq!(config["author"], "Carol");
+    let of = &config["config"];
+    assert_eq!(of["Volumes"], serde_json::json!({ "/data": {} }));
+    assert_eq!((&of["StopSignal"], &of["OnBuild"][0]), (&"SIGINT".into(), &"RUN echo later > /later".into()));
+    assert_eq!(of["Healthcheck"], serde_json::json!({ "Test": ["CMD-SHELL", "true"] }));
+    // What is built on it does first what it asks, once.
+    let base = format!("first:1={}", bench.path("layout").display());
+    let kept = bench.path("first");
+    std::fs::rename(bench.path("layout"), &kept).unwrap();
+    let base = base.replace("layout", "first");
+    let commit = bench.commit(&[("Dockerfile", "FROM first:1\nRUN cat /later > /seen\n")]);
+    let layout = bench.path("second");
+    let told =
+        answer(&bench.build("state", &commit, &["--base", &base, "--oci", layout.to_str().unwrap()]), 0);
+    let store = Store::open_existing(&layout).unwrap();
+    let image = Image::load(&store, &told["digest"].as_str().unwrap().parse().unwrap()).unwrap();
+    assert_eq!(contents(&store, &image)["seen"].4, "later\n");
+    assert_eq!(serde_json::to_value(image.config()).unwrap()["config"]["OnBuild"], serde_json::Value::Null);
+}
