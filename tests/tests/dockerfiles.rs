@@ -1,0 +1,400 @@
+//! The table of Dockerfiles: each case is built by us and by the Docker engine, and compared entry by entry. The engine
+//! builds by its classic builder: its BuildKit is a component of its own, which Debian does not have.
+//! See `tests/dockerfiles/README.md`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use attestations::Digest;
+use images::layer::{Limits, open_archive};
+use images::{Image, Store};
+use serde::Deserialize;
+use serde_json::Value;
+use tests::{Engine, Repository, base_image, builder, need, run};
+
+/// Fields of the configuration that are compared. Not among them: what the classic builder of Docker left of its own
+/// (`Image`, `Hostname`, `AttachStdin` and so on), which says nothing of the image.
+const FIELDS: [&str; 12] = [
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+];
+
+/// What a case asks beside its Dockerfile.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    arguments: BTreeMap<String, String>,
+    target: Option<String>,
+    refused: Option<String>,
+    /// Paths and fields that differ on purpose, each with the reason.
+    differs: BTreeMap<String, String>,
+}
+
+/// An entry of a root file system, without its time: ours are the commit's or older, Docker's those of the build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    kind: String,
+    mode: u32,
+    owner: (u64, u64),
+    /// A digest, a link's target, or a device's numbers.
+    content: String,
+    attributes: BTreeMap<String, Vec<u8>>,
+    /// The first of its names, where it has several.
+    shared: Option<String>,
+}
+
+type Tree = BTreeMap<String, Entry>;
+
+struct Built {
+    tree: Tree,
+    config: Value,
+    author: Value,
+}
+
+/// One half of the cases, with a repository and a state of its own.
+struct Bench<'a> {
+    engine: &'a Engine,
+    folder: tempfile::TempDir,
+    base: &'a Path,
+    repository: Repository,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dockerfiles")
+}
+
+fn cases() -> Vec<String> {
+    let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap());
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("Dockerfile").is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_dockerfile_means_here_what_it_means_to_docker() {
+    need!("runc", "skopeo", "dockerd", "docker", "git", "tar");
+    let cases = cases();
+    assert!(cases.len() >= 120, "{} cases", cases.len());
+    let place = tempfile::TempDir::new().unwrap();
+    let base = base_image(place.path());
+    let engine = Engine::start();
+    load(&engine, &base, place.path(), "base:1");
+    let (even, odd): (Vec<_>, Vec<_>) = cases.iter().enumerate().partition(|(at, _)| at % 2 == 0);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let halves = [even, odd].map(|half| {
+            let (engine, base) = (&engine, base.as_path());
+            scope.spawn(move || {
+                let bench = Bench {
+                    engine,
+                    folder: tempfile::TempDir::new().unwrap(),
+                    base,
+                    repository: Repository::new(),
+                };
+                half.into_iter().filter_map(|(_, name)| bench.check(name).err()).collect::<Vec<_>>()
+            })
+        });
+        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
+
+/// Gives an OCI layout's image to the engine.
+fn load(engine: &Engine, layout: &Path, place: &Path, name: &str) {
+    let archive = place.join("archive.tar");
+    let to = format!("docker-archive:{}:{name}", archive.display());
+    run("skopeo", ["copy", "--quiet", &format!("oci:{}", layout.display()), &to]).expect(0);
+    engine.docker(["load", "--quiet", "--input", archive.to_str().unwrap()]).expect(0);
+    std::fs::remove_file(archive).unwrap();
+}
+
+impl Bench<'_> {
+    fn check(&self, name: &str) -> Result<(), String> {
+        let case = folder().join(name);
+        let asked: Asked = match std::fs::read_to_string(case.join("case.toml")) {
+            Ok(text) => toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}")),
+            Err(_) => Asked::default(),
+        };
+        let commit = self.commit(&case);
+        let ours = self.ours(&commit, &asked);
+        if let Some(words) = &asked.refused {
+            return match ours {
+                Err((code, text)) if matches!(code, 3..=5) && text.contains(words) => Ok(()),
+                Err((code, text)) => Err(format!("{name}: code {code}, and not `{words}`: {text}")),
+                Ok(_) => Err(format!("{name}: built, and should be refused")),
+            };
+        }
+        let ours = ours.map_err(|(code, text)| format!("{name}: not built here, code {code}: {text}"))?;
+        let theirs =
+            self.theirs(name, &asked).map_err(|text| format!("{name}: not built by Docker: {text}"))?;
+        let mut differences = compare(&ours, &theirs);
+        for (path, reason) in &asked.differs {
+            assert!(!reason.is_empty(), "{name}: {path} differs without a reason");
+            if differences.remove(path).is_none() {
+                differences.insert(path.clone(), "does not differ any more\n".to_owned());
+            }
+        }
+        let told: String = differences.iter().map(|(what, how)| format!("  {what}\n{how}")).collect();
+        if told.is_empty() { Ok(()) } else { Err(format!("{name}:\n{told}")) }
+    }
+
+    /// The case's tree as a commit.
+    fn commit(&self, case: &Path) -> String {
+        let root = self.repository.path();
+        for entry in std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap()) {
+            if entry.file_name() == ".git" {
+                continue;
+            }
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            }
+            .unwrap();
+        }
+        let own = case.join("context");
+        let context = if own.is_dir() { own } else { folder().join("_context") };
+        let copied = Command::new("cp").arg("-a").arg(context.join(".")).arg(&root).status().unwrap();
+        assert!(copied.success());
+        std::fs::copy(case.join("Dockerfile"), root.join("Dockerfile")).unwrap();
+        self.repository.commit("case")
+    }
+
+    fn ours(&self, commit: &str, asked: &Asked) -> Result<Built, (i32, String)> {
+        let layout = self.folder.path().join("layout");
+        let _ = std::fs::remove_dir_all(&layout);
+        let (state, repository) = (self.folder.path().join("state"), self.repository.path());
+        let base = format!("base:1={}", self.base.display());
+        let mut arguments = vec!["--state-dir", state.to_str().unwrap(), "build", "--json", "--repo"];
+        arguments.extend([repository.to_str().unwrap(), "--commit", commit, "--base", &base, "--oci"]);
+        arguments.push(layout.to_str().unwrap());
+        let pairs: Vec<String> =
+            asked.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        arguments.extend(pairs.iter().flat_map(|pair| ["--build-arg", pair]));
+        arguments.extend(asked.target.iter().flat_map(|target| ["--target", target.as_str()]));
+        let outcome = builder(arguments);
+        if outcome.code != 0 {
+            return Err((outcome.code, outcome.text()));
+        }
+        let store = Store::open_existing(&layout).unwrap();
+        let digest: Digest = outcome.json()["digest"].as_str().unwrap().parse().unwrap();
+        let image = Image::load(&store, &digest).unwrap();
+        let mut root = Root::default();
+        for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
+            root.apply(open_archive(&store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+        }
+        Ok(built(root, &serde_json::to_value(image.config()).unwrap()))
+    }
+
+    fn theirs(&self, name: &str, asked: &Asked) -> Result<Built, String> {
+        let context = self.folder.path().join("context");
+        let _ = std::fs::remove_dir_all(&context);
+        std::fs::create_dir(&context).unwrap();
+        // The very tree of the commit, with the modes that git knows.
+        let tree = self.folder.path().join("tree.tar");
+        self.repository.git(&["-c", "tar.umask=022", "archive", "--output", tree.to_str().unwrap(), "HEAD"]);
+        run("tar", ["-xf", tree.to_str().unwrap(), "-C", context.to_str().unwrap()]).expect(0);
+        let host = format!("unix://{}", self.engine.socket().display());
+        let tag = format!("case:{name}");
+        let mut arguments =
+            vec!["DOCKER_BUILDKIT=0", "docker", "--host", &host, "build", "--no-cache", "--network=none"];
+        arguments.extend(["--tag", &tag]);
+        let pairs: Vec<String> =
+            asked.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        arguments.extend(pairs.iter().flat_map(|pair| ["--build-arg", pair]));
+        arguments.extend(asked.target.iter().flat_map(|target| ["--target", target.as_str()]));
+        arguments.push(context.to_str().unwrap());
+        let outcome = run("env", arguments);
+        if outcome.code != 0 {
+            return Err(outcome.text());
+        }
+        let archive = self.folder.path().join("theirs.tar");
+        self.engine.docker(["save", "--output", archive.to_str().unwrap(), &tag]).expect(0);
+        let files = unpacked(&archive);
+        let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+        let config: Value = serde_json::from_slice(&files[manifest[0]["Config"].as_str().unwrap()]).unwrap();
+        let mut root = Root::default();
+        for layer in manifest[0]["Layers"].as_array().unwrap() {
+            root.apply(files[layer.as_str().unwrap()].as_slice());
+        }
+        Ok(built(root, &config))
+    }
+}
+
+fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(std::fs::File::open(archive).unwrap());
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        // A layer that stands twice is a link to its first place.
+        let bytes = match entry.link_name().unwrap() {
+            Some(link) => {
+                let name = format!("{}", link.display()).trim_start_matches("../").to_owned();
+                files.get(&name).cloned().unwrap_or_default()
+            }
+            None => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                bytes
+            }
+        };
+        files.insert(path, bytes);
+    }
+    files
+}
+
+fn built(root: Root, config: &Value) -> Built {
+    Built { tree: root.finish(), config: config["config"].clone(), author: config["author"].clone() }
+}
+
+/// Layers put on each other.
+#[derive(Default)]
+struct Root {
+    entries: Tree,
+}
+
+impl Root {
+    fn apply(&mut self, layer: impl Read) {
+        let mut archive = tar::Archive::new(layer);
+        let mut fresh: Tree = BTreeMap::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = shown(&entry.path_bytes());
+            let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+            if path.is_empty() {
+                continue;
+            }
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            if let Some(gone) = name.strip_prefix(".wh.") {
+                let whole = match gone {
+                    ".wh..opq" => format!("{parent}/"),
+                    _ if parent.is_empty() => gone.to_owned(),
+                    _ => format!("{parent}/{gone}"),
+                };
+                let below = format!("{}/", whole.trim_end_matches('/'));
+                self.entries.retain(|path, _| *path != whole && !path.starts_with(&below));
+                continue;
+            }
+            let mut found = read(&mut entry, &path);
+            if found.kind == "hard link" {
+                let target = found.content.trim_start_matches("./").trim_matches('/').to_owned();
+                let first = fresh.get_mut(&target).or_else(|| self.entries.get_mut(&target));
+                let first = first.unwrap_or_else(|| panic!("{path} links to {target}, which is not there"));
+                let group = first.shared.get_or_insert(target).clone();
+                found = Entry { shared: Some(group), ..first.clone() };
+            }
+            if found.kind != "folder" {
+                let below = format!("{path}/");
+                self.entries.retain(|known, _| !known.starts_with(&below));
+            }
+            fresh.insert(path, found);
+        }
+        self.entries.extend(fresh);
+    }
+
+    /// Names of one file are told by the first of them; a file whose other names are gone is like any other.
+    fn finish(mut self) -> Tree {
+        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (path, entry) in &self.entries {
+            if let Some(group) = &entry.shared {
+                groups.entry(group.clone()).or_default().push(path.clone());
+            }
+        }
+        for paths in groups.into_values() {
+            let first = (paths.len() > 1).then(|| paths[0].clone());
+            for path in paths {
+                self.entries.get_mut(&path).unwrap().shared.clone_from(&first);
+            }
+        }
+        self.entries
+    }
+}
+
+fn read(entry: &mut tar::Entry<'_, impl Read>, path: &str) -> Entry {
+    use tar::EntryType as T;
+    let mut attributes = BTreeMap::new();
+    if let Some(extensions) = entry.pax_extensions().unwrap() {
+        for extension in extensions.map(|extension| extension.unwrap()) {
+            if let Some(name) = extension.key().unwrap().strip_prefix("SCHILY.xattr.") {
+                attributes.insert(name.to_owned(), extension.value_bytes().to_vec());
+            }
+        }
+    }
+    let header = entry.header();
+    let (mode, owner) = (header.mode().unwrap() & 0o7777, (header.uid().unwrap(), header.gid().unwrap()));
+    let numbers = format!("{:?}:{:?}", header.device_major().ok(), header.device_minor().ok());
+    let link = entry.link_name_bytes().map(|link| shown(&link)).unwrap_or_default();
+    let (kind, content) = match entry.header().entry_type() {
+        T::Regular | T::Continuous | T::GNUSparse => {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            ("file", format!("{} bytes, {}", bytes.len(), Digest::of(&bytes)))
+        }
+        T::Directory => ("folder", String::new()),
+        T::Symlink => ("link", link),
+        T::Link => ("hard link", link),
+        T::Fifo => ("pipe", String::new()),
+        T::Char => ("character device", numbers),
+        T::Block => ("block device", numbers),
+        other => panic!("{path}: an entry of type {other:?}"),
+    };
+    // A link has no permissions of its own.
+    let mode = if kind == "link" { 0o777 } else { mode };
+    Entry { kind: kind.to_owned(), mode, owner, content, attributes, shared: None }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// What differs, and how.
+fn compare(ours: &Built, theirs: &Built) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let paths: BTreeSet<&String> = ours.tree.keys().chain(theirs.tree.keys()).collect();
+    for path in paths {
+        let (a, b) = (ours.tree.get(path), theirs.tree.get(path));
+        if a != b {
+            found.insert(format!("/{path}"), format!("    ours:   {a:?}\n    theirs: {b:?}\n"));
+        }
+    }
+    let fields =
+        FIELDS.iter().map(|field| (format!("config.{field}"), &ours.config[field], &theirs.config[field]));
+    for (field, a, b) in fields.chain([("author".to_owned(), &ours.author, &theirs.author)]) {
+        if plain(a) != plain(b) {
+            found.insert(field, format!("    ours:   {a}\n    theirs: {b}\n"));
+        }
+    }
+    found
+}
+
+/// An empty value is none; so is the root as a working directory.
+fn plain(value: &Value) -> Value {
+    let empty = match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty() || text == "/",
+        _ => false,
+    };
+    if empty { Value::Null } else { value.clone() }
+}
