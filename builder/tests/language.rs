@@ -107,3 +107,30 @@ fn the_configuration_says_what_the_dockerfile_does() {
     assert_eq!(contents(&store, &image)["seen"].4, "later\n");
     assert_eq!(serde_json::to_value(image.config()).unwrap()["config"]["OnBuild"], serde_json::Value::Null);
 }
+
+#[test]
+fn mounts_are_seen_by_their_step_alone_and_leave_no_trace() {
+    let Some(bench) = Bench::new() else { return };
+    let dockerfile = r#"FROM busybox:test AS one
+RUN mkdir /made && echo made > /made/f && ln -s made /way
+FROM busybox:test
+WORKDIR /w
+RUN --mount=type=cache,target=/root/.cache/x,uid=7,mode=0750 --mount=type=tmpfs,target=/t,size=1m     --mount=type=bind,target=tree --mount=source=dir/f,target=/single     --mount=from=one,source=/way,target=/stage --mount=from=busybox:test,source=/etc,target=/image,rw     echo 1 > /root/.cache/x/kept && busybox stat -c '%u %a' /root/.cache/x > /seen && echo 1 > /t/x     && cat tree/dir/f /single /stage/f >> /seen && busybox head -c 4 /image/passwd >> /seen     && ! echo 1 > tree/dir/f && ! echo 1 > /stage/f && echo 1 > /image/new
+RUN --mount=type=cache,target=/root/.cache/x busybox ls -a /root/.cache/x /root > /empty
+"#;
+    let (files, _) = built(&bench, &[("Dockerfile", dockerfile), ("dir/f", "of the commit\n")]);
+    assert_eq!(files["seen"].4, "7 750\nof the commit\nof the commit\nmade\nroot");
+    assert!(!files["empty"].4.contains("kept"), "{}", files["empty"].4);
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    assert_eq!(names, ["empty", "seen", "w"], "no mount point is left");
+    for (mount, words) in [
+        ("source=nothing,target=/x", "nothing is not in the context"),
+        ("from=busybox:test,source=/nothing,target=/x", "/nothing is not in the stage"),
+        ("type=cache,target=/", "cannot cover the root"),
+    ] {
+        let text = format!("FROM busybox:test\nRUN --mount={mount} true\n");
+        let commit = bench.commit(&[("Dockerfile", text.as_str())]);
+        let refused = answer(&bench.build("state", &commit, &[]), 3);
+        assert!(refused["message"].as_str().unwrap().contains(words), "{mount}: {refused}");
+    }
+}

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::bases::{Base, Bases, layer_of_base};
 use super::config::{self, Config};
 use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
+use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Plan, Step};
 use super::{environment, trust};
@@ -251,13 +252,16 @@ impl Run<'_> {
         if is_run && self.inject(&stage.folders, &injected)? {
             lowers.insert(0, injected.clone());
         }
-        let overlay = self.shop.host.overlay(&lowers).map_err(machine)?;
+        let mounts = self.mounts(step)?;
+        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
         match &step.action {
             Action::Configure => {}
             Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
             Action::Copy { .. } => self.copy(overlay.merged(), step)?,
-            Action::Run { args, env, cwd, user, network, script } => {
+            Action::Run { args, env, cwd, user, network, script, .. } => {
                 let mut process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
+                process.mounts.extend(mounts.mounts.iter().cloned());
+                process.tmpfs.extend(mounts.tmpfs.iter().cloned());
                 if let Some(script) = script {
                     process.mounts.push(self.script(script)?);
                 }
@@ -277,10 +281,22 @@ impl Run<'_> {
         .told()?;
         self.fired.extend(made.fired);
         drop(overlay);
+        drop(mounts);
+        let _ = std::fs::remove_dir_all(self.shop.scratch.join("mounts"));
         if is_run {
             let _ = std::fs::remove_dir_all(&injected);
         }
         Ok(made.layer)
+    }
+
+    fn mounts(&self, step: &Step) -> Result<Mounts> {
+        let Action::Run { mounts, .. } = &step.action else { return Ok(Mounts::default()) };
+        let stages = |stage: usize| self.done.get(&stage).map(|built| built.folders.as_slice());
+        let scratch = self.shop.scratch.join("mounts");
+        Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages).map_err(|error| match error {
+            MountError::Copy(cause) => copy_failed(step, cause),
+            MountError::Machine(cause) => machine(cause),
+        })
     }
 
     fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<bool> {

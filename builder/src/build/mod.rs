@@ -6,6 +6,7 @@ pub mod config;
 pub mod copy;
 pub mod environment;
 pub mod execute;
+mod mounts;
 pub mod order;
 mod output;
 pub mod plan;

@@ -73,6 +73,8 @@ pub enum Action {
         network: Network,
         /// A program that the Dockerfile itself holds.
         script: Option<Script>,
+        /// What it sees beside its root.
+        mounts: Vec<Mounted>,
     },
     /// Files are copied.
     Copy {
@@ -97,6 +99,41 @@ pub enum Action {
         path: String,
         /// Whose it becomes; empty is root.
         user: String,
+    },
+}
+
+/// What a step sees beside its root, expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Absolute.
+    pub target: String,
+    /// What is there.
+    pub what: What,
+}
+
+/// What is mounted into a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An empty folder.
+    Cache {
+        /// Its permissions.
+        mode: u32,
+        /// User and group.
+        owner: (u32, u32),
+    },
+    /// An empty file system in memory.
+    Temporary {
+        /// Bytes at most.
+        size: Option<u64>,
+    },
+    /// A file or folder.
+    Bind {
+        /// A stage by its number, instead of the repository.
+        from: Option<usize>,
+        /// The path there.
+        source: String,
+        /// Whether writing is allowed.
+        writable: bool,
     },
 }
 
@@ -311,7 +348,7 @@ impl<'a> Plan<'a> {
             stages.push(*index);
         }
         for located in &self.file.stages[stage].instructions {
-            if let Instruction::Copy(Copy { from: Some(name), .. }) = &located.value {
+            for name in sources_of(&located.value) {
                 stages.push(self.earlier(stage, name).map_err(|problem| problem.at(located.line))?);
             }
         }
@@ -322,13 +359,11 @@ impl<'a> Plan<'a> {
         let image = || self.images.iter().position(|image| *image == name);
         match (self.file.stage(name), image()) {
             (Some(index), _) if index < stage => Ok(index),
-            (Some(_), _) => {
-                Err(Problem::syntax(format!("COPY --from={name} refers to its own or a later stage")))
-            }
+            (Some(_), _) => Err(Problem::syntax(format!(
+                "{name} is its own or a later stage, so nothing can come from it"
+            ))),
             (None, Some(index)) => Ok(self.file.stages.len() + index),
-            (None, None) => {
-                Err(Problem::syntax(format!("COPY --from={name} is neither a stage nor an image")))
-            }
+            (None, None) => Err(Problem::syntax(format!("{name} is neither a stage nor an image"))),
         }
     }
 }
@@ -337,15 +372,22 @@ impl<'a> Plan<'a> {
 fn images_copied_from(file: &Dockerfile) -> Vec<&str> {
     let mut images = Vec::new();
     for located in file.stages.iter().flat_map(|stage| &stage.instructions) {
-        if let Instruction::Copy(Copy { from: Some(name), .. }) = &located.value
-            && file.stage(name).is_none()
-            && name.parse::<usize>().is_err()
-            && !images.contains(&name.as_str())
-        {
-            images.push(name.as_str());
+        for name in sources_of(&located.value) {
+            if file.stage(name).is_none() && name.parse::<usize>().is_err() && !images.contains(&name) {
+                images.push(name);
+            }
         }
     }
     images
+}
+
+/// The stages and images that an instruction takes files from.
+fn sources_of(instruction: &Instruction) -> Vec<&str> {
+    match instruction {
+        Instruction::Copy(Copy { from, .. }) => from.as_deref().into_iter().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What a base wants done first in whatever is built on it.

@@ -1,8 +1,10 @@
 //! One stage's instructions: what each does, with the variables as they stand when it is reached.
 
 use super::config::{self, Config};
-use super::plan::{Action, Inline, Plan, Script, Step};
-use crate::dockerfile::{Command, Copy, Health, Instruction, Located, Pair, Problem, Run, expand, health};
+use super::plan::{Action, Inline, Mounted, Plan, Script, Step, What};
+use crate::dockerfile::{
+    Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, expand, health,
+};
 
 /// A stage while its instructions are gone through.
 pub(super) struct State<'a> {
@@ -172,8 +174,26 @@ impl<'a> State<'a> {
         }
         words.extend(args.iter().cloned());
         let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
-        let action = Action::Run { args, env, cwd, user, network: run.network, script };
+        let mounts = run.mounts.iter().map(|mount| self.mount(mount)).collect::<Result<_, _>>()?;
+        let action = Action::Run { args, env, cwd, user, network: run.network, script, mounts };
         Ok((format!("RUN {}", words.join(" ")), action))
+    }
+
+    fn mount(&self, mount: &RunMount) -> Result<Mounted, Problem> {
+        let target = absolute(&self.config.config.working_dir, &self.word(&mount.target)?);
+        if target == "/" {
+            return Err(Problem::syntax("RUN --mount cannot cover the root"));
+        }
+        let what = match &mount.kind {
+            MountKind::Cache { mode, owner } => What::Cache { mode: *mode, owner: *owner },
+            MountKind::Temporary { size } => What::Temporary { size: *size },
+            MountKind::Bind { from, source, writable } => What::Bind {
+                from: from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?,
+                source: self.word(source)?,
+                writable: *writable,
+            },
+        };
+        Ok(Mounted { target, what })
     }
 
     fn copy(&self, copy: &Copy) -> Result<(String, Action), Problem> {

@@ -1,8 +1,9 @@
 //! From a logical line to a typed instruction.
 
 use super::lines::HereDocument;
+use super::mount::RunMount;
 use super::words::{Flag, Json, Opening, flags, here_documents, json, pairs, quoted_words};
-use super::{Problem, health};
+use super::{Problem, health, mount};
 
 /// A command in one of its two forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Run {
     pub documents: Vec<HereDocument>,
     /// What it reaches.
     pub network: Network,
+    /// What it sees beside its root.
+    pub mounts: Vec<RunMount>,
 }
 
 /// What a `RUN` reaches.
@@ -173,6 +176,12 @@ pub(super) fn trigger(text: &str, escape: char) -> Result<Instruction, Problem> 
         ));
     }
     match parse(text, Vec::new(), escape)? {
+        Parsed::Other(Instruction::Run(run)) if run.mounts.iter().any(|it| it.from().is_some()) => {
+            Err(Problem::unsupported(
+                "ONBUILD RUN --mount with from",
+                "write the instruction in the Dockerfile that needs it",
+            ))
+        }
         Parsed::Other(Instruction::Copy(Copy { from: Some(_), .. })) => Err(Problem::unsupported(
             "ONBUILD COPY --from",
             "write the instruction in the Dockerfile that needs it",
@@ -196,9 +205,6 @@ fn volumes(rest: &str) -> Result<Vec<String>, Problem> {
 fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
     let name: String = flag.name.chars().take(64).collect();
     let instead = match (instruction, name.as_str()) {
-        ("RUN", "mount") => {
-            "leave it out: what is mounted is not in the commit, and caches start empty anyway"
-        }
         ("RUN", "security") => "leave it out: steps have Docker's default privileges",
         (_, "parents" | "exclude") => "name the files one by one, or leave them out by .dockerignore",
         ("ADD", "checksum" | "keep-git-dir" | "unpack") => {
@@ -277,9 +283,10 @@ fn arguments(rest: &str, escape: char) -> Result<Vec<Pair<Option<String>>>, Prob
 }
 
 fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instruction, Problem> {
-    let mut network = None;
+    let (mut network, mut mounts) = (None, Vec::new());
     for flag in flags {
         match flag.name.as_str() {
+            "mount" => mounts.push(mount::parse(flag)?),
             "network" => set(&mut network, "RUN", flag)?,
             _ => return Err(refuse_flag("RUN", flag)),
         }
@@ -297,7 +304,7 @@ fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instr
         Command::Exec(_) if !documents.is_empty() => {
             Err(Problem::syntax("a here-document is for RUN in its shell form"))
         }
-        command => Ok(Instruction::Run(Run { command, documents, network })),
+        command => Ok(Instruction::Run(Run { command, documents, network, mounts })),
     }
 }
 

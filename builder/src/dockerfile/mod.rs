@@ -9,6 +9,7 @@ pub mod health;
 pub mod ignore;
 mod instruction;
 mod lines;
+mod mount;
 pub mod pattern;
 mod words;
 
@@ -16,6 +17,7 @@ use std::fmt;
 
 pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
 pub use lines::HereDocument;
+pub use mount::{MountKind, RunMount};
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.
 pub const SIZE_LIMIT: u64 = 1024 * 1024;

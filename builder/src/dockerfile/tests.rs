@@ -17,7 +17,7 @@ fn only(instruction: &str) -> Instruction {
 }
 
 fn run(command: Command) -> Instruction {
-    Instruction::Run(Run { command, documents: Vec::new(), network: Network::Default })
+    Instruction::Run(Run { command, documents: Vec::new(), network: Network::Default, mounts: Vec::new() })
 }
 
 fn shell(text: &str) -> Instruction {
@@ -97,7 +97,8 @@ fn what_is_not_supported_is_named_with_its_line() {
     let table = [
         ("ADD https://example.org/x /", "ADD https://example.org/x"),
         ("ADD --checksum=sha256:00 a b", "ADD --checksum"),
-        ("RUN --mount=type=cache,target=/x y", "RUN --mount"),
+        ("RUN --mount=type=ssh y", "RUN --mount=type=ssh"),
+        ("RUN --mount=type=secret,id=x y", "RUN --mount=type=secret"),
         ("RUN --network=host y", "RUN --network=host"),
         ("RUN --security=insecure y", "RUN --security"),
         ("COPY --parents a b", "COPY --parents"),

@@ -152,6 +152,22 @@ fn is_archive(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError> {
     Ok(is_tar || COMPRESSED.iter().any(|magic| head.starts_with(magic)))
 }
 
+/// Whether there is a folder at a path without links.
+///
+/// # Errors
+/// When nothing is there, or it cannot be read.
+pub fn is_folder(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError> {
+    Ok(existing(tree, path)?.kind == NodeKind::Directory)
+}
+
+/// What is at a path without links.
+///
+/// # Errors
+/// When nothing is there, or it cannot be read.
+pub fn existing(tree: &dyn Tree, path: &[u8]) -> Result<Node, CopyError> {
+    tree.node(path)?.ok_or_else(|| CopyError::NoSource { path: show(path), origin: tree.name() })
+}
+
 /// A path of the tree, links followed, and the name it gets in a folder.
 type Selected = (Vec<u8>, Vec<u8>);
 

@@ -1,0 +1,132 @@
+//! What a step sees beside its root: made before it, gone after it, and never part of its layer.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sandbox::{Host, Mount, MountPoint, Overlay, Tmpfs};
+
+use super::copy::{self, ContextTree, CopyError, RootTree};
+use super::plan::{Mounted, What};
+
+/// Bytes of a memory file system that names none.
+const DEFAULT_SIZE: u64 = 1 << 30;
+
+/// The mounts of one step. Kept until the step has ended.
+#[derive(Default)]
+pub(super) struct Mounts {
+    pub(super) mounts: Vec<Mount>,
+    pub(super) tmpfs: Vec<Tmpfs>,
+    /// Where they go, for the scaffold below the root.
+    pub(super) points: Vec<MountPoint>,
+    /// The stages that some come from.
+    _views: Vec<Overlay>,
+}
+
+/// Why a mount cannot be made.
+pub(super) enum MountError {
+    /// What it names.
+    Copy(CopyError),
+    /// The machine.
+    Machine(sandbox::Error),
+}
+
+impl From<CopyError> for MountError {
+    fn from(cause: CopyError) -> Self {
+        Self::Copy(cause)
+    }
+}
+
+impl From<sandbox::Error> for MountError {
+    fn from(cause: sandbox::Error) -> Self {
+        Self::Machine(cause)
+    }
+}
+
+impl Mounts {
+    /// Makes them below `scratch`, a folder of this step alone. `stages` gives the unpacked layers of an earlier stage.
+    pub(super) fn make<'a>(
+        wanted: &[Mounted],
+        host: &Host,
+        scratch: &Path,
+        context: &ContextTree<'_>,
+        stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
+    ) -> Result<Self, MountError> {
+        let mut made = Self::default();
+        for (number, mounted) in wanted.iter().enumerate() {
+            let folder = scratch.join(number.to_string());
+            made.one(mounted, host, &folder, context, stages)?;
+        }
+        Ok(made)
+    }
+
+    fn one<'a>(
+        &mut self,
+        mounted: &Mounted,
+        host: &Host,
+        folder: &Path,
+        context: &ContextTree<'_>,
+        stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
+    ) -> Result<(), MountError> {
+        let target = mounted.target.clone();
+        let (source, readonly) = match &mounted.what {
+            What::Temporary { size } => {
+                self.points.push(MountPoint::Temporary(target.clone()));
+                self.tmpfs.push(Tmpfs { target, size: size.unwrap_or(DEFAULT_SIZE) });
+                return Ok(());
+            }
+            What::Cache { mode, owner } => {
+                make(folder, *mode, *owner)?;
+                (folder.to_path_buf(), false)
+            }
+            What::Bind { from: None, source, writable } => {
+                make(folder, 0o755, (0, 0))?;
+                let sources = std::slice::from_ref(source);
+                let request = copy::Request {
+                    sources,
+                    destination: "/",
+                    owner: None,
+                    mode: None,
+                    archives: false,
+                    epoch: 0,
+                };
+                let path = copy::lookup(context, source.as_bytes())?;
+                copy::copy(context, folder, &request)?;
+                let is_folder = copy::is_folder(context, &path)?;
+                (if is_folder { folder.to_path_buf() } else { folder.join(name_of(source)) }, !writable)
+            }
+            What::Bind { from: Some(stage), source, writable } => {
+                let folders = stages(*stage).unwrap_or_default();
+                let view = if *writable { host.overlay(folders)? } else { host.overlay_readonly(folders)? };
+                let tree = RootTree::open(view.merged())?;
+                let path = copy::lookup(&tree, source.as_bytes())?;
+                copy::existing(&tree, &path)?;
+                let place = view.merged().join(Path::new(std::ffi::OsStr::from_bytes(&path)));
+                self._views.push(view);
+                (place, !writable)
+            }
+        };
+        self.points.push(match source.is_dir() {
+            true => MountPoint::Directory(target.clone()),
+            false => MountPoint::File(target.clone()),
+        });
+        self.mounts.push(Mount { source, target, readonly });
+        Ok(())
+    }
+}
+
+fn name_of(source: &str) -> &str {
+    source.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+fn make(folder: &Path, mode: u32, (user, group): (u32, u32)) -> Result<(), CopyError> {
+    let failed = |cause| CopyError::Io {
+        doing: "making the mount",
+        path: folder.display().to_string(),
+        source: cause,
+    };
+    fs::create_dir_all(folder).map_err(failed)?;
+    std::os::unix::fs::chown(folder, Some(user), Some(group)).map_err(failed)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(failed)
+}
