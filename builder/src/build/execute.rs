@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::layer::{Compression, Fired, Normaliser, from_upper};
 use images::{Descriptor, Image, LayerCache, Store};
@@ -62,6 +63,8 @@ struct Built {
     layers: Vec<(Descriptor, LayerRecord)>,
     /// The unpacked layers, the topmost first.
     folders: Vec<PathBuf>,
+    /// The layer of the last step, which is unpacked when somebody needs its files: nobody does at the end of the target.
+    packed: Option<(Descriptor, Digest)>,
 }
 
 struct Run<'a> {
@@ -102,6 +105,7 @@ pub fn execute(
     };
     let mut number = 0;
     let mut last = None;
+    let target = planned.last().map(|(needed, _)| needed.stage);
     for (needed, planned) in planned {
         let mut stage = run.start(needed, fetched.get(&needed.stage))?;
         let name = plan.name(needed.stage);
@@ -113,6 +117,9 @@ pub fn execute(
             number += 1;
             let has_layer = run.step(&mut stage, step, &format!("[{number}/{total}] {name}"))?;
             stage.config.history.push(plan.history(step, has_layer));
+        }
+        if Some(needed.stage) != target {
+            run.settle(&mut stage)?;
         }
         run.done.insert(needed.stage, stage);
         last = Some(needed.stage);
@@ -185,11 +192,13 @@ impl Run<'_> {
         if let plan::Base::Stage(earlier) = needed.base
             && let Some(built) = self.done.get(&earlier)
         {
-            let Built { config, layers, folders } = built;
-            return Ok(Built { config: config.clone(), layers: layers.clone(), folders: folders.clone() });
+            let Built { config, layers, folders, .. } = built;
+            let (config, layers, folders) = (config.clone(), layers.clone(), folders.clone());
+            return Ok(Built { config, layers, folders, packed: None });
         }
         let Some(base) = base else {
-            return Ok(Built { config: Config::default(), layers: Vec::new(), folders: Vec::new() });
+            let config = Config::default();
+            return Ok(Built { config, layers: Vec::new(), folders: Vec::new(), packed: None });
         };
         let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told()?;
         let config = config::on_base(base.image.config());
@@ -206,7 +215,15 @@ impl Run<'_> {
                 (layer_of_base(layer), record)
             },
         );
-        Ok(Built { layers: layers.collect(), config, folders })
+        Ok(Built { layers: layers.collect(), config, folders, packed: None })
+    }
+
+    /// Unpacks the last layer, for whoever needs its files.
+    fn settle(&self, stage: &mut Built) -> Result<()> {
+        if let Some((layer, diff_id)) = stage.packed.take() {
+            stage.folders.insert(0, self.shop.cache.unpacked(self.shop.store, &layer, &diff_id).told()?);
+        }
+        Ok(())
     }
 
     /// Does one step; says whether it made a layer.
@@ -223,6 +240,7 @@ impl Run<'_> {
             return Ok(false);
         }
         let begun = Instant::now();
+        self.settle(stage)?;
         let layer = self.files(stage, step, label)?;
         let seconds = begun.elapsed().as_secs_f64();
         let size = layer.as_ref().map_or(0, |layer| layer.descriptor.size);
@@ -232,7 +250,7 @@ impl Run<'_> {
                 "layer": layer.as_ref().map(|layer| layer.descriptor.digest), "size": size }),
         );
         let Some(layer) = layer else { return Ok(false) };
-        stage.folders.insert(0, shop.cache.unpacked(shop.store, &layer.descriptor, &layer.diff_id).told()?);
+        stage.packed = Some((layer.descriptor.clone(), layer.diff_id));
         stage.config.rootfs.diff_ids.push(layer.diff_id);
         let record = LayerRecord {
             diff_id: layer.diff_id,
