@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
-use crate::{build, keys, rebuild, review};
+use crate::{build, explain, keys, rebuild, review};
 
 /// Reviews, deterministic builds and rebuilds of algorithm images.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ enum Command {
     Rebuild(Box<rebuild::cli::Arguments>),
     /// Compare two images and say which layers and files differ.
     Diff(rebuild::diff::Arguments),
+    /// Say what a Dockerfile will do, and what makes it hard to repeat, line by line.
+    ExplainDockerfile(explain::cli::Arguments),
     /// Show a commit to its reviewer, or sign a review of it.
     Review(review::cli::Arguments),
     /// Make a signing key.
@@ -154,6 +156,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Build(arguments) => build::cli::run(&arguments, session),
         Command::Rebuild(arguments) => rebuild::cli::run(&arguments, session),
         Command::Diff(arguments) => rebuild::diff::run(&arguments, session),
+        Command::ExplainDockerfile(arguments) => explain::cli::run(&arguments, session),
         Command::Review(arguments) => review::cli::run(arguments, session),
         Command::Keygen(arguments) => keys::cli::run(arguments, session),
         Command::Completions { shell } => {

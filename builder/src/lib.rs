@@ -6,6 +6,7 @@ pub mod capture;
 pub mod cli;
 pub mod dockerfile;
 pub mod error;
+pub mod explain;
 pub mod keys;
 pub mod project;
 pub mod provenance;

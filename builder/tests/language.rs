@@ -134,3 +134,29 @@ RUN --mount=type=cache,target=/root/.cache/x busybox ls -a /root/.cache/x /root 
         assert!(refused["message"].as_str().unwrap().contains(words), "{mount}: {refused}");
     }
 }
+
+#[test]
+fn a_dockerfile_is_explained_line_by_line() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("Dockerfile");
+    let text = "FROM python:3.12 AS one\nRUN pip install \\\n pandas\nFROM scratch AS unused\nFROM scratch\nCOPY --from=one /x /\n";
+    std::fs::write(&file, text).unwrap();
+    let explain = |more: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_countersign-builder"))
+            .args(more)
+            .arg("explain-dockerfile")
+            .arg(&file)
+            .output()
+            .unwrap()
+    };
+    let told = answer(&explain(&["--json"]), 0);
+    assert_eq!(told["stages"][0]["hazards"][0]["rule"], "base-by-tag");
+    let step = &told["stages"][0]["steps"][0];
+    assert_eq!((&step["line"], &step["hazards"][0]["rule"]), (&2.into(), &"unpinned-pip".into()));
+    let text = String::from_utf8(explain(&[]).stdout).unwrap();
+    assert!(text.contains("2 to look at: base-by-tag (1), unpinned-pip (1)"), "{text}");
+    assert!(text.contains("1 stage(s) of the file are not needed"), "{text}");
+    std::fs::write(&file, "FROM a\nNONSENSE\n").unwrap();
+    let refused = answer(&explain(&["--json"]), 3);
+    assert!(refused["message"].as_str().unwrap().contains("line 2"), "{refused}");
+}

@@ -287,6 +287,13 @@ impl<'a> Plan<'a> {
             .flatten()
             .map(|pair| pair.name.as_str())
             .collect();
+        // Arguments stand in the history and in the provenance, for everybody to read.
+        if let Some(name) = self.request.arguments.keys().find(|name| looks_secret(name)) {
+            let what = format!("the build argument {name}, which looks like a secret,");
+            let instead =
+                "nobody else could repeat the build: leave out what needs it, or rename it if it is none";
+            return Err(Problem::unsupported(what, instead).at(1));
+        }
         match self.request.arguments.keys().find(|name| !declared.contains(name.as_str())) {
             Some(name) => Err(Problem::syntax(format!("no ARG declares the build argument {name}")).at(1)),
             None => Ok(()),
@@ -366,6 +373,13 @@ impl<'a> Plan<'a> {
             (None, None) => Err(Problem::syntax(format!("{name} is neither a stage nor an image"))),
         }
     }
+}
+
+fn looks_secret(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let parts: Vec<&str> = upper.split('_').collect();
+    ["TOKEN", "PASSWORD", "PASSWD", "SECRET", "CREDENTIALS"].iter().any(|word| parts.contains(word))
+        || ["API_KEY", "PRIVATE_KEY", "ACCESS_KEY", "SSH_KEY"].iter().any(|words| upper.contains(words))
 }
 
 /// What `--from` names and no stage is called.

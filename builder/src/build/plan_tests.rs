@@ -262,3 +262,13 @@ fn volumes_signals_and_checks() {
         assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_ok(), "{text}");
     }
 }
+
+#[test]
+fn a_secret_in_an_argument_is_refused() {
+    let text = "FROM scratch\nARG GITHUB_TOKEN\nARG TOKENIZER\nARG MY_API_KEY";
+    for name in ["GITHUB_TOKEN", "MY_API_KEY"] {
+        let error = planned(text, &[(name, "x")]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("secret"), "{error}");
+    }
+    assert!(planned(text, &[("TOKENIZER", "x")]).is_ok());
+}

@@ -1,0 +1,93 @@
+//! `explain-dockerfile`: what a Dockerfile will do here, and what makes it hard to repeat. Advice before a build; nothing is
+//! decided by it.
+
+pub mod cli;
+mod rules;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::build::plan::{Base, Plan, Request};
+use crate::dockerfile::{Dockerfile, DockerfileError};
+
+pub use rules::Hazard;
+
+/// A Dockerfile as it will be built.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// How many stages the file has.
+    pub stages_in_file: usize,
+    /// The stages that the target needs, in the order in which they are built.
+    pub stages: Vec<Stage>,
+}
+
+/// One stage.
+#[derive(Debug, Serialize)]
+pub struct Stage {
+    /// Its name or number.
+    pub name: String,
+    /// Its line; none for an image that files are copied from.
+    pub line: Option<usize>,
+    /// What it starts from.
+    pub base: String,
+    /// What makes the base hard to repeat.
+    pub hazards: Vec<Hazard>,
+    /// Its instructions.
+    pub steps: Vec<Step>,
+}
+
+/// One instruction.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    /// Its line.
+    pub line: usize,
+    /// As written, continuation lines joined.
+    pub instruction: String,
+    /// What makes it hard to repeat.
+    pub hazards: Vec<Hazard>,
+}
+
+impl Explanation {
+    /// Explains what the target needs.
+    ///
+    /// # Errors
+    /// What a build would refuse as well.
+    pub fn new(file: &Dockerfile, request: &Request) -> Result<Self, DockerfileError> {
+        let plan = Plan::new(file, request)?;
+        let mut stages = Vec::new();
+        for needed in plan.needed() {
+            let written = file.stages.get(needed.stage);
+            let base = match &needed.base {
+                Base::Scratch => "scratch".to_owned(),
+                Base::Image(name) => name.clone(),
+                Base::Stage(earlier) => plan.name(*earlier),
+            };
+            let is_image = matches!(needed.base, Base::Image(_));
+            let instructions = written.map(|stage| stage.instructions.as_slice()).unwrap_or_default();
+            let steps = instructions.iter().map(|located| Step {
+                line: located.line,
+                instruction: located.text.clone(),
+                hazards: rules::of_instruction(&located.value),
+            });
+            stages.push(Stage {
+                name: plan.name(needed.stage),
+                line: written.map(|stage| stage.line),
+                hazards: if is_image { rules::of_base(&base) } else { Vec::new() },
+                steps: steps.collect(),
+                base,
+            });
+        }
+        Ok(Self { stages_in_file: file.stages.len(), stages })
+    }
+
+    /// How often each rule speaks.
+    pub fn count(&self) -> BTreeMap<&'static str, usize> {
+        let mut count = BTreeMap::new();
+        let of_steps = self.stages.iter().flat_map(|stage| &stage.steps).flat_map(|step| &step.hazards);
+        for hazard in self.stages.iter().flat_map(|stage| &stage.hazards).chain(of_steps) {
+            *count.entry(hazard.rule).or_default() += 1;
+        }
+        count
+    }
+}
