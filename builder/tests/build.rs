@@ -131,9 +131,7 @@ fn a_failing_step_shows_its_last_output_and_its_line_and_leaves_nothing() {
         failed["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
     assert!(details.contains(&"before") && details.contains(&"after"), "{details:?}");
     assert!(!layout.exists());
-    assert_eq!(std::fs::read_dir(bench.path("state/builds")).unwrap().count(), 0);
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    assert!(!mounts.contains(bench.folder.path().to_str().unwrap()), "{mounts}");
+    assert_nothing_is_left(&bench);
 }
 
 #[test]
@@ -334,47 +332,64 @@ fn a_full_disk_is_said_and_leaves_a_state_that_serves_again() {
     assert_eq!(built["digest"], answer(&bench.build("elsewhere", &commit, &[]), 0)["digest"]);
 }
 
-#[test]
-fn a_killed_build_leaves_nothing_that_the_next_does_not_clear() {
-    let Some(bench) = Bench::new() else { return };
-    let commit =
-        bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo started; exec busybox sleep 65432\n")]);
+/// Processes that sleep so many seconds, a number that nobody else uses.
+fn sleeping(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let lines = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    lines.filter(|line| line.ends_with(wanted.as_bytes())).count()
+}
+
+/// A build in a RUN that goes on for as long as nobody ends it.
+fn building(bench: &Bench, seconds: &str) -> std::process::Child {
+    let dockerfile = format!("FROM busybox:test\nRUN exec busybox sleep {seconds}\n");
+    let commit = bench.commit(&[("Dockerfile", dockerfile.as_str())]);
     let base = format!("busybox:test={}", bench.path("base").display());
     let mut child = Command::new(env!("CARGO_BIN_EXE_countersign-builder"))
-        .args([
-            "build",
-            "--repo",
-            bench.path("repository").to_str().unwrap(),
-            "--commit",
-            &commit,
-            "--base",
-            &base,
-        ])
-        .arg("--state-dir")
+        .args(["build", "--repo", bench.path("repository").to_str().unwrap(), "--commit", &commit])
+        .args(["--base", &base, "--state-dir"])
         .arg(bench.path("state"))
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let sleeping = || {
-        let lines = std::fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|it| std::fs::read(it.ok()?.path().join("cmdline")).ok());
-        lines.filter(|line| line.ends_with(b"sleep\x0065432\0")).count()
-    };
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while sleeping() == 0 {
+    while sleeping(seconds) == 0 {
         assert!(child.try_wait().unwrap().is_none() && std::time::Instant::now() < end, "it does not run");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+    child
+}
+
+fn assert_nothing_is_left(bench: &Bench) {
+    assert_eq!(std::fs::read_dir(bench.path("state/builds")).unwrap().count(), 0);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(bench.folder.path().to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_that_the_next_does_not_clear() {
+    let Some(bench) = Bench::new() else { return };
+    let mut child = building(&bench, "65432");
     child.kill().unwrap();
     child.wait().unwrap();
     let next = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN echo one > /one\n")]);
     answer(&bench.build("state", &next, &[]), 0);
-    assert_eq!(sleeping(), 0);
-    assert_eq!(std::fs::read_dir(bench.path("state/builds")).unwrap().count(), 0);
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    assert!(!mounts.contains(bench.folder.path().to_str().unwrap()), "{mounts}");
+    assert_eq!(sleeping("65432"), 0);
+    assert_nothing_is_left(&bench);
+}
+
+#[test]
+fn an_interrupted_build_cleans_up_behind_itself() {
+    let Some(bench) = Bench::new() else { return };
+    for (signal, seconds) in [("-INT", "65433"), ("-TERM", "65434")] {
+        let mut child = building(&bench, seconds);
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(5), "{signal}");
+        assert_eq!(sleeping(seconds), 0, "{signal}");
+        assert_nothing_is_left(&bench);
+    }
 }
 
 #[test]
