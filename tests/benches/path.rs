@@ -116,7 +116,7 @@ fn peer(scene: &Scene, engine: &Engine) -> f64 {
             "--pids-limit",
             "256",
             "--cpus",
-            "1",
+            "2",
             "--ulimit",
             "fsize=268435456",
             "--tmpfs",

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bollard::ClientVersion;
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
@@ -38,15 +40,13 @@ impl Docker {
         }
         let gate = config.state_dir.join("gate");
         place_gate(&gate)?;
+        let version = version_of(&config.docker_socket)
+            .map_err(|cause| Error::new(Kind::Machine, "reaching Docker's engine").because(cause))?;
         let socket = config.docker_socket.to_string_lossy();
         let _entered = runtime.enter();
-        let client = bollard::Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)
+        let client = bollard::Docker::connect_with_unix(&socket, 120, &version)
             .map_err(failed("reaching Docker's engine"))?;
-        let client = runtime.block_on(async {
-            let client = client.negotiate_version().await.map_err(failed("reaching Docker's engine"))?;
-            owned::clear_leftovers(&client).await?;
-            Ok::<_, Error>(client)
-        })?;
+        runtime.block_on(owned::clear_leftovers(&client))?;
         Ok(Self { client, gate })
     }
 
@@ -122,6 +122,32 @@ impl Docker {
             ..Default::default()
         })
     }
+}
+
+/// The API's version to speak: the engine's own, or the newest known here. `/_ping` tells it in its header; `/version`,
+/// which `bollard` would ask, starts the engine's other programs to ask them for theirs.
+fn version_of(socket: &Path) -> std::io::Result<ClientVersion> {
+    use std::io::{Error, Read as _, Write as _};
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(16 << 10).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+    let named = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let (major, minor) = value.trim().split_once('.')?;
+        let version = (major.parse::<usize>().ok()?, minor.parse::<usize>().ok()?);
+        name.eq_ignore_ascii_case("api-version").then_some(version)
+    });
+    let (major, minor) =
+        named.ok_or_else(|| Error::other("what listens there does not say which API it speaks"))?;
+    let newest = bollard::API_DEFAULT_VERSION;
+    let (major_version, minor_version) = (major, minor).min((newest.major_version, newest.minor_version));
+    Ok(ClientVersion { major_version, minor_version })
 }
 
 fn volumes(job: &Job<'_>) -> Volumes {
@@ -322,4 +348,38 @@ fn plain_user(spec: &str) -> Option<User> {
 
 pub(super) fn failed(doing: &'static str) -> impl Fn(bollard::errors::Error) -> Error {
     move |cause| Error::new(Kind::Machine, doing).because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn answered(answer: &'static str) -> std::io::Result<(usize, usize)> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 64];
+            let _ = stream.read(&mut asked).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let version = version_of(&socket);
+        server.join().unwrap();
+        version.map(|version| (version.major_version, version.minor_version))
+    }
+
+    #[test]
+    fn the_older_of_both_versions_is_spoken() {
+        assert_eq!(answered("HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\n\r\nOK").unwrap(), (1, 41));
+        let newest = bollard::API_DEFAULT_VERSION;
+        let known = (newest.major_version, newest.minor_version);
+        assert_eq!(answered("HTTP/1.0 200 OK\r\nAPI-VERSION: 1.999\r\n\r\nOK").unwrap(), known);
+        assert!(answered("HTTP/1.0 200 OK\r\n\r\nApi-Version: 1.41").is_err());
+        assert!(answered("").is_err());
+    }
 }
