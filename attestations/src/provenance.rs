@@ -144,6 +144,20 @@ pub struct RebuildOf {
     pub provenance: Digest,
     /// How it came out.
     pub verdict: RebuildVerdict,
+    /// Where its materials came from.
+    #[serde(default)]
+    pub materials: RebuildMaterials,
+}
+
+/// Where a rebuild's materials came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RebuildMaterials {
+    /// From what the first builder kept: it repeats what that one says to have got.
+    #[default]
+    Replayed,
+    /// From where the first builder had them: the servers still give the same.
+    Fetched,
 }
 
 /// How a rebuild came out.
@@ -222,6 +236,8 @@ impl ResourceDescriptor {
     pub const BASE: &str = "base";
     /// The kind of a review.
     pub const REVIEW: &str = "review";
+    /// The kind of the record of all exchanges, by which they can be replayed.
+    pub const RECORD: &str = "record";
     /// The kind of an exchange over the network.
     pub const EXCHANGE: &str = "exchange";
 
@@ -252,6 +268,12 @@ impl ResourceDescriptor {
     /// A review, by the digest of its bundle.
     pub fn review(uri: impl Into<String>, bundle: &Digest) -> Self {
         Self::of(Self::REVIEW, uri, "sha256", bundle.hex())
+    }
+
+    /// The record of all exchanges, by the digest of its document.
+    pub fn record(document: &Digest) -> Self {
+        let digest = BTreeMap::from([("sha256".to_owned(), document.hex())]);
+        Self { name: Some(Self::RECORD.to_owned()), digest, ..Self::default() }
     }
 
     /// An exchange over the network, by the digest of the response's body.

@@ -4,13 +4,18 @@
 
 mod common;
 
-use attestations::provenance::{RebuildOf, RebuildVerdict, ResourceDescriptor};
+use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict, ResourceDescriptor};
 use attestations::review::{Person, Scope, Verdict};
 use attestations::{Bundle, Decision, Digest, Policy, Predicate, Statement, Subject, decide};
 use common::*;
 
 fn differs(subject: Digest) -> Option<RebuildOf> {
-    Some(RebuildOf { subject, provenance: Digest::of(b"p"), verdict: RebuildVerdict::Differs })
+    Some(RebuildOf {
+        subject,
+        provenance: Digest::of(b"p"),
+        verdict: RebuildVerdict::Differs,
+        materials: RebuildMaterials::Fetched,
+    })
 }
 
 #[test]

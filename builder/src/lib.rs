@@ -8,6 +8,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod explain;
 pub mod keys;
+pub mod materials;
 pub mod project;
 pub mod provenance;
 pub mod rebuild;

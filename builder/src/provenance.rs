@@ -12,6 +12,7 @@ use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
 
 use crate::build::order::Outcome;
 use crate::build::reviews::HandedIn;
+use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
 
 /// The annotation of a base that keeps its name in the Dockerfile.
@@ -105,18 +106,22 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
         ResourceDescriptor::base(&base.uri, &base.image.digest()).annotated(BASE_NAME, base.asked.clone())
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
-    all.extend(outcome.executed.exchanges.iter().map(|exchange| {
-        let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
-            .annotated("step", exchange.step.clone())
-            .annotated("method", exchange.method.clone())
-            .annotated("status", exchange.status)
-            .annotated("size", exchange.size);
-        match &exchange.request_body {
-            Some(body) => named.annotated("requestBody", body.to_string()),
-            None => named,
-        }
-    }));
+    all.extend(outcome.record.iter().map(ResourceDescriptor::record));
+    all.extend(outcome.executed.exchanges.iter().map(exchange));
     all
+}
+
+/// An exchange as the provenance tells it.
+pub fn exchange(exchange: &Exchange) -> ResourceDescriptor {
+    let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
+        .annotated("step", exchange.step.clone())
+        .annotated("method", exchange.method.clone())
+        .annotated("status", exchange.status)
+        .annotated("size", exchange.size);
+    match &exchange.request_body {
+        Some(body) => named.annotated("requestBody", body.to_string()),
+        None => named,
+    }
 }
 
 /// The bases that a provenance names, by their names in the Dockerfile: where each came from, and its digest.

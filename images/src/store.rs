@@ -3,6 +3,8 @@
 //! A blob appears under its name only whole: it is written beside its place, flushed, and renamed. What is read is held
 //! against the size and the digest it was asked for by, so that a changed byte on disk is found before it is used.
 
+mod collect;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -17,6 +19,8 @@ use tempfile::NamedTempFile;
 
 use crate::descriptor::{Descriptor, INDEX};
 use crate::error::{At, Error, Result};
+
+pub use collect::Collected;
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How the names of blobs begin that are being written.
@@ -129,6 +133,15 @@ impl Store {
         })
     }
 
+    /// Brings everything written so far onto the disk, whatever wrote it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush(&self) -> Result<()> {
+        let root = File::open(&self.root).at("opening", &self.root)?;
+        rustix::fs::syncfs(&root).at("flushing", &self.root)
+    }
+
     /// Reads a whole blob of at most `max` bytes.
     ///
     /// # Errors
@@ -196,6 +209,11 @@ impl Store {
             .into_iter()
             .find(|entry| entry.annotations.get(REF_NAME).map(String::as_str) == Some(name));
         found.ok_or_else(|| Error::NotFound { what: format!("`{name}` in {}", self.root.display()) })
+    }
+
+    /// The name that the index gives one of its manifests.
+    pub fn name_of(entry: &Descriptor) -> Option<&str> {
+        entry.annotations.get(REF_NAME).map(String::as_str)
     }
 
     /// The layout's manifests, as its index lists them.
@@ -284,13 +302,28 @@ impl BlobWriter {
     /// # Errors
     /// When the disk refuses; then nothing is left.
     pub fn commit(self, media_type: &str) -> Result<Descriptor> {
+        let folder = self.store.root.join("blobs/sha256");
+        let blob = self.name(media_type, |file, path| file.sync_data().at("flushing", path))?;
+        File::open(&folder).and_then(|folder| folder.sync_all()).at("flushing", &folder)?;
+        Ok(blob)
+    }
+
+    /// Gives the blob its name at once and leaves the disk to [`Store::flush`], which must come before anything that
+    /// counts on the blob is written: of many small blobs, each flush would cost more than the blob. What a power cut
+    /// tears is found by its digest like any other changed byte, and written anew when it comes again.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing is left.
+    pub fn commit_unflushed(self, media_type: &str) -> Result<Descriptor> {
+        self.name(media_type, |_, _| Ok(()))
+    }
+
+    fn name(self, media_type: &str, before: impl FnOnce(&File, &Path) -> Result<()>) -> Result<Descriptor> {
         let digest = Digest::from_bytes(self.hash.finalize().into());
         let path = self.store.path_of(&digest);
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
-        file.as_file().sync_data().at("flushing", &path)?;
+        before(file.as_file(), &path)?;
         file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
-        let folder = self.store.root.join("blobs/sha256");
-        File::open(&folder).and_then(|folder| folder.sync_all()).at("flushing", &folder)?;
         Ok(Descriptor::new(media_type, digest, self.size))
     }
 

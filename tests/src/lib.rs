@@ -10,6 +10,7 @@ mod programs;
 mod registry;
 mod repository;
 mod scene;
+mod site;
 
 pub use base::{base_image, python_base};
 pub use engine::Engine;
@@ -17,6 +18,7 @@ pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
+pub use site::Site;
 
 /// Why a test that needs root or a program of the machine cannot run here; `None` when it can.
 ///

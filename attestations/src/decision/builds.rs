@@ -93,8 +93,14 @@ fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> 
     if rebuild.is_some_and(|it| it.subject != *digest || it.verdict != RebuildVerdict::Identical) {
         return Err("a rebuild of another image, or one that differs");
     }
-    let kinds =
-        [Resource::SOURCE, Resource::SOURCE_TREE, Resource::BASE, Resource::REVIEW, Resource::EXCHANGE];
+    let kinds = [
+        Resource::SOURCE,
+        Resource::SOURCE_TREE,
+        Resource::BASE,
+        Resource::REVIEW,
+        Resource::EXCHANGE,
+        Resource::RECORD,
+    ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {
         return Err("a dependency of an unknown kind");
     }

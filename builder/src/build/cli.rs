@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use attestations::{Commit, Reference, Signer};
+use attestations::{Commit, Digest, Pinned, Reference, Signer};
 use images::Store;
 use serde_json::json;
 
 use super::bases::copy_image;
-use super::order::{self, Order, Outcome, What};
+use super::order::{self, Network, Order, Outcome, What};
 use super::platform::Platform;
 use super::registry::Registry;
 use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
 use crate::keys::{self, PasswordArguments};
+use crate::materials::{Materials, Place};
 use crate::provenance::{self, Identity, read_file, write_file};
 use crate::source::Location;
 
@@ -57,6 +58,16 @@ pub struct Arguments {
     /// Push the image and its statements there.
     #[arg(long, value_name = "REFERENCE")]
     push: Option<Reference>,
+    /// Do not keep what the steps took from the network, only name it: nobody can repeat the build without the same
+    /// servers then.
+    #[arg(long)]
+    no_keep: bool,
+    /// Keep the materials here, but do not attach them to the image that is pushed.
+    #[arg(long, conflicts_with = "no_keep")]
+    no_attach_materials: bool,
+    /// Take nothing from the network, but replay the kept materials with this digest, of an image or of a record.
+    #[arg(long, value_name = "DIGEST", conflicts_with = "no_keep")]
+    replay: Option<Digest>,
     /// Put the image into a folder as an OCI image layout.
     #[arg(long, value_name = "FOLDER")]
     oci: Option<PathBuf>,
@@ -122,7 +133,8 @@ pub fn commit(text: &str) -> Result<Commit> {
 /// # Errors
 /// See [`Kind`].
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
-    let order = order(arguments)?;
+    let place = (!arguments.no_keep).then(|| Place::open(session.state_dir())).transpose()?;
+    let order = order(arguments, place.as_ref())?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -143,6 +155,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let outcome = order::build(session, &order, &registry, runtime.handle(), &gate)?;
 
     let store = order::store(session)?;
+    let materials = match (&place, &outcome.record) {
+        (Some(place), Some(record)) => {
+            Some(place.name(outcome.executed.image.manifest(), record, outcome.finished)?)
+        }
+        _ => None,
+    };
     let name = subject_name(arguments, &outcome);
     let bundle = match (&key, &arguments.signing.builder_id) {
         (Some(key), Some(builder_id)) => {
@@ -161,18 +179,27 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     }
     if let Some(reference) = &arguments.push {
         let statements = handed_in.iter().map(|review| &review.bundle).chain(&bundle);
-        push(&registry, &store, reference, &outcome, statements.collect())?;
+        let pinned = push(&registry, &store, reference, &outcome, statements.collect())?;
+        if let (Some(place), Some(materials), false) = (&place, &materials, arguments.no_attach_materials) {
+            place.send(&registry, &pinned, materials)?;
+        }
     }
-    report(arguments, session, &outcome, bundle.is_some())
+    report(arguments, session, &outcome, materials.as_ref(), bundle.is_some())
 }
 
-fn order(arguments: &Arguments) -> Result<Order> {
+fn order(arguments: &Arguments, place: Option<&Place>) -> Result<Order> {
     if let Some(reference) = &arguments.push
         && (reference.tag().is_none() || reference.digest().is_some())
     {
         return Err(Error::new(Kind::Usage, format!("--push {reference} must name a tag and no digest")));
     }
+    let network = match (place, &arguments.replay) {
+        (None, _) => Network::Named,
+        (Some(place), None) => Network::Kept(place.keeper()),
+        (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
+    };
     Ok(Order {
+        network,
         location: Location::parse(&arguments.repo)?,
         commit: commit(&arguments.commit)?,
         what: What::Project {
@@ -198,22 +225,34 @@ fn push(
     reference: &Reference,
     outcome: &Outcome,
     statements: Vec<&attestations::Bundle>,
-) -> Result<()> {
+) -> Result<Pinned> {
     let image = &outcome.executed.image;
     let digest = registry.push(store, image, reference.repository(), reference.tag())?;
     let pinned = reference.repository().clone().pin(digest);
     for statement in statements {
         registry.attach(&pinned, image, statement)?;
     }
-    Ok(())
+    Ok(pinned)
 }
 
-fn report(arguments: &Arguments, session: &Session, outcome: &Outcome, signed: bool) -> Result<Answer> {
+fn report(
+    arguments: &Arguments,
+    session: &Session,
+    outcome: &Outcome,
+    materials: Option<&Materials>,
+    signed: bool,
+) -> Result<Answer> {
     let executed = &outcome.executed;
     let digest = executed.image.digest();
     let mut text = format!("{digest}\n");
     if let Some(reference) = &arguments.push {
         text.push_str(&format!("pushed {reference}\n"));
+    }
+    if let Some(kept) = materials {
+        text.push_str(&format!(
+            "kept {} bodies, {} bytes, in record {}\n",
+            kept.bodies, kept.size, kept.record
+        ));
     }
     for reason in &executed.unrecorded {
         text.push_str(&format!("materials incomplete: {reason}\n"));
@@ -228,6 +267,7 @@ fn report(arguments: &Arguments, session: &Session, outcome: &Outcome, signed: b
         "commit": outcome.parameters.commit,
         "layers": executed.layers,
         "exchanges": executed.exchanges.len(),
+        "materials": materials,
         "unrecorded": executed.unrecorded,
         "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
         "pushed": arguments.push.as_ref().map(ToString::to_string),

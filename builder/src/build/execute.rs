@@ -18,10 +18,11 @@ use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Plan, Step};
 use super::{environment, trust};
-use crate::capture::{Capture, Exchange, StepRecord};
+use crate::capture::{Capture, Exchange, Incident, IncidentKind, StepRecord};
 use crate::cli::Session;
 use crate::dockerfile::Network;
 use crate::error::{Error, Kind, Result, Told};
+use crate::materials;
 
 /// The machine's part of a build.
 pub struct Workshop<'a> {
@@ -49,6 +50,8 @@ pub struct Executed {
     pub layers: Vec<LayerRecord>,
     /// Every exchange over the network.
     pub exchanges: Vec<Exchange>,
+    /// The same with their headers, step by step in the order of asking.
+    pub materials: Vec<materials::Step>,
     /// Why the list of exchanges may not be all, if so.
     pub unrecorded: Vec<String>,
     /// Which rules changed what.
@@ -73,6 +76,7 @@ struct Run<'a> {
     epoch: i64,
     done: BTreeMap<usize, Built>,
     exchanges: Vec<Exchange>,
+    materials: Vec<materials::Step>,
     unrecorded: Vec<String>,
     fired: Vec<Fired>,
 }
@@ -100,6 +104,7 @@ pub fn execute(
         epoch,
         done: BTreeMap::new(),
         exchanges: Vec::new(),
+        materials: Vec::new(),
         unrecorded: Vec::new(),
         fired: Vec::new(),
     };
@@ -134,6 +139,7 @@ pub fn execute(
         image,
         layers: records,
         exchanges: run.exchanges,
+        materials: run.materials,
         unrecorded: run.unrecorded,
         fired: run.fired,
         bases,
@@ -430,7 +436,7 @@ impl Run<'_> {
         let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
         let record = planted.map(|planted| planted.finish());
         let lines = output.finish();
-        let incidents = record.map(|record| self.note(step, record)).unwrap_or_default();
+        let incidents = record.map(|record| self.note(step, record)).transpose()?.unwrap_or_default();
         let how = match exit.map_err(machine)? {
             Exit::Code(0) => return Ok(()),
             Exit::Code(code) => format!("ended with exit code {code}"),
@@ -447,7 +453,10 @@ impl Run<'_> {
     }
 
     /// Keeps what a step did on the network; returns what went wrong there.
-    fn note(&mut self, step: &Step, record: StepRecord) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
+    fn note(&mut self, step: &Step, record: StepRecord) -> Result<Vec<String>> {
         let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
         for incident in &incidents {
             self.shop.session.progress(
@@ -463,8 +472,38 @@ impl Run<'_> {
             record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
         );
         self.exchanges.extend(record.exchanges);
-        incidents
+        self.materials.extend(record.material);
+        let fatal: Vec<&Incident> =
+            record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
+        match fatal.first() {
+            None => Ok(incidents),
+            Some(first) => Err(fatal_incidents(step, first, &fatal)),
+        }
     }
+}
+
+/// Why a step's network makes the build worthless.
+fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
+    let (kind, what, hint) = match first.kind {
+        IncidentKind::NotKept => (
+            Kind::Machine,
+            "what it took from the network could not be kept",
+            "free some space for the state directory, or build with --no-keep",
+        ),
+        IncidentKind::Changed => (
+            Kind::Input,
+            "a kept material is not what was recorded",
+            "`countersign-builder materials verify` finds what was changed; remove it, and fetch or import it again",
+        ),
+        _ => (
+            Kind::Step,
+            "it asked for something that was not recorded",
+            "the step does not ask the same each time: see `explain-dockerfile`, or repeat it over the network with --online",
+        ),
+    };
+    Error::new(kind, format!("line {}: {}: {what}", step.line, step.text))
+        .details(all.iter().map(ToString::to_string).collect())
+        .hint(hint)
 }
 
 /// What the base's history says made each of its layers.

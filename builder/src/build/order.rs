@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use attestations::provenance::ExternalParameters;
 use attestations::review::Person;
@@ -15,11 +16,12 @@ use super::copy::ContextTree;
 use super::execute::{Executed, Workshop, execute};
 use super::plan::{Plan, Request};
 use super::platform::Platform;
-use crate::capture::Capture;
+use crate::capture::{Capture, Way};
 use crate::cli::Session;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Kind, Result, Told};
+use crate::materials::{Keeper, Record, Replay};
 use crate::project::{self, Project, Recipe};
 use crate::source::{Location, Repository, Snapshot};
 
@@ -34,6 +36,19 @@ pub struct Order {
     pub what: What,
     /// `--base NAME=WHERE`.
     pub bases: BTreeMap<String, String>,
+    /// Where its steps get what they ask of the network.
+    pub network: Network,
+}
+
+/// Where the steps get what they ask of the network.
+#[derive(Debug, Clone)]
+pub enum Network {
+    /// From the real servers; what they say is only named by digest.
+    Named,
+    /// From the real servers; what they say is kept.
+    Kept(Keeper),
+    /// From what a build kept, and from nowhere else.
+    Replayed(Arc<Replay>),
 }
 
 /// What to build of a commit.
@@ -71,6 +86,8 @@ pub struct Outcome {
     pub authors: Vec<Person>,
     /// The commit's time, in seconds since 1970.
     pub epoch: i64,
+    /// The record of its exchanges, if one is kept.
+    pub record: Option<Digest>,
     /// When it began.
     pub started: Timestamp,
     /// When it ended.
@@ -130,7 +147,12 @@ pub fn build(
     let store = store(session)?;
     let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
     let host = sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?;
-    let capture = Capture::new(runtime.clone()).map_err(|cause| {
+    let way = match &order.network {
+        Network::Named => Way::Record(None),
+        Network::Kept(keeper) => Way::Record(Some(keeper.clone())),
+        Network::Replayed(replay) => Way::Replay(replay.clone()),
+    };
+    let capture = Capture::new(runtime.clone(), way).map_err(|cause| {
         Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
     })?;
     let canceller = interruptible(runtime);
@@ -143,13 +165,19 @@ pub fn build(
         scratch: scratch.path(),
         canceller: &canceller,
     };
-    let executed = execute(&shop, &plan, &context, &bases, epoch)?;
+    let mut executed = execute(&shop, &plan, &context, &bases, epoch)?;
+    let record = match &order.network {
+        Network::Named => None,
+        Network::Kept(keeper) => Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?),
+        Network::Replayed(replay) => Some(replay.digest()),
+    };
     Ok(Outcome {
         executed,
         parameters: parameters(&order.location, &order.commit, recipe, &platform),
         tree: snapshot.tree()?,
         authors: snapshot.authors(),
         epoch,
+        record,
         started,
         finished: Timestamp::now(),
     })

@@ -2,7 +2,7 @@
 
 use attestations::{Bundle, Digest, Pinned, Reference, Repository};
 use images::registry::{Attachment, Client};
-use images::{Image, Store};
+use images::{Descriptor, Image, Store};
 use tokio::runtime::Handle;
 
 use super::bases;
@@ -47,6 +47,38 @@ impl Registry {
         let created = now_in_seconds();
         let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), &kind, &created);
         self.runtime.block_on(attached).told()
+    }
+
+    /// Attaches an artifact that is in a store.
+    ///
+    /// # Errors
+    /// When the registry refuses, or a blob is missing or damaged.
+    pub fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
+        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).told()
+    }
+
+    /// Fetches blobs into a store.
+    ///
+    /// # Errors
+    /// When the registry lacks one or sends something else.
+    pub fn pull_blobs(&self, repository: &Repository, blobs: &[Descriptor], store: &Store) -> Result<()> {
+        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).told()
+    }
+
+    /// Reads one blob of at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the registry lacks it, or sends something else or too much.
+    pub fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        self.runtime.block_on(self.client.blob(repository, digest, max)).told()
+    }
+
+    /// The descriptor of an image's manifest.
+    ///
+    /// # Errors
+    /// When the registry does not have it.
+    pub fn describe(&self, image: &Pinned) -> Result<Descriptor> {
+        self.runtime.block_on(self.client.describe(image)).told()
     }
 
     /// Everything attached to an image.

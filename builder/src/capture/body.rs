@@ -6,17 +6,19 @@ use std::task::{Context, Poll, ready};
 
 use attestations::Digest;
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::record::{Complete, Flight, IncidentKind, Recorder};
+use crate::materials::{self, Sink};
 
 /// How much of an answer is still fetched for the record after the step has hung up.
 const MAX_DRAIN: u64 = 256 << 20;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that ended otherwise than it should.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -128,32 +130,55 @@ impl Drop for RequestBody {
 /// An exchange that is going on. It ends in exactly one of `complete` and `fail`; dropped before, it is an incident.
 pub(crate) struct Pending {
     pub(crate) recorder: Arc<Recorder>,
-    pub(crate) method: String,
-    pub(crate) url: String,
-    pub(crate) status: u16,
-    pub(crate) sent: SentState,
-    hasher: Sha256,
-    size: u64,
+    order: usize,
+    method: String,
+    url: String,
+    asked: HeaderMap,
+    request_headers: Vec<(String, String)>,
+    response_headers: Vec<(String, String)>,
+    status: u16,
+    sent: SentState,
+    sink: Option<Sink>,
     flight: Option<Flight>,
 }
 
 impl Pending {
-    pub(crate) fn begin(recorder: &Arc<Recorder>, method: &str, url: &str, sent: SentState) -> Pending {
+    /// `asked` are the headers that go upstream.
+    pub(crate) fn begin(
+        recorder: &Arc<Recorder>,
+        (method, url, asked): (&str, &str, HeaderMap),
+        sent: SentState,
+        sink: Sink,
+    ) -> Pending {
         Pending {
             recorder: recorder.clone(),
+            order: recorder.order(),
             method: method.to_owned(),
             url: url.to_owned(),
+            asked,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
             status: 0,
             sent,
-            hasher: Sha256::new(),
-            size: 0,
+            sink: Some(sink),
             flight: Some(recorder.begin()),
         }
     }
 
-    fn update(&mut self, data: &[u8]) {
-        self.size += data.len() as u64;
-        self.hasher.update(data);
+    /// Upstream answered with these headers, which are passed on.
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = status.as_u16();
+        self.request_headers = materials::selecting(&self.asked, headers);
+        self.response_headers = materials::listed(headers);
+    }
+
+    /// How much of the answer there was so far.
+    fn size(&self) -> u64 {
+        self.sink.as_ref().map_or(0, Sink::size)
+    }
+
+    fn update(&mut self, data: &[u8]) -> std::io::Result<()> {
+        self.sink.as_mut().map_or(Ok(()), |sink| sink.take(data))
     }
 
     pub(crate) fn complete(mut self) {
@@ -165,25 +190,48 @@ impl Pending {
             }
             Sent::Broken(kind) => return self.fail(kind, "the request's body"),
         };
-        self.recorder.complete(Complete {
+        let size = self.size();
+        let body = match self.sink.take().map(Sink::finish) {
+            Some(Ok(digest)) => digest,
+            Some(Err(error)) => return self.report(IncidentKind::NotKept, &chain(&error), size),
+            None => return,
+        };
+        let request = materials::Request {
             method: std::mem::take(&mut self.method),
             url: std::mem::take(&mut self.url),
-            status: self.status,
-            body: digest_of(&mut self.hasher),
-            size: self.size,
-            request_body,
-        });
+            headers: std::mem::take(&mut self.request_headers),
+            body: request_body,
+        };
+        let headers = std::mem::take(&mut self.response_headers);
+        let response = materials::Response { status: self.status, headers, body, size };
+        let exchange = materials::Exchange { request, response };
+        self.recorder.complete(Complete { order: self.order, exchange });
         self.flight = None;
     }
 
     pub(crate) fn fail(mut self, kind: IncidentKind, detail: &str) {
-        self.report(kind, detail);
+        let size = self.size();
+        self.report(kind, detail, size);
     }
 
-    fn report(&mut self, kind: IncidentKind, detail: &str) {
+    /// The same, when the step had got only the first bytes of what was fetched.
+    fn fail_after(mut self, bytes: u64, kind: IncidentKind, detail: &str) {
+        self.report(kind, detail, bytes);
+    }
+
+    /// The same, when the step is told so in place of an answer: a replay tells it the same.
+    pub(crate) fn refuse(self, kind: IncidentKind, detail: &str, status: StatusCode) {
+        let (method, url) = (self.method.clone(), self.url.clone());
+        let reason = format!("{kind}: {detail}");
+        self.recorder
+            .failure(self.order, materials::Failure { method, url, status: status.as_u16(), reason });
+        self.fail(kind, detail);
+    }
+
+    fn report(&mut self, kind: IncidentKind, detail: &str, bytes: u64) {
         if self.flight.is_some() {
             let target = format!("{} {}", self.method, self.url);
-            self.recorder.incident(kind, &target, detail, self.size);
+            self.recorder.incident(kind, &target, detail, bytes);
             self.flight = None;
         }
     }
@@ -195,7 +243,8 @@ impl Drop for Pending {
             true => IncidentKind::Unfinished,
             false => IncidentKind::HungUp,
         };
-        self.report(kind, "");
+        let size = self.size();
+        self.report(kind, "", size);
     }
 }
 
@@ -221,7 +270,7 @@ impl Recording {
 
     /// Hyper stops asking once the announced length is there, so that the end must be seen with the last frame.
     fn settle_if_over(&mut self) {
-        let size = self.pending.as_ref().map(|p| p.size);
+        let size = self.pending.as_ref().map(Pending::size);
         if (self.inner.is_end_stream() || (size.is_some() && size == self.expected))
             && let Some(pending) = self.pending.take()
         {
@@ -233,8 +282,10 @@ impl Recording {
         let Some(pending) = &mut self.pending else {
             return Ok(());
         };
-        pending.update(data);
-        if pending.size > self.max {
+        if let Err(error) = pending.update(data) {
+            return Err(self.fail(IncidentKind::NotKept, &chain(&error)));
+        }
+        if pending.size() > self.max {
             return Err(self.fail(IncidentKind::TooLarge, ""));
         }
         self.settle_if_over();
@@ -250,7 +301,7 @@ impl Recording {
 
     fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
         let pending = self.pending.take()?;
-        if self.expected.is_some_and(|expected| expected != pending.size) {
+        if self.expected.is_some_and(|expected| expected != pending.size()) {
             pending.fail(IncidentKind::Truncated, "shorter than announced");
             return Some(Err(Broken(IncidentKind::Truncated).into()));
         }
@@ -308,14 +359,14 @@ impl Drop for Recording {
             return;
         }
         let inner = std::mem::take(&mut self.inner);
-        let max = self.max.min(pending.size.saturating_add(MAX_DRAIN));
+        let max = self.max.min(pending.size().saturating_add(MAX_DRAIN));
         let rest = drain(inner, pending, self.expected, max);
         self.runtime.spawn(rest);
     }
 }
 
 async fn drain(mut body: reqwest::Body, mut pending: Pending, expected: Option<u64>, max: u64) {
-    let seen_by_step = pending.size;
+    let seen_by_step = pending.size();
     let recorder = pending.recorder.clone();
     loop {
         let next = tokio::select! {
@@ -324,19 +375,20 @@ async fn drain(mut body: reqwest::Body, mut pending: Pending, expected: Option<u
         };
         match next {
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    pending.update(&data);
+                if let Ok(data) = frame.into_data()
+                    && let Err(error) = pending.update(&data)
+                {
+                    return pending.fail_after(seen_by_step, IncidentKind::NotKept, &chain(&error));
                 }
-                if pending.size > max {
+                if pending.size() > max {
                     break;
                 }
             }
-            None if expected.is_none_or(|expected| expected == pending.size) => return pending.complete(),
+            None if expected.is_none_or(|expected| expected == pending.size()) => return pending.complete(),
             None | Some(Err(_)) => break,
         }
     }
-    pending.size = seen_by_step;
-    pending.fail(IncidentKind::HungUp, "the rest could not be fetched for the record");
+    pending.fail_after(seen_by_step, IncidentKind::HungUp, "the rest could not be fetched for the record");
 }
 
 pub(crate) fn digest_of(hasher: &mut Sha256) -> Digest {

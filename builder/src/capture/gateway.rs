@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,10 +21,12 @@ use tokio_rustls::LazyConfigAcceptor;
 use url::Url;
 
 use super::authority::Authority;
-use super::body::{Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
+use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
 use super::names::{BadName, HostName, Names};
 use super::record::{IncidentKind, Recorder};
 use super::request::{self, Refusal, Scheme};
+use super::stored;
+use crate::materials::{Keeper, Replay, Sink};
 
 /// Connections of a step served at once.
 const MAX_CONNECTIONS: usize = 512;
@@ -38,15 +41,24 @@ const IDLE: Duration = Duration::from_secs(600);
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD: usize = 64 << 10;
 
-type Answer = Response<Either<Full<Bytes>, Recording>>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// Serves one step's connections.
 pub(crate) struct Gateway {
     pub(crate) names: Arc<Names>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) recorder: Arc<Recorder>,
-    pub(crate) client: reqwest::Client,
+    pub(crate) source: Source,
     pub(crate) max_body: u64,
+}
+
+/// Where answers come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// The real servers; what they say is hashed, and kept where there is a keeper.
+    Upstream(reqwest::Client, Option<Keeper>),
+    /// A record. There is no client then, so that nothing can be reached.
+    Record(Arc<Replay>),
 }
 
 impl Gateway {
@@ -140,7 +152,12 @@ impl Gateway {
 
     async fn exchange(&self, request: Request<Incoming>, name: &HostName, scheme: Scheme) -> Answer {
         match request::check(&request, name, scheme) {
-            Ok(url) if self.recorder.has_room() => self.forward(request, url).await,
+            Ok(url) if self.recorder.has_room() => match &self.source {
+                Source::Upstream(client, keeper) => self.forward(client, keeper.as_ref(), request, url).await,
+                Source::Record(replay) => {
+                    stored::answer(replay, &self.recorder, request, &url, self.max_body).await
+                }
+            },
             Ok(url) => {
                 let detail = "the step's list is full";
                 let refusal =
@@ -160,18 +177,26 @@ impl Gateway {
         say(refusal.status, &format!("{}: {}", refusal.kind, refusal.detail))
     }
 
-    async fn forward(&self, request: Request<Incoming>, url: Url) -> Answer {
+    async fn forward(
+        &self,
+        client: &reqwest::Client,
+        keeper: Option<&Keeper>,
+        request: Request<Incoming>,
+        url: Url,
+    ) -> Answer {
         let (parts, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
         let sent = SentState::new(if has_body { Sent::Going } else { Sent::Nothing });
-        let pending = Pending::begin(&self.recorder, parts.method.as_str(), url.as_str(), sent.clone());
+        let headers = request::upstream_headers(parts.headers);
+        let asked = (parts.method.as_str(), url.as_str(), headers.clone());
+        let pending = Pending::begin(&self.recorder, asked, sent.clone(), Sink::new(keeper));
         let mut upstream = reqwest::Request::new(parts.method, url);
-        *upstream.headers_mut() = request::upstream_headers(parts.headers);
+        *upstream.headers_mut() = headers;
         if has_body {
             let body = RequestBody::new(incoming, self.max_body, sent);
             *upstream.body_mut() = Some(reqwest::Body::wrap(body));
         }
-        match self.client.execute(upstream).await {
+        match client.execute(upstream).await {
             Ok(response) => self.pass_back(response, pending),
             Err(error) => give_up(pending, &error),
         }
@@ -180,13 +205,16 @@ impl Gateway {
     fn pass_back(&self, response: reqwest::Response, mut pending: Pending) -> Answer {
         let response: Response<reqwest::Body> = response.into();
         let (mut parts, body) = response.into_parts();
-        pending.status = parts.status.as_u16();
         if parts.status.is_informational() {
-            pending.fail(IncidentKind::UpgradeRefused, "upstream switched protocols");
+            pending.refuse(
+                IncidentKind::UpgradeRefused,
+                "upstream switched protocols",
+                StatusCode::BAD_GATEWAY,
+            );
             return say(StatusCode::BAD_GATEWAY, "upstream switched protocols");
         }
         if body.size_hint().lower() > self.max_body {
-            pending.fail(IncidentKind::TooLarge, "as announced");
+            pending.refuse(IncidentKind::TooLarge, "as announced", StatusCode::BAD_GATEWAY);
             return say(StatusCode::BAD_GATEWAY, "the answer is larger than the limit");
         }
         request::strip_hop_by_hop(&mut parts.headers);
@@ -194,7 +222,8 @@ impl Gateway {
             // Without a body the length says nothing, and may not stand there (RFC 9110, section 8.6).
             parts.headers.remove(CONTENT_LENGTH);
         }
-        let mut answer = Response::new(Either::Right(Recording::new(body, pending, self.max_body)));
+        pending.answered(parts.status, &parts.headers);
+        let mut answer = Response::new(Recording::new(body, pending, self.max_body).boxed_unsync());
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
         answer
@@ -227,7 +256,7 @@ fn give_up(pending: Pending, error: &reqwest::Error) -> Answer {
         _ => StatusCode::BAD_GATEWAY,
     };
     let text = format!("{kind}: {detail}");
-    pending.fail(kind, &detail);
+    pending.refuse(kind, &detail, status);
     say(status, &text)
 }
 
@@ -244,8 +273,9 @@ fn broken_body(error: &reqwest::Error) -> Option<IncidentKind> {
 }
 
 /// An answer of our own, after which the connection is closed.
-fn say(status: StatusCode, text: &str) -> Answer {
-    let mut answer = Response::new(Either::Left(Full::new(Bytes::from(format!("countersign: {text}\n")))));
+pub(super) fn say(status: StatusCode, text: &str) -> Answer {
+    let text = Full::new(Bytes::from(format!("countersign: {text}\n")));
+    let mut answer = Response::new(text.map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -6,7 +6,9 @@
 //! authority that exists for this build alone, and begins anew towards upstream, whose certificate is checked against
 //! the system's store. Nothing else leads out: no name is looked up on behalf of DNS, no other port answers.
 //!
-//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, other ports, keeping the bodies.
+//! What passes is kept by [`crate::materials`], and a replay is answered from there with no way out at all.
+//!
+//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, other ports.
 
 mod authority;
 mod body;
@@ -16,6 +18,7 @@ mod names;
 mod plant;
 mod record;
 mod request;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -30,10 +33,12 @@ use tokio::task::JoinSet;
 
 use authority::Authority;
 use dns::Responder;
-use gateway::Gateway;
+use gateway::{Gateway, Source};
 use names::{Block, Names};
 use record::Recorder;
 use request::Scheme;
+
+use crate::materials::{Keeper, Replay};
 
 pub use record::{Exchange, Incident, IncidentKind, StepRecord};
 pub use upstream::{Proxies, Upstream};
@@ -100,32 +105,47 @@ pub enum Error {
     Claim(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Where a build's steps get their answers from.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// The real servers, while everything is hashed, and kept where there is a keeper.
+    Record(Option<Keeper>),
+    /// A record, and nothing else.
+    Replay(Arc<Replay>),
+}
+
 /// The recorder of one build.
 pub struct Capture {
     runtime: Handle,
     names: Arc<Names>,
     authority: Arc<Authority>,
-    client: reqwest::Client,
+    source: Source,
     options: Options,
 }
 
 impl Capture {
     /// A recorder with the default bounds and a new authority; its tasks run on `runtime`.
-    pub fn new(runtime: Handle) -> Result<Capture, Error> {
-        Capture::with_options(runtime, Options::default())
+    pub fn new(runtime: Handle, way: Way) -> Result<Capture, Error> {
+        Capture::with_options(runtime, way, Options::default())
     }
 
     /// A recorder with other bounds.
-    pub fn with_options(runtime: Handle, options: Options) -> Result<Capture, Error> {
-        Capture::in_block(runtime, options, Block::CAPTURE)
+    pub fn with_options(runtime: Handle, way: Way, options: Options) -> Result<Capture, Error> {
+        Capture::in_block(runtime, way, options, Block::CAPTURE)
     }
 
-    fn in_block(runtime: Handle, options: Options, block: Block) -> Result<Capture, Error> {
+    fn in_block(runtime: Handle, way: Way, options: Options, block: Block) -> Result<Capture, Error> {
+        let source = match way {
+            Way::Record(keeper) => {
+                Source::Upstream(options.upstream.client(options.connect, options.stall)?, keeper)
+            }
+            Way::Replay(replay) => Source::Record(replay),
+        };
         Ok(Capture {
             runtime,
             names: Arc::new(Names::new(block)),
             authority: Arc::new(Authority::mint()?),
-            client: options.upstream.client(options.connect, options.stall)?,
+            source,
             options,
         })
     }
@@ -147,7 +167,7 @@ impl Capture {
             names: self.names.clone(),
             authority: self.authority.clone(),
             recorder: recorder.clone(),
-            client: self.client.clone(),
+            source: self.source.clone(),
             max_body: self.options.max_body,
         });
         let udp = udp(sockets.dns_udp)?;

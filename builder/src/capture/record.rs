@@ -8,6 +8,8 @@ use attestations::Digest;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::materials;
+
 /// Incidents kept per step; later ones are only counted.
 const MAX_INCIDENTS: usize = 256;
 
@@ -35,6 +37,22 @@ pub struct Exchange {
     pub size: u64,
     /// SHA-256 of the request's body, if it had one.
     pub request_body: Option<Digest>,
+}
+
+impl Exchange {
+    /// The exchange of `step` that is the `index`th of its list.
+    pub fn of(step: &str, index: usize, found: &materials::Exchange) -> Exchange {
+        Exchange {
+            step: step.to_owned(),
+            index,
+            method: found.request.method.clone(),
+            url: found.request.url.clone(),
+            status: found.response.status,
+            body: found.response.body,
+            size: found.response.size,
+            request_body: found.request.body,
+        }
+    }
 }
 
 /// Something a step tried that did not become an exchange.
@@ -120,6 +138,25 @@ pub enum IncidentKind {
     /// More exchanges than a step may have.
     #[error("too many exchanges")]
     TooManyExchanges,
+    /// The store of materials could not keep the answer.
+    #[error("the answer could not be kept")]
+    NotKept,
+    /// A replay was asked for what the record does not hold.
+    #[error("not in the record that is replayed")]
+    NotRecorded,
+    /// It failed when it was recorded, and so it does in the replay.
+    #[error("failed when it was recorded, too")]
+    FailedBefore,
+    /// A recorded answer is no longer what its digest says.
+    #[error("the kept answer was changed")]
+    Changed,
+}
+
+impl IncidentKind {
+    /// Whether a build with such an incident must fail, even if the step that met it did not mind.
+    pub fn is_fatal(self) -> bool {
+        matches!(self, Self::NotKept | Self::NotRecorded | Self::Changed)
+    }
 }
 
 /// Everything one step did with the network.
@@ -131,6 +168,9 @@ pub struct StepRecord {
     pub incidents: Vec<Incident>,
     /// Incidents beyond the bound that are not listed.
     pub incidents_dropped: u64,
+    /// The same exchanges with their headers and in the order of asking, and what was asked in vain.
+    #[serde(skip)]
+    pub material: Option<materials::Step>,
 }
 
 impl StepRecord {
@@ -142,12 +182,9 @@ impl StepRecord {
 
 /// An exchange before it has its place in the list.
 pub(crate) struct Complete {
-    pub(crate) method: String,
-    pub(crate) url: String,
-    pub(crate) status: u16,
-    pub(crate) body: Digest,
-    pub(crate) size: u64,
-    pub(crate) request_body: Option<Digest>,
+    /// The how-manieth request of the step it was.
+    pub(crate) order: usize,
+    pub(crate) exchange: materials::Exchange,
 }
 
 /// Collects one step's exchanges and incidents, from many connections at once.
@@ -161,7 +198,9 @@ pub(crate) struct Recorder {
 
 #[derive(Default)]
 struct State {
+    asked: usize,
     exchanges: Vec<Complete>,
+    failures: Vec<(usize, materials::Failure)>,
     incidents: Vec<Incident>,
     incidents_dropped: u64,
 }
@@ -181,6 +220,26 @@ impl Recorder {
     pub(crate) fn begin(self: &std::sync::Arc<Self>) -> Flight {
         self.in_flight.send_modify(|n| *n += 1);
         Flight(self.clone())
+    }
+
+    /// The step that is recorded.
+    pub(crate) fn step(&self) -> &str {
+        &self.step
+    }
+
+    /// The number of the request that begins now.
+    pub(crate) fn order(&self) -> usize {
+        let mut state = self.state();
+        state.asked += 1;
+        state.asked
+    }
+
+    /// A request that upstream did not answer; the step was told so.
+    pub(crate) fn failure(&self, order: usize, failure: materials::Failure) {
+        let mut state = self.state();
+        if state.failures.len() < MAX_INCIDENTS {
+            state.failures.push((order, failure));
+        }
     }
 
     /// Whether there is room for one more exchange.
@@ -234,21 +293,20 @@ impl Recorder {
     pub(crate) fn take(&self) -> StepRecord {
         let mut state = self.state();
         let mut found = std::mem::take(&mut state.exchanges);
-        found.sort_by(|a, b| order(a).cmp(&order(b)));
-        let exchanges = found.into_iter().enumerate().map(|(index, e)| Exchange {
-            step: self.step.clone(),
-            index,
-            method: e.method,
-            url: e.url,
-            status: e.status,
-            body: e.body,
-            size: e.size,
-            request_body: e.request_body,
-        });
+        found.sort_by_key(|complete| complete.order);
+        let kept: Vec<_> = found.into_iter().map(|complete| complete.exchange).collect();
+        let mut sorted: Vec<_> = kept.iter().collect();
+        sorted.sort_by(|a, b| order(a).cmp(&order(b)));
+        let exchanges = sorted.into_iter().enumerate();
+        let exchanges = exchanges.map(|(index, found)| Exchange::of(&self.step, index, found)).collect();
+        let mut failures = std::mem::take(&mut state.failures);
+        failures.sort_by_key(|(order, _)| *order);
+        let failures = failures.into_iter().map(|(_, failure)| failure).collect();
         StepRecord {
-            exchanges: exchanges.collect(),
+            exchanges,
             incidents: std::mem::take(&mut state.incidents),
             incidents_dropped: state.incidents_dropped,
+            material: Some(materials::Step { step: self.step.clone(), exchanges: kept, failures }),
         }
     }
 
@@ -259,9 +317,9 @@ impl Recorder {
 
 type Order<'a> = (&'a str, &'a str, String, Option<String>, u16);
 
-fn order(e: &Complete) -> Order<'_> {
-    let request = e.request_body.as_ref().map(ToString::to_string);
-    (&e.url, &e.method, e.body.to_string(), request, e.status)
+fn order(e: &materials::Exchange) -> Order<'_> {
+    let request = e.request.body.as_ref().map(ToString::to_string);
+    (&e.request.url, &e.request.method, e.response.body.to_string(), request, e.response.status)
 }
 
 /// Guards one exchange that is going on.
@@ -295,27 +353,27 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn exchange(url: &str, body: &[u8]) -> Complete {
-        Complete {
-            method: "GET".into(),
-            url: url.into(),
-            status: 200,
-            body: Digest::of(body),
-            size: body.len() as u64,
-            request_body: None,
-        }
+    fn exchange(order: usize, url: &str, body: &[u8]) -> Complete {
+        let request =
+            materials::Request { method: "GET".into(), url: url.into(), headers: vec![], body: None };
+        let (body, size) = (Digest::of(body), body.len() as u64);
+        let response = materials::Response { status: 200, headers: vec![], body, size };
+        Complete { order, exchange: materials::Exchange { request, response } }
     }
 
     #[test]
     fn order_does_not_depend_on_arrival() {
-        let list = [("http://b/", b"1"), ("http://a/", b"2"), ("http://a/", b"3")];
+        let list: [(&str, &[u8]); 3] = [("http://b/", b"1"), ("http://a/", b"2"), ("http://a/", b"3")];
         let (forth, back) = (Recorder::new("s", 9), Recorder::new("s", 9));
-        list.iter().for_each(|(u, b)| forth.complete(exchange(u, *b)));
-        list.iter().rev().for_each(|(u, b)| back.complete(exchange(u, *b)));
+        let complete = |to: &Recorder, n: usize| to.complete(exchange(n, list[n].0, list[n].1));
+        (0..3).for_each(|n| complete(&forth, n));
+        (0..3).rev().for_each(|n| complete(&back, n));
         let record = forth.take();
         assert_eq!(record, back.take());
         assert_eq!(record.exchanges[0].url, "http://a/");
         assert_eq!(record.exchanges.iter().map(|e| e.index).collect::<Vec<_>>(), [0, 1, 2]);
+        let asked = record.material.unwrap().exchanges;
+        assert_eq!(asked[0].request.url, "http://b/", "the record for a replay is in the order of asking");
     }
 
     #[test]

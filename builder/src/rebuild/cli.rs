@@ -2,20 +2,22 @@
 
 use std::path::PathBuf;
 
-use attestations::provenance::{RebuildOf, RebuildVerdict};
+use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
 use attestations::{Pinned, Reference};
 use images::compare::{Comparison, compare};
 use serde_json::json;
 
 use super::diff::{describe, find};
 use super::evidence::{Chosen, Trust, choose};
+use super::inputs;
 use crate::build::bases::Registry as _;
 use crate::build::cli::{Signing, pair};
-use crate::build::order::{self, Order, Outcome, What};
+use crate::build::order::{self, Network, Order, Outcome, What};
 use crate::build::registry::Registry;
 use crate::build::reviews;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
+use crate::materials::Place;
 use crate::provenance::{self, Identity, bases_of, read_file, write_file};
 use crate::source::Location;
 
@@ -42,6 +44,13 @@ pub struct Arguments {
     /// Compare with the image in this folder, an OCI image layout, when no reference is given.
     #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
     against: Option<String>,
+    /// Ask the servers themselves again, instead of replaying what the first builder kept: it shows whether they still
+    /// give the same.
+    #[arg(long)]
+    online: bool,
+    /// Take the kept materials from a file that `materials export` wrote.
+    #[arg(long, value_name = "FILE", conflicts_with = "online")]
+    materials: Option<PathBuf>,
     /// Fetch the commit from here instead of where the provenance says.
     #[arg(long, value_name = "PATH|URL")]
     repo: Option<String>,
@@ -110,12 +119,23 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         &format!("repeating {} from {}", chosen.subject, chosen.origin),
         &json!({ "event": "repeating", "subject": chosen.subject, "origin": chosen.origin }),
     );
-    let order = order(arguments, &chosen)?;
+    let place = Place::open(session.state_dir())?;
+    let network = match arguments.online {
+        true => Network::Kept(place.keeper()),
+        false => {
+            inputs::replayed(&place, &chosen, arguments.materials.as_deref(), &registry, pinned.as_ref())?
+        }
+    };
+    let order = order(arguments, &chosen, network)?;
     let outcome = order::build(session, &order, &registry, runtime.handle(), &|_| Ok(()))?;
     let finding = finding(arguments, session, &registry, pinned.as_ref(), &chosen, &outcome)?;
     let verdict = finding.verdict();
+    if let (true, Some(record)) = (arguments.online, &outcome.record) {
+        place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
+    }
     if let (Some(key), Some(builder_id)) = (&key, &arguments.signing.builder_id) {
-        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict };
+        let materials = if arguments.online { RebuildMaterials::Fetched } else { RebuildMaterials::Replayed };
+        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict, materials };
         let identity = Identity { builder_id, key: &**key };
         let name = pinned
             .as_ref()
@@ -134,6 +154,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         "event": "rebuilt",
         "subject": chosen.subject,
         "digest": outcome.executed.image.digest(),
+        "online": arguments.online,
+        "exchanges": outcome.executed.exchanges.len(),
         "identical": verdict == RebuildVerdict::Identical,
         "comparison": finding.json(),
         "signed": key.is_some(),
@@ -170,7 +192,7 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
     choose(&candidates, pinned.map(Pinned::digest), &trust)
 }
 
-fn order(arguments: &Arguments, chosen: &Chosen) -> Result<Order> {
+fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Order> {
     let parameters = &chosen.provenance.build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
@@ -185,6 +207,7 @@ fn order(arguments: &Arguments, chosen: &Chosen) -> Result<Order> {
             bases: bases_of(&chosen.provenance)?,
         },
         bases: arguments.bases.iter().cloned().collect(),
+        network,
     })
 }
 

@@ -3,3 +3,4 @@
 pub mod cli;
 pub mod diff;
 mod evidence;
+mod inputs;

@@ -73,12 +73,22 @@ impl Client {
         self.push_bytes(&blobs, b"{}", repository).await?;
         self.push_bytes(&blobs, bundle, repository).await?;
         let bytes = manifest.to_bytes()?;
-        let digest = Digest::of(&bytes);
         let entry = Descriptor {
             artifact_type: Some(BUNDLE_MEDIA_TYPE.to_owned()),
             annotations,
             ..Descriptor::of(descriptor::MANIFEST, &bytes)
         };
+        self.put_attached(subject, entry, bytes).await
+    }
+
+    /// Sends a manifest with a `subject`, and lists it where the registry does not do so itself.
+    pub(super) async fn put_attached(
+        &self,
+        subject: &Pinned,
+        entry: Descriptor,
+        bytes: Vec<u8>,
+    ) -> Result<Digest> {
+        let (repository, digest) = (subject.repository(), entry.digest);
         let answer = self.put_manifest(repository, &digest.to_string(), descriptor::MANIFEST, bytes).await?;
         if !answer.headers().contains_key("OCI-Subject") {
             self.list_in_fallback_tag(subject, entry).await?;

@@ -3,6 +3,7 @@
 //! `oci-client` pushes blobs, with a token that was got here. All else is done here, because there it takes bodies of any
 //! size, one page of referrers, any redirect, and any error for "none"; and it writes no fallback tag.
 
+mod artifact;
 mod attach;
 mod auth;
 mod http;

@@ -43,7 +43,12 @@ impl Client {
         Image::load(store, pinned.digest())
     }
 
-    async fn pull_blob(&self, repository: &Repository, blob: &Descriptor, store: &Store) -> Result<()> {
+    pub(super) async fn pull_blob(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        store: &Store,
+    ) -> Result<()> {
         if store.contains(&blob.digest) {
             return Ok(());
         }

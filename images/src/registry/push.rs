@@ -52,7 +52,7 @@ impl Client {
         expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
     }
 
-    async fn push_blob(
+    pub(super) async fn push_blob(
         &self,
         blobs: &oci_client::Client,
         store: &Store,

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod real;
+mod replay;
 mod servers;
 mod wire;
 
@@ -42,7 +43,11 @@ impl Stage {
     }
 
     fn with(options: Options) -> Stage {
-        let capture = Capture::in_block(Handle::current(), options, LOOPBACK).unwrap();
+        Stage::on(Way::Record(None), options)
+    }
+
+    fn on(way: Way, options: Options) -> Stage {
+        let capture = Capture::in_block(Handle::current(), way, options, LOOPBACK).unwrap();
         let tcp = || TcpListener::bind("0.0.0.0:0").unwrap();
         let sockets = Sockets {
             dns_udp: UdpSocket::bind("127.0.0.1:0").unwrap(),

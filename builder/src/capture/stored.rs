@@ -1,0 +1,157 @@
+//! Answers from a record instead of from upstream. Nothing here can reach the network.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use attestations::Digest;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::body::digest_of;
+use super::gateway::{Answer, say};
+use super::record::{Complete, IncidentKind, Recorder};
+use super::request;
+use crate::materials::{self, Asked, Exchange, Miss, Replay};
+
+/// How much of a kept body is read at once.
+const PIECE: usize = 1 << 16;
+
+/// Answers one request of the step that `recorder` records.
+pub(super) async fn answer(
+    replay: &Arc<Replay>,
+    recorder: &Arc<Recorder>,
+    request: Request<Incoming>,
+    url: &Url,
+    max_body: u64,
+) -> Answer {
+    let _flight = recorder.begin();
+    let (parts, incoming) = request.into_parts();
+    let target = format!("{} {url}", parts.method);
+    let headers = request::upstream_headers(parts.headers);
+    let body = match digest(incoming, max_body).await {
+        Ok(body) => body,
+        Err((kind, status)) => {
+            recorder.incident(kind, &target, "", 0);
+            return say(status, &kind.to_string());
+        }
+    };
+    let asked = Asked { method: parts.method.as_str(), url: url.as_str(), headers: &headers, body };
+    match replay.answer(recorder.step(), &asked) {
+        Ok(materials::Answer::Exchange(found)) => {
+            let found = found.clone();
+            give(replay.clone(), recorder, found, &target).await
+        }
+        Ok(materials::Answer::Failure(failure)) => {
+            recorder.incident(IncidentKind::FailedBefore, &target, &failure.reason, 0);
+            recorder.failure(recorder.order(), failure.clone());
+            let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            say(status, &failure.reason)
+        }
+        Err(Miss(why)) => {
+            recorder.incident(IncidentKind::NotRecorded, &target, &why, 0);
+            // An answer that nobody tries again: the build fails whatever the step makes of it.
+            say(StatusCode::FORBIDDEN, &format!("{}: {why}", IncidentKind::NotRecorded))
+        }
+    }
+}
+
+async fn digest(mut body: Incoming, max: u64) -> Result<Option<Digest>, (IncidentKind, StatusCode)> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let (mut hasher, mut size) = (Sha256::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err((IncidentKind::RequestTruncated, StatusCode::BAD_REQUEST));
+        };
+        if let Ok(data) = frame.into_data() {
+            size += data.len() as u64;
+            if size > max {
+                return Err((IncidentKind::TooLarge, StatusCode::PAYLOAD_TOO_LARGE));
+            }
+            hasher.update(&data);
+        }
+    }
+    Ok(Some(digest_of(&mut hasher)))
+}
+
+async fn give(replay: Arc<Replay>, recorder: &Arc<Recorder>, found: Exchange, target: &str) -> Answer {
+    let changed = |why: &str| {
+        recorder.incident(IncidentKind::Changed, target, why, 0);
+        say(StatusCode::FORBIDDEN, &format!("{}: {why}", IncidentKind::Changed))
+    };
+    let (headers, status) = match (found.headers(), StatusCode::from_u16(found.response.status)) {
+        (Ok(headers), Ok(status)) => (headers, status),
+        (Err(why), _) => return changed(&why),
+        (_, Err(_)) => return changed("its status is none"),
+    };
+    let opened = {
+        let found = found.clone();
+        // A large body is hashed before its first byte is given.
+        tokio::task::spawn_blocking(move || replay.body(&found)).await
+    };
+    let file = match opened {
+        Ok(Ok(file)) => file,
+        Ok(Err(error)) => return changed(&error.to_string()),
+        Err(error) => return changed(&error.to_string()),
+    };
+    let sized = headers.contains_key(CONTENT_LENGTH);
+    let body = Stored { file, left: found.response.size, sized };
+    recorder.complete(Complete { order: recorder.order(), exchange: found });
+    let mut answer = Response::new(body.boxed_unsync());
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// A kept body on its way to the step.
+struct Stored {
+    file: File,
+    left: u64,
+    /// Whether the recorded answer announced its length. One that did not ends as it did then.
+    sized: bool,
+}
+
+impl Body for Stored {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
+        // Small enough to read in place: it was read a moment ago to be checked.
+        Poll::Ready(Some(match self.file.read(&mut piece) {
+            Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(count) => {
+                piece.truncate(count);
+                self.left -= count as u64;
+                Ok(Frame::data(Bytes::from(piece)))
+            }
+            Err(error) => Err(error.into()),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sized && self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.sized {
+            true => SizeHint::with_exact(self.left),
+            false => SizeHint::default(),
+        }
+    }
+}

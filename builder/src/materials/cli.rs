@@ -1,0 +1,220 @@
+//! `materials`.
+
+use std::path::PathBuf;
+
+use attestations::provenance::ResourceDescriptor;
+use attestations::{Bundle, Digest, Predicate, Reference};
+use clap::Subcommand;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::archive;
+use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
+use super::travel::{Materials, Place};
+use crate::build::bases::Registry as _;
+use crate::build::registry::Registry;
+use crate::cli::{Answer, Session};
+use crate::error::{Error, Kind, Result, Told};
+
+/// Its subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the builds whose materials are kept here, the latest first.
+    List,
+    /// List what one build asked of the network, in the order of asking.
+    Show {
+        /// The digest of the image, or of the record.
+        #[arg(value_name = "DIGEST")]
+        digest: Digest,
+    },
+    /// Read everything that is kept of one build, or of all, and hold it against its digests.
+    Verify {
+        /// The digest of the image, or of the record.
+        #[arg(value_name = "DIGEST")]
+        digest: Option<Digest>,
+    },
+    /// Write the materials of one build into one file, for a site without a network.
+    Export {
+        /// The digest of the image, or of the record.
+        #[arg(value_name = "DIGEST")]
+        digest: Digest,
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Take in the materials of a file that `export` wrote.
+    Import {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Fetch the materials of an image from its registry.
+    Pull {
+        /// The image.
+        #[arg(value_name = "REFERENCE")]
+        reference: Reference,
+        /// Speak plain HTTP to this registry; loopback needs no mention.
+        #[arg(long, value_name = "HOST")]
+        insecure_registry: Vec<String>,
+    },
+    /// Remove what belongs to no build, and the materials of builds that are older than asked.
+    Gc {
+        /// Let go of the materials of builds older than this many days.
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u32>,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Runs it.
+///
+/// # Errors
+/// See [`Kind`].
+pub fn run(command: &Command, session: &Session) -> Result<Answer> {
+    let place = Place::open(session.state_dir())?;
+    match command {
+        Command::List => list(&place, session)?,
+        Command::Show { digest } => show(&place, digest, session)?,
+        Command::Verify { digest } => verify(&place, digest.as_ref(), session)?,
+        Command::Export { digest, out } => {
+            let found = place.find(digest)?;
+            archive::export(&place, &found, out)?;
+            let text = format!("{} with {} bodies, {} bytes", out.display(), found.bodies, found.size);
+            session.result(&text, &json!({ "event": "exported", "file": out, "materials": found }))?;
+        }
+        Command::Import { file } => {
+            let found = archive::import(&place, file)?;
+            session.result(&lines(&found), &json!({ "event": "imported", "materials": found }))?;
+        }
+        Command::Pull { reference, insecure_registry } => {
+            pull(&place, reference, insecure_registry, session)?;
+        }
+        Command::Gc { older_than, dry_run } => collect(&place, *older_than, *dry_run, session)?,
+    }
+    Ok(Answer::Yes)
+}
+
+fn lines(all: &[Materials]) -> String {
+    let line = |one: &Materials| {
+        format!(
+            "{}  image {}  record {}  {} bodies, {} bytes",
+            one.created, one.image, one.record, one.bodies, one.size
+        )
+    };
+    match all.is_empty() {
+        true => "no materials".to_owned(),
+        false => all.iter().map(line).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn list(place: &Place, session: &Session) -> Result<()> {
+    let all = place.list()?;
+    let blobs = place.store().blobs().told()?;
+    let disk: u64 = blobs.iter().map(|(_, size)| size).sum();
+    let sum: u64 = all.iter().map(|one| one.size).sum();
+    let text = format!(
+        "{}\n{} builds, {sum} bytes; on disk {disk} bytes in {} blobs",
+        lines(&all),
+        all.len(),
+        blobs.len()
+    );
+    let value = json!({ "event": "materials", "materials": all, "diskBytes": disk, "blobs": blobs.len() });
+    session.result(&text, &value)
+}
+
+fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
+    let found = place.find(digest)?;
+    let described = place.store().describe(RECORD_MEDIA_TYPE, &found.record).told()?;
+    let record = Record::parse(&place.store().read(&described, MAX_RECORD).told()?)?;
+    let mut text = String::new();
+    for step in &record.steps {
+        text.push_str(&format!("{}\n", step.step));
+        for one in &step.exchanges {
+            let (asked, got) = (&one.request, &one.response);
+            text.push_str(&format!(
+                "  {} {}  {}  {} bytes  {}\n",
+                asked.method, asked.url, got.status, got.size, got.body
+            ));
+        }
+        for one in &step.failures {
+            text.push_str(&format!("  {} {}  in vain: {}\n", one.method, one.url, one.reason));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("the build asked for nothing");
+    }
+    session.result(&text, &json!({ "event": "record", "materials": found, "record": record }))
+}
+
+fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<()> {
+    let all = match digest {
+        Some(digest) => vec![place.find(digest)?],
+        None => place.list()?,
+    };
+    for one in &all {
+        place.verify(one)?;
+    }
+    let bytes: u64 = all.iter().map(|one| one.size).sum();
+    let text = format!("{} builds, {bytes} bytes: every byte is what its digest says", all.len());
+    session.result(&text, &json!({ "event": "verified", "materials": all }))
+}
+
+fn pull(place: &Place, reference: &Reference, plain: &[String], session: &Session) -> Result<()> {
+    let runtime = session.runtime()?;
+    let registry = Registry::new(plain, runtime.handle().clone());
+    let digest = match reference.digest() {
+        Some(digest) => *digest,
+        None => registry.resolve(reference)?,
+    };
+    let pinned = reference
+        .pin(digest)
+        .map_err(|cause| Error::new(Kind::Bug, "the reference has another digest").because(cause))?;
+    let mut records = std::collections::BTreeSet::new();
+    for attachment in registry.attachments(&pinned)? {
+        // Nobody is believed here: a record is content by digest, and what it is good for is decided by who replays it.
+        let Ok(statement) = Bundle::parse(&attachment.bytes).and_then(|it| it.statement_unverified()) else {
+            continue;
+        };
+        if let Predicate::Provenance(provenance) = statement.predicate {
+            let all = provenance.build_definition.resolved_dependencies;
+            records.extend(
+                all.iter()
+                    .filter(|it| it.is(ResourceDescriptor::RECORD))
+                    .filter_map(ResourceDescriptor::sha256),
+            );
+        }
+    }
+    if records.is_empty() {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("no provenance of {pinned} names a record of its materials"),
+        )
+        .hint("it was built with --no-keep, or its provenance is not in that registry"));
+    }
+    let image = registry.describe(&pinned)?;
+    for record in &records {
+        place.fetch(&registry, &pinned, &image, record)?;
+    }
+    let found = records.iter().map(|record| place.find(record)).collect::<Result<Vec<_>>>()?;
+    session.result(&lines(&found), &json!({ "event": "pulled", "materials": found }))
+}
+
+fn collect(place: &Place, older_than: Option<u32>, dry_run: bool, session: &Session) -> Result<()> {
+    let before = older_than
+        .map(|days| Timestamp::now().checked_sub(SignedDuration::from_hours(24 * i64::from(days))))
+        .transpose()
+        .map_err(|cause| Error::new(Kind::Usage, "--older-than is too long ago").because(cause))?;
+    let (old, collected) = place.collect(before, !dry_run)?;
+    let verb = if dry_run { "would remove" } else { "removed" };
+    let text = format!(
+        "{verb} the materials of {} builds: {} blobs, {} bytes",
+        old.len(),
+        collected.blobs,
+        collected.bytes
+    );
+    let value = json!({ "event": "collected", "removed": !dry_run, "builds": old,
+        "blobs": collected.blobs, "bytes": collected.bytes });
+    session.result(&text, &value)
+}

@@ -1,0 +1,97 @@
+//! Where a rebuild gets what the steps ask of the network: from what the first builder kept, or from the servers again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use attestations::provenance::{Provenance, ResourceDescriptor};
+use attestations::{Digest, Pinned};
+
+use super::evidence::Chosen;
+use crate::build::order::Network;
+use crate::build::registry::Registry;
+use crate::capture::Exchange;
+use crate::error::{Error, Kind, Result};
+use crate::materials::{self, Place, Record};
+use crate::provenance;
+
+/// The kept materials of the chosen provenance, fetched from the image's registry when they are not here.
+///
+/// # Errors
+/// When there are none, or they are not what the provenance names.
+pub(super) fn replayed(
+    place: &Place,
+    chosen: &Chosen,
+    file: Option<&Path>,
+    registry: &Registry,
+    image: Option<&Pinned>,
+) -> Result<Network> {
+    let record = record_of(&chosen.provenance)?;
+    if let Some(file) = file {
+        materials::import(place, file)?;
+    }
+    // The record of a build that asked for nothing is always the same, and need not be fetched.
+    place.keeper().finish(&Record::new(Vec::new()))?;
+    let replay = match place.replay(&record) {
+        Err(missing) if missing.kind() == Kind::NotFound => {
+            fetch(place, &record, registry, image)?;
+            place.replay(&record)?
+        }
+        found => found?,
+    };
+    agree(replay.record(), &chosen.provenance)?;
+    Ok(Network::Replayed(replay.into()))
+}
+
+fn fetch(place: &Place, record: &Digest, registry: &Registry, image: Option<&Pinned>) -> Result<()> {
+    let Some(image) = image else {
+        return Err(Error::new(Kind::NotFound, format!("the materials of record {record} are not here"))
+            .hint(
+                "give the image's reference, from whose registry they can be fetched, or --materials FILE",
+            ));
+    };
+    let described = registry.describe(image)?;
+    place.fetch(registry, image, &described, record).map_err(|cause| {
+        Error::new(cause.kind(), format!("the materials of record {record} could not be fetched"))
+            .hint("give them with --materials FILE, or ask the servers themselves with --online")
+            .because(cause)
+    })
+}
+
+fn record_of(provenance: &Provenance) -> Result<Digest> {
+    let all = &provenance.build_definition.resolved_dependencies;
+    let mut named = all.iter().filter(|it| it.is(ResourceDescriptor::RECORD));
+    match (named.next().map(ResourceDescriptor::sha256), named.next()) {
+        (Some(Some(digest)), None) => Ok(digest),
+        (None, _) => {
+            Err(Error::new(Kind::NotFound, "the provenance names no record of the build's materials")
+                .hint("it was built with --no-keep: repeat it over the network with --online"))
+        }
+        _ => Err(Error::new(Kind::Input, "the provenance does not name one record by its digest")),
+    }
+}
+
+/// The record says more than the provenance, but nothing else: what a policy sees is what is replayed.
+fn agree(record: &Record, provenance: &Provenance) -> Result<()> {
+    let mut open: BTreeMap<String, i64> = BTreeMap::new();
+    for (step, found) in record.exchanges() {
+        let told = provenance::exchange(&Exchange::of(step, 0, found));
+        *open.entry(text_of(&told)).or_default() += 1;
+    }
+    let all = &provenance.build_definition.resolved_dependencies;
+    for told in all.iter().filter(|it| it.is(ResourceDescriptor::EXCHANGE)) {
+        *open.entry(text_of(told)).or_default() -= 1;
+    }
+    match open.iter().find(|(_, count)| **count != 0) {
+        None => Ok(()),
+        Some((told, count)) => {
+            let side = if *count > 0 { "only the record" } else { "only the provenance" };
+            Err(Error::new(Kind::Input, "the record of the materials and the provenance do not agree")
+                .details(vec![format!("{side} has {told}")])
+                .hint("do not trust that builder before it has explained this"))
+        }
+    }
+}
+
+fn text_of(told: &ResourceDescriptor) -> String {
+    format!("{told:?}")
+}
