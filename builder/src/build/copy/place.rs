@@ -36,7 +36,9 @@ impl<'a> Place<'a> {
             .ok_or_else(|| CopyError::NoSource { path: show(source), origin: tree.name() })?;
         let destination = lookup(&self.root, self.request.destination.as_bytes())?;
         if node.kind == NodeKind::Directory {
-            return self.top_folder(tree, source, &node, &destination);
+            // Its contents are copied and not itself: a new folder is like any that is made on the way.
+            self.folder(&destination)?;
+            return self.contents(tree, source, &destination);
         }
         let is_folder = matches!(self.root.node(&destination)?, Some(Node { kind: NodeKind::Directory, .. }));
         let path = match into_folder || is_folder {
@@ -46,24 +48,6 @@ impl<'a> Place<'a> {
         let (folder, name) = split(&path);
         let folder = self.folder(folder)?;
         self.entry(tree, source, &node, &folder, name, &path)
-    }
-
-    /// The folder a `COPY` names: one that exists keeps what it is.
-    fn top_folder(
-        &mut self,
-        tree: &dyn Tree,
-        source: &[u8],
-        node: &Node,
-        destination: &[u8],
-    ) -> Result<(), CopyError> {
-        let exists = self.root.node(destination)?.is_some();
-        self.folder(destination)?;
-        self.contents(tree, source, destination)?;
-        if !exists {
-            let made = self.root.folder(destination)?;
-            self.dress(&made, node, destination)?;
-        }
-        Ok(())
     }
 
     fn contents(&mut self, tree: &dyn Tree, source: &[u8], path: &[u8]) -> Result<(), CopyError> {

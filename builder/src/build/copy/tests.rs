@@ -185,3 +185,12 @@ fn a_working_folder_keeps_what_exists() {
     roots.write("to/file", "F");
     assert!(matches!(make_folder(&roots.to(), "/file/x", here, 5), Err(CopyError::InTheWay { .. })));
 }
+
+#[test]
+fn a_new_folder_takes_contents_and_not_the_form_of_their_folder() {
+    let roots = Roots::new();
+    roots.write("from/d/a", "A");
+    fs::set_permissions(roots.from().join("d"), PermissionsExt::from_mode(0o1700)).unwrap();
+    roots.copy(&["d"], "/new").unwrap();
+    assert_eq!(fs::metadata(roots.to().join("new")).unwrap().mode() & 0o7777, 0o755);
+}
