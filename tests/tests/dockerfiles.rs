@@ -90,8 +90,11 @@ fn cases() -> Vec<String> {
 #[test]
 fn a_dockerfile_means_here_what_it_means_to_docker() {
     need!("runc", "skopeo", "dockerd", "docker", "git", "tar");
-    let cases = cases();
+    let mut cases = cases();
     assert!(cases.len() >= 120, "{} cases", cases.len());
+    if let Ok(text) = std::env::var("CASES") {
+        cases.retain(|name| name.contains(&text));
+    }
     let place = tempfile::TempDir::new().unwrap();
     let base = base_image(place.path());
     let engine = Engine::start();
@@ -141,8 +144,9 @@ impl Bench<'_> {
             };
         }
         let ours = ours.map_err(|(code, text)| format!("{name}: not built here, code {code}: {text}"))?;
-        let theirs =
-            self.theirs(name, &asked).map_err(|text| format!("{name}: not built by Docker: {text}"))?;
+        let theirs = self
+            .theirs(name, &case, &asked)
+            .map_err(|text| format!("{name}: not built by Docker: {text}"))?;
         let mut differences = compare(&ours, &theirs);
         for (path, reason) in &asked.differs {
             assert!(!reason.is_empty(), "{name}: {path} differs without a reason");
@@ -203,7 +207,7 @@ impl Bench<'_> {
         Ok(built(root, &serde_json::to_value(image.config()).unwrap()))
     }
 
-    fn theirs(&self, name: &str, asked: &Asked) -> Result<Built, String> {
+    fn theirs(&self, name: &str, case: &Path, asked: &Asked) -> Result<Built, String> {
         let context = self.folder.path().join("context");
         let _ = std::fs::remove_dir_all(&context);
         std::fs::create_dir(&context).unwrap();
@@ -211,6 +215,10 @@ impl Bench<'_> {
         let tree = self.folder.path().join("tree.tar");
         self.repository.git(&["-c", "tar.umask=022", "archive", "--output", tree.to_str().unwrap(), "HEAD"]);
         run("tar", ["-xf", tree.to_str().unwrap(), "-C", context.to_str().unwrap()]).expect(0);
+        let classic = case.join("Dockerfile.classic");
+        if classic.is_file() {
+            std::fs::copy(classic, context.join("Dockerfile")).unwrap();
+        }
         let host = format!("unix://{}", self.engine.socket().display());
         let tag = format!("case:{name}");
         let mut arguments =

@@ -342,7 +342,9 @@ impl Run<'_> {
     }
 
     fn copy(&self, root: &Path, step: &Step) -> Result<()> {
-        let Action::Copy { from, sources, inline, archives, destination, chown, chmod } = &step.action else {
+        let Action::Copy { from, sources, inline, archives, destination, chown, chmod, excludes, parents } =
+            &step.action
+        else {
             return Ok(());
         };
         let owner = match chown {
@@ -353,14 +355,17 @@ impl Run<'_> {
             sources,
             destination,
             owner,
-            mode: *chmod,
+            mode: chmod.as_ref(),
             archives: *archives,
+            excludes: Some(excludes),
+            parents: *parents,
             epoch: self.epoch,
         };
         if !inline.is_empty() {
             let tree = InlineTree::new(inline, self.epoch);
             let names: Vec<String> = inline.iter().map(|document| document.name.clone()).collect();
-            let request = copy::Request { sources: &names, archives: false, ..request.clone() };
+            let plain = copy::Request { archives: false, excludes: None, parents: false, ..request.clone() };
+            let request = copy::Request { sources: &names, ..plain };
             copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
         }
         if sources.is_empty() {

@@ -83,14 +83,7 @@ impl Mounts {
             What::Bind { from: None, source, writable } => {
                 make(folder, 0o755, (0, 0))?;
                 let sources = std::slice::from_ref(source);
-                let request = copy::Request {
-                    sources,
-                    destination: "/",
-                    owner: None,
-                    mode: None,
-                    archives: false,
-                    epoch: 0,
-                };
+                let request = copy::Request::plain(sources, "/", 0);
                 let path = copy::lookup(context, source.as_bytes())?;
                 copy::copy(context, folder, &request)?;
                 let is_folder = copy::is_folder(context, &path)?;

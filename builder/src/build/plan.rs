@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::{Config, History};
 use super::platform::Platform;
 use super::stage::State;
-use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, expand};
+use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::{
+    Chmod, Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, expand,
+};
 
 /// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
@@ -91,7 +94,11 @@ pub enum Action {
         /// `user[:group]`
         chown: Option<String>,
         /// Permissions.
-        chmod: Option<u32>,
+        chmod: Option<Chmod>,
+        /// What is not copied.
+        excludes: Ignore,
+        /// Whether the folders above a source are made as well.
+        parents: bool,
     },
     /// A folder is made.
     Workdir {

@@ -149,10 +149,10 @@ fn paths_of_workdir_and_copy() {
         .collect();
     assert_eq!(destinations, ["/app/", "/app/b", "/app/b/", "/app/", "/etc/", "/", "/app/x."]);
     assert!(
-        matches!(&planned.steps[9].action, Action::Copy { chmod: Some(0o644), chown: Some(chown), .. } if chown == "1:2")
+        matches!(&planned.steps[9].action, Action::Copy { chmod: Some(Chmod::Octal(0o644)), chown: Some(chown), .. } if chown == "1:2")
     );
     for text in
-        ["COPY a b c", "COPY --chmod=u+x a b", "COPY --chmod=77777 a b", "WORKDIR $none", "USER $none"]
+        ["COPY a b c", "COPY --chmod=u+y a b", "COPY --chmod=77777 a b", "WORKDIR $none", "USER $none"]
     {
         assert_eq!(
             super::tests::planned(&format!("FROM scratch\n{text}"), &[]).unwrap_err().line,

@@ -2,8 +2,10 @@
 
 use super::config::{self, Config};
 use super::plan::{Action, Inline, Mounted, Plan, Script, Step, What};
+use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::{
-    Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, expand, health,
+    Chmod, Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, expand,
+    health,
 };
 
 /// A stage while its instructions are gone through.
@@ -222,16 +224,21 @@ impl<'a> State<'a> {
             .collect::<Result<Vec<_>, Problem>>()?;
         let mut told = vec![copy.keyword.to_owned()];
         told.extend(copy.link.then(|| "--link".to_owned()));
+        told.extend(copy.parents.then(|| "--parents".to_owned()));
         told.extend(copy.from.iter().map(|from| format!("--from={from}")));
         told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
         told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
+        told.extend(copy.excludes.iter().map(|pattern| format!("--exclude={pattern}")));
         told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
         told.extend(sources.iter().cloned());
         told.push(destination.clone());
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
-        let chmod = chmod.as_deref().map(|text| octal(copy.keyword, text)).transpose()?;
-        let archives = copy.keyword == "ADD";
-        Ok((told.join(" "), Action::Copy { from, sources, inline, archives, destination, chown, chmod }))
+        let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
+        let excludes = Ignore::of(&copy.excludes).map_err(|cause| Problem::syntax(cause.to_string()))?;
+        let (archives, parents) = (copy.keyword == "ADD", copy.parents);
+        let action =
+            Action::Copy { from, sources, inline, archives, destination, chown, chmod, excludes, parents };
+        Ok((told.join(" "), action))
     }
 
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
@@ -353,14 +360,13 @@ fn absolute(from: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn octal(keyword: &str, text: &str) -> Result<u32, Problem> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(mode),
-        _ => Err(Problem::unsupported(
-            format!("{keyword} --chmod={text}"),
-            "give the permissions as an octal number, such as 0755",
-        )),
-    }
+fn permissions(keyword: &str, text: &str) -> Result<Chmod, Problem> {
+    Chmod::parse(text).ok_or_else(|| {
+        let text: String = text.chars().take(64).collect();
+        Problem::syntax(format!(
+            "{keyword} --chmod={text} is neither an octal number, such as 0755, nor changes, such as u=rwX,go=rX"
+        ))
+    })
 }
 
 /// `80`, `80/tcp`, `8000-8010/udp` as the names the configuration uses.

@@ -40,15 +40,8 @@ pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<bool, CopyError> {
 
 fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
     let text = String::from_utf8_lossy(path).into_owned();
-    let request = copy::Request {
-        sources: std::slice::from_ref(&text),
-        destination: &format!("/{text}"),
-        owner: None,
-        mode: None,
-        archives: false,
-        epoch: 0,
-    };
-    copy::copy(tree, layer, &request)?;
+    let destination = format!("/{text}");
+    copy::copy(tree, layer, &copy::Request::plain(std::slice::from_ref(&text), &destination, 0))?;
     let file = layer.join(&text);
     let append = || {
         let mut file = File::options().append(true).custom_flags(libc_nofollow()).open(&file)?;

@@ -1,4 +1,4 @@
-//! `.dockerignore`: which files of the repository the build does not see. The last rule that fits decides.
+//! `.dockerignore` and `--exclude`: which files the build, or one `COPY`, does not see. The last rule that fits decides.
 
 use super::Problem;
 use super::pattern::{Pattern, PatternError};
@@ -6,13 +6,13 @@ use super::pattern::{Pattern, PatternError};
 /// Largest `.dockerignore` read, in bytes.
 pub const SIZE_LIMIT: u64 = 256 * 1024;
 
-/// The rules of one `.dockerignore`.
-#[derive(Debug, Clone, Default)]
+/// The rules of one `.dockerignore`, or of one instruction's `--exclude`s.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {
     rules: Vec<Rule>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     pattern: Pattern,
     keep: bool,
@@ -48,6 +48,20 @@ impl Ignore {
         Ok(Self { rules })
     }
 
+    /// Of patterns, one `--exclude` each.
+    ///
+    /// # Errors
+    /// For a pattern that is not closed.
+    pub fn of(patterns: &[String]) -> Result<Self, PatternError> {
+        let rules = patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { rules: rules.into_iter().flatten().collect() })
+    }
+
+    /// Whether a rule keeps what another leaves out, so that something may be kept in a folder that is left out.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.keep)
+    }
+
     /// Whether `path`, relative to the context, is left out: by a rule for itself or for a folder above it.
     pub fn leaves_out(&self, path: &[u8]) -> bool {
         let mut left_out = false;
@@ -68,10 +82,14 @@ impl Rule {
 }
 
 fn rule(line: &str) -> Result<Option<Rule>, PatternError> {
-    if line.starts_with('#') {
-        return Ok(None);
+    match line.starts_with('#') {
+        true => Ok(None),
+        false => pattern(line),
     }
-    let text = line.trim();
+}
+
+fn pattern(text: &str) -> Result<Option<Rule>, PatternError> {
+    let text = text.trim();
     let (keep, text) = match text.strip_prefix('!') {
         Some(rest) => (true, rest.trim()),
         None => (false, text),

@@ -76,8 +76,12 @@ pub struct Copy {
     pub from: Option<String>,
     /// `user[:group]`, by name or number.
     pub chown: Option<String>,
-    /// Octal permissions.
+    /// Permissions: octal, or changes.
     pub chmod: Option<String>,
+    /// Patterns of what is not copied.
+    pub excludes: Vec<String>,
+    /// Whether the folders above a source are made as well.
+    pub parents: bool,
     /// Paths and patterns; at least one, unless there are here-documents.
     pub sources: Vec<String>,
     /// Where to.
@@ -206,7 +210,7 @@ fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
     let name: String = flag.name.chars().take(64).collect();
     let instead = match (instruction, name.as_str()) {
         ("RUN", "security") => "leave it out: steps have Docker's default privileges",
-        (_, "parents" | "exclude") => "name the files one by one, or leave them out by .dockerignore",
+        ("ADD", "parents") => "use COPY, which has it",
         ("ADD", "checksum" | "keep-git-dir" | "unpack") => {
             "fetch it by RUN with a download tool, whose every request is recorded, and check it there"
         }
@@ -219,6 +223,14 @@ fn value(instruction: &str, flag: &Flag) -> Result<String, Problem> {
     match flag.value.as_deref() {
         Some(value) if !value.is_empty() => Ok(value.to_owned()),
         _ => Err(Problem::syntax(format!("{instruction} --{} needs a value", flag.name))),
+    }
+}
+
+fn yes_or_no(instruction: &str, flag: &Flag) -> Result<bool, Problem> {
+    match flag.value.as_deref() {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(Problem::syntax(format!("{instruction} --{} is true or false", flag.name))),
     }
 }
 
@@ -314,17 +326,16 @@ fn copy(
     rest: &str,
     documents: Vec<HereDocument>,
 ) -> Result<Instruction, Problem> {
-    let (mut from, mut chown, mut chmod, mut link) = (None, None, None, false);
+    let (mut from, mut chown, mut chmod, mut excludes) = (None, None, None, Vec::new());
+    let (mut link, mut parents) = (false, false);
     for flag in flags {
         match (keyword, flag.name.as_str()) {
             ("COPY", "from") => set(&mut from, keyword, flag)?,
             (_, "chown") => set(&mut chown, keyword, flag)?,
             (_, "chmod") => set(&mut chmod, keyword, flag)?,
-            (_, "link") => match flag.value.as_deref() {
-                None | Some("true") => link = true,
-                Some("false") => link = false,
-                Some(_) => return Err(Problem::syntax(format!("{keyword} --link is true or false"))),
-            },
+            (_, "exclude") => excludes.push(value(keyword, flag)?),
+            (_, "link") => link = yes_or_no(keyword, flag)?,
+            ("COPY", "parents") => parents = yes_or_no(keyword, flag)?,
             _ => return Err(refuse_flag(keyword, flag)),
         }
     }
@@ -355,7 +366,18 @@ fn copy(
             "fetch it by RUN with a download tool, whose every request is recorded",
         ));
     }
-    Ok(Instruction::Copy(Copy { keyword, documents, link, from, chown, chmod, sources, destination }))
+    Ok(Instruction::Copy(Copy {
+        keyword,
+        documents,
+        link,
+        from,
+        chown,
+        chmod,
+        excludes,
+        parents,
+        sources,
+        destination,
+    }))
 }
 
 fn command(rest: &str) -> Result<Command, Problem> {

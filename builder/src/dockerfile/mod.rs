@@ -3,6 +3,7 @@
 //! Semantics are those of BuildKit's Dockerfile reference. An instruction or flag that is not supported is refused by
 //! name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `build::plan`.
 
+mod chmod;
 pub mod expand;
 mod glob;
 pub mod health;
@@ -15,6 +16,7 @@ mod words;
 
 use std::fmt;
 
+pub use chmod::Chmod;
 pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
 pub use lines::HereDocument;
 pub use mount::{MountKind, RunMount};

@@ -5,6 +5,7 @@
 //! source are followed, links inside a folder stay links; what exists is merged into.
 
 mod inline;
+mod picked;
 mod place;
 mod tree;
 
@@ -13,7 +14,10 @@ use std::path::Path;
 pub use inline::InlineTree;
 pub use tree::{ContextTree, Node, NodeKind, RootTree, Tree, lookup};
 
+use crate::dockerfile::Chmod;
+use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
+use picked::Picked;
 use place::Place;
 
 /// Why files could not be copied.
@@ -88,11 +92,23 @@ pub struct Request<'a> {
     /// Whose everything becomes; by default it stays as it is in the source.
     pub owner: Option<(u32, u32)>,
     /// The permissions of everything.
-    pub mode: Option<u32>,
+    pub mode: Option<&'a Chmod>,
     /// Whether a source that is an archive is to be unpacked. It is refused: see [`CopyError::Archive`].
     pub archives: bool,
+    /// What is not copied: paths within a source that is a folder, names of sources that are none.
+    pub excludes: Option<&'a Ignore>,
+    /// Whether the folders above each source are made as well; those in front of `/./` are not.
+    pub parents: bool,
     /// The time of folders that are made on the way, in seconds since 1970.
     pub epoch: i64,
+}
+
+impl<'a> Request<'a> {
+    /// Everything as it is.
+    pub fn plain(sources: &'a [String], destination: &'a str, epoch: i64) -> Self {
+        let (owner, mode, archives, excludes, parents) = (None, None, false, None, false);
+        Self { sources, destination, owner, mode, archives, excludes, parents, epoch }
+    }
 }
 
 /// Copies into the root directory `root`.
@@ -100,6 +116,9 @@ pub struct Request<'a> {
 /// # Errors
 /// See [`CopyError`]. The root may be left with some of the files: the caller throws it away.
 pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+    if request.parents {
+        return with_parents(tree, root, request);
+    }
     let mut found = Vec::new();
     let mut none = None;
     for source in request.sources {
@@ -123,7 +142,38 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     let mut place = Place::open(root, request)?;
     let into_folder = request.destination.ends_with('/') || found.len() > 1;
     for (path, name) in found {
-        place.put(tree, &path, &name, into_folder)?;
+        let is_folder = is_folder(tree, &path)?;
+        match request.excludes {
+            Some(excludes) if !is_folder && excludes.leaves_out(&name) => {}
+            Some(excludes) if is_folder => {
+                let picked = Picked::of(tree, &path, None, excludes)?;
+                place.put(&picked, &path, &name, into_folder)?;
+            }
+            _ => place.put(tree, &path, &name, into_folder)?,
+        }
+    }
+    Ok(())
+}
+
+/// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.
+fn with_parents(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+    let none = Ignore::default();
+    let excludes = request.excludes.unwrap_or(&none);
+    let mut place = Place::open(root, request)?;
+    for source in request.sources {
+        let (base, inner) = source.split_once("/./").unwrap_or(("/", source));
+        let pattern = Some(clean(inner)?).filter(|text| !text.is_empty());
+        let missing = || CopyError::NoSource { path: source.clone(), origin: tree.name() };
+        for (path, name) in select(tree, base)? {
+            if !is_folder(tree, &path)? {
+                return Err(missing());
+            }
+            let picked = Picked::of(tree, &path, pattern.as_deref(), excludes)?;
+            if !picked.found() && !is_pattern(source) {
+                return Err(missing());
+            }
+            place.put(&picked, &path, &name, true)?;
+        }
     }
     Ok(())
 }
@@ -133,8 +183,7 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
 /// # Errors
 /// When a file is in the way or the file system fails.
 pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Result<(), CopyError> {
-    let request =
-        Request { sources: &[], destination: path, owner: Some(owner), mode: None, archives: false, epoch };
+    let request = Request { owner: Some(owner), ..Request::plain(&[], path, epoch) };
     Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
 }
 

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::tree::child;
 use super::{CopyError, Node, NodeKind, Request, RootTree, Tree, lookup, show};
+use crate::dockerfile::Chmod;
 
 pub(super) struct Place<'a> {
     root: RootTree,
@@ -94,7 +95,11 @@ impl<'a> Place<'a> {
             NodeKind::Directory => {
                 self.contents(tree, source, path)?;
                 let made = self.root.folder(path)?;
-                self.dress(&made, node, path)
+                match there.is_some() && tree.is_on_the_way(source) {
+                    true => rustix::fs::fchmod(&made, Mode::from_raw_mode(node.mode))
+                        .map_err(|error| CopyError::io("setting the permissions of", path, error)),
+                    false => self.dress(&made, node, path),
+                }
             }
             NodeKind::Link => self.link(&tree.target(source)?, node, folder, name, path),
             _ => self.file(tree, source, node, folder, name, path),
@@ -166,19 +171,25 @@ impl<'a> Place<'a> {
 
     /// After the owner is set, since that takes setuid away.
     fn permit(&self, made: impl AsFd, node: &Node, path: &[u8]) -> Result<(), CopyError> {
-        let mode = Mode::from_raw_mode(self.request.mode.unwrap_or(node.mode));
+        let is_folder = node.kind == NodeKind::Directory;
+        let mode = self.request.mode.map_or(node.mode, |chmod| chmod.of(node.mode, is_folder));
+        let mode = Mode::from_raw_mode(mode);
         rustix::fs::fchmod(&made, mode)
             .and_then(|()| rustix::fs::futimens(&made, &times(node.mtime)))
             .map_err(|error| CopyError::io("setting the permissions of", path, error))
     }
 
-    /// Opens a folder, made with those above it when it is missing: 0755, of the owner asked for.
+    /// Opens a folder, made with those above it when it is missing: of the owner asked for, and 0755 unless a number says
+    /// otherwise.
     pub(super) fn folder(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
         let path = lookup(&self.root, path)?;
         let (user, group) = self.request.owner.unwrap_or((0, 0));
         let node = Node {
             kind: NodeKind::Directory,
-            mode: 0o755,
+            mode: match self.request.mode {
+                Some(Chmod::Octal(mode)) => mode & 0o777,
+                _ => 0o755,
+            },
             owner: (user, group),
             mtime: self.request.epoch,
             shared: None,

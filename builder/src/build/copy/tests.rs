@@ -38,16 +38,52 @@ impl Roots {
         self.copy_with(sources, destination, None)
     }
 
-    fn copy_with(&self, sources: &[&str], destination: &str, mode: Option<u32>) -> Result<(), CopyError> {
-        let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
-        let request =
-            Request { sources: &sources, destination, owner: None, mode, archives: false, epoch: 1_000_000 };
-        copy(&RootTree::open(&self.from()).unwrap(), &self.to(), &request)
+    fn copy_with(&self, sources: &[&str], destination: &str, mode: Option<&str>) -> Result<(), CopyError> {
+        let mode = mode.map(|text| Chmod::parse(text).unwrap());
+        let sources = owned(sources);
+        self.ask(&Request { mode: mode.as_ref(), ..Request::plain(&sources, destination, 1_000_000) })
+    }
+
+    fn pick(
+        &self,
+        sources: &[&str],
+        destination: &str,
+        excludes: &[&str],
+        parents: bool,
+    ) -> Result<(), CopyError> {
+        let (sources, excludes) = (owned(sources), Ignore::of(&owned(excludes)).unwrap());
+        let request = Request::plain(&sources, destination, 1_000_000);
+        self.ask(&Request { excludes: Some(&excludes), parents, ..request })
+    }
+
+    fn ask(&self, request: &Request<'_>) -> Result<(), CopyError> {
+        copy(&RootTree::open(&self.from()).unwrap(), &self.to(), request)
+    }
+
+    /// Every path in a folder of the target, sorted.
+    fn paths(&self, folder: &str) -> Vec<String> {
+        let top = self.to().join(folder);
+        let mut open = vec![top.clone()];
+        let mut paths = Vec::new();
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+                paths.push(entry.path().strip_prefix(&top).unwrap().display().to_string());
+                if entry.file_type().unwrap().is_dir() {
+                    open.push(entry.path());
+                }
+            }
+        }
+        paths.sort();
+        paths
     }
 
     fn read(&self, path: &str) -> String {
         fs::read_to_string(self.to().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 #[test]
@@ -165,7 +201,7 @@ fn modes_hard_links_and_odd_names() {
     assert_eq!(stat("a/one").ino(), stat("a/two").ino());
     assert_eq!(stat("a/one").mode() & 0o7777, 0o4755);
     assert_eq!(fs::read_dir(roots.to().join("a")).unwrap().count(), 4);
-    roots.copy_with(&["d/one"], "/m", Some(0o640)).unwrap();
+    roots.copy_with(&["d/one"], "/m", Some("0640")).unwrap();
     assert_eq!(stat("m").mode() & 0o7777, 0o640);
 }
 
@@ -193,4 +229,104 @@ fn a_new_folder_takes_contents_and_not_the_form_of_their_folder() {
     fs::set_permissions(roots.from().join("d"), PermissionsExt::from_mode(0o1700)).unwrap();
     roots.copy(&["d"], "/new").unwrap();
     assert_eq!(fs::metadata(roots.to().join("new")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn what_is_excluded_is_not_copied() {
+    let roots = Roots::new();
+    for path in [
+        "d/a.py",
+        "d/a.txt",
+        "d/sub/b.txt",
+        "d/sub/deep/c.txt",
+        "d/logs/keep",
+        "d/logs/x",
+        "home.txt",
+        "home.md",
+    ] {
+        roots.write(&format!("from/{path}"), path);
+    }
+    let table: [(&[&str], &[&str], &[&str]); 7] = [
+        (
+            &["d"],
+            &["*.txt"],
+            &["a.py", "logs", "logs/keep", "logs/x", "sub", "sub/b.txt", "sub/deep", "sub/deep/c.txt"],
+        ),
+        (&["d"], &["**/*.txt", "logs"], &["a.py", "sub", "sub/deep"]),
+        (&["d"], &["logs", "!logs/keep", "sub", "a*"], &["logs", "logs/keep"]),
+        (&["d"], &["*", "!sub/deep/c.txt"], &["sub", "sub/deep", "sub/deep/c.txt"]),
+        (&["d"], &["*"], &[]),
+        (&["home*"], &["*.txt"], &["home.md"]),
+        (&["home.txt", "d/logs"], &["/home.txt", "x"], &["keep"]),
+    ];
+    for (at, (sources, excludes, left)) in table.into_iter().enumerate() {
+        roots.pick(sources, &format!("/{at}/"), excludes, false).unwrap();
+        assert_eq!(roots.paths(&at.to_string()), left, "{sources:?} without {excludes:?}");
+    }
+}
+
+#[test]
+fn parents_are_made_from_the_pivot_on() {
+    let roots = Roots::new();
+    for path in ["x/y/a.txt", "x/y/b.txt", "x/y/z/c.txt", "x/w/a.txt", "top"] {
+        roots.write(&format!("from/{path}"), path);
+    }
+    let table: [(&[&str], &[&str], &[&str]); 12] = [
+        (&["x/y/a.txt", "top"], &[], &["top", "x", "x/y", "x/y/a.txt"]),
+        (&["./x/./y/*.txt"], &[], &["y", "y/a.txt", "y/b.txt"]),
+        (&["/x/y/./z"], &[], &["z", "z/c.txt"]),
+        (&["x/y/z/."], &[], &["x", "x/y", "x/y/z", "x/y/z/c.txt"]),
+        (&["x/**/c.txt"], &[], &["x", "x/y", "x/y/z", "x/y/z/c.txt"]),
+        (&["x/*/./a.txt"], &[], &["a.txt"]),
+        (&["x/*/a.txt"], &[], &["x", "x/w", "x/w/a.txt", "x/y", "x/y/a.txt"]),
+        (&["x/y"], &["**/*.txt", "!**/b.txt"], &["x", "x/y", "x/y/b.txt", "x/y/z"]),
+        (&["."], &["x"], &["top"]),
+        (&["x/./y/./z"], &[], &["y", "y/z", "y/z/c.txt"]),
+        (&["none*"], &[], &[]),
+        (&["x/./none*"], &[], &[]),
+    ];
+    for (at, (sources, excludes, made)) in table.into_iter().enumerate() {
+        roots.pick(sources, &format!("/{at}"), excludes, true).unwrap();
+        assert_eq!(roots.paths(&at.to_string()), made, "{sources:?} without {excludes:?}");
+    }
+    for source in ["none", "x/none", "x/./none", "top/./x", "none/./x"] {
+        assert!(
+            matches!(roots.pick(&[source], "/n", &[], true), Err(CopyError::NoSource { .. })),
+            "{source}"
+        );
+    }
+    assert!(matches!(roots.pick(&["x/./../top"], "/n", &[], true), Err(CopyError::Outside(_))));
+}
+
+#[test]
+fn a_parent_that_exists_keeps_its_owner_and_a_new_one_is_like_its_source() {
+    let roots = Roots::new();
+    roots.write("from/usr/share/app/f", "F");
+    roots.write("to/usr/kept", "K");
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o7777;
+    fs::set_permissions(roots.from().join("usr/share"), PermissionsExt::from_mode(0o2750)).unwrap();
+    fs::set_permissions(roots.to().join("usr"), PermissionsExt::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(roots.to().join("usr"), Some(7), Some(8)).unwrap();
+    let sources = owned(&["usr/share/app"]);
+    let request = Request::plain(&sources, "/", 1_000_000);
+    roots.ask(&Request { owner: Some((5, 6)), parents: true, ..request }).unwrap();
+    let stat = |path: &str| fs::metadata(roots.to().join(path)).unwrap();
+    assert_eq!((stat("usr").uid(), stat("usr/share").uid(), stat("usr/share/app/f").gid()), (7, 5, 6));
+    assert_eq!((mode(roots.to().join("usr")), mode(roots.to().join("usr/share"))), (0o755, 0o2750));
+    assert_eq!(roots.read("usr/kept"), "K");
+}
+
+#[test]
+fn permissions_by_changes_see_what_each_file_had() {
+    let roots = Roots::new();
+    roots.write("from/d/run", "R");
+    roots.write("from/d/sub/read", "r");
+    fs::set_permissions(roots.from().join("d/run"), PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(roots.from().join("d/sub"), PermissionsExt::from_mode(0o700)).unwrap();
+    roots.copy_with(&["d"], "/new/app", Some("u=rwX,go=rX")).unwrap();
+    roots.copy_with(&["d/run"], "/other/", Some("0711")).unwrap();
+    let mode = |path: &str| fs::metadata(roots.to().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("new"), mode("new/app")), (0o755, 0o755));
+    assert_eq!((mode("new/app/run"), mode("new/app/sub"), mode("new/app/sub/read")), (0o755, 0o755, 0o644));
+    assert_eq!((mode("other"), mode("other/run")), (0o711, 0o711));
 }

@@ -66,6 +66,10 @@ pub trait Tree {
     /// # Errors
     /// When it cannot be read.
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
+    /// Whether a folder is there only for what lies in it, so that one that exists keeps its owner.
+    fn is_on_the_way(&self, _folder: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Where `path` leads within `tree` when every link is followed. What is missing keeps its name, so that the result
