@@ -80,6 +80,19 @@ pub struct ExternalParameters {
     pub build_args: BTreeMap<String, String>,
     /// The platform, as `linux/amd64`.
     pub platform: String,
+    /// Ports other than 80 and 443 that steps could reach, and what is spoken there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<u16, Spoken>,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Spoken {
+    /// Plain HTTP.
+    Http,
+    /// HTTP under TLS.
+    Https,
 }
 
 /// What the builder found or chose.
@@ -100,6 +113,9 @@ pub struct InternalParameters {
     pub layers: Vec<LayerRecord>,
     /// Whether everything that entered is named.
     pub materials: Materials,
+    /// Which rules of the normaliser changed a file, and how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub normalised: BTreeMap<String, u64>,
     /// What this repeats, if it is a rebuild.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuild_of: Option<RebuildOf>,
@@ -238,6 +254,8 @@ impl ResourceDescriptor {
     pub const REVIEW: &str = "review";
     /// The kind of the record of all exchanges, by which they can be replayed.
     pub const RECORD: &str = "record";
+    /// The kind of a package that came over the network.
+    pub const PACKAGE: &str = "package";
     /// The kind of an exchange over the network.
     pub const EXCHANGE: &str = "exchange";
 
@@ -274,6 +292,11 @@ impl ResourceDescriptor {
     pub fn record(document: &Digest) -> Self {
         let digest = BTreeMap::from([("sha256".to_owned(), document.hex())]);
         Self { name: Some(Self::RECORD.to_owned()), digest, ..Self::default() }
+    }
+
+    /// A package, by its name (purl) and the digest of its file.
+    pub fn package(purl: impl Into<String>, file: &Digest) -> Self {
+        Self::of(Self::PACKAGE, purl, "sha256", file.hex())
     }
 
     /// An exchange over the network, by the digest of the response's body.

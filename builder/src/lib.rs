@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod keys;
 pub mod materials;
+pub mod packages;
 pub mod project;
 pub mod provenance;
 pub mod rebuild;

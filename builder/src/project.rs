@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use attestations::provenance::Spoken;
 use attestations::reference::Pinned;
 use serde::Deserialize;
 
@@ -61,6 +62,8 @@ pub struct Recipe {
     pub arguments: BTreeMap<String, String>,
     /// `os/architecture`.
     pub platform: Option<String>,
+    /// Ports other than 80 and 443 that its steps may reach, and what is spoken there.
+    pub ports: BTreeMap<u16, Spoken>,
     /// The repository it is meant for; a suggestion to people, nothing is pushed there unasked.
     pub repository: Option<String>,
 }
@@ -92,6 +95,8 @@ struct Image {
     args: BTreeMap<String, String>,
     platform: Option<String>,
     name: Option<String>,
+    #[serde(default)]
+    ports: BTreeMap<String, Spoken>,
 }
 
 impl Project {
@@ -147,6 +152,17 @@ impl Project {
     }
 }
 
+fn ports(named: BTreeMap<String, Spoken>, of: &str) -> Result<BTreeMap<u16, Spoken>, ProjectError> {
+    let port = |(text, spoken): (String, Spoken)| match text.parse::<u16>() {
+        Ok(80 | 443) => Err(ProjectError::Value(format!("{of}: {text} is captured without being named"))),
+        Ok(0 | 53) | Err(_) => {
+            Err(ProjectError::Value(format!("{of}: {text:?} is no port that can be captured")))
+        }
+        Ok(port) => Ok((port, spoken)),
+    };
+    named.into_iter().map(port).collect()
+}
+
 fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
     let of = |what: &str| format!("image.{name}.{what}");
     let context = relative(image.context.as_deref().unwrap_or("."), &of("context"))?;
@@ -164,6 +180,7 @@ fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
         target: image.target,
         arguments: image.args,
         platform: image.platform,
+        ports: ports(image.ports, &of("ports"))?,
         repository: image.name,
         image: name,
     })

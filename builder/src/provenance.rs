@@ -9,11 +9,13 @@ use attestations::provenance::{
     RebuildOf, ResourceDescriptor, RunDetails,
 };
 use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
+use images::layer::Fired;
 
 use crate::build::order::Outcome;
 use crate::build::reviews::HandedIn;
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
+use crate::packages::{Package, sbom};
 
 /// The annotation of a base that keeps its name in the Dockerfile.
 pub const BASE_NAME: &str = "name";
@@ -65,6 +67,7 @@ fn provenance(
                 config_digest: executed.image.config_descriptor().digest,
                 layers: executed.layers.clone(),
                 materials: materials(&executed.unrecorded),
+                normalised: normalised(&executed.fired),
                 rebuild_of,
             },
             resolved_dependencies: dependencies(outcome, reviews),
@@ -87,11 +90,49 @@ fn provenance(
     }
 }
 
+/// The bills of materials of a build, each a signed statement about its image.
+///
+/// # Errors
+/// When the key refuses.
+pub fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
+    let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
+    let image = outcome.executed.image.digest();
+    let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();
+    let created = jiff::Timestamp::from_second(outcome.epoch)
+        .map_err(|cause| Error::new(Kind::Input, "the commit's time is out of range").because(cause))?;
+    let whole = sbom::Whole {
+        name: subject,
+        image: &image,
+        bases: &bases,
+        packages: &outcome.packages,
+        created: &created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    };
+    let bills = [
+        (sbom::SPDX_PREDICATE, sbom::spdx(&whole).map_err(bug)?),
+        (sbom::CYCLONEDX_PREDICATE, sbom::cyclonedx(&whole).map_err(bug)?),
+    ];
+    let sign = |(predicate_type, value): (&str, _)| {
+        let predicate = Predicate::Other { predicate_type: predicate_type.to_owned(), value };
+        let statement = Statement { subject: vec![Subject::image(subject, &image)], predicate };
+        attestations::sign(&statement, key)
+            .map_err(|cause| Error::new(Kind::Key, "a bill of materials could not be signed").because(cause))
+    };
+    bills.into_iter().map(sign).collect()
+}
+
 fn materials(unrecorded: &[String]) -> Materials {
     match unrecorded.is_empty() {
         true => Materials::Complete,
         false => Materials::Incomplete { reasons: unrecorded.to_vec() },
     }
+}
+
+fn normalised(fired: &[Fired]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for one in fired {
+        *counts.entry(one.rule.to_owned()).or_default() += 1;
+    }
+    counts
 }
 
 fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescriptor> {
@@ -107,8 +148,15 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
+    all.extend(outcome.packages.iter().map(package));
     all.extend(outcome.executed.exchanges.iter().map(exchange));
     all
+}
+
+fn package(package: &Package) -> ResourceDescriptor {
+    ResourceDescriptor::package(package.purl.to_string(), &package.digest)
+        .annotated("url", package.url.clone())
+        .annotated("step", package.step.clone())
 }
 
 /// An exchange as the provenance tells it.

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod descriptor;
 pub mod error;
 pub mod image;
+pub mod jks;
 pub mod layer;
 pub mod registry;
 pub mod store;

@@ -5,7 +5,7 @@
 //! starts in both. Everything a host makes lies in one directory under its state directory, held by a lock; what a
 //! killed program left behind is cleared by the next [`Host::open`]. See `docs/sandbox.md`.
 //!
-//! Deliberately absent: bridges, addresses and routes to the outside, rootless operation, interactive terminals.
+//! Deliberately absent: bridges, addresses and routes that lead outside, rootless operation, interactive terminals.
 
 mod cgroup;
 mod config;
@@ -24,7 +24,7 @@ mod user;
 
 pub use error::Error;
 pub use host::Host;
-pub use network::Network;
+pub use network::{Attempt, Network, Watch};
 pub use overlay::{MountPoint, Overlay};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
 pub use user::{User, resolve_user};

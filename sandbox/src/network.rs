@@ -1,3 +1,6 @@
+mod route;
+mod watch;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -12,6 +15,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::host::Owned;
 use crate::{Error, Result, mounts};
+
+pub use watch::{Attempt, Watch};
 
 /// A network namespace with nothing but loopback in it.
 ///
@@ -79,10 +84,22 @@ impl Network {
     }
 
     /// Gives loopback the address 198.18.0.1/15 (RFC 2544, never routed), which makes that whole block local: a listener
-    /// on 0.0.0.0 then answers for each of its 131,072 addresses.
-    pub fn claim_capture_block(&self) -> Result<()> {
-        self.inside(|| interface::address("lo:1", [198, 18, 0, 1], [255, 254, 0, 0]))
-            .map_err(Error::system("give loopback the address block 198.18.0.0/15"))
+    /// on 0.0.0.0 then answers for each of its 131,072 addresses. Every other address becomes local, too: what is tried
+    /// there is refused at once by this very namespace, and a [`Watch`] sees it.
+    pub fn claim_every_address(&self) -> Result<()> {
+        self.inside(|| {
+            interface::address("lo:1", [198, 18, 0, 1], [255, 254, 0, 0])?;
+            route::everything_local(interface::LOOPBACK)
+        })
+        .map_err(Error::system("make every address local to the sandbox's network"))
+    }
+
+    /// Watches what is tried in this namespace.
+    ///
+    /// # Errors
+    /// When the kernel has no packet sockets.
+    pub fn watch(&self) -> Result<Watch> {
+        self.inside(Watch::here).map_err(Error::system("watch the sandbox's network"))
     }
 
     /// Runs `act` in a short-lived thread that has entered the namespace. What it opens stays there.
@@ -122,6 +139,9 @@ mod interface {
     use std::io;
     use std::net::UdpSocket;
     use std::os::fd::AsRawFd;
+
+    /// Loopback's index: the kernel makes it the first interface of each namespace.
+    pub(super) const LOOPBACK: u32 = 1;
 
     pub(super) fn up(name: &str) -> io::Result<()> {
         let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use common::{ALGORITHM, ground, shell};
-use sandbox::{Error, Network, Profile};
+use sandbox::{Attempt, Error, Network, Profile};
 
 /// Answers one connection with the address it was for.
 fn answer_once(listener: std::net::TcpListener) -> thread::JoinHandle<SocketAddr> {
@@ -46,15 +46,24 @@ fn there_is_only_loopback_and_every_other_address_is_unreachable() {
 }
 
 #[test]
-fn the_capture_block_is_all_ours() {
+fn every_address_can_be_made_ours_and_what_is_tried_is_seen() {
     let Some(ground) = ground() else { return };
-    ground.network.claim_capture_block().unwrap();
+    ground.network.claim_every_address().unwrap();
     let server = answer_once(ground.network.listen((Ipv4Addr::UNSPECIFIED, 80).into()).unwrap());
     let ran = ground.run(&shell(Profile::Build, "wget -q -O - http://198.19.255.7/"));
     assert_eq!(ran.out, "planted", "{ran:?}");
     assert_eq!(server.join().unwrap(), (Ipv4Addr::new(198, 19, 255, 7), 80).into());
-    let beyond = ground.run(&shell(Profile::Build, "nc -w 2 198.20.0.1 80"));
-    assert!(beyond.err.contains("unreachable"), "{beyond:?}");
+    let watch = ground.network.watch().unwrap();
+    let script = "nc -w 2 192.0.2.9 8443; nc -w 2 2001:db8::7 22; nc -w 2 127.0.0.1 9";
+    let beyond = ground.run(&shell(Profile::Build, script));
+    assert!(beyond.err.contains("refused"), "{beyond:?}");
+    let sender = ground.network.udp((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    sender.send_to(b"who", (Ipv4Addr::new(192, 0, 2, 53), 53)).unwrap();
+    let seen: std::collections::BTreeSet<Attempt> = std::iter::from_fn(|| watch.next().unwrap()).collect();
+    for (is_tcp, to) in [(true, "192.0.2.9:8443"), (false, "192.0.2.53:53"), (true, "127.0.0.1:9")] {
+        assert!(seen.contains(&Attempt { is_tcp, to: to.parse().unwrap() }), "{to}: {seen:?}");
+    }
+    assert!(!seen.iter().any(|attempt| attempt.to.port() == 80), "what was before is not told");
 }
 
 #[test]

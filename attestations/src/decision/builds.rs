@@ -100,6 +100,7 @@ fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> 
         Resource::REVIEW,
         Resource::EXCHANGE,
         Resource::RECORD,
+        Resource::PACKAGE,
     ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {
         return Err("a dependency of an unknown kind");

@@ -146,6 +146,7 @@ impl World {
                     target: None,
                     build_args: BTreeMap::new(),
                     platform: "linux/amd64".to_owned(),
+                    ports: BTreeMap::new(),
                 },
                 internal_parameters: InternalParameters {
                     normaliser: NORMALISER.to_owned(),
@@ -161,6 +162,7 @@ impl World {
                         from_base: true,
                     }],
                     materials: Materials::Complete,
+                    normalised: BTreeMap::new(),
                     rebuild_of: None,
                 },
                 resolved_dependencies: vec![

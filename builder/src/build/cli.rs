@@ -74,6 +74,12 @@ pub struct Arguments {
     /// Write the signed provenance to a file.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
+    /// Attach bills of materials to the image that is pushed, signed, as SPDX 2.3 and as CycloneDX 1.6.
+    #[arg(long, requires = "key", requires = "push")]
+    sbom: bool,
+    /// Write each file that a rule of the normaliser changed.
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     signing: Signing,
     /// Speak plain HTTP to this registry; loopback needs no mention.
@@ -178,7 +184,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         write_file(path, bundle.to_bytes())?;
     }
     if let Some(reference) = &arguments.push {
-        let statements = handed_in.iter().map(|review| &review.bundle).chain(&bundle);
+        let bills = match (&key, arguments.sbom) {
+            (Some(key), true) => provenance::sign_bills(&outcome, &name, &**key)?,
+            _ => Vec::new(),
+        };
+        let statements = handed_in.iter().map(|review| &review.bundle).chain(&bundle).chain(&bills);
         let pinned = push(&registry, &store, reference, &outcome, statements.collect())?;
         if let (Some(place), Some(materials), false) = (&place, &materials, arguments.no_attach_materials) {
             place.send(&registry, &pinned, materials)?;
@@ -254,6 +264,14 @@ fn report(
             kept.bodies, kept.size, kept.record
         ));
     }
+    if !outcome.packages.is_empty() {
+        text.push_str(&format!("{} packages came over the network\n", outcome.packages.len()));
+    }
+    if arguments.explain {
+        let lines =
+            executed.fired.iter().map(|fired| format!("normalised by {}: /{}\n", fired.rule, fired.path));
+        text.extend(lines);
+    }
     for reason in &executed.unrecorded {
         text.push_str(&format!("materials incomplete: {reason}\n"));
     }
@@ -268,6 +286,7 @@ fn report(
         "layers": executed.layers,
         "exchanges": executed.exchanges.len(),
         "materials": materials,
+        "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
         "unrecorded": executed.unrecorded,
         "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
         "pushed": arguments.push.as_ref().map(ToString::to_string),

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use images::jks::{KeyStore, Trusted};
+
 use super::config::DEFAULT_PATH;
 
 /// The host name of every step.
@@ -11,13 +13,16 @@ pub const HOSTNAME: &str = "countersign";
 pub const CA_FILE: &str = "/dev/countersign-ca.pem";
 
 /// Variables that tools read to be deterministic, each with the tool.
-const FIXED: [(&str, &str); 4] = [
+const FIXED: [(&str, &str); 5] = [
     // Python's order of sets in compiled files.
     ("PYTHONHASHSEED", "0"),
     // uv's cache has random names, and its metadata has times.
     ("UV_NO_CACHE", "1"),
     ("UV_LINK_MODE", "copy"),
     ("UV_NO_INSTALLER_METADATA", "1"),
+    // pip compiles in a folder with a random name, which debug information would hold. Python's build tools put this
+    // behind their own flags; make and autoconf put it before theirs, where it changes nothing.
+    ("CPPFLAGS", "-g0"),
 ];
 
 /// Variables by which tools with certificates of their own are told of another file.
@@ -30,6 +35,14 @@ const TRUST: [&str; 7] = [
     "NODE_EXTRA_CA_CERTS",
     "CARGO_HTTP_CAINFO",
 ];
+
+/// By which Java is told of certificates, since it reads no list but its own, and Maven of the time that archives are to
+/// hold. Java says so in a line of standard error, which nobody can switch off; a value of the Dockerfile's own goes on.
+const JAVA: &str = "JAVA_TOOL_OPTIONS";
+/// Where a step finds the same certificate as Java wants it.
+pub const CA_JAVA: &str = "/dev/countersign-ca.jks";
+/// Where a step finds what apt must be told.
+const APT: &str = "/dev/countersign-apt.conf";
 
 /// The environment of a step: the Dockerfile's variables, which win, and what the build adds. `HOME` is left to the
 /// sandbox, which reads it from the image.
@@ -48,6 +61,15 @@ pub fn variables(own: &[(String, String)], epoch: i64) -> Vec<(String, String)> 
     for name in TRUST {
         add(name, CA_FILE);
     }
+    add("APT_CONFIG", APT);
+    let time = jiff::Timestamp::from_second(epoch).map(|time| time.to_string()).unwrap_or_default();
+    let java = format!(
+        "-Djavax.net.ssl.trustStore={CA_JAVA} -Djavax.net.ssl.trustStoreType=JKS -Dproject.build.outputTimestamp={time}"
+    );
+    match all.iter_mut().find(|(name, _)| name == JAVA) {
+        Some((_, own)) => *own = format!("{own} {java}"),
+        None => all.push((JAVA.to_owned(), java)),
+    }
     all
 }
 
@@ -61,22 +83,45 @@ pub struct Mounted {
 }
 
 /// The mounted files.
-pub const MOUNTED: [Mounted; 4] = [
+pub const MOUNTED: [Mounted; 6] = [
     Mounted { name: "resolv.conf", target: "/etc/resolv.conf" },
     Mounted { name: "hosts", target: "/etc/hosts" },
     Mounted { name: "hostname", target: "/etc/hostname" },
     Mounted { name: "ca.pem", target: CA_FILE },
+    Mounted { name: "ca.jks", target: CA_JAVA },
+    Mounted { name: "apt.conf", target: APT },
 ];
 
-/// Writes the mounted files into `folder`.
+/// The certificate as Java wants it.
+fn java_list(der: &[u8]) -> Vec<u8> {
+    let alias = b"countersign".to_vec();
+    let trusted = Trusted { alias, added: 0, kind: b"X.509".to_vec(), der: der.to_vec() };
+    // One certificate is never too large for the form; were it, no Java would trust it.
+    KeyStore { certificates: vec![trusted] }.to_bytes().unwrap_or_default()
+}
+
+/// What apt is told in a replay: an index that has grown old is still the recorded one, which its digest says.
+const APT_IN_A_REPLAY: &str = "Acquire::Check-Valid-Until \"false\";\n";
+
+/// Writes the mounted files into `folder`. `ca` is the authority's certificate, as PEM and DER.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn write_mounted(folder: &Path, ca: &str) -> std::io::Result<()> {
+pub fn write_mounted(folder: &Path, (pem, der): (&str, &[u8]), is_replay: bool) -> std::io::Result<()> {
     let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n");
-    let texts = ["nameserver 127.0.0.1\noptions ndots:0\n", &hosts, &format!("{HOSTNAME}\n"), ca];
-    for (file, text) in MOUNTED.iter().zip(texts) {
-        std::fs::write(folder.join(file.name), text)?;
+    let hostname = format!("{HOSTNAME}\n");
+    let java = java_list(der);
+    let apt = if is_replay { APT_IN_A_REPLAY } else { "" };
+    let files: [&[u8]; 6] = [
+        b"nameserver 127.0.0.1\noptions ndots:0\n",
+        hosts.as_bytes(),
+        hostname.as_bytes(),
+        pem.as_bytes(),
+        &java,
+        apt.as_bytes(),
+    ];
+    for (file, bytes) in MOUNTED.iter().zip(files) {
+        std::fs::write(folder.join(file.name), bytes)?;
     }
     Ok(())
 }
@@ -95,5 +140,8 @@ mod tests {
         assert_eq!((value("PYTHONHASHSEED"), value("PATH")), (vec!["7"], vec!["/x"]));
         assert_eq!(value("SOURCE_DATE_EPOCH"), ["42"]);
         assert_eq!(value("PIP_CERT"), [CA_FILE]);
+        let own = [(JAVA.to_owned(), "-Xmx1g".to_owned())];
+        let java = variables(&own, 42).into_iter().filter(|(key, _)| key == JAVA).collect::<Vec<_>>();
+        assert!(java.len() == 1 && java[0].1.starts_with("-Xmx1g -Djavax.net.ssl.trustStore="), "{java:?}");
     }
 }

@@ -92,7 +92,8 @@ pub fn execute(
     bases: &Bases<'_>,
     epoch: i64,
 ) -> Result<Executed> {
-    environment::write_mounted(shop.scratch, shop.capture.ca_pem())
+    let authority = (shop.capture.ca_pem(), shop.capture.ca_der());
+    environment::write_mounted(shop.scratch, authority, shop.capture.is_replay())
         .map_err(|cause| Error::io("writing into", shop.scratch, cause))?;
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
     let fetched = fetch(plan, bases, shop.store)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use attestations::provenance::ExternalParameters;
+use attestations::provenance::{ExternalParameters, Spoken};
 use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Store};
@@ -16,12 +16,13 @@ use super::copy::ContextTree;
 use super::execute::{Executed, Workshop, execute};
 use super::plan::{Plan, Request};
 use super::platform::Platform;
-use crate::capture::{Capture, Way};
+use crate::capture::{Capture, Door, Options, Way};
 use crate::cli::Session;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials::{Keeper, Record, Replay};
+use crate::packages::{self, Package};
 use crate::project::{self, Project, Recipe};
 use crate::source::{Location, Repository, Snapshot};
 
@@ -86,6 +87,8 @@ pub struct Outcome {
     pub authors: Vec<Person>,
     /// The commit's time, in seconds since 1970.
     pub epoch: i64,
+    /// The packages among what came over the network.
+    pub packages: Vec<Package>,
     /// The record of its exchanges, if one is kept.
     pub record: Option<Digest>,
     /// When it began.
@@ -152,7 +155,8 @@ pub fn build(
         Network::Kept(keeper) => Way::Record(Some(keeper.clone())),
         Network::Replayed(replay) => Way::Replay(replay.clone()),
     };
-    let capture = Capture::new(runtime.clone(), way).map_err(|cause| {
+    let options = Options { doors: doors(&recipe), ..Options::default() };
+    let capture = Capture::with_options(runtime.clone(), way, options).map_err(|cause| {
         Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
     })?;
     let canceller = interruptible(runtime);
@@ -166,6 +170,7 @@ pub fn build(
         canceller: &canceller,
     };
     let mut executed = execute(&shop, &plan, &context, &bases, epoch)?;
+    let packages = packages::of(&executed.materials);
     let record = match &order.network {
         Network::Named => None,
         Network::Kept(keeper) => Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?),
@@ -177,6 +182,7 @@ pub fn build(
         tree: snapshot.tree()?,
         authors: snapshot.authors(),
         epoch,
+        packages,
         record,
         started,
         finished: Timestamp::now(),
@@ -221,9 +227,18 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             target: parameters.target.clone(),
             arguments: parameters.build_args.clone(),
             platform: Some(parameters.platform.clone()),
+            ports: parameters.ports.clone(),
             repository: None,
         }),
     }
+}
+
+fn doors(recipe: &Recipe) -> Vec<Door> {
+    let named = recipe.ports.iter().map(|(port, spoken)| match spoken {
+        Spoken::Http => Door::http(*port),
+        Spoken::Https => Door::https(*port),
+    });
+    [Door::HTTP, Door::HTTPS].into_iter().chain(named).collect()
 }
 
 fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
@@ -287,6 +302,7 @@ fn parameters(
         target: recipe.target,
         build_args: recipe.arguments,
         platform: platform.to_string(),
+        ports: recipe.ports,
     }
 }
 

@@ -23,6 +23,7 @@ const AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Mints a certificate for each name the build talks to.
 pub(crate) struct Authority {
     pem: String,
+    der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     leaf_key: KeyPair,
     configs: Mutex<HashMap<HostName, Arc<ServerConfig>>>,
@@ -36,9 +37,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params);
-        let pem = params.self_signed(&key)?.pem();
+        let certificate = params.self_signed(&key)?;
         Ok(Authority {
-            pem,
+            pem: certificate.pem(),
+            der: certificate.der().to_vec(),
             issuer: Issuer::new(params, key),
             leaf_key: KeyPair::generate()?,
             configs: Mutex::default(),
@@ -48,6 +50,11 @@ impl Authority {
     /// The authority's own certificate, for the step to trust.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// The same, as DER.
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// The TLS side of one name. The names come from the bounded table, so the cache is bounded too.

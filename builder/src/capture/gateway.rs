@@ -24,7 +24,7 @@ use super::authority::Authority;
 use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
 use super::names::{BadName, HostName, Names};
 use super::record::{IncidentKind, Recorder};
-use super::request::{self, Refusal, Scheme};
+use super::request::{self, Door, Refusal, Scheme};
 use super::stored;
 use crate::materials::{Keeper, Replay, Sink};
 
@@ -63,7 +63,7 @@ pub(crate) enum Source {
 
 impl Gateway {
     /// Accepts until the task is aborted, and its connections with it.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, scheme: Scheme) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, door: Door) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -76,7 +76,7 @@ impl Gateway {
                     let this = self.clone();
                     connections.spawn(async move {
                         let _permit = permit;
-                        this.connection(stream, scheme).await;
+                        this.connection(stream, door).await;
                     });
                 }
                 // Out of descriptors, or a client gone already: the next one may be better.
@@ -85,7 +85,7 @@ impl Gateway {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, scheme: Scheme) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, door: Door) {
         let Ok(address) = stream.local_addr().map(|a| a.ip().to_canonical()) else {
             return;
         };
@@ -97,10 +97,10 @@ impl Gateway {
         };
         // Small answers must not wait for acknowledgements.
         let _ = stream.set_nodelay(true);
-        match scheme {
-            Scheme::Http => self.http(stream, name, scheme).await,
+        match door.scheme {
+            Scheme::Http => self.http(stream, name, door).await,
             Scheme::Https => match tokio::time::timeout(HANDSHAKE, self.handshake(stream, &name)).await {
-                Ok(Ok(stream)) => self.http(stream, name, scheme).await,
+                Ok(Ok(stream)) => self.http(stream, name, door).await,
                 Ok(Err((kind, detail))) => self.recorder.incident(kind, name.as_str(), &detail, 0),
                 Err(_) => {
                     let detail = "the step was too slow";
@@ -123,7 +123,7 @@ impl Gateway {
         start.into_stream(config).await.map_err(|error| (IncidentKind::ClientTls, error.to_string()))
     }
 
-    async fn http<S>(self: Arc<Self>, stream: S, name: HostName, scheme: Scheme)
+    async fn http<S>(self: Arc<Self>, stream: S, name: HostName, door: Door)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -131,7 +131,7 @@ impl Gateway {
         let asked = name.clone();
         let service = service_fn(move |request| {
             let (this, name) = (this.clone(), asked.clone());
-            async move { Ok::<_, Infallible>(this.exchange(request, &name, scheme).await) }
+            async move { Ok::<_, Infallible>(this.exchange(request, &name, door).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -150,8 +150,8 @@ impl Gateway {
         }
     }
 
-    async fn exchange(&self, request: Request<Incoming>, name: &HostName, scheme: Scheme) -> Answer {
-        match request::check(&request, name, scheme) {
+    async fn exchange(&self, request: Request<Incoming>, name: &HostName, door: Door) -> Answer {
+        match request::check(&request, name, door) {
             Ok(url) if self.recorder.has_room() => match &self.source {
                 Source::Upstream(client, keeper) => self.forward(client, keeper.as_ref(), request, url).await,
                 Source::Record(replay) => {

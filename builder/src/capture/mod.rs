@@ -6,13 +6,16 @@
 //! authority that exists for this build alone, and begins anew towards upstream, whose certificate is checked against
 //! the system's store. Nothing else leads out: no name is looked up on behalf of DNS, no other port answers.
 //!
+//! Ports other than 80 and 443 can be named. Whatever is tried elsewhere is refused, seen, and told of.
+//!
 //! What passes is kept by [`crate::materials`], and a replay is answered from there with no way out at all.
 //!
-//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, other ports.
+//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, ports that nobody named.
 
 mod authority;
 mod body;
 mod dns;
+mod elsewhere;
 mod gateway;
 mod names;
 mod plant;
@@ -33,14 +36,15 @@ use tokio::task::JoinSet;
 
 use authority::Authority;
 use dns::Responder;
+use elsewhere::Elsewhere;
 use gateway::{Gateway, Source};
 use names::{Block, Names};
 use record::Recorder;
-use request::Scheme;
 
 use crate::materials::{Keeper, Replay};
 
 pub use record::{Exchange, Incident, IncidentKind, StepRecord};
+pub use request::Door;
 pub use upstream::{Proxies, Upstream};
 
 /// Time for cancelled connections to let go of their exchanges.
@@ -51,6 +55,8 @@ const LET_GO: Duration = Duration::from_secs(2);
 pub struct Options {
     /// How upstream is reached.
     pub upstream: Upstream,
+    /// Where names can be reached, and what is spoken there.
+    pub doors: Vec<Door>,
     /// Largest body in either direction, in bytes.
     pub max_body: u64,
     /// Most exchanges of one step.
@@ -67,6 +73,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             upstream: Upstream::system(),
+            doors: vec![Door::HTTP, Door::HTTPS],
             max_body: 8 << 30,
             max_exchanges: 20_000,
             connect: Duration::from_secs(30),
@@ -100,8 +107,8 @@ pub enum Error {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The capture block could not be made local to the step's network.
-    #[error("claiming the capture block in the step's network")]
+    /// Every address could not be made local to the step's network.
+    #[error("claiming every address in the step's network")]
     Claim(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -155,6 +162,16 @@ impl Capture {
         self.authority.pem()
     }
 
+    /// The same, as DER.
+    pub fn ca_der(&self) -> &[u8] {
+        self.authority.der()
+    }
+
+    /// Whether answers come from a record.
+    pub fn is_replay(&self) -> bool {
+        matches!(self.source, Source::Record(_))
+    }
+
     /// Serves DNS and listeners for the step called `step` (for records and messages) on sockets that are ready.
     ///
     /// # Errors
@@ -172,28 +189,36 @@ impl Capture {
         });
         let udp = udp(sockets.dns_udp)?;
         let dns_tcp = tcp(sockets.dns_tcp)?;
-        let (http, https) = (tcp(sockets.http)?, tcp(sockets.https)?);
+        let doors = sockets.doors.into_iter().map(|(door, listener)| Ok((door, tcp(listener)?)));
+        let doors = doors.collect::<Result<Vec<_>, Error>>()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(responder.clone().serve_udp(udp));
         tasks.spawn(responder.serve_tcp(dns_tcp));
-        tasks.spawn(gateway.clone().serve(http, Scheme::Http));
-        tasks.spawn(gateway.serve(https, Scheme::Https));
-        Ok(Planted { runtime: self.runtime.clone(), grace: self.options.grace, recorder, tasks })
+        let ports = doors.iter().map(|(door, _)| door.port).collect();
+        for (door, listener) in doors {
+            tasks.spawn(gateway.clone().serve(listener, door));
+        }
+        let elsewhere = sockets.watch.map(|watch| Arc::new(Elsewhere::new(watch, ports, self.names.clone())));
+        if let Some(elsewhere) = &elsewhere {
+            tasks.spawn(elsewhere.clone().follow(recorder.clone()));
+        }
+        let grace = self.options.grace;
+        Ok(Planted { runtime: self.runtime.clone(), grace, recorder, elsewhere, tasks })
     }
 }
 
-/// The sockets of one step. The last two must listen on all addresses of the step's network: which of them was connected
-/// to says which name is meant.
+/// The sockets of one step. The doors must listen on all addresses of the step's network: which of them was connected to
+/// says which name is meant.
 #[derive(Debug)]
 pub struct Sockets {
     /// DNS datagrams.
     pub dns_udp: UdpSocket,
     /// DNS connections.
     pub dns_tcp: TcpListener,
-    /// HTTP connections.
-    pub http: TcpListener,
-    /// HTTPS connections.
-    pub https: TcpListener,
+    /// HTTP and HTTPS connections.
+    pub doors: Vec<(Door, TcpListener)>,
+    /// What sees the rest.
+    pub watch: Option<sandbox::Watch>,
 }
 
 fn tcp(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
@@ -219,6 +244,7 @@ pub struct Planted {
     runtime: Handle,
     grace: Duration,
     recorder: Arc<Recorder>,
+    elsewhere: Option<Arc<Elsewhere>>,
     tasks: JoinSet<()>,
 }
 
@@ -231,6 +257,7 @@ impl Planted {
         let (sender, receiver) = mpsc::sync_channel(1);
         let runtime = self.runtime.clone();
         let recorder = self.recorder.clone();
+        let elsewhere = self.elsewhere.take();
         runtime.spawn(async move {
             self.recorder.settled(self.grace).await;
             self.recorder.close();
@@ -242,6 +269,9 @@ impl Planted {
         // An error means that the runtime is shutting down: what was recorded until now still holds.
         let _ = receiver.recv();
         recorder.close();
+        if let Some(elsewhere) = &elsewhere {
+            elsewhere.take_all(&recorder);
+        }
         recorder.take()
     }
 }

@@ -90,6 +90,9 @@ pub enum IncidentKind {
     /// The connection went to an address that DNS had given to no name.
     #[error("connected to an address that stands for no name")]
     UnknownAddress,
+    /// A port or protocol that is not captured.
+    #[error("tried what is not captured: nothing answers there")]
+    Elsewhere,
     /// A request or handshake named an IP address instead of a host.
     #[error("names an IP address instead of a host")]
     NameIsAddress,

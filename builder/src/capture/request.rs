@@ -25,10 +25,44 @@ impl Scheme {
         }
     }
 
-    fn port(self) -> &'static str {
+    /// The port that a URL of this scheme need not name.
+    fn own_port(self) -> u16 {
         match self {
-            Scheme::Http => "80",
-            Scheme::Https => "443",
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// A port of every captured name, and what is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    pub(crate) scheme: Scheme,
+    pub(crate) port: u16,
+}
+
+impl Door {
+    /// Plain HTTP on its own port.
+    pub const HTTP: Door = Door { scheme: Scheme::Http, port: 80 };
+    /// HTTPS on its own port.
+    pub const HTTPS: Door = Door { scheme: Scheme::Https, port: 443 };
+
+    /// HTTP on another port.
+    pub fn http(port: u16) -> Door {
+        Door { scheme: Scheme::Http, port }
+    }
+
+    /// HTTPS on another port.
+    pub fn https(port: u16) -> Door {
+        Door { scheme: Scheme::Https, port }
+    }
+
+    /// The origin of a name here, as URLs write it.
+    fn origin(self, name: &HostName) -> String {
+        let scheme = self.scheme.text();
+        match self.port == self.scheme.own_port() {
+            true => format!("{scheme}://{name}"),
+            false => format!("{scheme}://{name}:{}", self.port),
         }
     }
 }
@@ -50,7 +84,7 @@ impl Refusal {
 /// The URL to ask upstream, if the request is one that can be passed on unambiguously.
 ///
 /// `name` is what DNS gave for the address the step connected to (and SNI said, under TLS).
-pub(crate) fn check<B>(request: &Request<B>, name: &HostName, scheme: Scheme) -> Result<Url, Refusal> {
+pub(crate) fn check<B>(request: &Request<B>, name: &HostName, door: Door) -> Result<Url, Refusal> {
     if request.method() == Method::CONNECT {
         let detail = "tunnels are not passed on";
         return Err(Refusal::new(IncidentKind::ConnectRefused, StatusCode::FORBIDDEN, detail));
@@ -60,15 +94,16 @@ pub(crate) fn check<B>(request: &Request<B>, name: &HostName, scheme: Scheme) ->
         return Err(bad("the request line must name a path alone"));
     }
     check_upgrade(request.headers())?;
-    check_host(request.headers(), name, scheme)?;
+    check_host(request.headers(), name, door)?;
     let target = uri.path_and_query().map_or("/", |t| t.as_str());
     if target.len() > MAX_TARGET {
         let detail = format!("target longer than {MAX_TARGET} bytes");
         return Err(Refusal::new(IncidentKind::BadRequest, StatusCode::URI_TOO_LONG, detail));
     }
-    let url = Url::parse(&format!("{}://{name}{target}", scheme.text())).map_err(|_| bad("not a URL"))?;
+    let url = Url::parse(&format!("{}{target}", door.origin(name))).map_err(|_| bad("not a URL"))?;
     // The URL parser must have understood the name as we did.
-    if url.host_str() != Some(name.as_str()) || url.port().is_some() || !url.username().is_empty() {
+    let own_port = url.port_or_known_default() == Some(door.port);
+    if url.host_str() != Some(name.as_str()) || !own_port || !url.username().is_empty() {
         return Err(bad("not a plain URL"));
     }
     Ok(url)
@@ -90,7 +125,7 @@ fn check_upgrade(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_host(headers: &HeaderMap, name: &HostName, scheme: Scheme) -> Result<(), Refusal> {
+fn check_host(headers: &HeaderMap, name: &HostName, door: Door) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = hosts.next().ok_or_else(|| bad("no Host header"))?;
     if hosts.next().is_some() {
@@ -98,9 +133,8 @@ fn check_host(headers: &HeaderMap, name: &HostName, scheme: Scheme) -> Result<()
     }
     let host = host.to_str().map_err(|_| bad("Host is not text"))?;
     let (said, port) = match host.rsplit_once(':') {
-        Some((said, port)) if !said.contains(':') => (said, port),
-        Some(_) => (host, scheme.port()),
-        None => (host, scheme.port()),
+        Some((said, port)) if !said.contains(':') => (said, port.parse().ok()),
+        _ => (host, Some(door.scheme.own_port())),
     };
     let said = HostName::parse(said).map_err(|error| {
         let kind = match error {
@@ -109,8 +143,8 @@ fn check_host(headers: &HeaderMap, name: &HostName, scheme: Scheme) -> Result<()
         };
         Refusal::new(kind, StatusCode::FORBIDDEN, format!("Host {host:?} {error}"))
     })?;
-    if said != *name || port != scheme.port() {
-        let detail = format!("the connection is to {name}:{}, but Host says {host}", scheme.port());
+    if said != *name || port != Some(door.port) {
+        let detail = format!("the connection is to {name}:{}, but Host says {host}", door.port);
         return Err(Refusal::new(IncidentKind::NamesDisagree, StatusCode::MISDIRECTED_REQUEST, detail));
     }
     Ok(())
@@ -169,17 +203,27 @@ mod tests {
     }
 
     fn refused(target: &str, headers: &[(&str, &str)]) -> IncidentKind {
-        check(&request(target, headers), &name(), Scheme::Https).unwrap_err().kind
+        check(&request(target, headers), &name(), Door::HTTPS).unwrap_err().kind
     }
 
     #[test]
     fn plain_requests_become_urls() {
         for host in ["a.example", "A.Example", "a.example:443", "a.example."] {
-            let url = check(&request("/x?y=%20z", &[("host", host)]), &name(), Scheme::Https).unwrap();
+            let url = check(&request("/x?y=%20z", &[("host", host)]), &name(), Door::HTTPS).unwrap();
             assert_eq!(url.as_str(), "https://a.example/x?y=%20z");
         }
-        let url = check(&request("//b.example/x", &[("host", "a.example")]), &name(), Scheme::Http).unwrap();
+        let url = check(&request("//b.example/x", &[("host", "a.example")]), &name(), Door::HTTP).unwrap();
         assert_eq!(url.host_str(), Some("a.example"), "two slashes do not change the host");
+    }
+
+    #[test]
+    fn another_port_is_part_of_the_url_and_must_be_said() {
+        let url = check(&request("/x", &[("host", "a.example:8443")]), &name(), Door::https(8443)).unwrap();
+        assert_eq!(url.as_str(), "https://a.example:8443/x");
+        for host in ["a.example", "a.example:443", "a.example:", "a.example:08443x"] {
+            let refusal = check(&request("/", &[("host", host)]), &name(), Door::https(8443)).unwrap_err();
+            assert_eq!(refusal.kind, IncidentKind::NamesDisagree, "{host}");
+        }
     }
 
     #[test]
@@ -206,7 +250,7 @@ mod tests {
     #[test]
     fn connect_is_refused() {
         let connect = Request::builder().method("CONNECT").uri("b.example:22").body(()).unwrap();
-        let refusal = check(&connect, &name(), Scheme::Http).unwrap_err();
+        let refusal = check(&connect, &name(), Door::HTTP).unwrap_err();
         assert_eq!(refusal.kind, IncidentKind::ConnectRefused);
     }
 

@@ -15,13 +15,19 @@ struct Rule {
 }
 
 /// What a rule does to a file that a step wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Action {
     /// The file stays, without content.
     Empty,
     /// The file is not part of the layer. It is a cache that its owner makes anew when it is missing.
     Drop,
+    /// The file says the same in other bytes, given the time (seconds since 1970); none when it is of another form than
+    /// the rule knows, and stays.
+    Rewrite(fn(&[u8], i64) -> Option<Vec<u8>>),
 }
+
+/// Larger files are not rewritten.
+pub(super) const MAX_REWRITTEN: u64 = 16 << 20;
 
 const RULES: &[Rule] = &[
     // Times and process ids of the build, one line an event.
@@ -68,6 +74,33 @@ const RULES: &[Rule] = &[
         applies: |path| path.starts_with("var/cache/fontconfig/"),
         action: Action::Drop,
     },
+    // The times at which certificates were added, in the order of a machine's directory.
+    Rule {
+        name: "java-certificates",
+        applies: |path| {
+            matches!(path, "etc/ssl/certs/java/cacerts" | "etc/pki/ca-trust/extracted/java/cacerts")
+                || (path.starts_with("usr/lib/jvm/") && path.ends_with("/lib/security/cacerts"))
+        },
+        action: Action::Rewrite(java_certificates),
+    },
+    // Entries with the times of fetching, and logs named by the time. npm makes them anew.
+    Rule {
+        name: "npm-cache",
+        applies: |path| {
+            ["_cacache/", "_logs/", "_update-notifier-last-checked"]
+                .iter()
+                .any(|part| path.split_once(".npm/").is_some_and(|(_, rest)| rest.starts_with(part)))
+        },
+        action: Action::Drop,
+    },
+    // Compiled packages with the times of their first use. Go makes them anew.
+    Rule { name: "go-build-cache", applies: |path| path.contains(".cache/go-build/"), action: Action::Drop },
+    // When each download was last used, and what the compiler answered about itself, by the times of its files.
+    Rule {
+        name: "cargo-caches",
+        applies: |path| path.ends_with(".cargo/.global-cache") || path.ends_with("/.rustc_info.json"),
+        action: Action::Drop,
+    },
     // The state before the last change: which one that was depends on the order of a package manager's writes.
     Rule {
         name: "package-manager-backups",
@@ -84,6 +117,14 @@ const RULES: &[Rule] = &[
         action: Action::Empty,
     },
 ];
+
+fn java_certificates(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
+    let mut list = crate::jks::KeyStore::parse(bytes)?;
+    let added = u64::try_from(epoch).ok()?.checked_mul(1000)?;
+    list.certificates.iter_mut().for_each(|one| one.added = added);
+    list.certificates.sort();
+    list.to_bytes()
+}
 
 /// The rules that apply to a build's layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

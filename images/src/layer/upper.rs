@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::compress::Compression;
 use super::entry::{Entry, Kind};
-use super::normalise::{Action, Fired, Normaliser};
+use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
 use super::write::{Layer, LayerWriter, order};
 use crate::error::{At, Error, Result};
 use crate::store::Store;
@@ -178,20 +178,28 @@ impl Walk<'_> {
         let Some((rule, action)) = metadata.is_file().then(|| self.rules.action(path)).flatten() else {
             return Ok(Some(metadata));
         };
-        if action == Action::Empty && metadata.len() == 0 {
-            return Ok(Some(metadata));
-        }
-        self.fired.push(Fired { rule, path: String::from_utf8_lossy(path).into_owned() });
+        let fired = Fired { rule, path: String::from_utf8_lossy(path).into_owned() };
         match action {
             Action::Drop => {
                 fs::remove_file(place).at("removing", place)?;
-                Ok(None)
+                self.fired.push(fired);
+                return Ok(None);
             }
-            Action::Empty => {
+            Action::Empty if metadata.len() > 0 => {
                 File::options().write(true).truncate(true).open(place).at("emptying", place)?;
-                fs::symlink_metadata(place).at("reading", place).map(Some)
+                self.fired.push(fired);
             }
+            Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
+                let bytes = fs::read(place).at("reading", place)?;
+                if let Some(other) = rewrite(&bytes, self.epoch).filter(|other| *other != bytes) {
+                    // In place, so that owner, permissions and other names stay.
+                    fs::write(place, other).at("rewriting", place)?;
+                    self.fired.push(fired);
+                }
+            }
+            Action::Empty | Action::Rewrite(_) => {}
         }
+        fs::symlink_metadata(place).at("reading", place).map(Some)
     }
 
     /// Later steps see the time that the layer says.

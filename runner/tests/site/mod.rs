@@ -270,6 +270,7 @@ fn build(image: &Image) -> Statement {
         target: None,
         build_args: BTreeMap::new(),
         platform: Platform::here().to_string(),
+        ports: BTreeMap::new(),
     };
     let internal_parameters = InternalParameters {
         normaliser: NORMALISER.into(),
@@ -279,6 +280,7 @@ fn build(image: &Image) -> Statement {
         config_digest: image.config_descriptor().digest,
         layers: Vec::new(),
         materials: Materials::Complete,
+        normalised: BTreeMap::new(),
         rebuild_of: None,
     };
     let built = "2026-01-02T03:04:05Z".parse().unwrap();

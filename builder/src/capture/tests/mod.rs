@@ -52,12 +52,12 @@ impl Stage {
         let sockets = Sockets {
             dns_udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
             dns_tcp: tcp(),
-            http: tcp(),
-            https: tcp(),
+            doors: vec![(Door::HTTP, tcp()), (Door::HTTPS, tcp())],
+            watch: None,
         };
         let dns = sockets.dns_udp.local_addr().unwrap();
         let port = |l: &TcpListener| l.local_addr().unwrap().port();
-        let (http, https) = (port(&sockets.http), port(&sockets.https));
+        let (http, https) = (port(&sockets.doors[0].1), port(&sockets.doors[1].1));
         let planted = capture.serve(sockets, "RUN 1").unwrap();
         Stage { capture, planted, dns, http, https }
     }

@@ -40,8 +40,8 @@ impl Namespace {
             Sockets {
                 dns_udp: UdpSocket::bind("127.0.0.1:53").unwrap(),
                 dns_tcp: tcp("127.0.0.1:53"),
-                http: tcp("0.0.0.0:80"),
-                https: tcp("0.0.0.0:443"),
+                doors: vec![(Door::HTTP, tcp("0.0.0.0:80")), (Door::HTTPS, tcp("0.0.0.0:443"))],
+                watch: None,
             }
         };
         // The thread that entered the namespace ends here; nobody else was moved.

@@ -1,0 +1,63 @@
+//! Which of a build's exchanges brought a package, by the package's own name (purl), and the bills of materials made of
+//! that. Values in, values out. The shapes that are recognised are listed in `docs/packages.md`.
+
+mod archive;
+mod purl;
+mod recognise;
+pub mod sbom;
+
+use std::collections::BTreeSet;
+
+use attestations::Digest;
+
+use crate::materials::Step;
+
+pub use purl::Purl;
+pub use recognise::{Seen, recognise};
+
+/// A package that entered a build.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Package {
+    /// Its name, as everybody writes it.
+    pub purl: Purl,
+    /// SHA-256 of its file.
+    pub digest: Digest,
+    /// The file's length in bytes.
+    pub size: u64,
+    /// Where it came from.
+    pub url: String,
+    /// The step that took it first.
+    pub step: String,
+}
+
+/// The packages among the exchanges of a build, each once, in the order of their names.
+pub fn of(steps: &[Step]) -> Vec<Package> {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for step in steps {
+        for exchange in &step.exchanges {
+            let header = |name: &str| {
+                exchange.response.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+            };
+            let found = recognise(&Seen {
+                method: &exchange.request.method,
+                url: &exchange.request.url,
+                status: exchange.response.status,
+                content_type: header("content-type"),
+                digest: &exchange.response.body,
+            });
+            let Some(purl) = found else { continue };
+            if seen.insert((purl.clone(), exchange.response.body)) {
+                all.push(Package {
+                    purl,
+                    digest: exchange.response.body,
+                    size: exchange.response.size,
+                    url: exchange.request.url.clone(),
+                    step: step.step.clone(),
+                });
+            }
+        }
+    }
+    all.sort();
+    all
+}
