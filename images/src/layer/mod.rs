@@ -5,11 +5,14 @@
 mod archive;
 mod compress;
 mod entry;
+mod links;
+mod names;
 mod normalise;
 mod read;
 mod unpack;
 mod upper;
 mod write;
+mod xattrs;
 
 pub(crate) use archive::{Entries, Found};
 pub use compress::{COMPRESSOR, Compression};

@@ -3,7 +3,6 @@
 //! Every path is opened relative to the target with `openat2` and `RESOLVE_IN_ROOT`, so that neither `..` nor a link that the
 //! layer itself planted leads out. Names that try are refused all the same: no honest layer has them.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,7 +41,7 @@ pub fn unpack(
     let archive = open_archive(store, layer, Some(diff_id), limits)?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
     let root = sys::open(into, flags, Mode::empty()).at("opening", into)?;
-    let mut unpacking = Unpacking { root, into: into.to_owned(), times: BTreeMap::new(), parent: None };
+    let mut unpacking = Unpacking { root, into: into.to_owned(), parent: None };
     let what = format!("layer {}", layer.digest);
     let mut entries = Entries::new(archive.reader(), &what);
     let mut count = 0;
@@ -53,17 +52,22 @@ pub fn unpack(
         }
         unpacking.entry(&entry, &mut entries.content(), &what)?;
     }
-    unpacking.settle_directories()?;
+    unpacking.leave()?;
     archive.finish()
 }
 
 struct Unpacking {
     root: OwnedFd,
     into: PathBuf,
-    /// The times of directories, set at the end: what is put into one changes its time.
-    times: BTreeMap<PathBuf, Timestamps>,
     /// The directory that was opened last: archives list a directory's entries together.
-    parent: Option<(PathBuf, OwnedFd)>,
+    parent: Option<Parent>,
+}
+
+/// A directory that is being filled. That changes its time, so the one before is set again when it is left.
+struct Parent {
+    path: PathBuf,
+    fd: OwnedFd,
+    times: Timestamps,
 }
 
 impl Unpacking {
@@ -136,8 +140,7 @@ impl Unpacking {
         let place = self.into.join(path);
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         let kind = entry.kind;
-        let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
-        let times = Timestamps { last_access: time, last_modification: time };
+        let times = both(entry.mtime);
         let parent = self.parent_fd(folder)?;
         sys::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .at("setting the owner of", &place)?;
@@ -145,19 +148,14 @@ impl Unpacking {
             sys::chmodat(parent, name, mode, AtFlags::empty()).at("setting the mode of", &place)?;
         }
         set_xattrs(entry, parent, name, &place)?;
-        if kind == EntryType::Directory {
-            self.times.insert(path.to_owned(), times);
-            return Ok(());
-        }
         sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", &place)
     }
 
     fn root_entry(&mut self, entry: &Found) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o7777);
-        let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
         sys::fchmod(&self.root, mode).at("setting the mode of", &self.into)?;
-        self.times.insert(PathBuf::new(), Timestamps { last_access: time, last_modification: time });
-        Ok(())
+        self.leave()?;
+        sys::futimens(&self.root, &both(entry.mtime)).at("setting the time of", &self.into)
     }
 
     fn whiteout(&mut self, folder: &Path, name: &OsStr) -> Result<()> {
@@ -210,7 +208,7 @@ impl Unpacking {
     }
 
     fn enter(&mut self, folder: &Path) -> Result<()> {
-        if self.parent.as_ref().is_some_and(|(path, _)| path == folder) {
+        if self.parent.as_ref().is_some_and(|parent| parent.path == folder) {
             return Ok(());
         }
         let opened = match self.open_folder(folder) {
@@ -222,8 +220,16 @@ impl Unpacking {
             }
             other => other?,
         };
-        self.parent = Some((folder.to_owned(), opened));
+        // First the old one is left: through a link, both may be one.
+        self.leave()?;
+        let times = times_of(&opened).at("looking at", self.into.join(folder))?;
+        self.parent = Some(Parent { path: folder.to_owned(), fd: opened, times });
         Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let Some(parent) = self.parent.take() else { return Ok(()) };
+        sys::futimens(&parent.fd, &parent.times).at("setting the time of", self.into.join(parent.path))
     }
 
     /// Folders that the archive does not list get the form that other tools give them: 0755, root's.
@@ -231,10 +237,12 @@ impl Unpacking {
         let mut path = PathBuf::new();
         for component in folder.components() {
             let parent = self.open_folder(&path)?;
+            let times = times_of(&parent).at("looking at", self.into.join(&path))?;
             path.push(component);
             if make_directory(&parent, component.as_os_str(), 0o755).at("making", self.into.join(&path))? {
-                let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-                self.times.insert(path.clone(), Timestamps { last_access: zero, last_modification: zero });
+                let made = self.open_folder(&path)?;
+                sys::futimens(&made, &both(0)).at("setting the time of", self.into.join(&path))?;
+                sys::futimens(&parent, &times).at("setting the time of", self.into.join(&path))?;
             }
         }
         Ok(())
@@ -249,18 +257,21 @@ impl Unpacking {
 
     fn parent_fd(&self, folder: &Path) -> Result<&OwnedFd> {
         match &self.parent {
-            Some((path, fd)) if path == folder => Ok(fd),
+            Some(parent) if parent.path == folder => Ok(&parent.fd),
             _ => Err(Error::refused(folder.display().to_string(), "was left while it was written to")),
         }
     }
+}
 
-    fn settle_directories(&mut self) -> Result<()> {
-        for (path, times) in std::mem::take(&mut self.times).into_iter().rev() {
-            let folder = self.open_folder(&path)?;
-            sys::futimens(&folder, &times).at("setting the time of", self.into.join(path))?;
-        }
-        Ok(())
-    }
+fn both(seconds: i64) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn times_of(folder: &OwnedFd) -> rustix::io::Result<Timestamps> {
+    let stat = sys::fstat(folder)?;
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 };
+    Ok(Timestamps { last_access: time, last_modification: time })
 }
 
 /// Makes a directory if there is none; in the place of its own whiteout it becomes opaque (image-spec, layer.md).

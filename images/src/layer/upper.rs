@@ -1,11 +1,12 @@
 //! From what a step changed to a layer: the upper directory of an overlay, read in canonical order.
 //!
-//! The upper directory is normalised in place first (rules, times), because the next step of the build stands on it and has to
-//! see what the layer says.
+//! The upper directory is normalised in place on the way (rules, times), because the next step of the build stands on it and
+//! has to see what the layer says. One walk does it all: each file is looked at and read once. Memory does not grow with the
+//! tree: of a directory only its names are held, and they and the hard links go to the disk when they are many.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -15,21 +16,18 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::compress::Compression;
 use super::entry::{Entry, Kind};
+use super::links::Links;
+use super::names::{Sorted, Spill};
 use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
-use super::write::{Layer, LayerWriter, order};
+use super::write::{Layer, LayerWriter};
+use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
 
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
-const WHITEOUT: [&str; 2] = ["trusted.overlay.whiteout", "user.overlay.whiteout"];
-/// What lies here is not all of it.
-const ELSEWHERE: [&str; 4] = [
-    "trusted.overlay.redirect",
-    "user.overlay.redirect",
-    "trusted.overlay.metacopy",
-    "user.overlay.metacopy",
-];
-const OVERLAY: [&str; 2] = ["trusted.overlay.", "user.overlay."];
+/// How names begin in an archive that delete something below.
+const WHITEOUT: &[u8] = b".wh.";
+/// The name in an archive that hides all that is below its directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What came of an upper directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,115 +54,167 @@ pub fn from_upper(
     rules: Normaliser,
 ) -> Result<FromUpper> {
     let mut walk = Walk {
+        store,
+        compression,
         upper,
         lowers,
         epoch: epoch.max(0),
         rules,
         fired: Vec::new(),
-        links: HashMap::new(),
-        entries: Vec::new(),
+        links: Links::new(store.root()),
+        spill: Spill::new(store.root()),
+        waiting: Vec::new(),
+        writer: None,
     };
-    walk.directory(Vec::new())?;
-    let Walk { fired, mut entries, .. } = walk;
-    // A whiteout has another name in the archive than in the overlay, and so another place.
-    entries.sort_by(|a, b| order(&a.path, &b.path));
-    if entries.is_empty() {
-        return Ok(FromUpper { layer: None, fired });
-    }
-    let mut writer = LayerWriter::new(store, compression)?;
-    for entry in &entries {
-        let path = upper.join(OsStr::from_bytes(&entry.path));
-        match entry.kind {
-            Kind::File { size } if size > 0 => {
-                writer.add(entry, &mut File::open(&path).at("opening", &path)?)?
-            }
-            _ => writer.add(entry, &mut io::empty())?,
-        }
-    }
-    Ok(FromUpper { layer: Some(writer.finish()?), fired })
+    walk.all()?;
+    let layer = walk.writer.map(LayerWriter::finish).transpose()?;
+    Ok(FromUpper { layer, fired: walk.fired })
 }
 
 struct Walk<'a> {
+    store: &'a Store,
+    compression: Compression,
     upper: &'a Path,
     lowers: &'a [PathBuf],
     epoch: i64,
     rules: Normaliser,
     fired: Vec<Fired>,
-    /// The first path of each file that has several names, by inode.
-    links: HashMap<u64, Vec<u8>>,
-    entries: Vec<Entry>,
+    links: Links,
+    spill: Spill,
+    /// The directories on the way to the present one in which nothing has changed so far.
+    waiting: Vec<Entry>,
+    /// None before the first change: a step without changes makes no layer.
+    writer: Option<LayerWriter>,
+}
+
+/// A directory that is being walked.
+struct Folder {
+    path: Vec<u8>,
+    names: Sorted,
+    /// Its time in the layer, and how many directories were waiting with it. The root is no entry.
+    entry: Option<(u64, usize)>,
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: Vec<u8>) -> Result<()> {
-        let place = self.upper.join(OsStr::from_bytes(&path));
-        let mut names = Vec::new();
-        for child in fs::read_dir(&place).at("reading", &place)? {
-            names.push(child.at("reading", &place)?.file_name().into_vec());
-        }
-        names.sort();
-        for name in names {
-            let child = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
-            self.child(child)?;
+    fn all(&mut self) -> Result<()> {
+        let marked = Attributes::of(self.upper)?.holds_whiteouts();
+        let names = self.names(self.upper, false, marked)?;
+        // Not by recursion: how deep a step nests its directories is not ours to say.
+        let mut way = vec![Folder { path: Vec::new(), names, entry: None }];
+        while let Some(mut folder) = way.pop() {
+            let Some(name) = self.spill.next(&mut folder.names)? else {
+                self.leave(folder)?;
+                continue;
+            };
+            let path =
+                if folder.path.is_empty() { name.clone() } else { [&folder.path[..], b"/", &name].concat() };
+            way.push(folder);
+            if name.starts_with(WHITEOUT) {
+                self.emit(&marker(path, self.epoch), &mut io::empty())?;
+            } else {
+                way.extend(self.child(path)?);
+            }
         }
         Ok(())
     }
 
-    fn child(&mut self, path: Vec<u8>) -> Result<()> {
+    /// The names in a directory as the archive has them, in its order: a whiteout has another name, and so another place.
+    fn names(&mut self, place: &Path, opaque: bool, marked: bool) -> Result<Sorted> {
+        let mut names = self.spill.begin();
+        if opaque {
+            self.spill.add(&mut names, OPAQUE)?;
+        }
+        for child in fs::read_dir(place).at("reading", place)? {
+            let child = child.at("reading", place)?;
+            let mut name = child.file_name().into_vec();
+            if name.starts_with(WHITEOUT) {
+                let reason =
+                    "a step made a name that begins with `.wh.`: in a layer it would delete something";
+                return Err(Error::refused(child.path().display().to_string(), reason));
+            }
+            if is_whiteout(&child, marked)? {
+                name.splice(..0, WHITEOUT.iter().copied());
+            }
+            self.spill.add(&mut names, &name)?;
+        }
+        self.spill.sort(names)
+    }
+
+    /// Writes what is at `path`, unless it is a directory: that is to be walked first.
+    fn child(&mut self, path: Vec<u8>) -> Result<Option<Folder>> {
         let place = self.upper.join(OsStr::from_bytes(&path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if name.starts_with(b".wh.") {
-            let reason = "a step made a name that begins with `.wh.`: in a layer it would delete something";
-            return Err(Error::refused(place.display().to_string(), reason));
-        }
         if metadata.is_dir() {
-            return self.child_directory(path, &place, &metadata);
-        }
-        if is_whiteout(&place, &metadata) {
-            self.entries.push(whiteout(&path, self.epoch));
-            return Ok(());
+            return self.enter(path, &place, &metadata).map(Some);
         }
         if metadata.file_type().is_socket() {
             // A socket means nothing without the process that listened; no archive holds one.
             self.fired.push(Fired { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
-            return fs::remove_file(&place).at("removing", &place);
+            fs::remove_file(&place).at("removing", &place)?;
+            return Ok(None);
         }
-        let metadata = match self.normalise(&path, &place, metadata)? {
-            Some(metadata) => metadata,
-            None => return Ok(()),
-        };
-        self.settle_time(&place, &metadata)?;
+        let Some(metadata) = self.normalise(&path, &place, metadata)? else { return Ok(None) };
+        // Later steps see the time that the layer says.
+        set_time(&place, self.clamp(&metadata), &metadata)?;
+        let attributes = Attributes::of(&place)?;
+        if attributes.whiteout() {
+            let reason = "it is marked as the overlay's whiteout where the overlay would not take it for one";
+            return Err(Error::refused(place.display().to_string(), reason));
+        }
         let kind = self.kind(&path, &place, &metadata)?;
-        self.entries.push(self.entry(path, kind, &metadata, xattrs(&place)?));
-        Ok(())
+        let entry = self.entry(path, kind, &metadata, attributes.own);
+        match entry.kind {
+            Kind::File { size } if size > 0 => {
+                self.emit(&entry, &mut File::open(&place).at("opening", &place)?)?
+            }
+            _ => self.emit(&entry, &mut io::empty())?,
+        }
+        Ok(None)
     }
 
-    fn child_directory(&mut self, path: Vec<u8>, place: &Path, metadata: &fs::Metadata) -> Result<()> {
-        let found = all_xattrs(place)?;
-        let opaque = OPAQUE.iter().any(|name| found.get(name.as_bytes()).is_some_and(|value| value == b"y"));
-        let own: BTreeMap<_, _> = found.into_iter().filter(|(name, _)| !is_overlay(name)).collect();
-        let at = self.entries.len();
-        self.entries.push(self.entry(path.clone(), Kind::Directory, metadata, own));
-        if opaque {
-            self.entries.push(marker([&path[..], b"/.wh..wh..opq"].concat(), self.epoch));
-        }
-        self.directory(path.clone())?;
+    fn enter(&mut self, path: Vec<u8>, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
+        let attributes = Attributes::of(place)?;
+        let names = self.names(place, attributes.opaque(), attributes.holds_whiteouts())?;
+        let entry = self.entry(path.clone(), Kind::Directory, metadata, attributes.own);
+        let time = entry.mtime;
+        self.waiting.push(entry);
+        Ok(Folder { path, names, entry: Some((time, self.waiting.len())) })
+    }
+
+    fn leave(&mut self, folder: Folder) -> Result<()> {
+        self.spill.end(folder.names);
+        let Some((time, waited)) = folder.entry else { return Ok(()) };
+        let place = self.upper.join(OsStr::from_bytes(&folder.path));
         // What the walk took out changed the time; the layer says the one before.
-        set_time(place, self.entries[at].mtime, &fs::symlink_metadata(place).at("reading", place)?)?;
-        if self.entries.len() == at + 1 && self.only_copied_up(&path, &self.entries[at])? {
-            self.entries.pop();
+        set_time(&place, time, &fs::symlink_metadata(&place).at("reading", &place)?)?;
+        // Nothing in it was written, or else no directory would be waiting as long as it.
+        if self.waiting.len() == waited
+            && let Some(entry) = self.waiting.pop()
+            && !self.only_copied_up(&entry)?
+        {
+            self.emit(&entry, &mut io::empty())?;
         }
         Ok(())
     }
 
-    fn only_copied_up(&self, path: &[u8], entry: &Entry) -> Result<bool> {
+    fn emit(&mut self, entry: &Entry, content: &mut dyn io::Read) -> Result<()> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(LayerWriter::new(self.store, self.compression)?),
+        };
+        for directory in self.waiting.drain(..) {
+            writer.add(&directory, &mut io::empty())?;
+        }
+        writer.add(entry, content)
+    }
+
+    fn only_copied_up(&self, entry: &Entry) -> Result<bool> {
         for lower in self.lowers {
-            let place = lower.join(OsStr::from_bytes(path));
+            let place = lower.join(OsStr::from_bytes(&entry.path));
             let Ok(below) = fs::symlink_metadata(&place) else { continue };
             let same = below.is_dir()
                 && (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
-            return Ok(same && xattrs(&place)? == entry.xattrs);
+            return Ok(same && Attributes::of(&place)?.own == entry.xattrs);
         }
         Ok(false)
     }
@@ -178,6 +228,11 @@ impl Walk<'_> {
         let Some((rule, action)) = metadata.is_file().then(|| self.rules.action(path)).flatten() else {
             return Ok(Some(metadata));
         };
+        let written = metadata.nlink() > 1 && self.links.first(metadata.ino())?.is_some();
+        if written && !matches!(action, Action::Drop) {
+            // Another name of a file that the layer already has: it stays what it is there.
+            return Ok(Some(metadata));
+        }
         let fired = Fired { rule, path: String::from_utf8_lossy(path).into_owned() };
         match action {
             Action::Drop => {
@@ -202,21 +257,16 @@ impl Walk<'_> {
         fs::symlink_metadata(place).at("reading", place).map(Some)
     }
 
-    /// Later steps see the time that the layer says.
-    fn settle_time(&self, place: &Path, metadata: &fs::Metadata) -> Result<()> {
-        set_time(place, self.clamp(metadata), metadata)
-    }
-
     fn clamp(&self, metadata: &fs::Metadata) -> u64 {
         metadata.mtime().clamp(0, self.epoch) as u64
     }
 
     fn kind(&mut self, path: &[u8], place: &Path, metadata: &fs::Metadata) -> Result<Kind> {
         if metadata.nlink() > 1 {
-            if let Some(first) = self.links.get(&metadata.ino()) {
-                return Ok(Kind::HardLink(first.clone()));
+            if let Some(first) = self.links.first(metadata.ino())? {
+                return Ok(Kind::HardLink(first));
             }
-            self.links.insert(metadata.ino(), path.to_vec());
+            self.links.remember(metadata.ino(), path)?;
         }
         let file_type = metadata.file_type();
         let device = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
@@ -262,21 +312,15 @@ fn set_time(place: &Path, seconds: u64, metadata: &fs::Metadata) -> Result<()> {
     utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", place)
 }
 
-fn is_whiteout(place: &Path, metadata: &fs::Metadata) -> bool {
-    if metadata.file_type().is_char_device() {
-        return metadata.rdev() == 0;
+/// As overlayfs has them: a device 0/0, or an empty file with an attribute, in a directory that is marked for it.
+fn is_whiteout(child: &DirEntry, marked: bool) -> Result<bool> {
+    let place = child.path();
+    let file_type = child.file_type().at("reading", &place)?;
+    if file_type.is_char_device() {
+        return Ok(child.metadata().at("reading", &place)?.rdev() == 0);
     }
-    metadata.is_file()
-        && metadata.len() == 0
-        && WHITEOUT.iter().any(|name| read_xattr(place, name.as_bytes()).is_ok_and(|value| value.is_some()))
-}
-
-fn whiteout(path: &[u8], epoch: i64) -> Entry {
-    let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => path.split_at(at + 1),
-        None => (&b""[..], path),
-    };
-    marker([folder, b".wh.", name].concat(), epoch)
+    let empty = marked && file_type.is_file() && child.metadata().at("reading", &place)?.len() == 0;
+    Ok(empty && Attributes::of(&place)?.whiteout())
 }
 
 fn marker(path: Vec<u8>, epoch: i64) -> Entry {
@@ -288,51 +332,5 @@ fn marker(path: Vec<u8>, epoch: i64) -> Entry {
         gid: 0,
         mtime: epoch.max(0) as u64,
         xattrs: BTreeMap::new(),
-    }
-}
-
-fn is_overlay(name: &[u8]) -> bool {
-    OVERLAY.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
-}
-
-/// The extended attributes that belong to the image: all but the overlay's own.
-fn xattrs(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    Ok(all_xattrs(place)?.into_iter().filter(|(name, _)| !is_overlay(name)).collect())
-}
-
-fn all_xattrs(place: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut names = vec![0; 4096];
-    let length = loop {
-        match rustix::fs::llistxattr(place, &mut names[..]) {
-            Ok(length) => break length,
-            Err(rustix::io::Errno::RANGE) if names.len() < 1 << 16 => names.resize(names.len() * 2, 0),
-            Err(rustix::io::Errno::OPNOTSUPP) => return Ok(BTreeMap::new()),
-            Err(cause) => return Err(cause).at("listing the attributes of", place),
-        }
-    };
-    let mut found = BTreeMap::new();
-    let elsewhere = |name: &[u8]| ELSEWHERE.iter().any(|known| known.as_bytes() == name);
-    if names[..length].split(|byte| *byte == 0).any(elsewhere) {
-        let reason = "the overlay keeps its content or its place elsewhere: mount it with redirect_dir=off,metacopy=off";
-        return Err(Error::refused(place.display().to_string(), reason));
-    }
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if let Some(value) = read_xattr(place, name)? {
-            found.insert(name.to_vec(), value);
-        }
-    }
-    Ok(found)
-}
-
-fn read_xattr(place: &Path, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let name = CString::new(name).map_err(io::Error::from).at("reading the attributes of", place)?;
-    let mut value = vec![0; 1 << 16];
-    match rustix::fs::lgetxattr(place, &name, &mut value[..]) {
-        Ok(length) => {
-            value.truncate(length);
-            Ok(Some(value))
-        }
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(None),
-        Err(cause) => Err(cause).at("reading the attributes of", OsString::from_vec(name.into_bytes())),
     }
 }
