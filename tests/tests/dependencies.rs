@@ -42,6 +42,7 @@ const LICENCES: &[&str] = &[
     "BSL-1.0",
     "OpenSSL",
     "MPL-2.0",
+    "bzip2-1.0.6",
     "Apache-2.0 WITH LLVM-exception",
 ];
 

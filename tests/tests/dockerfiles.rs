@@ -178,6 +178,12 @@ impl Bench<'_> {
         let copied = Command::new("cp").arg("-a").arg(context.join(".")).arg(&root).status().unwrap();
         assert!(copied.success());
         std::fs::copy(case.join("Dockerfile"), root.join("Dockerfile")).unwrap();
+        let script = case.join("context.sh");
+        if script.is_file() {
+            let mut making = Command::new("sh");
+            let made = making.arg("-eu").arg(&script).current_dir(&root).output().unwrap();
+            assert!(made.status.success(), "{}: {made:?}", script.display());
+        }
         self.repository.commit("case")
     }
 

@@ -235,7 +235,7 @@ impl<'a> State<'a> {
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
         let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
         let excludes = Ignore::of(&copy.excludes).map_err(|cause| Problem::syntax(cause.to_string()))?;
-        let (archives, parents) = (copy.keyword == "ADD", copy.parents);
+        let (archives, parents) = (copy.unpack, copy.parents);
         let action =
             Action::Copy { from, sources, inline, archives, destination, chown, chmod, excludes, parents };
         Ok((told.join(" "), action))

@@ -82,6 +82,8 @@ pub struct Copy {
     pub excludes: Vec<String>,
     /// Whether the folders above a source are made as well.
     pub parents: bool,
+    /// Whether archives are unpacked.
+    pub unpack: bool,
     /// Paths and patterns; at least one, unless there are here-documents.
     pub sources: Vec<String>,
     /// Where to.
@@ -211,7 +213,7 @@ fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
     let instead = match (instruction, name.as_str()) {
         ("RUN", "security") => "leave it out: steps have Docker's default privileges",
         ("ADD", "parents") => "use COPY, which has it",
-        ("ADD", "checksum" | "keep-git-dir" | "unpack") => {
+        ("ADD", "checksum" | "keep-git-dir") => {
             "fetch it by RUN with a download tool, whose every request is recorded, and check it there"
         }
         _ => "leave it out",
@@ -327,7 +329,7 @@ fn copy(
     documents: Vec<HereDocument>,
 ) -> Result<Instruction, Problem> {
     let (mut from, mut chown, mut chmod, mut excludes) = (None, None, None, Vec::new());
-    let (mut link, mut parents) = (false, false);
+    let (mut link, mut parents, mut unpack) = (false, false, keyword == "ADD");
     for flag in flags {
         match (keyword, flag.name.as_str()) {
             ("COPY", "from") => set(&mut from, keyword, flag)?,
@@ -335,6 +337,7 @@ fn copy(
             (_, "chmod") => set(&mut chmod, keyword, flag)?,
             (_, "exclude") => excludes.push(value(keyword, flag)?),
             (_, "link") => link = yes_or_no(keyword, flag)?,
+            ("ADD", "unpack") => unpack = yes_or_no(keyword, flag)?,
             ("COPY", "parents") => parents = yes_or_no(keyword, flag)?,
             _ => return Err(refuse_flag(keyword, flag)),
         }
@@ -375,6 +378,7 @@ fn copy(
         chmod,
         excludes,
         parents,
+        unpack,
         sources,
         destination,
     }))

@@ -141,11 +141,9 @@ impl<R: Read> Entries<R> {
             return Err(self.refused("it ends in the middle of a header"));
         }
         header.as_mut_bytes().copy_from_slice(&block);
-        let sum: u32 =
-            block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 256;
-        match header.cksum() {
-            Ok(said) if said == sum => Ok(Some(header)),
-            _ => Err(self.refused("a header whose checksum is wrong")),
+        match is_header(&block) {
+            true => Ok(Some(header)),
+            false => Err(self.refused("a header whose checksum is wrong")),
         }
     }
 
@@ -197,6 +195,17 @@ impl<R: Read> Read for Content<'_, R> {
         self.0.left -= count as u64;
         Ok(count)
     }
+}
+
+/// Whether a block is the header of an entry, by its checksum.
+pub(super) fn is_header(block: &[u8]) -> bool {
+    if block.len() as u64 != BLOCK || block.iter().all(|byte| *byte == 0) {
+        return false;
+    }
+    let mut header = Header::new_old();
+    header.as_mut_bytes().copy_from_slice(block);
+    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 256;
+    header.cksum().is_ok_and(|said| said == sum)
 }
 
 fn set<T>(place: &mut Option<T>, value: T, what: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! The form is written down in `docs/layers.md`; golden digests in the tests hold it still.
 
+mod added;
 mod archive;
 mod compress;
 mod entry;
@@ -14,6 +15,7 @@ mod upper;
 mod write;
 mod xattrs;
 
+pub use added::{Added, AddedArchive, AddedKind};
 pub(crate) use archive::{Entries, Found};
 pub use compress::{COMPRESSOR, Compression};
 pub use entry::{Entry, Kind};

@@ -117,7 +117,7 @@ impl Read for Shared {
 }
 
 /// An error that is neither the machine's nor the verifying reader's is the decompressor's: the blob is damaged.
-fn damaged(cause: io::Error, what: &str) -> io::Error {
+pub(super) fn damaged(cause: io::Error, what: &str) -> io::Error {
     let ours = cause.get_ref().is_some_and(|inner| inner.is::<Error>());
     if ours || cause.raw_os_error().is_some() || cause.kind() == io::ErrorKind::Interrupted {
         return cause;

@@ -2,12 +2,13 @@
 //!
 //! Paths are worked out against the tree they are in, never against the machine's: a link that points to `/etc` means
 //! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
-//! source are followed, links inside a folder stay links; what exists is merged into.
+//! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
 
 mod inline;
 mod picked;
 mod place;
 mod tree;
+mod unpack;
 
 use std::path::Path;
 
@@ -50,9 +51,9 @@ pub enum CopyError {
         /// What was to be put there.
         what: &'static str,
     },
-    /// What `ADD` would unpack.
-    #[error("{0} is an archive, which ADD unpacks, and that is not supported: COPY it and unpack it by RUN")]
-    Archive(String),
+    /// An archive that may not be unpacked.
+    #[error("the archive {0}")]
+    Archive(#[from] images::Error),
     /// A device, pipe or socket.
     #[error("{0} is neither file nor folder nor link")]
     Special(String),
@@ -78,7 +79,7 @@ impl CopyError {
 
     /// Whether the machine is at fault, and not the Dockerfile.
     pub fn is_machine(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        matches!(self, Self::Io { .. } | Self::Archive(images::Error::Io { .. }))
     }
 }
 
@@ -93,7 +94,7 @@ pub struct Request<'a> {
     pub owner: Option<(u32, u32)>,
     /// The permissions of everything.
     pub mode: Option<&'a Chmod>,
-    /// Whether a source that is an archive is to be unpacked. It is refused: see [`CopyError::Archive`].
+    /// Whether a source that is an archive is unpacked into the destination, which is a folder then.
     pub archives: bool,
     /// What is not copied: paths within a source that is a folder, names of sources that are none.
     pub excludes: Option<&'a Ignore>,
@@ -131,20 +132,13 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     if let (true, Some(source)) = (found.is_empty(), none) {
         return Err(CopyError::NoSource { path: source.clone(), origin: tree.name() });
     }
-    if request.archives {
-        for (path, _) in &found {
-            if matches!(tree.node(path)?, Some(Node { kind: NodeKind::File, .. })) && is_archive(tree, path)?
-            {
-                return Err(CopyError::Archive(show(path)));
-            }
-        }
-    }
     let mut place = Place::open(root, request)?;
     let into_folder = request.destination.ends_with('/') || found.len() > 1;
     for (path, name) in found {
         let is_folder = is_folder(tree, &path)?;
         match request.excludes {
             Some(excludes) if !is_folder && excludes.leaves_out(&name) => {}
+            _ if !is_folder && request.archives && unpack::unpack(tree, &path, &place)? => {}
             Some(excludes) if is_folder => {
                 let picked = Picked::of(tree, &path, None, excludes)?;
                 place.put(&picked, &path, &name, into_folder)?;
@@ -185,20 +179,6 @@ fn with_parents(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(
 pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Result<(), CopyError> {
     let request = Request { owner: Some(owner), ..Request::plain(&[], path, epoch) };
     Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
-}
-
-/// Whether Docker would unpack a file: by its first bytes, whatever its name is.
-fn is_archive(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError> {
-    use std::io::{Read as _, Seek as _};
-    const COMPRESSED: [&[u8]; 5] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x5d\0\0"];
-    let failed = |cause| CopyError::io("looking into", path, cause);
-    let mut copy: std::fs::File = tempfile::tempfile().map_err(failed)?;
-    tree.write(path, &mut copy)?;
-    copy.rewind().map_err(failed)?;
-    let mut head = Vec::new();
-    copy.take(512).read_to_end(&mut head).map_err(failed)?;
-    let is_tar = head.get(257..262) == Some(b"ustar");
-    Ok(is_tar || COMPRESSED.iter().any(|magic| head.starts_with(magic)))
 }
 
 /// Whether there is a folder at a path without links.

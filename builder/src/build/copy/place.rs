@@ -13,8 +13,8 @@ use super::{CopyError, Node, NodeKind, Request, RootTree, Tree, lookup, show};
 use crate::dockerfile::Chmod;
 
 pub(super) struct Place<'a> {
-    root: RootTree,
-    request: &'a Request<'a>,
+    pub(super) root: RootTree,
+    pub(super) request: &'a Request<'a>,
     /// Where a file with several names was put first.
     shared: BTreeMap<(u64, u64), Vec<u8>>,
 }
@@ -219,14 +219,14 @@ impl<'a> Place<'a> {
     }
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
     }
 }
 
-fn times(seconds: i64) -> Timestamps {
+pub(super) fn times(seconds: i64) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
 }

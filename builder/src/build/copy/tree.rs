@@ -193,6 +193,11 @@ impl RootTree {
         }
     }
 
+    /// An open folder as a root of its own.
+    pub(super) fn within(top: OwnedFd) -> Self {
+        Self { top }
+    }
+
     fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;

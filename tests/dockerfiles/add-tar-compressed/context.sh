@@ -1,0 +1,17 @@
+mkdir -p t/d/e
+echo 1 >t/a
+echo 2 >t/d/b
+echo 3 >t/d/e/c
+ln -s ../a t/d/link
+ln -s /a t/d/absolute
+ln t/a t/hard
+mkfifo t/d/pipe
+chmod 4755 t/a
+chmod 2750 t/d
+chmod 1777 t/d/e
+tar --owner=5 --group=6 -C t -cf x.tar .
+gzip -k x.tar
+bzip2 -k x.tar
+xz -k x.tar
+mv x.tar named-otherwise
+rm -r t

@@ -1,0 +1,2 @@
+echo 1 >a
+tar --owner=5 -cf x.tar a
