@@ -6,6 +6,7 @@
 
 mod base;
 mod engine;
+pub mod files;
 mod programs;
 mod registry;
 mod repository;

@@ -5,7 +5,6 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +13,7 @@ use images::layer::{Limits, open_archive};
 use images::{Image, Store};
 use serde::Deserialize;
 use serde_json::Value;
+use tests::files::{Root, Tree, unpacked};
 use tests::{Engine, Repository, base_image, builder, need, run};
 
 /// Fields of the configuration that are compared. Not among them: what the classic builder of Docker left of its own
@@ -44,25 +44,12 @@ struct Asked {
     differs: BTreeMap<String, String>,
 }
 
-/// An entry of a root file system, without its time: ours are the commit's or older, Docker's those of the build.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    kind: String,
-    mode: u32,
-    owner: (u64, u64),
-    /// A digest, a link's target, or a device's numbers.
-    content: String,
-    attributes: BTreeMap<String, Vec<u8>>,
-    /// The first of its names, where it has several.
-    shared: Option<String>,
-}
-
-type Tree = BTreeMap<String, Entry>;
-
 struct Built {
     tree: Tree,
     config: Value,
     author: Value,
+    /// What each entry of the history did, and whether it made a layer.
+    history: Vec<(String, bool)>,
 }
 
 /// One half of the cases, with a repository and a state of its own.
@@ -148,6 +135,9 @@ impl Bench<'_> {
             .theirs(name, &case, &asked)
             .map_err(|text| format!("{name}: not built by Docker: {text}"))?;
         let mut differences = compare(&ours, &theirs);
+        if case.join("Dockerfile.classic").is_file() {
+            differences.remove("history");
+        }
         for (path, reason) in &asked.differs {
             assert!(!reason.is_empty(), "{name}: {path} differs without a reason");
             if differences.remove(path).is_none() {
@@ -252,134 +242,22 @@ impl Bench<'_> {
     }
 }
 
-fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut archive = tar::Archive::new(std::fs::File::open(archive).unwrap());
-    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let path = entry.path().unwrap().display().to_string();
-        // A layer that stands twice is a link to its first place.
-        let bytes = match entry.link_name().unwrap() {
-            Some(link) => {
-                let name = format!("{}", link.display()).trim_start_matches("../").to_owned();
-                files.get(&name).cloned().unwrap_or_default()
-            }
-            None => {
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).unwrap();
-                bytes
-            }
-        };
-        files.insert(path, bytes);
-    }
-    files
-}
-
 fn built(root: Root, config: &Value) -> Built {
-    Built { tree: root.finish(), config: config["config"].clone(), author: config["author"].clone() }
+    let history = config["history"].as_array().unwrap().iter().map(history).collect();
+    Built { tree: root.finish(), config: config["config"].clone(), author: config["author"].clone(), history }
 }
 
-/// Layers put on each other.
-#[derive(Default)]
-struct Root {
-    entries: Tree,
-}
-
-impl Root {
-    fn apply(&mut self, layer: impl Read) {
-        let mut archive = tar::Archive::new(layer);
-        let mut fresh: Tree = BTreeMap::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = shown(&entry.path_bytes());
-            let path = path.trim_start_matches("./").trim_matches('/').to_owned();
-            if path.is_empty() {
-                continue;
-            }
-            let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
-            if let Some(gone) = name.strip_prefix(".wh.") {
-                let whole = match gone {
-                    ".wh..opq" => format!("{parent}/"),
-                    _ if parent.is_empty() => gone.to_owned(),
-                    _ => format!("{parent}/{gone}"),
-                };
-                let below = format!("{}/", whole.trim_end_matches('/'));
-                self.entries.retain(|path, _| *path != whole && !path.starts_with(&below));
-                continue;
-            }
-            let mut found = read(&mut entry, &path);
-            if found.kind == "hard link" {
-                let target = found.content.trim_start_matches("./").trim_matches('/').to_owned();
-                let first = fresh.get_mut(&target).or_else(|| self.entries.get_mut(&target));
-                let first = first.unwrap_or_else(|| panic!("{path} links to {target}, which is not there"));
-                let group = first.shared.get_or_insert(target).clone();
-                found = Entry { shared: Some(group), ..first.clone() };
-            }
-            if found.kind != "folder" {
-                let below = format!("{path}/");
-                self.entries.retain(|known, _| !known.starts_with(&below));
-            }
-            fresh.insert(path, found);
-        }
-        self.entries.extend(fresh);
-    }
-
-    /// Names of one file are told by the first of them; a file whose other names are gone is like any other.
-    fn finish(mut self) -> Tree {
-        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (path, entry) in &self.entries {
-            if let Some(group) = &entry.shared {
-                groups.entry(group.clone()).or_default().push(path.clone());
-            }
-        }
-        for paths in groups.into_values() {
-            let first = (paths.len() > 1).then(|| paths[0].clone());
-            for path in paths {
-                self.entries.get_mut(&path).unwrap().shared.clone_from(&first);
-            }
-        }
-        self.entries
-    }
-}
-
-fn read(entry: &mut tar::Entry<'_, impl Read>, path: &str) -> Entry {
-    use tar::EntryType as T;
-    let mut attributes = BTreeMap::new();
-    if let Some(extensions) = entry.pax_extensions().unwrap() {
-        for extension in extensions.map(|extension| extension.unwrap()) {
-            if let Some(name) = extension.key().unwrap().strip_prefix("SCHILY.xattr.") {
-                attributes.insert(name.to_owned(), extension.value_bytes().to_vec());
-            }
-        }
-    }
-    let header = entry.header();
-    let (mode, owner) = (header.mode().unwrap() & 0o7777, (header.uid().unwrap(), header.gid().unwrap()));
-    let numbers = format!("{:?}:{:?}", header.device_major().ok(), header.device_minor().ok());
-    let link = entry.link_name_bytes().map(|link| shown(&link)).unwrap_or_default();
-    let (kind, content) = match entry.header().entry_type() {
-        T::Regular | T::Continuous | T::GNUSparse => {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
-            ("file", format!("{} bytes, {}", bytes.len(), Digest::of(&bytes)))
-        }
-        T::Directory => ("folder", String::new()),
-        T::Symlink => ("link", link),
-        T::Link => ("hard link", link),
-        T::Fifo => ("pipe", String::new()),
-        T::Char => ("character device", numbers),
-        T::Block => ("block device", numbers),
-        other => panic!("{path}: an entry of type {other:?}"),
+/// An entry of the history in BuildKit's form without its mark, which is ours too: `RUN` in front of a command, no
+/// `#(nop)`. The classic builder names copied files by a digest of its own: only the keyword is compared there.
+fn history(entry: &Value) -> (String, bool) {
+    let text = entry["created_by"].as_str().unwrap_or_default();
+    let text = match text.split_once("#(nop)") {
+        Some((_, rest)) => rest.trim().to_owned(),
+        None if text.starts_with("/bin/") || text.starts_with('|') => format!("RUN {text}"),
+        None => text.to_owned(),
     };
-    // A link has no permissions of its own.
-    let mode = if kind == "link" { 0o777 } else { mode };
-    Entry { kind: kind.to_owned(), mode, owner, content, attributes, shared: None }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.escape_ascii().to_string(),
-    }
+    let copies = ["COPY", "ADD"].into_iter().find(|keyword| text.starts_with(keyword));
+    (copies.map_or(text.clone(), str::to_owned), entry["empty_layer"].as_bool() == Some(true))
 }
 
 /// What differs, and how.
@@ -398,6 +276,10 @@ fn compare(ours: &Built, theirs: &Built) -> BTreeMap<String, String> {
         if plain(a) != plain(b) {
             found.insert(field, format!("    ours:   {a}\n    theirs: {b}\n"));
         }
+    }
+    if ours.history != theirs.history {
+        let told = format!("    ours:   {:#?}\n    theirs: {:#?}\n", ours.history, theirs.history);
+        found.insert("history".to_owned(), told);
     }
     found
 }

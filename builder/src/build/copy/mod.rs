@@ -54,8 +54,8 @@ pub enum CopyError {
     /// An archive that may not be unpacked.
     #[error("the archive {0}")]
     Archive(#[from] images::Error),
-    /// A device, pipe or socket.
-    #[error("{0} is neither file nor folder nor link")]
+    /// A device or socket.
+    #[error("{0} is a device or a socket, which no image may bring")]
     Special(String),
     /// The commit's objects.
     #[error(transparent)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use super::tree::child;
 use super::{CopyError, Node, NodeKind, Tree};
@@ -92,6 +93,10 @@ impl Tree for Picked<'_> {
 
     fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
         self.tree.write(path, into)
+    }
+
+    fn give_attributes(&self, folder: &[u8], to: &OwnedFd) -> Result<(), CopyError> {
+        self.tree.give_attributes(folder, to)
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {

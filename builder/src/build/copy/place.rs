@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::tree::child;
 use super::{CopyError, Node, NodeKind, Request, RootTree, Tree, lookup, show};
@@ -98,10 +98,14 @@ impl<'a> Place<'a> {
                 match there.is_some() && tree.is_on_the_way(source) {
                     true => rustix::fs::fchmod(&made, Mode::from_raw_mode(node.mode))
                         .map_err(|error| CopyError::io("setting the permissions of", path, error)),
-                    false => self.dress(&made, node, path),
+                    false => {
+                        self.dress(&made, node, path)?;
+                        tree.give_attributes(source, &made)
+                    }
                 }
             }
             NodeKind::Link => self.link(&tree.target(source)?, node, folder, name, path),
+            NodeKind::Fifo => self.fifo(node, folder, name, path),
             _ => self.file(tree, source, node, folder, name, path),
         }
     }
@@ -157,7 +161,19 @@ impl<'a> Place<'a> {
         make().map_err(|error| CopyError::io("making the link", path, error))
     }
 
-    /// A folder's owner, permissions, attributes and time, once everything is in it.
+    fn fifo(&self, node: &Node, folder: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), CopyError> {
+        let (user, group) = self.request.owner.unwrap_or(node.owner);
+        let make = || {
+            rustix::fs::mknodat(folder, name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            rustix::fs::chownat(folder, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chmodat(folder, name, self.mode(node), AtFlags::empty())?;
+            rustix::fs::utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        };
+        make().map_err(|error| CopyError::io("making the pipe", path, error))
+    }
+
+    /// A folder's owner, permissions and time, once everything is in it.
     fn dress(&self, made: &OwnedFd, node: &Node, path: &[u8]) -> Result<(), CopyError> {
         self.own(made, node, path)?;
         self.permit(made, node, path)
@@ -171,12 +187,15 @@ impl<'a> Place<'a> {
 
     /// After the owner is set, since that takes setuid away.
     fn permit(&self, made: impl AsFd, node: &Node, path: &[u8]) -> Result<(), CopyError> {
-        let is_folder = node.kind == NodeKind::Directory;
-        let mode = self.request.mode.map_or(node.mode, |chmod| chmod.of(node.mode, is_folder));
-        let mode = Mode::from_raw_mode(mode);
+        let mode = self.mode(node);
         rustix::fs::fchmod(&made, mode)
             .and_then(|()| rustix::fs::futimens(&made, &times(node.mtime)))
             .map_err(|error| CopyError::io("setting the permissions of", path, error))
+    }
+
+    fn mode(&self, node: &Node) -> Mode {
+        let is_folder = node.kind == NodeKind::Directory;
+        Mode::from_raw_mode(self.request.mode.map_or(node.mode, |chmod| chmod.of(node.mode, is_folder)))
     }
 
     /// Opens a folder, made with those above it when it is missing: of the owner asked for, and 0755 unless a number says

@@ -206,10 +206,35 @@ fn modes_hard_links_and_odd_names() {
 }
 
 #[test]
-fn pipes_and_sockets_are_refused() {
+fn sockets_are_refused_and_pipes_copied() {
     let roots = Roots::new();
     let _socket = std::os::unix::net::UnixListener::bind(roots.from().join("socket")).unwrap();
     assert!(matches!(roots.copy(&["socket"], "/x"), Err(CopyError::Special(_))));
+    let mode = rustix::fs::Mode::from_raw_mode(0o640);
+    rustix::fs::mknodat(rustix::fs::CWD, roots.from().join("pipe"), rustix::fs::FileType::Fifo, mode, 0)
+        .unwrap();
+    roots.copy(&["pipe"], "/y").unwrap();
+    let made = fs::symlink_metadata(roots.to().join("y")).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&made.file_type()) && made.mode() & 0o7777 == 0o640);
+}
+
+#[test]
+fn attributes_of_files_and_folders_come_along() {
+    let roots = Roots::new();
+    roots.write("from/d/sub/f", "F");
+    let set = |path: &str, value: &[u8]| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(roots.from().join(path), "user.note", value, flags).unwrap();
+    };
+    set("d/sub", b"folder");
+    set("d/sub/f", b"file");
+    roots.copy(&["d"], "/x").unwrap();
+    let read = |path: &str| {
+        let mut value = [0; 16];
+        let length = rustix::fs::getxattr(roots.to().join(path), "user.note", &mut value).unwrap();
+        value[..length].to_vec()
+    };
+    assert_eq!((read("x/sub"), read("x/sub/f")), (b"folder".to_vec(), b"file".to_vec()));
 }
 
 #[test]

@@ -23,7 +23,9 @@ pub enum NodeKind {
     File,
     /// A symbolic link.
     Link,
-    /// A device, pipe or socket.
+    /// A pipe.
+    Fifo,
+    /// A device or socket.
     Special,
 }
 
@@ -66,6 +68,13 @@ pub trait Tree {
     /// # Errors
     /// When it cannot be read.
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
+    /// Gives a folder's extended attributes to another.
+    ///
+    /// # Errors
+    /// When either side fails.
+    fn give_attributes(&self, _folder: &[u8], _to: &OwnedFd) -> Result<(), CopyError> {
+        Ok(())
+    }
     /// Whether a folder is there only for what lies in it, so that one that exists keeps its owner.
     fn is_on_the_way(&self, _folder: &[u8]) -> bool {
         false
@@ -252,6 +261,7 @@ impl Tree for RootTree {
             FileType::Directory => NodeKind::Directory,
             FileType::RegularFile => NodeKind::File,
             FileType::Symlink => NodeKind::Link,
+            FileType::Fifo => NodeKind::Fifo,
             _ => NodeKind::Special,
         };
         let shared = (kind == NodeKind::File && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
@@ -283,6 +293,11 @@ impl Tree for RootTree {
         let copied = std::io::copy(&mut Read::by_ref(&mut from), into);
         copied.map_err(|error| CopyError::io("copying", path, error))?;
         copy_attributes(&from, into).map_err(|error| CopyError::io("copying the attributes of", path, error))
+    }
+
+    fn give_attributes(&self, folder: &[u8], to: &OwnedFd) -> Result<(), CopyError> {
+        copy_attributes(self.folder(folder)?, to)
+            .map_err(|error| CopyError::io("copying the attributes of", folder, error))
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {

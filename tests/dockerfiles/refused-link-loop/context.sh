@@ -1,0 +1,2 @@
+ln -s two one
+ln -s one two
