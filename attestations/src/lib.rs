@@ -8,6 +8,7 @@ pub mod digest;
 pub mod keys;
 pub mod policy;
 pub mod provenance;
+mod purl;
 pub mod reference;
 pub mod review;
 pub mod statement;

@@ -1,5 +1,6 @@
 //! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
 
+mod materials;
 mod pattern;
 mod read;
 
@@ -9,6 +10,7 @@ use crate::digest::Digest;
 use crate::keys::PublicKey;
 use crate::reference::Repository;
 
+pub(crate) use materials::Materials;
 pub use pattern::Pattern;
 pub use read::PolicyError;
 
@@ -69,6 +71,8 @@ pub struct Rule {
     pub(crate) author_may_review: bool,
     pub(crate) builds: Threshold,
     pub(crate) failed_rebuild_vetoes: bool,
+    /// What its materials must be; none where the rule does not ask.
+    pub(crate) materials: Option<Materials>,
 }
 
 impl Rule {

@@ -16,6 +16,16 @@ fn the_example_parses_and_denies_without_evidence() {
 }
 
 #[test]
+fn what_the_example_says_of_materials_parses_once_it_is_uncommented() {
+    let (before, commented) = Policy::EXAMPLE.split_once("# [algorithm.materials]").unwrap();
+    let lines = commented.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
+    let text = format!("{before}[algorithm.materials]{}", lines.collect::<Vec<_>>().join("\n"));
+    assert!(text.lines().any(|line| line.starts_with("hosts = ")), "{text}");
+    Policy::parse(&text).unwrap();
+    Policy::parse(&text.replace("complete = true", "complete = true\nunknown = 1")).unwrap_err();
+}
+
+#[test]
 fn attack_11_an_empty_or_half_written_policy_is_refused() {
     assert!(Policy::parse("").is_err());
     assert!(Policy::parse("version = 1\nunknown = 2").is_err());

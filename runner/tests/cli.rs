@@ -103,6 +103,27 @@ fn verify_names_each_unmet_condition_with_what_was_found_and_a_remedy() {
 }
 
 #[test]
+fn verify_holds_the_builds_against_what_the_policy_asks_of_materials() {
+    let site = Site::new();
+    let rules = std::fs::read_to_string(&site.config.policy).unwrap();
+    let policy = site.path("strict.toml");
+    let ask = |materials: &str| {
+        std::fs::write(&policy, format!("{rules}[algorithm.materials]\n{materials}")).unwrap();
+        verify(&site, &policy, &["--json"])
+    };
+    let yes = ask("complete = true\nhosts = []\nforbid = [\"pkg:pypi/requests@*\"]");
+    assert_eq!(yes.status.code(), Some(0), "{}", text(&yes));
+    let no = ask("complete = true\nhosts = []\nrequire = [\"pkg:pypi/pandas@2.*\"]");
+    assert_eq!(no.status.code(), Some(1), "{}", text(&no));
+    let json: Value = serde_json::from_slice(&no.stdout).unwrap();
+    let unmet = &json["denial"]["unmet"];
+    assert_eq!((&unmet[0]["code"], &unmet[1]["code"]), (&"missing-packages".into(), &"builds".into()));
+    assert_eq!(unmet[0]["found"], "nothing that matches pkg:pypi/pandas@2.*");
+    let half = ask("complete = true");
+    assert_eq!(half.status.code(), Some(3), "{}", text(&half));
+}
+
+#[test]
 fn a_changed_byte_in_a_bundle_makes_it_nobodys() {
     let site = Site::new();
     let path = site.evidence().join("build.json");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::evidence::{SignedBuild, Sorted};
-use super::{Ignored, Unmet};
+use super::{Ignored, Unmet, materials};
 use crate::digest::{Commit, Digest, Tree};
 use crate::policy::{Policy, Rule, normal_source};
 use crate::provenance::{RebuildVerdict, ResourceDescriptor as Resource};
@@ -166,6 +166,9 @@ fn add(
         if !allowed {
             refused.push(Unmet::Base { base });
         }
+    }
+    if let Some(wanted) = &rule.materials {
+        refused.extend(materials::lacking(wanted, definition));
     }
     group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));
     group.trees.extend(trees);

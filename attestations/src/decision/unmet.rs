@@ -1,5 +1,6 @@
 //! What is reported of a denial, in words that stay the same.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -26,6 +27,51 @@ pub struct Ignored {
     pub origin: String,
     /// Why it does not count.
     pub reason: String,
+}
+
+/// The first of what was found, and how many more there are. A build can name thousands of things, and strangers chose
+/// their names: what cannot be printed is escaped, and what is long is cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Few {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Few {
+    /// The most that are told.
+    const MOST: usize = 8;
+    /// The most characters of each.
+    const LONGEST: usize = 240;
+
+    pub(super) fn of(all: &BTreeSet<String>) -> Self {
+        let told = |text: &String| {
+            let mut plain: Vec<char> = text.chars().flat_map(printable).take(Self::LONGEST + 1).collect();
+            if plain.len() > Self::LONGEST {
+                plain.truncate(Self::LONGEST);
+                plain.push('…');
+            }
+            plain.into_iter().collect()
+        };
+        let first = all.iter().take(Self::MOST).map(told).collect();
+        Self { first, more: all.len().saturating_sub(Self::MOST) }
+    }
+}
+
+/// A character as it may stand on a terminal: whatever could move the cursor or turn the text round is escaped.
+fn printable(c: char) -> impl Iterator<Item = char> {
+    let quote = matches!(c, '"' | '\'' | '\\');
+    let (kept, escaped) = if quote { (Some(c), None) } else { (None, Some(c.escape_debug())) };
+    kept.into_iter().chain(escaped.into_iter().flatten())
+}
+
+impl fmt::Display for Few {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.first.join("; "))?;
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 /// One condition that is not met.
@@ -112,6 +158,31 @@ pub enum Unmet {
         /** Why it cannot be read. */
         reason: String,
     },
+    /// A build took in something that its materials do not name.
+    IncompleteMaterials {
+        /** Which steps, and why. */
+        reasons: Few,
+    },
+    /// A build reached hosts that are not allowed.
+    Hosts {
+        /** Which, and in which step; whole URLs whose host cannot be read. */
+        found: Few,
+    },
+    /// A build lacks packages that it must have.
+    MissingPackages {
+        /** The patterns that nothing in it matches. */
+        wanted: Few,
+    },
+    /// A build has packages that it must not have.
+    ForbiddenPackages {
+        /** Which, in which step, and the pattern that forbids each. */
+        found: Few,
+    },
+    /// A build has packages whose names cannot be held against patterns.
+    PackageNames {
+        /** The names, and the steps. */
+        found: Few,
+    },
     /// More evidence than is looked at.
     TooMuchEvidence {
         /** How many bundles. */
@@ -143,6 +214,11 @@ impl Unmet {
             Self::FailedRebuild { .. } => "failed-rebuild",
             Self::Disagreement { .. } => "disagreement",
             Self::Unreadable { .. } => "unreadable",
+            Self::IncompleteMaterials { .. } => "incomplete-materials",
+            Self::Hosts { .. } => "hosts",
+            Self::MissingPackages { .. } => "missing-packages",
+            Self::ForbiddenPackages { .. } => "forbidden-packages",
+            Self::PackageNames { .. } => "package-names",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
         }
     }
@@ -166,6 +242,11 @@ impl Unmet {
             Self::FailedRebuild { .. } => "no trusted rebuild came out otherwise".into(),
             Self::Disagreement { .. } => "the builders agree on commit, inputs and config".into(),
             Self::Unreadable { .. } => "what trusted people and builders signed can be read".into(),
+            Self::IncompleteMaterials { .. } => "everything that entered the build is named".into(),
+            Self::Hosts { .. } => "every host that the build reached is allowed".into(),
+            Self::MissingPackages { .. } => "every required package is in the build".into(),
+            Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
+            Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
         }
     }
@@ -187,6 +268,11 @@ impl Unmet {
             Self::FailedRebuild { by } => format!("{by} got another image"),
             Self::Disagreement { stories } => stories.join("; "),
             Self::Unreadable { by, origin, reason } => format!("{by} signed {origin}: {reason}"),
+            Self::IncompleteMaterials { reasons: few }
+            | Self::Hosts { found: few }
+            | Self::ForbiddenPackages { found: few }
+            | Self::PackageNames { found: few } => few.to_string(),
+            Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
         }
     }
@@ -209,6 +295,19 @@ impl Unmet {
             Self::Rejected { .. } => "fix what was rejected in a new commit and have that reviewed",
             Self::Disagreement { .. } => "find out who is wrong, and take that builder out of the policy",
             Self::Unreadable { .. } => "use a newer countersign-runner, or ask who signed it what it says",
+            Self::IncompleteMaterials { .. } => {
+                "change the steps it names so that all they take in is recorded, and build again"
+            }
+            Self::Hosts { .. } => {
+                "build from allowed hosts, or add these to hosts in the rule's [algorithm.materials]"
+            }
+            Self::MissingPackages { .. } => {
+                "add these to the build, or take them out of require in the rule's [algorithm.materials]"
+            }
+            Self::ForbiddenPackages { .. } => {
+                "build without them, or take the pattern out of forbid in the rule's [algorithm.materials]"
+            }
+            Self::PackageNames { .. } => "build again with a builder that writes the names canonically",
             Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::materials::MaterialsText;
 use super::{Allowed, Builder, Pattern, Person, Policy, Rule, Selector, Threshold, normal_source};
 use crate::keys::PublicKey;
 
@@ -68,11 +69,12 @@ struct RuleText {
     functions: Spanned<ListText>,
     reviews: ReviewsText,
     builds: BuildsText,
+    materials: Option<MaterialsText>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum ListText {
+pub(super) enum ListText {
     Word(String),
     Items(Vec<String>),
 }
@@ -170,10 +172,10 @@ impl Keys<'_> {
 
 /// Positions in the text.
 #[derive(Clone, Copy)]
-struct At<'a>(&'a str);
+pub(super) struct At<'a>(&'a str);
 
 impl At<'_> {
-    fn error(self, span: Range<usize>, message: &str, hint: &str) -> PolicyError {
+    pub(super) fn error(self, span: Range<usize>, message: &str, hint: &str) -> PolicyError {
         let before = self.0.get(..span.start).unwrap_or_default();
         let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
         let line = before.matches('\n').count() + 1;
@@ -210,10 +212,11 @@ impl At<'_> {
             author_may_review: text.reviews.author_may_review,
             builds: self.threshold(text.builds.threshold, text.builds.from, operator)?,
             failed_rebuild_vetoes: text.builds.failed_rebuild == FailedRebuild::Veto,
+            materials: text.materials.map(|it| it.read(self)).transpose()?,
         })
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         self,
         text: Spanned<ListText>,
         item: impl Fn(Self, Range<usize>, &str) -> Result<T, PolicyError>,

@@ -1,0 +1,124 @@
+//! Whether what entered a build is what the rule wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use url::Url;
+
+use super::Unmet;
+use super::unmet::Few;
+use crate::policy::{Allowed, Materials as Wanted, Pattern};
+use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource};
+use crate::purl;
+
+/// What one build lacks of what is wanted of its materials.
+pub(super) fn lacking(wanted: &Wanted, build: &BuildDefinition) -> Vec<Unmet> {
+    let mut unmet = Vec::new();
+    let mut add = |found: BTreeSet<String>, kind: fn(Few) -> Unmet| {
+        if !found.is_empty() {
+            unmet.push(kind(Few::of(&found)));
+        }
+    };
+    if wanted.complete {
+        add(gaps(&build.internal_parameters.materials), |reasons| Unmet::IncompleteMaterials { reasons });
+    }
+    let of = |kind| build.resolved_dependencies.iter().filter(move |it| it.is(kind));
+    if let Allowed::Only(hosts) = &wanted.hosts {
+        add(strangers(hosts, of(Resource::EXCHANGE)), |found| Unmet::Hosts { found });
+    }
+    if !wanted.require.is_empty() || !wanted.forbid.is_empty() {
+        let packages = Packages::held(wanted, of(Resource::PACKAGE));
+        add(packages.missing, |wanted| Unmet::MissingPackages { wanted });
+        add(packages.forbidden, |found| Unmet::ForbiddenPackages { found });
+        add(packages.unreadable, |found| Unmet::PackageNames { found });
+    }
+    unmet
+}
+
+/// Why the materials are not complete; never empty when they are not.
+fn gaps(materials: &Materials) -> BTreeSet<String> {
+    match materials {
+        Materials::Complete => BTreeSet::new(),
+        Materials::Incomplete { reasons } if reasons.is_empty() => {
+            BTreeSet::from(["the builder gives no reason".to_owned()])
+        }
+        Materials::Incomplete { reasons } => reasons.iter().cloned().collect(),
+    }
+}
+
+/// The exchanges with hosts that no pattern allows, one for each host and step.
+fn strangers<'a>(hosts: &[Pattern], exchanges: impl Iterator<Item = &'a Resource>) -> BTreeSet<String> {
+    let mut known: BTreeMap<&str, Option<String>> = BTreeMap::new();
+    let mut strangers = BTreeSet::new();
+    for exchange in exchanges {
+        let url = exchange.uri.as_deref().unwrap_or_default();
+        let Some(origin) = origin(url) else {
+            strangers.insert(with_step(exchange, &format!("an exchange whose URL has no plain host: {url}")));
+            continue;
+        };
+        // Thousands of exchanges are with a few hosts: each is judged once.
+        let stranger = known.entry(origin).or_insert_with(|| match host(origin) {
+            Some(host) if hosts.iter().any(|pattern| pattern.matches(&host)) => None,
+            Some(host) => Some(host),
+            None => Some(origin.to_owned()),
+        });
+        if let Some(host) = stranger {
+            strangers.insert(with_step(exchange, host));
+        }
+    }
+    strangers
+}
+
+/// Scheme and authority of a URL that every reader takes apart alike: nothing but host and port stands between `//` and
+/// the first of `/`, `?`, `#`. A user's name, a backslash or a line break there is read differently by different programs.
+fn origin(url: &str) -> Option<&str> {
+    let scheme = ["https://", "http://"].into_iter().find(|scheme| url.starts_with(scheme))?.len();
+    let authority = url.get(scheme..)?;
+    let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    authority.get(..end)?.bytes().all(plain).then(|| url.get(..scheme + end))?
+}
+
+/// The host of an origin, if it is written as it is meant: no `0x7f.1` for 127.0.0.1.
+fn host(origin: &str) -> Option<String> {
+    let (_, authority) = origin.split_once("://")?;
+    let url = Url::parse(origin).ok()?;
+    let host = url.host_str()?;
+    let port = authority.strip_prefix(host)?;
+    (port.is_empty() || port.starts_with(':')).then(|| host.to_owned())
+}
+
+/// The packages of a build, as a rule sees them.
+#[derive(Default)]
+struct Packages {
+    missing: BTreeSet<String>,
+    forbidden: BTreeSet<String>,
+    unreadable: BTreeSet<String>,
+}
+
+impl Packages {
+    fn held<'a>(wanted: &Wanted, packages: impl Iterator<Item = &'a Resource>) -> Self {
+        let mut missing: Vec<&Pattern> = wanted.require.iter().collect();
+        let mut all = Self::default();
+        for package in packages {
+            let purl = package.uri.as_deref().unwrap_or("a package without a name");
+            let Some(named) = purl::coordinates(purl) else {
+                all.unreadable.insert(with_step(package, purl));
+                continue;
+            };
+            missing.retain(|pattern| !pattern.matches(&named));
+            for pattern in wanted.forbid.iter().filter(|pattern| pattern.matches(&named)) {
+                all.forbidden.insert(with_step(package, &format!("{named}, which {pattern} forbids")));
+            }
+        }
+        all.missing = missing.into_iter().map(ToString::to_string).collect();
+        all
+    }
+}
+
+/// What was found, with the step that took it in where the builder names one.
+fn with_step(resource: &Resource, found: &str) -> String {
+    match resource.annotations.get("step").and_then(serde_json::Value::as_str) {
+        Some(step) => format!("{found} ({step})"),
+        None => found.to_owned(),
+    }
+}
