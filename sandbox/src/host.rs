@@ -81,6 +81,12 @@ impl Host {
         Overlay::readonly(self.owned.clone(), lowers, points)
     }
 
+    /// What lies in `lowers` and nothing else, for reading files: nothing can be run in it, since it has no places to
+    /// mount at.
+    pub fn view(&self, lowers: &[PathBuf]) -> Result<Overlay> {
+        Overlay::view(self.owned.clone(), lowers)
+    }
+
     /// Runs a process tree in `root` and `network` until its first process ends, and kills what is left of it then.
     ///
     /// `output` gets both streams as they come, on this thread.

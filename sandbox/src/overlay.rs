@@ -63,7 +63,7 @@ const MOST_LOWERS: usize = 498;
 
 impl Overlay {
     pub(crate) fn writable(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
-        let overlay = Self::prepare(owner, lowers, points)?;
+        let overlay = Self::prepare(owner, lowers, Some(points))?;
         for name in ["upper", "work"] {
             make_directory(&overlay.directory.join(name))?;
         }
@@ -76,12 +76,19 @@ impl Overlay {
     }
 
     pub(crate) fn readonly(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
-        let overlay = Self::prepare(owner, lowers, points)?;
+        Self::prepare(owner, lowers, Some(points))?.mount_readonly(lowers.len() + 1)
+    }
+
+    pub(crate) fn view(owner: Arc<Owned>, lowers: &[PathBuf]) -> Result<Self> {
+        Self::prepare(owner, lowers, None)?.mount_readonly(lowers.len() + 1)
+    }
+
+    fn mount_readonly(self, count: usize) -> Result<Self> {
         // Two lowers at least are asked for without an upper: the scaffold may be listed under an empty directory.
-        make_directory(&overlay.directory.join("upper"))?;
-        let data = format!("lowerdir=upper:{},{FIXED}", lower_names(lowers.len() + 1));
-        overlay.mount(&data, MsFlags::MS_RDONLY)?;
-        Ok(overlay)
+        make_directory(&self.directory.join("upper"))?;
+        let data = format!("lowerdir=upper:{},{FIXED}", lower_names(count));
+        self.mount(&data, MsFlags::MS_RDONLY)?;
+        Ok(self)
     }
 
     /// The root directory: give this to [`crate::Host::run`].
@@ -97,7 +104,9 @@ impl Overlay {
 
     /// Lays out `0`, `1`, … as links to the lowers. Their short names keep hundreds of layers within the one page
     /// that mount options may fill, and no path's own commas and colons are in the way.
-    fn prepare(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
+    ///
+    /// Without `points`, an empty directory lies beneath them instead of the scaffold.
+    fn prepare(owner: Arc<Owned>, lowers: &[PathBuf], points: Option<&[MountPoint]>) -> Result<Self> {
         if lowers.len() > MOST_LOWERS {
             return Err(Error::Invalid { what: format!("{} layers", lowers.len()), why: "at most 498" });
         }
@@ -111,11 +120,16 @@ impl Overlay {
         make_directory(&overlay.directory)?;
         make_directory(&overlay.merged)?;
         let scaffold = match points {
-            [] => owner.scaffold(),
-            _ => {
+            Some([]) => owner.scaffold(),
+            Some(points) => {
                 let own = overlay.directory.join("scaffold");
                 make_scaffold(&own, points)?;
                 own
+            }
+            None => {
+                let empty = overlay.directory.join("empty");
+                make_directory(&empty)?;
+                empty
             }
         };
         for (number, lower) in lowers.iter().chain([&scaffold]).enumerate() {

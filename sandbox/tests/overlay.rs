@@ -75,3 +75,19 @@ fn a_read_only_root_refuses_us_as_well() {
     assert!(fs::write(root.merged().join("x"), "").is_err());
     assert!(root.merged().join("etc/hosts").exists());
 }
+
+#[test]
+fn a_view_holds_what_the_layers_hold_and_nothing_else() {
+    let Some(ground) = ground() else { return };
+    let layer = ground.base.parent().unwrap().join("only");
+    fs::create_dir(&layer).unwrap();
+    fs::write(layer.join("file"), "x").unwrap();
+    let names = |lowers: &[std::path::PathBuf]| {
+        let view = ground.host.view(lowers).unwrap();
+        assert!(fs::write(view.merged().join("y"), "").is_err());
+        let names = fs::read_dir(view.merged()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[layer]), ["file"]);
+    assert!(names(&[]).is_empty());
+}

@@ -376,7 +376,7 @@ impl Run<'_> {
             None => copy::copy(self.context, root, &request),
             Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
             Some(Some(stage)) => {
-                let view = self.shop.host.overlay_readonly(&stage.folders).map_err(machine)?;
+                let view = self.shop.host.view(&stage.folders).map_err(machine)?;
                 RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, &request))
             }
         };

@@ -91,7 +91,7 @@ impl Mounts {
             }
             What::Bind { from: Some(stage), source, writable } => {
                 let folders = stages(*stage).unwrap_or_default();
-                let view = if *writable { host.overlay(folders)? } else { host.overlay_readonly(folders)? };
+                let view = if *writable { host.overlay(folders)? } else { host.view(folders)? };
                 let tree = RootTree::open(view.merged())?;
                 let path = copy::lookup(&tree, source.as_bytes())?;
                 copy::existing(&tree, &path)?;
