@@ -78,6 +78,9 @@ pub struct ExternalParameters {
     /// Arguments of the build.
     #[serde(default)]
     pub build_args: BTreeMap<String, String>,
+    /// Labels beside those of the Dockerfile.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The platform, as `linux/amd64`.
     pub platform: String,
     /// Ports other than 80 and 443 that steps could reach, and what is spoken there.

@@ -60,6 +60,8 @@ pub struct Recipe {
     pub target: Option<String>,
     /// Values of `ARG`s.
     pub arguments: BTreeMap<String, String>,
+    /// Labels beside those of the Dockerfile; the file names none.
+    pub labels: BTreeMap<String, String>,
     /// `os/architecture`.
     pub platform: Option<String>,
     /// Ports other than 80 and 443 that its steps may reach, and what is spoken there.
@@ -179,6 +181,7 @@ fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
         dockerfile,
         target: image.target,
         arguments: image.args,
+        labels: BTreeMap::new(),
         platform: image.platform,
         ports: ports(image.ports, &of("ports"))?,
         repository: image.name,

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod compare;
 pub mod descriptor;
 pub mod error;
+pub mod export;
 pub mod image;
 pub mod jks;
 pub mod layer;

@@ -22,10 +22,10 @@ use crate::error::{At, Error, Result};
 
 pub use collect::Collected;
 
-const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How the names of blobs begin that are being written.
 const TEMPORARY: &str = ".blob";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The most bytes of an `index.json` that are read.
 const MAX_INDEX: u64 = 4 << 20;
 

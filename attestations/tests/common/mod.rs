@@ -145,6 +145,7 @@ impl World {
                     context: ".".to_owned(),
                     target: None,
                     build_args: BTreeMap::new(),
+                    labels: BTreeMap::new(),
                     platform: "linux/amd64".to_owned(),
                     ports: BTreeMap::new(),
                 },

@@ -7,13 +7,13 @@ use attestations::{Commit, Digest, Pinned, Reference, Signer};
 use images::Store;
 use serde_json::json;
 
-use super::bases::copy_image;
+use super::export::Output;
 use super::order::{self, Network, Order, Outcome, What};
 use super::platform::Platform;
 use super::registry::Registry;
 use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::keys::{self, PasswordArguments};
 use crate::materials::{Materials, Place};
 use crate::provenance::{self, Identity, read_file, write_file};
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// A value for an ARG.
     #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
     arguments: Vec<(String, String)>,
+    /// A label of the image, beside those of its Dockerfile.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
     /// Build for this platform, such as linux/amd64.
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
@@ -68,9 +71,13 @@ pub struct Arguments {
     /// Take nothing from the network, but replay the kept materials with this digest, of an image or of a record.
     #[arg(long, value_name = "DIGEST", conflicts_with = "no_keep")]
     replay: Option<Digest>,
-    /// Put the image into a folder as an OCI image layout.
+    /// Put the image into a folder as an OCI image layout: the same as --output type=oci,tar=false,dest=FOLDER.
     #[arg(long, value_name = "FOLDER")]
     oci: Option<PathBuf>,
+    /// Write the image to a file or folder: oci (tar=false for a folder), docker-archive (with name=REPOSITORY:TAG), or its
+    /// root file system alone as tar or local.
+    #[arg(long = "output", value_name = "type=TYPE,dest=PATH")]
+    outputs: Vec<Output>,
     /// Write the signed provenance to a file.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
@@ -141,6 +148,9 @@ pub fn commit(text: &str) -> Result<Commit> {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let place = (!arguments.no_keep).then(|| Place::open(session.state_dir())).transpose()?;
     let order = order(arguments, place.as_ref())?;
+    let outputs: Vec<Output> =
+        arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
+    outputs.iter().try_for_each(Output::check)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -175,10 +185,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         }
         _ => None,
     };
-    if let Some(folder) = &arguments.oci {
-        let layout = Store::open(folder).told()?;
-        copy_image(&store, &layout, &outcome.executed.image)?;
-        layout.set_ref(&outcome.parameters.image, outcome.executed.image.manifest()).told()?;
+    for output in &outputs {
+        output.write(session, &store, &outcome.executed.image, &outcome.parameters.image)?;
     }
     if let (Some(path), Some(bundle)) = (&arguments.bundle_out, &bundle) {
         write_file(path, bundle.to_bytes())?;
@@ -216,6 +224,7 @@ fn order(arguments: &Arguments, place: Option<&Place>) -> Result<Order> {
             image: arguments.image.clone(),
             target: arguments.target.clone(),
             arguments: arguments.arguments.iter().cloned().collect(),
+            labels: arguments.labels.iter().cloned().collect(),
             platform: arguments.platform.clone(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -257,6 +266,9 @@ fn report(
     let mut text = format!("{digest}\n");
     if let Some(reference) = &arguments.push {
         text.push_str(&format!("pushed {reference}\n"));
+    }
+    for output in &arguments.outputs {
+        text.push_str(&format!("wrote {}\n", output.destination().display()));
     }
     if let Some(kept) = materials {
         text.push_str(&format!(

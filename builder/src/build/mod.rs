@@ -6,6 +6,7 @@ pub mod config;
 pub mod copy;
 pub mod environment;
 pub mod execute;
+pub mod export;
 mod mounts;
 pub mod order;
 mod output;

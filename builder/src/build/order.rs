@@ -63,6 +63,8 @@ pub enum What {
         target: Option<String>,
         /// More or other arguments.
         arguments: BTreeMap<String, String>,
+        /// Labels beside those of the Dockerfile.
+        labels: BTreeMap<String, String>,
         /// Another platform.
         platform: Option<Platform>,
     },
@@ -128,6 +130,7 @@ pub fn build(
     let request = Request {
         target: recipe.target.clone(),
         arguments: recipe.arguments.clone(),
+        labels: recipe.labels.clone(),
         platform: platform.clone(),
         created: rfc3339(epoch)?,
     };
@@ -214,10 +217,11 @@ fn interruptible(runtime: &tokio::runtime::Handle) -> Canceller {
 
 fn recipe(what: &What, project: &Project) -> Result<Recipe> {
     match what {
-        What::Project { image, target, arguments, .. } => {
+        What::Project { image, target, arguments, labels, .. } => {
             let mut recipe = project.recipe(image.as_deref())?.clone();
             recipe.target = target.clone().or(recipe.target);
             recipe.arguments.extend(arguments.clone());
+            recipe.labels.extend(labels.clone());
             Ok(recipe)
         }
         What::Recorded { parameters, .. } => Ok(Recipe {
@@ -226,6 +230,7 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
             target: parameters.target.clone(),
             arguments: parameters.build_args.clone(),
+            labels: parameters.labels.clone(),
             platform: Some(parameters.platform.clone()),
             ports: parameters.ports.clone(),
             repository: None,
@@ -301,6 +306,7 @@ fn parameters(
         context: if recipe.context.is_empty() { ".".to_owned() } else { recipe.context },
         target: recipe.target,
         build_args: recipe.arguments,
+        labels: recipe.labels,
         platform: platform.to_string(),
         ports: recipe.ports,
     }

@@ -18,6 +18,8 @@ pub struct Request {
     pub target: Option<String>,
     /// Values of `ARG`s.
     pub arguments: BTreeMap<String, String>,
+    /// Labels that the target gets beside its own. They leave no trace in the history, as in BuildKit.
+    pub labels: BTreeMap<String, String>,
     /// What it is built for.
     pub platform: Platform,
     /// The `created` of everything made, as RFC 3339.
@@ -238,7 +240,11 @@ impl<'a> Plan<'a> {
         for located in &written.instructions {
             steps.push(state.step(located).map_err(|problem| problem.at(located.line))?);
         }
-        Ok(Planned { steps, config: state.config })
+        let mut config = state.config;
+        if self.needed.last().is_some_and(|target| target.stage == stage) {
+            config.config.labels.extend(self.request.labels.clone());
+        }
+        Ok(Planned { steps, config })
     }
 
     /// What a stage is called in what people read.

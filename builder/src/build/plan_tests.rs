@@ -7,6 +7,7 @@ fn request(arguments: &[(&str, &str)], target: Option<&str>) -> Request {
     Request {
         target: target.map(str::to_owned),
         arguments: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        labels: BTreeMap::new(),
         platform: "linux/amd64".parse().unwrap(),
         created: "2026-01-02T03:04:05Z".to_owned(),
     }

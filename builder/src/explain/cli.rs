@@ -50,6 +50,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let request = Request {
         target: arguments.target.clone(),
         arguments: given.collect::<Result<BTreeMap<_, _>>>()?,
+        labels: BTreeMap::new(),
         platform: Platform::here(),
         created: "1970-01-01T00:00:00Z".to_owned(),
     };

@@ -78,7 +78,7 @@ impl Kind {
 }
 
 /// Writes the header of `entry`; a file's content and its padding follow.
-pub(super) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()> {
     let mut path = entry.path.clone();
     if entry.kind == Kind::Directory {
         path.push(b'/');
@@ -102,13 +102,13 @@ pub(super) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()
 }
 
 /// Fills the last block of a content of `size` bytes.
-pub(super) fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
     let rest = (size % BLOCK as u64) as usize;
     if rest == 0 { Ok(()) } else { out.write_all(&[0; BLOCK][rest..]) }
 }
 
 /// Two empty blocks end an archive.
-pub(super) fn write_end(out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 2 * BLOCK])
 }
 

@@ -269,6 +269,7 @@ fn build(image: &Image) -> Statement {
         context: ".".into(),
         target: None,
         build_args: BTreeMap::new(),
+        labels: BTreeMap::new(),
         platform: Platform::here().to_string(),
         ports: BTreeMap::new(),
     };
