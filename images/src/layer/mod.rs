@@ -21,7 +21,7 @@ pub(crate) use archive::{Entries, Found};
 pub use compress::{COMPRESSOR, Compression};
 pub use entry::{Entry, Kind};
 pub(crate) use entry::{write_end, write_header, write_padding};
-pub use normalise::{Fired, NORMALISER, Normaliser};
+pub use normalise::{Fired, NORMALISER, Normaliser, rules};
 pub use read::{Limits, open_archive};
 pub use root::write_root;
 pub use unpack::unpack;

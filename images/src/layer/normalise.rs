@@ -118,6 +118,11 @@ const RULES: &[Rule] = &[
     },
 ];
 
+/// The names of all rules.
+pub fn rules() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|rule| rule.name)
+}
+
 fn java_certificates(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
     let mut list = crate::jks::KeyStore::parse(bytes)?;
     let added = u64::try_from(epoch).ok()?.checked_mul(1000)?;

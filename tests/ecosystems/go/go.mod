@@ -1,0 +1,2 @@
+module example.org/x
+go 1.19
