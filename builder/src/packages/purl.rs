@@ -64,7 +64,8 @@ impl fmt::Display for Purl {
         }
         let mut separator = '?';
         for (key, value) in &self.qualifiers {
-            write!(f, "{separator}{key}={}", encoded(value))?;
+            // A slash ends nothing there, and links stay legible.
+            write!(f, "{separator}{key}={}", encoded(value).replace("%2F", "/"))?;
             separator = '&';
         }
         Ok(())

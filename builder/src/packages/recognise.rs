@@ -41,7 +41,7 @@ pub fn recognise(seen: &Seen<'_>) -> Option<Purl> {
     let shapes = [debian, python, conda, cran, npm, cargo, go, apk, rpm, maven];
     let found = shapes.iter().find_map(|shape| shape(&path));
     let words = |purl: &Purl| is_word(&purl.name) && (purl.version.is_empty() || is_word(&purl.version));
-    found.or_else(|| plain_file(&url, &path, seen)).filter(words)
+    found.filter(words).or_else(|| plain_file(&url, &path, seen))
 }
 
 /// A segment without percent-encoding; none when it is no text or holds what no segment may.

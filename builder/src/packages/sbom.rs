@@ -116,7 +116,7 @@ fn spdx_package(
         comment: None,
         copyright_text: unsaid(),
         description: None,
-        download_location: package.map_or_else(|| "NOASSERTION".to_owned(), |package| package.url.clone()),
+        download_location: package.map_or_else(|| "NOASSERTION".to_owned(), location),
         external_refs: refs,
         files_analyzed: Some(false),
         has_files: None,
@@ -137,6 +137,11 @@ fn spdx_package(
         valid_until_date: None,
         version_info: version.map(str::to_owned),
     }
+}
+
+/// Where a package came from, without the query: a signed link's secret stands there.
+fn location(package: &Package) -> String {
+    package.url.split('?').next().unwrap_or_default().to_owned()
 }
 
 /// The bill as CycloneDX 1.6.
