@@ -2,6 +2,7 @@
 
 mod builds;
 mod evidence;
+mod few;
 mod materials;
 mod reviews;
 mod unmet;
@@ -13,7 +14,8 @@ use crate::digest::{Commit, Digest};
 use crate::policy::{Allowed, Policy};
 use crate::reference::{Pinned, Reference};
 
-pub use unmet::{Denial, Few, Ignored, Unmet};
+pub use few::Few;
+pub use unmet::{Denial, Ignored, Unmet};
 
 /// The most bundles that are looked at. More deny: a choice among them could leave out a veto.
 pub const MAX_EVIDENCE: usize = 512;

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use url::Url;
 
-use super::Unmet;
-use super::unmet::Few;
+use super::{Few, Unmet};
 use crate::policy::{Allowed, Materials as Wanted, Pattern};
 use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource};
 use crate::purl;

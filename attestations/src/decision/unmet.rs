@@ -1,11 +1,10 @@
 //! What is reported of a denial, in words that stay the same.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::Question;
+use super::{Few, Question};
 use crate::digest::{Commit, Digest};
 use crate::policy::Rule;
 
@@ -27,51 +26,6 @@ pub struct Ignored {
     pub origin: String,
     /// Why it does not count.
     pub reason: String,
-}
-
-/// The first of what was found, and how many more there are. A build can name thousands of things, and strangers chose
-/// their names: what cannot be printed is escaped, and what is long is cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Few {
-    first: Vec<String>,
-    more: usize,
-}
-
-impl Few {
-    /// The most that are told.
-    const MOST: usize = 8;
-    /// The most characters of each.
-    const LONGEST: usize = 240;
-
-    pub(super) fn of(all: &BTreeSet<String>) -> Self {
-        let told = |text: &String| {
-            let mut plain: Vec<char> = text.chars().flat_map(printable).take(Self::LONGEST + 1).collect();
-            if plain.len() > Self::LONGEST {
-                plain.truncate(Self::LONGEST);
-                plain.push('…');
-            }
-            plain.into_iter().collect()
-        };
-        let first = all.iter().take(Self::MOST).map(told).collect();
-        Self { first, more: all.len().saturating_sub(Self::MOST) }
-    }
-}
-
-/// A character as it may stand on a terminal: whatever could move the cursor or turn the text round is escaped.
-fn printable(c: char) -> impl Iterator<Item = char> {
-    let quote = matches!(c, '"' | '\'' | '\\');
-    let (kept, escaped) = if quote { (Some(c), None) } else { (None, Some(c.escape_debug())) };
-    kept.into_iter().chain(escaped.into_iter().flatten())
-}
-
-impl fmt::Display for Few {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.first.join("; "))?;
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
 }
 
 /// One condition that is not met.
