@@ -91,6 +91,8 @@ struct Walk<'a> {
 struct Folder {
     path: Vec<u8>,
     names: Sorted,
+    /// Whether nothing from below shows in it.
+    bare: bool,
     /// Its time in the layer, and how many directories were waiting with it. The root is no entry.
     entry: Option<(u64, usize)>,
 }
@@ -99,8 +101,9 @@ impl Walk<'_> {
     fn all(&mut self) -> Result<()> {
         let marked = Attributes::of(self.upper)?.holds_whiteouts();
         let names = self.names(self.upper, false, marked)?;
+        let root = Folder { path: Vec::new(), names, bare: false, entry: None };
         // Not by recursion: how deep a step nests its directories is not ours to say.
-        let mut way = vec![Folder { path: Vec::new(), names, entry: None }];
+        let mut way = vec![root];
         while let Some(mut folder) = way.pop() {
             let Some(name) = self.spill.next(&mut folder.names)? else {
                 self.leave(folder)?;
@@ -108,11 +111,12 @@ impl Walk<'_> {
             };
             let path =
                 if folder.path.is_empty() { name.clone() } else { [&folder.path[..], b"/", &name].concat() };
+            let bare = folder.bare;
             way.push(folder);
             if name.starts_with(WHITEOUT) {
                 self.emit(&marker(path, self.epoch), &mut io::empty())?;
             } else {
-                way.extend(self.child(path)?);
+                way.extend(self.child(path, bare)?);
             }
         }
         Ok(())
@@ -141,11 +145,11 @@ impl Walk<'_> {
     }
 
     /// Writes what is at `path`, unless it is a directory: that is to be walked first.
-    fn child(&mut self, path: Vec<u8>) -> Result<Option<Folder>> {
+    fn child(&mut self, path: Vec<u8>, bare: bool) -> Result<Option<Folder>> {
         let place = self.upper.join(OsStr::from_bytes(&path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
         if metadata.is_dir() {
-            return self.enter(path, &place, &metadata).map(Some);
+            return self.enter(path, bare, &place, &metadata).map(Some);
         }
         if metadata.file_type().is_socket() {
             // A socket means nothing without the process that listened; no archive holds one.
@@ -172,13 +176,17 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn enter(&mut self, path: Vec<u8>, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
+    fn enter(&mut self, path: Vec<u8>, bare: bool, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
         let attributes = Attributes::of(place)?;
-        let names = self.names(place, attributes.opaque(), attributes.holds_whiteouts())?;
+        let below = if bare { None } else { self.below(&path)? };
+        // The kernel marks directories that are simply new as well, as it likes: the layer says what hides something.
+        let opaque = attributes.opaque() && below.is_some();
+        let bare = below.is_none() || opaque;
+        let names = self.names(place, opaque, attributes.holds_whiteouts())?;
         let entry = self.entry(path.clone(), Kind::Directory, metadata, attributes.own);
         let time = entry.mtime;
         self.waiting.push(entry);
-        Ok(Folder { path, names, entry: Some((time, self.waiting.len())) })
+        Ok(Folder { path, names, bare, entry: Some((time, self.waiting.len())) })
     }
 
     fn leave(&mut self, folder: Folder) -> Result<()> {
@@ -190,7 +198,7 @@ impl Walk<'_> {
         // Nothing in it was written, or else no directory would be waiting as long as it.
         if self.waiting.len() == waited
             && let Some(entry) = self.waiting.pop()
-            && !self.only_copied_up(&entry)?
+            && (folder.bare || !self.only_copied_up(&entry)?)
         {
             self.emit(&entry, &mut io::empty())?;
         }
@@ -209,14 +217,33 @@ impl Walk<'_> {
     }
 
     fn only_copied_up(&self, entry: &Entry) -> Result<bool> {
-        for lower in self.lowers {
-            let place = lower.join(OsStr::from_bytes(&entry.path));
-            let Ok(below) = fs::symlink_metadata(&place) else { continue };
-            let same = below.is_dir()
-                && (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
-            return Ok(same && Attributes::of(&place)?.own == entry.xattrs);
+        let Some((place, below)) = self.below(&entry.path)? else { return Ok(false) };
+        let same = (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
+        Ok(same && Attributes::of(&place)?.own == entry.xattrs)
+    }
+
+    /// The directory that the step saw at `path` when it began, if no file, whiteout or opaque directory hid it.
+    fn below(&self, path: &[u8]) -> Result<Option<(PathBuf, fs::Metadata)>> {
+        'lowers: for lower in self.lowers {
+            let mut place = lower.clone();
+            let mut found = None;
+            let mut last = false;
+            for name in path.split(|byte| *byte == b'/') {
+                place.push(OsStr::from_bytes(name));
+                match fs::symlink_metadata(&place) {
+                    Ok(metadata) if metadata.is_dir() => {
+                        last |= Attributes::of(&place)?.opaque();
+                        found = Some(metadata);
+                    }
+                    Ok(_) => return Ok(None),
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound && !last => continue 'lowers,
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(cause) => return Err(cause).at("reading", &place),
+                }
+            }
+            return Ok(found.map(|metadata| (place, metadata)));
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn normalise(
