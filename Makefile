@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 BUILD_PACKAGES := build-essential pkg-config git ca-certificates
 RUN_PACKAGES   := $(BUILD_PACKAGES) runc docker-registry skopeo mmdebstrap jq openssl openssh-client python3
-TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3-pip util-linux hostname
+TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3-pip util-linux hostname umoci podman zstd
 
 .PHONY: help demo test check unit deny bench
 help:

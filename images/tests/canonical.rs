@@ -370,14 +370,14 @@ fn directory_made_anew_is_not_taken_for_the_one_below() {
     fs::create_dir_all(overlay.0.join("a/b")).unwrap();
     fs::create_dir_all(overlay.0.join("new/one")).unwrap();
     drop(overlay);
-    let made = layer(&folder.path().join("upper"), &[lower.clone()]);
+    let made = layer(&folder.path().join("upper"), std::slice::from_ref(&lower));
     let found: Vec<_> = names(&made).iter().map(|it| it.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(found, ["a/", "a/.wh..wh..opq", "a/b/", "new/", "new/one/"]);
 
     // The same in two steps: the whiteout lies in a layer between.
     let between = folder.path().join("between");
     fs::create_dir_all(&between).unwrap();
-    rustix::fs::mknodat(CWD, &between.join("a"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+    rustix::fs::mknodat(CWD, between.join("a"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
     let upper = folder.path().join("second");
     fs::create_dir_all(upper.join("a/b")).unwrap();
     let made = layer(&upper, &[between, lower]);
