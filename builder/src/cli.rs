@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
-use crate::{build, explain, keys, materials, rebuild, review};
+use crate::{build, explain, keys, lock, materials, rebuild, review};
 
 /// Reviews, deterministic builds and rebuilds of algorithm images.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Diff(rebuild::diff::Arguments),
     /// Say what a Dockerfile will do, and what makes it hard to repeat, line by line.
     ExplainDockerfile(explain::cli::Arguments),
+    /// Write down which bases and packages a build used, for people to review in a diff and for later builds to hold to.
+    Lock(lock::cli::Arguments),
     /// What builds took from the network: list it, check it, take it elsewhere, let it go.
     #[command(subcommand)]
     Materials(materials::cli::Command),
@@ -160,6 +162,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Rebuild(arguments) => rebuild::cli::run(&arguments, session),
         Command::Diff(arguments) => rebuild::diff::run(&arguments, session),
         Command::ExplainDockerfile(arguments) => explain::cli::run(&arguments, session),
+        Command::Lock(arguments) => lock::cli::run(&arguments, session),
         Command::Materials(command) => materials::cli::run(&command, session),
         Command::Review(arguments) => review::cli::run(arguments, session),
         Command::Keygen(arguments) => keys::cli::run(arguments, session),

@@ -8,6 +8,7 @@ pub mod dockerfile;
 pub mod error;
 pub mod explain;
 pub mod keys;
+pub mod lock;
 pub mod materials;
 pub mod packages;
 pub mod project;

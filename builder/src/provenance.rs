@@ -39,7 +39,7 @@ pub fn sign(
     subject: &str,
     identity: &Identity<'_>,
 ) -> Result<Bundle> {
-    let provenance = provenance(outcome, reviews, rebuild_of, identity.builder_id);
+    let provenance = of(outcome, reviews, rebuild_of, identity.builder_id);
     let statement = Statement {
         subject: vec![Subject::image(subject, &outcome.executed.image.digest())],
         predicate: Predicate::Provenance(Box::new(provenance)),
@@ -48,7 +48,8 @@ pub fn sign(
         .map_err(|cause| Error::new(Kind::Key, "the provenance could not be signed").because(cause))
 }
 
-fn provenance(
+/// The account, unsigned.
+pub fn of(
     outcome: &Outcome,
     reviews: &[HandedIn],
     rebuild_of: Option<RebuildOf>,

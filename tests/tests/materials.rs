@@ -226,3 +226,115 @@ impl Bench {
         found
     }
 }
+
+/// The newest version by the index, as an unpinned install takes it.
+const NEWEST: &str = r#"FROM python
+RUN python3 - <<EOF
+import urllib.request
+get = lambda path: urllib.request.urlopen("http://site.example" + path).read()
+newest = get("/simple/pandas/").decode()
+open("/pandas", "wb").write(get("/packages/ab/pandas-%s-py3-none-any.whl" % newest))
+EOF
+"#;
+
+#[test]
+fn a_lock_replays_or_tells_what_has_drifted() {
+    need!("runc", "mmdebstrap", "unshare");
+    let version = |version: &'static str| {
+        Site::saying(move |path, _| {
+            let body = if path.starts_with("/simple/") { version } else { path };
+            (200, Vec::new(), body.as_bytes().to_vec())
+        })
+    };
+    let (bench, commit) = Bench::new(NEWEST);
+    let (old, new) = (version("2.2.3"), version("2.3.0"));
+    let first = bench.build_through(&old.proxy(), &commit, &[]).expect(0).json();
+    let (bundle, lock) = (bench.text("bundle.json"), bench.source.path().join("Dockerfile.lock"));
+    let out = lock.to_str().unwrap();
+    let locked =
+        run(program("countersign-builder"), ["lock", "--provenance", &bundle, "--out", out]).expect(0);
+    assert!(locked.stdout.contains("1 bases, 1 packages; commit it as Dockerfile.lock"), "{}", locked.stdout);
+    let text = std::fs::read_to_string(&lock).unwrap();
+    assert!(text.contains("pkg:pypi/pandas@2.2.3?"), "{text}");
+
+    // The Dockerfile moves by a line in the same commit: the record still answers.
+    bench.source.write("Dockerfile", &NEWEST.replacen("FROM python\n", "FROM python\n# newest\n", 1));
+    let commit = bench.source.commit("lock");
+    let same = bench.build_through(&old.proxy(), &commit, &["--deny-drift"]).expect(0).json();
+    assert_eq!((&same["locked"], &same["drift"]), (&true.into(), &serde_json::json!([])));
+    let drifted = bench.build_through(&new.proxy(), &commit, &[]).expect(0).json();
+    assert_eq!(drifted["drift"], serde_json::json!(["pypi/pandas 2.2.3 → 2.3.0"]));
+    let denied = bench.build_through(&new.proxy(), &commit, &["--deny-drift"]).expect(1);
+    assert!(denied.text().contains("pypi/pandas 2.2.3 → 2.3.0"), "{}", denied.text());
+    drop((old, new));
+
+    let replayed = bench.call("build", "state", &["--commit", &commit, "--locked"]).expect(0).json();
+    assert_eq!(replayed["digest"], same["digest"]);
+    assert_ne!(replayed["digest"], drifted["digest"]);
+    assert_eq!(
+        first["layers"][1]["diffId"], replayed["layers"][1]["diffId"],
+        "the same package, the same layer"
+    );
+    // Where the materials are not, it says where they come from; without a lock, how one is made.
+    let missing = bench.call("build", "elsewhere", &["--commit", &commit, "--locked"]).expect(4);
+    assert!(missing.text().contains("materials import"), "{}", missing.text());
+    std::fs::remove_file(&lock).unwrap();
+    let commit = bench.source.commit("no lock");
+    let missing = bench.call("build", "state", &["--commit", &commit, "--locked"]).expect(4);
+    assert!(missing.text().contains("countersign-builder lock"), "{}", missing.text());
+    bench.source.write("Dockerfile.lock", &text.replace("version = 1", "version = 7"));
+    let commit = bench.source.commit("a lock of the future");
+    bench.call("build", "state", &["--commit", &commit]).expect(3);
+}
+
+/// Killed at any moment, a build leaves a store in which every named blob is what its name says, and the next one works.
+#[test]
+fn killed_builds_leave_a_valid_store_and_two_at_once_share_it() {
+    need!("runc", "mmdebstrap", "unshare", "timeout");
+    let site = Site::saying(|path, _| {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        (200, Vec::new(), path.repeat(20_000).into_bytes())
+    });
+    let many = r#"FROM python
+RUN python3 -c "import urllib.request as u; [u.urlopen('http://site.example/%d' % (n % 150)).read() for n in range(300)]"
+"#;
+    let (bench, commit) = Bench::new(many);
+    bench.build_through(&site.proxy(), &commit, &["--no-keep"]).expect(0);
+    for tenths in [8, 11, 14, 17, 20, 23] {
+        let (key, out) = (bench.text("key.pem"), bench.text("killed.json"));
+        let builder = program("countersign-builder").display().to_string();
+        let proxy = format!("http_proxy={}", site.proxy());
+        let mut own = bench.common("state");
+        own.insert(3, "build".to_owned());
+        let limit = format!("{}.{}", tenths / 10, tenths % 10);
+        let kill = ["--signal", "KILL", &limit, "env", &proxy, "no_proxy=127.0.0.1", &builder];
+        let more =
+            ["--commit", &commit, "--key", &key, "--builder-id", "https://ci.example/", "--bundle-out", &out];
+        let mut arguments: Vec<String> = kill.map(str::to_owned).into();
+        arguments.extend(own.into_iter().chain(more.map(str::to_owned)));
+        run("timeout", arguments);
+        bench.materials("state", &["verify"]).expect(0);
+        for entry in std::fs::read_dir(bench.blobs("state")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if !name.starts_with('.') {
+                assert_eq!(
+                    attestations::Digest::of(&std::fs::read(&path).unwrap()).hex(),
+                    name,
+                    "after {limit} s"
+                );
+            }
+        }
+    }
+    std::thread::scope(|scope| {
+        let both = [(), ()]
+            .map(|()| scope.spawn(|| bench.build_through(&site.proxy(), &commit, &[]).expect(0).json()));
+        let [one, other] = both.map(|build| build.join().unwrap());
+        assert_eq!(one["digest"], other["digest"]);
+        assert_eq!(one["materials"]["bodies"], 150);
+    });
+    bench.materials("state", &["verify"]).expect(0);
+    bench.materials("state", &["gc"]).expect(0);
+    drop(site);
+    bench.rebuild_cut_off("state", &[]).expect(0);
+}

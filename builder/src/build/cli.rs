@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use attestations::{Commit, Digest, Pinned, Reference, Signer};
 use images::Store;
@@ -15,6 +16,7 @@ use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result};
 use crate::keys::{self, PasswordArguments};
+use crate::lock::{self, Lock};
 use crate::materials::{Materials, Place};
 use crate::provenance::{self, Identity, read_file, write_file};
 use crate::source::Location;
@@ -68,6 +70,12 @@ pub struct Arguments {
     /// Keep the materials here, but do not attach them to the image that is pushed.
     #[arg(long, conflicts_with = "no_keep")]
     no_attach_materials: bool,
+    /// Take nothing from the network, but replay what the commit's lock (Dockerfile.lock) names, on the bases it names.
+    #[arg(long, conflicts_with_all = ["no_keep", "replay"])]
+    locked: bool,
+    /// End with 1, and push nothing, when the build used other bases or packages than the commit's lock says.
+    #[arg(long)]
+    deny_drift: bool,
     /// Take nothing from the network, but replay the kept materials with this digest, of an image or of a record.
     #[arg(long, value_name = "DIGEST", conflicts_with = "no_keep")]
     replay: Option<Digest>,
@@ -146,7 +154,7 @@ pub fn commit(text: &str) -> Result<Commit> {
 /// # Errors
 /// See [`Kind`].
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
-    let place = (!arguments.no_keep).then(|| Place::open(session.state_dir())).transpose()?;
+    let place = (!arguments.no_keep).then(|| Place::open(session.state_dir()).map(Arc::new)).transpose()?;
     let order = order(arguments, place.as_ref())?;
     let outputs: Vec<Output> =
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
@@ -170,6 +178,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
     let outcome = order::build(session, &order, &registry, runtime.handle(), &gate)?;
 
+    let drift = drift(&outcome)?;
+    if arguments.deny_drift && !drift.is_empty() {
+        return Err(Error::new(Kind::Refused, "the build used other things than the commit's lock says")
+            .details(drift)
+            .hint("review the new ones and commit a new lock, or build exactly the old ones with --locked"));
+    }
     let store = order::store(session)?;
     let materials = match (&place, &outcome.record) {
         (Some(place), Some(record)) => {
@@ -202,10 +216,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             place.send(&registry, &pinned, materials)?;
         }
     }
-    report(arguments, session, &outcome, materials.as_ref(), bundle.is_some())
+    report(arguments, session, &outcome, (materials.as_ref(), &drift), bundle.is_some())
 }
 
-fn order(arguments: &Arguments, place: Option<&Place>) -> Result<Order> {
+fn order(arguments: &Arguments, place: Option<&Arc<Place>>) -> Result<Order> {
     if let Some(reference) = &arguments.push
         && (reference.tag().is_none() || reference.digest().is_some())
     {
@@ -213,6 +227,7 @@ fn order(arguments: &Arguments, place: Option<&Place>) -> Result<Order> {
     }
     let network = match (place, &arguments.replay) {
         (None, _) => Network::Named,
+        (Some(place), _) if arguments.locked => Network::Locked(place.clone()),
         (Some(place), None) => Network::Kept(place.keeper()),
         (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
     };
@@ -229,6 +244,13 @@ fn order(arguments: &Arguments, place: Option<&Place>) -> Result<Order> {
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
     })
+}
+
+/// How the build differs from its commit's lock.
+fn drift(outcome: &Outcome) -> Result<Vec<String>> {
+    let Some(lock) = &outcome.lock else { return Ok(Vec::new()) };
+    let used = Lock::of(&provenance::of(outcome, &[], None, ""))?;
+    Ok(lock::drift(lock, &used))
 }
 
 fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
@@ -258,7 +280,7 @@ fn report(
     arguments: &Arguments,
     session: &Session,
     outcome: &Outcome,
-    materials: Option<&Materials>,
+    (materials, drift): (Option<&Materials>, &[String]),
     signed: bool,
 ) -> Result<Answer> {
     let executed = &outcome.executed;
@@ -279,6 +301,9 @@ fn report(
     if !outcome.packages.is_empty() {
         text.push_str(&format!("{} packages came over the network\n", outcome.packages.len()));
     }
+    for line in drift {
+        text.push_str(&format!("drift from the lock: {line}\n"));
+    }
     if arguments.explain {
         let lines =
             executed.fired.iter().map(|fired| format!("normalised by {}: /{}\n", fired.rule, fired.path));
@@ -298,6 +323,8 @@ fn report(
         "layers": executed.layers,
         "exchanges": executed.exchanges.len(),
         "materials": materials,
+        "locked": outcome.lock.is_some(),
+        "drift": drift,
         "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
         "unrecorded": executed.unrecorded,
         "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),

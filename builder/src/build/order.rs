@@ -21,7 +21,8 @@ use crate::cli::Session;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Kind, Result, Told};
-use crate::materials::{Keeper, Record, Replay};
+use crate::lock::{self, Lock};
+use crate::materials::{Keeper, Place, Record, Replay};
 use crate::packages::{self, Package};
 use crate::project::{self, Project, Recipe};
 use crate::source::{Location, Repository, Snapshot};
@@ -50,6 +51,8 @@ pub enum Network {
     Kept(Keeper),
     /// From what a build kept, and from nowhere else.
     Replayed(Arc<Replay>),
+    /// The same, by the record that the commit's lock names; bases are the lock's, too.
+    Locked(Arc<Place>),
 }
 
 /// What to build of a commit.
@@ -91,6 +94,8 @@ pub struct Outcome {
     pub epoch: i64,
     /// The packages among what came over the network.
     pub packages: Vec<Package>,
+    /// What the commit's lock says, if it has one.
+    pub lock: Option<Lock>,
     /// The record of its exchanges, if one is kept.
     pub record: Option<Digest>,
     /// When it began.
@@ -141,10 +146,12 @@ pub fn build(
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
     let context = ContextTree::new(&snapshot, walk);
+    let lock = read_lock(&snapshot, &recipe)?;
+    let (way, locked_bases) = way(&order.network, lock.as_ref(), &recipe)?;
     let bases = Bases {
         given: &order.bases,
         project: &project,
-        recorded: recorded(&order.what),
+        recorded: locked_bases.as_ref().or(recorded(&order.what)),
         registry,
         platform: &platform,
     };
@@ -153,13 +160,8 @@ pub fn build(
     let store = store(session)?;
     let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
     let host = sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?;
-    let way = match &order.network {
-        Network::Named => Way::Record(None),
-        Network::Kept(keeper) => Way::Record(Some(keeper.clone())),
-        Network::Replayed(replay) => Way::Replay(replay.clone()),
-    };
     let options = Options { doors: doors(&recipe), ..Options::default() };
-    let capture = Capture::with_options(runtime.clone(), way, options).map_err(|cause| {
+    let capture = Capture::with_options(runtime.clone(), way.clone(), options).map_err(|cause| {
         Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
     })?;
     let canceller = interruptible(runtime);
@@ -174,10 +176,12 @@ pub fn build(
     };
     let mut executed = execute(&shop, &plan, &context, &bases, epoch)?;
     let packages = packages::of(&executed.materials);
-    let record = match &order.network {
-        Network::Named => None,
-        Network::Kept(keeper) => Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?),
-        Network::Replayed(replay) => Some(replay.digest()),
+    let record = match &way {
+        Way::Record(None) => None,
+        Way::Record(Some(keeper)) => {
+            Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?)
+        }
+        Way::Replay(replay) => Some(replay.digest()),
     };
     Ok(Outcome {
         executed,
@@ -186,6 +190,7 @@ pub fn build(
         authors: snapshot.authors(),
         epoch,
         packages,
+        lock,
         record,
         started,
         finished: Timestamp::now(),
@@ -236,6 +241,41 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             repository: None,
         }),
     }
+}
+
+fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
+    let path = Lock::path(&recipe.dockerfile);
+    let bytes = snapshot.file(&path, lock::SIZE_LIMIT)?;
+    bytes.map(|bytes| Lock::parse(&path, &bytes)).transpose()
+}
+
+/// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
+type RecordedBases = BTreeMap<String, (String, Digest)>;
+
+fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Way, Option<RecordedBases>)> {
+    Ok(match network {
+        Network::Named => (Way::Record(None), None),
+        Network::Kept(keeper) => (Way::Record(Some(keeper.clone())), None),
+        Network::Replayed(replay) => (Way::Replay(replay.clone()), None),
+        Network::Locked(place) => {
+            let missing = |what: &str| {
+                Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
+                    .hint("build without --locked, and commit what `countersign-builder lock` makes of its provenance")
+            };
+            let lock = lock.ok_or_else(|| missing("is not in the commit"))?;
+            let record =
+                lock.record.ok_or_else(|| missing("names no record: its build kept no materials"))?;
+            let replay = place.replay(&record).map_err(|cause| {
+                Error::new(
+                    cause.kind(),
+                    format!("the materials that {} names cannot be used", Lock::path(&recipe.dockerfile)),
+                )
+                .hint("bring them with `materials pull REFERENCE` or `materials import FILE`")
+                .because(cause)
+            })?;
+            (Way::Replay(replay.for_any_step().into()), Some(lock.recorded_bases()))
+        }
+    })
 }
 
 fn doors(recipe: &Recipe) -> Vec<Door> {

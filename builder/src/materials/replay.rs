@@ -28,6 +28,8 @@ pub struct Replay {
     record: Record,
     /// Places in the record, in the order of asking.
     by_request: BTreeMap<Key, Vec<(usize, usize)>>,
+    /// Whether another step's answer does, when the asking step has none: lines move between commits.
+    from_any_step: bool,
     state: Mutex<State>,
 }
 
@@ -81,7 +83,21 @@ impl Replay {
                 by_request.entry(key).or_default().push((number, place));
             }
         }
-        Ok(Replay { store, digest: *digest, record, by_request, state: Mutex::default() })
+        Ok(Replay {
+            store,
+            digest: *digest,
+            record,
+            by_request,
+            from_any_step: false,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The same for another commit than the one it was recorded for: what a step asked is answered to any step.
+    #[must_use]
+    pub fn for_any_step(mut self) -> Replay {
+        self.from_any_step = true;
+        self
     }
 
     /// The record's digest.
@@ -101,7 +117,12 @@ impl Replay {
     /// When the record does not hold it.
     pub fn answer(&self, step: &str, asked: &Asked<'_>) -> std::result::Result<Answer<'_>, Miss> {
         let key = (step.to_owned(), asked.method.to_owned(), asked.url.to_owned(), asked.body);
-        let places = self.by_request.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let mut places = self.by_request.get(&key).map(Vec::as_slice).unwrap_or_default();
+        if places.is_empty() && self.from_any_step {
+            let same = |other: &&Key| (&other.1, &other.2, &other.3) == (&key.1, &key.2, &key.3);
+            let other = self.by_request.keys().find(same);
+            places = other.and_then(|other| self.by_request.get(other)).map_or(places, Vec::as_slice);
+        }
         let fitting: Vec<(usize, usize)> =
             places.iter().copied().filter(|place| asked.differs_from(self.at(*place)).is_none()).collect();
         let Some(last) = fitting.last() else { return self.unknown(step, asked, places) };

@@ -1,0 +1,130 @@
+//! A lock without editing the Dockerfile: what a build used, in a file beside the Dockerfile, for people to review in a
+//! diff. A later build replays it, or says what has drifted.
+
+pub mod cli;
+mod drift;
+
+use std::collections::BTreeMap;
+
+use attestations::Digest;
+use attestations::provenance::{Provenance, ResourceDescriptor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::provenance::bases_of;
+
+pub use drift::drift;
+
+/// Largest file read, in bytes.
+pub const SIZE_LIMIT: u64 = 8 << 20;
+const VERSION: u32 = 1;
+const HEAD: &str = "# What a build of this Dockerfile used. Written by `countersign-builder lock`; a line of a diff here is a line to review.\n";
+
+/// What a build used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    version: u32,
+    /// The record by which its exchanges can be replayed, if it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Digest>,
+    /// Its bases, by the name in the Dockerfile.
+    #[serde(default)]
+    pub bases: BTreeMap<String, LockedBase>,
+    /// The packages that came over the network, by purl: the digests of their files.
+    #[serde(default)]
+    pub packages: BTreeMap<String, Vec<Digest>>,
+}
+
+/// A base that was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedBase {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Where it was resolved.
+    pub from: String,
+}
+
+impl Lock {
+    /// Where the lock of a Dockerfile lies.
+    pub fn path(dockerfile: &str) -> String {
+        format!("{dockerfile}.lock")
+    }
+
+    /// What the build of a provenance used.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] when the provenance does not name its bases well.
+    pub fn of(provenance: &Provenance) -> Result<Lock> {
+        let all = &provenance.build_definition.resolved_dependencies;
+        let record =
+            all.iter().find(|it| it.is(ResourceDescriptor::RECORD)).and_then(ResourceDescriptor::sha256);
+        let bases = bases_of(provenance)?;
+        let bases = bases.into_iter().map(|(name, (from, digest))| (name, LockedBase { digest, from }));
+        let mut packages = BTreeMap::<String, Vec<Digest>>::new();
+        for package in all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE)) {
+            if let (Some(purl), Some(digest)) = (&package.uri, package.sha256()) {
+                packages.entry(purl.clone()).or_default().push(digest);
+            }
+        }
+        packages.values_mut().for_each(|digests| digests.sort());
+        Ok(Lock { version: VERSION, record, bases: bases.collect(), packages })
+    }
+
+    /// Reads a lock.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] for anything that is not exactly one.
+    pub fn parse(path: &str, bytes: &[u8]) -> Result<Lock> {
+        let bad = |why: String| {
+            Error::new(Kind::Input, format!("{path}: {why}"))
+                .hint("write it anew with `countersign-builder lock`, or remove it from the commit")
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| bad("the text is not UTF-8".to_owned()))?;
+        let lock: Lock = toml::from_str(text).map_err(|cause| bad(cause.to_string()))?;
+        match lock.version {
+            VERSION => Ok(lock),
+            other => Err(bad(format!("it is of version {other}, and this program knows {VERSION}"))),
+        }
+    }
+
+    /// Its text: the same for the same lock, a line for each base and package.
+    ///
+    /// # Errors
+    /// Never for what can be made here.
+    pub fn to_text(&self) -> Result<String> {
+        let text = toml::to_string(self)
+            .map_err(|cause| Error::new(Kind::Bug, "writing the lock").because(cause))?;
+        Ok(format!("{HEAD}{text}"))
+    }
+
+    /// Its bases as a build takes recorded ones: where each came from, and its digest.
+    pub fn recorded_bases(&self) -> BTreeMap<String, (String, Digest)> {
+        self.bases.iter().map(|(name, base)| (name.clone(), (base.from.clone(), base.digest))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_read_as_it_was_written_and_strangers_are_refused() {
+        let base = LockedBase { digest: Digest::of(b"base"), from: "oci://r.example/a".into() };
+        let lock = Lock {
+            version: VERSION,
+            record: Some(Digest::of(b"record")),
+            bases: BTreeMap::from([("debian:bookworm".to_owned(), base)]),
+            packages: BTreeMap::from([("pkg:pypi/a@1".to_owned(), vec![Digest::of(b"a")])]),
+        };
+        let text = lock.to_text().unwrap();
+        assert_eq!(Lock::parse("Dockerfile.lock", text.as_bytes()).unwrap(), lock);
+        assert!(text.contains(&format!("\"pkg:pypi/a@1\" = [\"{}\"]\n", Digest::of(b"a"))), "{text}");
+        for (from, to) in
+            [("version = 1", "version = 2"), ("version = 1", "version = 1\nmore = 2"), ("sha256:", "md5:")]
+        {
+            assert!(Lock::parse("x", text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+        }
+    }
+}
