@@ -1,22 +1,23 @@
-//! Doing what the plan says: each step over a fresh overlay, whose upper directory becomes one canonical layer.
+//! Doing a stage's steps: each over a fresh overlay, whose upper directory becomes one canonical layer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::layer::{Compression, Fired, Normaliser, from_upper};
-use images::{Descriptor, Image, LayerCache, Store};
+use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, User};
 use serde_json::json;
 
-use super::bases::{Base, Bases, layer_of_base};
+use super::bases::{Base, layer_of_base};
 use super::config::{self, Config};
 use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
 use super::mounts::{MountError, Mounts};
 use super::output::Output;
-use super::plan::{self, Action, Plan, Step};
+use super::plan::{self, Action, Step};
 use super::{environment, trust};
 use crate::capture::{Capture, Exchange, Incident, IncidentKind, StepRecord};
 use crate::cli::Session;
@@ -42,164 +43,50 @@ pub struct Workshop<'a> {
     pub canceller: &'a Canceller,
 }
 
-/// What came of it.
-pub struct Executed {
-    /// The image, in the store.
-    pub image: Image,
-    /// Its layers, from the lowest.
-    pub layers: Vec<LayerRecord>,
-    /// Every exchange over the network.
-    pub exchanges: Vec<Exchange>,
-    /// The same with their headers, step by step in the order of asking.
-    pub materials: Vec<materials::Step>,
-    /// Why the list of exchanges may not be all, if so.
-    pub unrecorded: Vec<String>,
-    /// Which rules changed what.
-    pub fired: Vec<Fired>,
-    /// The bases that were used.
-    pub bases: Vec<Base>,
-}
-
 /// A stage that is being built or is done.
-struct Built {
-    config: Config,
-    layers: Vec<(Descriptor, LayerRecord)>,
+pub(super) struct Built {
+    pub(super) config: Config,
+    pub(super) layers: Vec<(Descriptor, LayerRecord)>,
     /// The unpacked layers, the topmost first.
     folders: Vec<PathBuf>,
     /// The layer of the last step, which is unpacked when somebody needs its files: nobody does at the end of the target.
     packed: Option<(Descriptor, Digest)>,
 }
 
-struct Run<'a> {
-    shop: &'a Workshop<'a>,
-    context: &'a ContextTree<'a>,
-    epoch: i64,
-    done: BTreeMap<usize, Built>,
-    exchanges: Vec<Exchange>,
-    materials: Vec<materials::Step>,
-    unrecorded: Vec<String>,
-    fired: Vec<Fired>,
+/// A stage that is done, and what is to be told of it.
+pub(super) struct Finished {
+    pub(super) built: Built,
+    pub(super) told: Records,
 }
 
-/// Builds the plan's target.
-///
-/// # Errors
-/// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
-pub fn execute(
-    shop: &Workshop<'_>,
-    plan: &Plan<'_>,
-    context: &ContextTree<'_>,
-    bases: &Bases<'_>,
-    epoch: i64,
-) -> Result<Executed> {
-    let authority = (shop.capture.ca_pem(), shop.capture.ca_der());
-    environment::write_mounted(shop.scratch, authority, shop.capture.is_replay())
-        .map_err(|cause| Error::io("writing into", shop.scratch, cause))?;
-    // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
-    let fetched = fetch(plan, bases, shop.store)?;
-    let planned = plan_all(plan, &fetched, bases)?;
-    let total: usize = planned.iter().map(|(_, stage)| stage.steps.len()).sum();
-    let mut run = Run {
-        shop,
-        context,
-        epoch,
-        done: BTreeMap::new(),
-        exchanges: Vec::new(),
-        materials: Vec::new(),
-        unrecorded: Vec::new(),
-        fired: Vec::new(),
-    };
-    let mut number = 0;
-    let mut last = None;
-    let target = planned.last().map(|(needed, _)| needed.stage);
-    for (needed, planned) in planned {
-        let mut stage = run.start(needed, fetched.get(&needed.stage))?;
-        let name = plan.name(needed.stage);
-        let (mut layers_of, history) = (stage.config.rootfs.clone(), stage.config.history.clone());
-        stage.config = planned.config;
-        layers_of.kind = "layers".to_owned();
-        (stage.config.rootfs, stage.config.history) = (layers_of, history);
-        for step in &planned.steps {
-            number += 1;
-            let has_layer = run.step(&mut stage, step, &format!("[{number}/{total}] {name}"))?;
-            stage.config.history.push(plan.history(step, has_layer));
-        }
-        if Some(needed.stage) != target {
-            run.settle(&mut stage)?;
-        }
-        run.done.insert(needed.stage, stage);
-        last = Some(needed.stage);
-    }
-    let target = last.and_then(|stage| run.done.remove(&stage));
-    let mut target = target.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
-    target.config.created = Some(plan.created().to_owned());
-    let (blobs, records): (Vec<_>, Vec<_>) = target.layers.into_iter().unzip();
-    let image = Image::assemble(shop.store, &target.config, blobs).told()?;
-    let bases = fetched.into_values().collect();
-    Ok(Executed {
-        image,
-        layers: records,
-        exchanges: run.exchanges,
-        materials: run.materials,
-        unrecorded: run.unrecorded,
-        fired: run.fired,
-        bases,
-    })
+/// What is told of steps.
+#[derive(Default)]
+pub(super) struct Records {
+    pub(super) exchanges: Vec<Exchange>,
+    pub(super) materials: Vec<materials::Step>,
+    pub(super) unrecorded: Vec<String>,
+    pub(super) fired: Vec<Fired>,
 }
 
-fn fetch(plan: &Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<usize, Base>> {
-    let mut by_name: BTreeMap<&str, Base> = BTreeMap::new();
-    let mut by_stage = BTreeMap::new();
-    for needed in plan.needed() {
-        if let plan::Base::Image(name) = &needed.base {
-            let base = match by_name.get(name.as_str()) {
-                Some(known) => known.clone(),
-                None => bases.get(name, store)?,
-            };
-            by_name.insert(name, base.clone());
-            by_stage.insert(needed.stage, base);
-        }
-    }
-    Ok(by_stage)
-}
-
-/// A needed stage with its steps.
-type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
-
-fn plan_all<'p>(
-    plan: &'p Plan<'_>,
-    fetched: &BTreeMap<usize, Base>,
-    bases: &Bases<'_>,
-) -> Result<Vec<PlannedStage<'p>>> {
-    let mut configs: BTreeMap<usize, Config> = BTreeMap::new();
-    let mut planned = Vec::new();
-    for needed in plan.needed() {
-        let from = match (&needed.base, fetched.get(&needed.stage)) {
-            (plan::Base::Stage(earlier), _) => configs.get(earlier).cloned(),
-            (plan::Base::Image(_), Some(base)) => Some(config::on_base(base.image.config())),
-            _ => None,
-        };
-        let scratch = || {
-            config::scratch(
-                bases.platform.os(),
-                &bases.platform.architecture,
-                bases.platform.variant.as_deref(),
-            )
-        };
-        let stage = plan.steps(needed.stage, from.unwrap_or_else(scratch))?;
-        configs.insert(needed.stage, stage.config.clone());
-        planned.push((needed, stage));
-    }
-    Ok(planned)
+/// A stage that is going on.
+pub(super) struct Run<'a> {
+    pub(super) shop: &'a Workshop<'a>,
+    pub(super) context: &'a ContextTree,
+    pub(super) epoch: i64,
+    /// The stages it needs, by number.
+    pub(super) done: BTreeMap<usize, Arc<Finished>>,
+    /// Whether others may go on beside it, so that each line of output has to say whose it is.
+    pub(super) is_one_of_several: bool,
+    pub(super) told: Records,
 }
 
 impl Run<'_> {
     /// A stage before its first step.
-    fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<Built> {
+    pub(super) fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<Built> {
         if let plan::Base::Stage(earlier) = needed.base
             && let Some(built) = self.done.get(&earlier)
         {
-            let Built { config, layers, folders, .. } = built;
+            let Built { config, layers, folders, .. } = &built.built;
             let (config, layers, folders) = (config.clone(), layers.clone(), folders.clone());
             return Ok(Built { config, layers, folders, packed: None });
         }
@@ -226,7 +113,7 @@ impl Run<'_> {
     }
 
     /// Unpacks the last layer, for whoever needs its files.
-    fn settle(&self, stage: &mut Built) -> Result<()> {
+    pub(super) fn settle(&self, stage: &mut Built) -> Result<()> {
         if let Some((layer, diff_id)) = stage.packed.take() {
             stage.folders.insert(0, self.shop.cache.unpacked(self.shop.store, &layer, &diff_id).told()?);
         }
@@ -234,7 +121,7 @@ impl Run<'_> {
     }
 
     /// Does one step; says whether it made a layer.
-    fn step(&mut self, stage: &mut Built, step: &Step, label: &str) -> Result<bool> {
+    pub(super) fn step(&mut self, stage: &mut Built, step: &Step, label: &str) -> Result<bool> {
         let shop = self.shop;
         shop.session.progress(
             &format!("{label}: {}", step.text),
@@ -304,7 +191,7 @@ impl Run<'_> {
             Normaliser::Version1,
         )
         .told()?;
-        self.fired.extend(made.fired);
+        self.told.fired.extend(made.fired);
         drop(overlay);
         drop(mounts);
         let _ = std::fs::remove_dir_all(self.shop.scratch.join("mounts"));
@@ -316,7 +203,7 @@ impl Run<'_> {
 
     fn mounts(&self, step: &Step) -> Result<Mounts> {
         let Action::Run { mounts, .. } = &step.action else { return Ok(Mounts::default()) };
-        let stages = |stage: usize| self.done.get(&stage).map(|built| built.folders.as_slice());
+        let stages = |stage: usize| self.done.get(&stage).map(|stage| stage.built.folders.as_slice());
         let scratch = self.shop.scratch.join("mounts");
         Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages).map_err(|error| match error {
             MountError::Copy(cause) => copy_failed(step, cause),
@@ -376,7 +263,7 @@ impl Run<'_> {
             None => copy::copy(self.context, root, &request),
             Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
             Some(Some(stage)) => {
-                let view = self.shop.host.view(&stage.folders).map_err(machine)?;
+                let view = self.shop.host.view(&stage.built.folders).map_err(machine)?;
                 RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, &request))
             }
         };
@@ -414,6 +301,11 @@ impl Run<'_> {
         Ok(Mount { source: source.clone(), target: script.path.clone(), readonly: true })
     }
 
+    /// What stands before a line of a step's output.
+    fn margin(&self, label: &str) -> String {
+        if self.is_one_of_several { format!("{label} | ") } else { "    ".to_owned() }
+    }
+
     fn command(
         &mut self,
         process: &Process,
@@ -423,9 +315,12 @@ impl Run<'_> {
         label: &str,
     ) -> Result<()> {
         let session = self.shop.session;
+        let margin = self.margin(label);
         let mut show = |line: &str| {
-            session
-                .progress(&format!("    {line}"), &json!({ "event": "output", "label": label, "text": line }))
+            session.progress(
+                &format!("{margin}{line}"),
+                &json!({ "event": "output", "label": label, "text": line }),
+            )
         };
         let mut output = Output::new(&mut show);
         let network = self.shop.host.network().map_err(machine)?;
@@ -442,7 +337,7 @@ impl Run<'_> {
         let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
         let record = planted.map(|planted| planted.finish());
         let lines = output.finish();
-        let incidents = record.map(|record| self.note(step, record)).transpose()?.unwrap_or_default();
+        let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
         let how = match exit.map_err(machine)? {
             Exit::Code(0) => return Ok(()),
             Exit::Code(code) => format!("ended with exit code {code}"),
@@ -462,23 +357,25 @@ impl Run<'_> {
     ///
     /// # Errors
     /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
-    fn note(&mut self, step: &Step, record: StepRecord) -> Result<Vec<String>> {
+    fn note(&mut self, step: &Step, record: StepRecord, label: &str) -> Result<Vec<String>> {
         let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
+        let margin = self.margin(label);
         for incident in &incidents {
             self.shop.session.progress(
-                &format!("    network: {incident}"),
-                &json!({ "event": "incident", "text": incident }),
+                &format!("{margin}network: {incident}"),
+                &json!({ "event": "incident", "label": label, "text": incident }),
             );
         }
         if record.incidents_dropped > 0 {
-            self.unrecorded
+            self.told
+                .unrecorded
                 .push(format!("line {}: more incidents on the network than are listed", step.line));
         }
-        self.unrecorded.extend(
+        self.told.unrecorded.extend(
             record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
         );
-        self.exchanges.extend(record.exchanges);
-        self.materials.extend(record.material);
+        self.told.exchanges.extend(record.exchanges);
+        self.told.materials.extend(record.material);
         let fatal: Vec<&Incident> =
             record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
         match fatal.first() {

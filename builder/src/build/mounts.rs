@@ -50,7 +50,7 @@ impl Mounts {
         wanted: &[Mounted],
         host: &Host,
         scratch: &Path,
-        context: &ContextTree<'_>,
+        context: &ContextTree,
         stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
     ) -> Result<Self, MountError> {
         let mut made = Self::default();
@@ -66,7 +66,7 @@ impl Mounts {
         mounted: &Mounted,
         host: &Host,
         folder: &Path,
-        context: &ContextTree<'_>,
+        context: &ContextTree,
         stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
     ) -> Result<(), MountError> {
         let target = mounted.target.clone();

@@ -13,9 +13,10 @@ use sandbox::Canceller;
 
 use super::bases::{Bases, Registry};
 use super::copy::ContextTree;
-use super::execute::{Executed, Workshop, execute};
+use super::execute::Workshop;
 use super::plan::{Plan, Request};
 use super::platform::Platform;
+use super::stages::{Executed, execute};
 use crate::capture::{Capture, Door, Options, Way};
 use crate::cli::Session;
 use crate::dockerfile::ignore::{self, Ignore};
@@ -145,7 +146,7 @@ pub fn build(
     let plan = Plan::new(&file, &request).map_err(named)?;
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
-    let context = ContextTree::new(&snapshot, walk);
+    let context = ContextTree::new(&snapshot, walk)?;
     let lock = read_lock(&snapshot, &recipe)?;
     let (way, locked_bases) = way(&order.network, lock.as_ref(), &recipe)?;
     let bases = Bases {

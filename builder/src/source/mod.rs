@@ -15,7 +15,7 @@ use attestations::{Commit, Digest, Tree};
 use git2::{ObjectType, Oid};
 
 pub use location::Location;
-pub use tree::{Entry, EntryKind, Walk};
+pub use tree::{Blobs, Entry, EntryKind, Walk};
 
 /// Longest commit message read; the trailers stand at its end.
 const MESSAGE_LIMIT: usize = 1024 * 1024;

@@ -1,5 +1,7 @@
 //! The tree of a commit: what is at a path, what is below it, and the bytes of a file.
 
+use std::sync::{Mutex, PoisonError};
+
 use git2::{ObjectType, Oid};
 
 use super::{Snapshot, SourceError};
@@ -43,6 +45,22 @@ impl Entry {
 
 /// Everything below a folder, parents before children, in the byte order of names.
 pub type Walk = Vec<Entry>;
+
+/// The files of a repository, for several threads: `git2` gives a repository to one at a time.
+pub struct Blobs {
+    git: Mutex<git2::Repository>,
+}
+
+impl Blobs {
+    /// As [`Snapshot::read`].
+    ///
+    /// # Errors
+    /// When the object cannot be read or has not the id it is named by.
+    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
+        let git = self.git.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(git.find_blob(entry.id)?.content().to_vec())
+    }
+}
 
 impl Snapshot<'_> {
     /// Everything below `folder` ("" is the root) for which `wanted` says yes; a folder that is not wanted is still
@@ -159,6 +177,14 @@ impl Snapshot<'_> {
     /// When the object cannot be read or has not the id it is named by.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
         Ok(self.repository.git.find_blob(entry.id)?.content().to_vec())
+    }
+
+    /// What reads walked entries on any thread.
+    ///
+    /// # Errors
+    /// When the repository cannot be opened once more.
+    pub fn blobs(&self) -> Result<Blobs, SourceError> {
+        Ok(Blobs { git: Mutex::new(git2::Repository::open_bare(self.repository.git.path())?) })
     }
 
     /// The bytes of the file at `path`, if there is one.

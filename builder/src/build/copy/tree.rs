@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
 use super::{CopyError, base_name, join};
-use crate::source::{Entry, EntryKind, Snapshot};
+use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
 
 /// As many links as Linux follows.
 const LINK_LIMIT: usize = 40;
@@ -122,16 +122,19 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The context: what `.dockerignore` leaves of a folder of the commit's tree.
-pub struct ContextTree<'a> {
-    snapshot: &'a Snapshot<'a>,
+pub struct ContextTree {
+    blobs: Blobs,
     entries: BTreeMap<Vec<u8>, Option<Entry>>,
     folders: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     epoch: i64,
 }
 
-impl<'a> ContextTree<'a> {
+impl ContextTree {
     /// Of the walked entries; folders above an entry are there even when they are left out themselves.
-    pub fn new(snapshot: &'a Snapshot<'a>, walk: Vec<Entry>) -> Self {
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub fn new(snapshot: &Snapshot<'_>, walk: Vec<Entry>) -> Result<Self, SourceError> {
         let mut entries: BTreeMap<Vec<u8>, Option<Entry>> = BTreeMap::from([(Vec::new(), None)]);
         for entry in walk {
             for (at, _) in entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
@@ -145,7 +148,7 @@ impl<'a> ContextTree<'a> {
             let folder = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default().to_vec();
             folders.entry(folder).or_default().push(name);
         }
-        Self { snapshot, entries, folders, epoch: snapshot.committed_at() }
+        Ok(Self { blobs: snapshot.blobs()?, entries, folders, epoch: snapshot.committed_at() })
     }
 
     fn entry(&self, path: &[u8]) -> Result<&Entry, CopyError> {
@@ -154,7 +157,7 @@ impl<'a> ContextTree<'a> {
     }
 }
 
-impl Tree for ContextTree<'_> {
+impl Tree for ContextTree {
     fn name(&self) -> &'static str {
         "the context (is it committed, and not left out by .dockerignore?)"
     }
@@ -175,12 +178,12 @@ impl Tree for ContextTree<'_> {
     }
 
     fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        let bytes = self.snapshot.read(self.entry(path)?)?;
+        let bytes = self.blobs.read(self.entry(path)?)?;
         into.write_all(&bytes).map_err(|error| CopyError::io("writing", path, error))
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Ok(self.snapshot.read(self.entry(path)?)?)
+        Ok(self.blobs.read(self.entry(path)?)?)
     }
 }
 
