@@ -2,6 +2,7 @@
 //!
 //! Knows neither git nor Dockerfiles nor policies.
 
+mod blob;
 pub mod cache;
 pub mod compare;
 pub mod descriptor;

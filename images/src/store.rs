@@ -7,16 +7,17 @@ mod collect;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use attestations::Digest;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::blob::BlobFile;
+pub use crate::blob::{BlobWriter, VerifyingReader};
 use crate::descriptor::{Descriptor, INDEX};
 use crate::error::{At, Error, Result};
 
@@ -112,6 +113,11 @@ impl Store {
     /// # Errors
     /// When no file can be made.
     pub fn writer(&self) -> Result<BlobWriter> {
+        self.file().map(BlobWriter::new)
+    }
+
+    /// The same, for who takes the digest themselves.
+    pub(crate) fn file(&self) -> Result<BlobFile> {
         let folder = self.root.join("blobs/sha256");
         let file = loop {
             let file = tempfile::Builder::new()
@@ -125,12 +131,7 @@ impl Store {
                 break file;
             }
         };
-        Ok(BlobWriter {
-            store: self.clone(),
-            file: BufWriter::with_capacity(1 << 17, file),
-            hash: Sha256::new(),
-            size: 0,
-        })
+        Ok(BlobFile::new(self, file))
     }
 
     /// Brings everything written so far onto the disk, whatever wrote it.
@@ -285,136 +286,6 @@ impl Store {
         file.as_file().sync_all().at("flushing", &path)?;
         file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
         Ok(())
-    }
-}
-
-/// A blob that is being written, hashed on the way.
-pub struct BlobWriter {
-    store: Store,
-    file: BufWriter<NamedTempFile>,
-    hash: Sha256,
-    size: u64,
-}
-
-impl BlobWriter {
-    /// Flushes the blob to the disk and gives it its name.
-    ///
-    /// # Errors
-    /// When the disk refuses; then nothing is left.
-    pub fn commit(self, media_type: &str) -> Result<Descriptor> {
-        let folder = self.store.root.join("blobs/sha256");
-        let blob = self.name(media_type, |file, path| file.sync_data().at("flushing", path))?;
-        File::open(&folder).and_then(|folder| folder.sync_all()).at("flushing", &folder)?;
-        Ok(blob)
-    }
-
-    /// Gives the blob its name at once and leaves the disk to [`Store::flush`], which must come before anything that
-    /// counts on the blob is written: of many small blobs, each flush would cost more than the blob. What a power cut
-    /// tears is found by its digest like any other changed byte, and written anew when it comes again.
-    ///
-    /// # Errors
-    /// When the disk refuses; then nothing is left.
-    pub fn commit_unflushed(self, media_type: &str) -> Result<Descriptor> {
-        self.name(media_type, |_, _| Ok(()))
-    }
-
-    fn name(self, media_type: &str, before: impl FnOnce(&File, &Path) -> Result<()>) -> Result<Descriptor> {
-        let digest = Digest::from_bytes(self.hash.finalize().into());
-        let path = self.store.path_of(&digest);
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
-        before(file.as_file(), &path)?;
-        file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
-        Ok(Descriptor::new(media_type, digest, self.size))
-    }
-
-    /// The same, for a blob that must be the one a stranger promised.
-    ///
-    /// # Errors
-    /// When its size or digest is another, or the disk refuses; then nothing is left.
-    pub fn commit_as(self, promised: &Descriptor) -> Result<Descriptor> {
-        let found = Digest::from_bytes(self.hash.clone().finalize().into());
-        let what = || format!("blob {}", promised.digest);
-        if self.size != promised.size {
-            return Err(Error::Size { what: what(), wanted: promised.size, found: self.size });
-        }
-        if found != promised.digest {
-            return Err(Error::Digest { what: what(), wanted: promised.digest, found });
-        }
-        self.commit(&promised.media_type)
-    }
-
-    /// How many bytes have been written.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-}
-
-impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        self.size += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// A stream that gives no end before size and digest were found right.
-pub struct VerifyingReader<R> {
-    inner: R,
-    hash: Sha256,
-    left: u64,
-    wanted: Descriptor,
-    done: bool,
-}
-
-impl<R: Read> VerifyingReader<R> {
-    /// Reads what `wanted` describes from `inner`.
-    pub fn new(inner: R, wanted: &Descriptor) -> Self {
-        Self { inner, hash: Sha256::new(), left: wanted.size, wanted: wanted.clone(), done: false }
-    }
-
-    fn finish(&mut self) -> io::Result<usize> {
-        if self.done {
-            return Ok(0);
-        }
-        if self.left > 0 {
-            return Err(self.wrong_size(self.wanted.size - self.left));
-        }
-        let found = Digest::from_bytes(self.hash.finalize_reset().into());
-        if found != self.wanted.digest {
-            return Err(io::Error::other(Error::Digest {
-                what: format!("blob {}", self.wanted.digest),
-                wanted: self.wanted.digest,
-                found,
-            }));
-        }
-        self.done = true;
-        Ok(0)
-    }
-
-    fn wrong_size(&self, found: u64) -> io::Error {
-        let what = format!("blob {}", self.wanted.digest);
-        io::Error::other(Error::Size { what, wanted: self.wanted.size, found })
-    }
-}
-
-impl<R: Read> Read for VerifyingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let count = self.inner.read(buffer)?;
-        if count == 0 {
-            return self.finish();
-        }
-        self.left =
-            self.left.checked_sub(count as u64).ok_or_else(|| self.wrong_size(self.wanted.size + 1))?;
-        self.hash.update(&buffer[..count]);
-        Ok(count)
     }
 }
 

@@ -5,12 +5,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use attestations::Digest;
 use libdeflater::{CompressionLvl, Compressor};
 
-use crate::descriptor;
+use crate::blob::{BlobFile, BlobWriter};
+use crate::descriptor::{self, Descriptor};
+use crate::error::{At, Result};
+use crate::store::Store;
 
 /// The name of the compressor with its settings, as provenance records it.
 pub const COMPRESSOR: &str = "gzip: libdeflate level 6, a member for each MiB";
@@ -42,32 +47,42 @@ impl Compression {
     }
 }
 
-/// Compresses what is written to it.
-pub(super) enum Compressing<W: Write> {
-    None(W),
-    Gzip(Members<W>),
-    Zstd(Box<zstd::Encoder<'static, W>>),
+/// A blob that is being written, compressed on the way.
+pub(super) enum Compressing {
+    None(BlobFile),
+    Gzip(Box<Members<BlobWriter>>),
+    Zstd(Box<zstd::Encoder<'static, BlobWriter>>),
 }
 
-impl<W: Write> Compressing<W> {
-    pub(super) fn new(compression: Compression, out: W) -> io::Result<Self> {
+impl Compressing {
+    pub(super) fn new(compression: Compression, store: &Store) -> Result<Self> {
         Ok(match compression {
-            Compression::None => Self::None(out),
-            Compression::Gzip => Self::Gzip(Members::new(out)),
-            Compression::Zstd => Self::Zstd(Box::new(zstd::Encoder::new(out, ZSTD_LEVEL)?)),
+            Compression::None => Self::None(store.file()?),
+            Compression::Gzip => Self::Gzip(Box::new(Members::new(store.writer()?))),
+            Compression::Zstd => {
+                let encoder = zstd::Encoder::new(store.writer()?, ZSTD_LEVEL);
+                Self::Zstd(Box::new(encoder.at("compressing into", store.root())?))
+            }
         })
     }
 
-    pub(super) fn finish(self) -> io::Result<W> {
+    /// Ends the blob. What is not compressed has the digest of the archive.
+    pub(super) fn finish(self, diff_id: Digest, place: &Path) -> Result<Descriptor> {
         match self {
-            Self::None(out) => Ok(out),
-            Self::Gzip(members) => members.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
+            Self::None(file) => file.commit(diff_id, Compression::None.media_type()),
+            Self::Gzip(members) => {
+                let blob = members.finish().at("writing a layer in", place)?;
+                blob.commit(Compression::Gzip.media_type())
+            }
+            Self::Zstd(encoder) => {
+                let blob = encoder.finish().at("writing a layer in", place)?;
+                blob.commit(Compression::Zstd.media_type())
+            }
         }
     }
 }
 
-impl<W: Write> Write for Compressing<W> {
+impl Write for Compressing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::None(out) => out.write(bytes),

@@ -6,6 +6,7 @@ mod added;
 mod archive;
 mod compress;
 mod entry;
+mod hashing;
 mod links;
 mod names;
 mod normalise;

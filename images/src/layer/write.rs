@@ -1,15 +1,16 @@
-//! Writing a layer: one pass over the bytes, hashed before and after compression.
+//! Writing a layer: one pass over the bytes, hashed before and after compression, both once.
 
-use std::io::{self, Read, Write};
+use std::io::Read;
+use std::path::PathBuf;
 
 use attestations::Digest;
-use sha2::{Digest as _, Sha256};
 
 use super::compress::{Compressing, Compression};
 use super::entry::{self, Entry, Kind};
+use super::hashing::Hashing;
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
-use crate::store::{BlobWriter, Store};
+use crate::store::Store;
 
 /// A layer that is in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +25,10 @@ pub struct Layer {
 
 /// Writes entries in canonical order into a store.
 pub struct LayerWriter {
-    out: Hashing<Compressing<BlobWriter>>,
-    compression: Compression,
+    out: Hashing<Compressing>,
     last: Option<Vec<u8>>,
     entries: u64,
-    place: std::path::PathBuf,
+    place: PathBuf,
 }
 
 impl LayerWriter {
@@ -38,14 +38,8 @@ impl LayerWriter {
     /// When the store cannot be written.
     pub fn new(store: &Store, compression: Compression) -> Result<Self> {
         let place = store.root().to_owned();
-        let out = Compressing::new(compression, store.writer()?).at("compressing into", &place)?;
-        Ok(Self {
-            out: Hashing { inner: out, hash: Sha256::new() },
-            compression,
-            last: None,
-            entries: 0,
-            place,
-        })
+        let out = Hashing::new(Compressing::new(compression, store)?);
+        Ok(Self { out, last: None, entries: 0, place })
     }
 
     /// Adds an entry; `content` is read for a file, to exactly its size.
@@ -63,7 +57,7 @@ impl LayerWriter {
         entry::write_header(entry, &mut self.out).at("writing a layer in", &place)?;
         if let Kind::File { size } = entry.kind {
             let name = String::from_utf8_lossy(&entry.path).into_owned();
-            let copied = io::copy(&mut content.take(size), &mut self.out).at("writing a layer in", &place)?;
+            let copied = self.out.copy(content, size).at("writing a layer in", &place)?;
             if copied != size || content.read(&mut [0]).at("reading", &name)? != 0 {
                 return Err(Error::refused(name, "changed its size while it was read"));
             }
@@ -85,9 +79,8 @@ impl LayerWriter {
     /// When the store cannot be written.
     pub fn finish(mut self) -> Result<Layer> {
         entry::write_end(&mut self.out).at("writing a layer in", &self.place)?;
-        let diff_id = Digest::from_bytes(self.out.hash.finalize().into());
-        let blob = self.out.inner.finish().at("writing a layer in", &self.place)?;
-        let descriptor = blob.commit(self.compression.media_type())?;
+        let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
+        let descriptor = out.finish(diff_id, &self.place)?;
         Ok(Layer { descriptor, diff_id, entries: self.entries })
     }
 }
@@ -95,21 +88,4 @@ impl LayerWriter {
 /// The order of entries: by the bytes of the path's components, so that a directory comes right before what is in it.
 pub(super) fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/'))
-}
-
-struct Hashing<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

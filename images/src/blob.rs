@@ -1,0 +1,181 @@
+//! One blob on its way into a store or out of it: nothing has a name before its digest is known, and nothing is believed before.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use attestations::Digest;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::descriptor::Descriptor;
+use crate::error::{At, Error, Result};
+use crate::store::Store;
+
+/// A blob that is being written, hashed on the way.
+pub struct BlobWriter {
+    file: BlobFile,
+    hash: Sha256,
+}
+
+impl BlobWriter {
+    pub(crate) fn new(file: BlobFile) -> Self {
+        Self { file, hash: Sha256::new() }
+    }
+
+    /// Flushes the blob to the disk and gives it its name.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing is left.
+    pub fn commit(self, media_type: &str) -> Result<Descriptor> {
+        let digest = Digest::from_bytes(self.hash.finalize().into());
+        self.file.commit(digest, media_type)
+    }
+
+    /// Gives the blob its name at once and leaves the disk to [`Store::flush`], which must come before anything that
+    /// counts on the blob is written: of many small blobs, each flush would cost more than the blob. What a power cut
+    /// tears is found by its digest like any other changed byte, and written anew when it comes again.
+    ///
+    /// # Errors
+    /// When the disk refuses; then nothing is left.
+    pub fn commit_unflushed(self, media_type: &str) -> Result<Descriptor> {
+        let digest = Digest::from_bytes(self.hash.finalize().into());
+        self.file.name(digest, media_type, |_, _| Ok(()))
+    }
+
+    /// Like [`BlobWriter::commit`], for a blob that must be the one a stranger promised.
+    ///
+    /// # Errors
+    /// When its size or digest is another, or the disk refuses; then nothing is left.
+    pub fn commit_as(self, promised: &Descriptor) -> Result<Descriptor> {
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        let what = || format!("blob {}", promised.digest);
+        if self.size() != promised.size {
+            return Err(Error::Size { what: what(), wanted: promised.size, found: self.size() });
+        }
+        if found != promised.digest {
+            return Err(Error::Digest { what: what(), wanted: promised.digest, found });
+        }
+        self.commit(&promised.media_type)
+    }
+
+    /// How many bytes have been written.
+    pub fn size(&self) -> u64 {
+        self.file.size
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A blob that is being written, whose digest is taken elsewhere, so that no byte is hashed twice.
+pub(crate) struct BlobFile {
+    folder: PathBuf,
+    file: BufWriter<NamedTempFile>,
+    size: u64,
+}
+
+impl BlobFile {
+    pub(crate) fn new(store: &Store, file: NamedTempFile) -> Self {
+        let folder = store.root().join("blobs/sha256");
+        Self { folder, file: BufWriter::with_capacity(1 << 17, file), size: 0 }
+    }
+
+    /// Flushes the blob to the disk and names it by `digest`, which has to be that of all that was written.
+    pub(crate) fn commit(self, digest: Digest, media_type: &str) -> Result<Descriptor> {
+        let folder = self.folder.clone();
+        let blob = self.name(digest, media_type, |file, path| file.sync_data().at("flushing", path))?;
+        File::open(&folder).and_then(|folder| folder.sync_all()).at("flushing", &folder)?;
+        Ok(blob)
+    }
+
+    fn name(
+        self,
+        digest: Digest,
+        media_type: &str,
+        before: impl FnOnce(&File, &Path) -> Result<()>,
+    ) -> Result<Descriptor> {
+        let path = self.folder.join(digest.hex());
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
+        before(file.as_file(), &path)?;
+        file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
+        Ok(Descriptor::new(media_type, digest, self.size))
+    }
+}
+
+impl Write for BlobFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A stream that gives no end before size and digest were found right.
+pub struct VerifyingReader<R> {
+    inner: R,
+    hash: Sha256,
+    left: u64,
+    wanted: Descriptor,
+    done: bool,
+}
+
+impl<R: Read> VerifyingReader<R> {
+    /// Reads what `wanted` describes from `inner`.
+    pub fn new(inner: R, wanted: &Descriptor) -> Self {
+        Self { inner, hash: Sha256::new(), left: wanted.size, wanted: wanted.clone(), done: false }
+    }
+
+    fn finish(&mut self) -> io::Result<usize> {
+        if self.done {
+            return Ok(0);
+        }
+        if self.left > 0 {
+            return Err(self.wrong_size(self.wanted.size - self.left));
+        }
+        let found = Digest::from_bytes(self.hash.finalize_reset().into());
+        if found != self.wanted.digest {
+            return Err(io::Error::other(Error::Digest {
+                what: format!("blob {}", self.wanted.digest),
+                wanted: self.wanted.digest,
+                found,
+            }));
+        }
+        self.done = true;
+        Ok(0)
+    }
+
+    fn wrong_size(&self, found: u64) -> io::Error {
+        let what = format!("blob {}", self.wanted.digest);
+        io::Error::other(Error::Size { what, wanted: self.wanted.size, found })
+    }
+}
+
+impl<R: Read> Read for VerifyingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.inner.read(buffer)?;
+        if count == 0 {
+            return self.finish();
+        }
+        self.left =
+            self.left.checked_sub(count as u64).ok_or_else(|| self.wrong_size(self.wanted.size + 1))?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
