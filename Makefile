@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 BUILD_PACKAGES := build-essential pkg-config git ca-certificates
 RUN_PACKAGES   := $(BUILD_PACKAGES) runc docker-registry skopeo mmdebstrap jq openssl openssh-client python3
-TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3-pip util-linux hostname umoci podman zstd
+TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3-pip util-linux hostname umoci podman zstd \
+                  qemu-user-static binfmt-support
 
 .PHONY: help demo test check unit deny bench
 help:
@@ -23,6 +24,8 @@ test: packages check unit deny
 .PHONY: packages
 packages:
 	@scripts/packages.sh $(TEST_PACKAGES)
+	@[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64 \
+	 || echo "SKIP emulation: this kernel hands no programs to qemu; the tests of it say that they are left out"
 
 check:
 	cargo fmt --all --check

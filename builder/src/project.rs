@@ -1,9 +1,10 @@
 //! `countersign.toml`: what a repository says about its images, so that this too is reviewed with the commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use attestations::provenance::Spoken;
 use attestations::reference::Pinned;
+use images::Platform;
 use serde::Deserialize;
 
 /// Where the file is in the repository.
@@ -62,8 +63,8 @@ pub struct Recipe {
     pub arguments: BTreeMap<String, String>,
     /// Labels beside those of the Dockerfile; the file names none.
     pub labels: BTreeMap<String, String>,
-    /// `os/architecture`.
-    pub platform: Option<String>,
+    /// What it is built for, each once and in order; nothing means this machine's platform.
+    pub platforms: Vec<Platform>,
     /// Ports other than 80 and 443 that its steps may reach, and what is spoken there.
     pub ports: BTreeMap<u16, Spoken>,
     /// The repository it is meant for; a suggestion to people, nothing is pushed there unasked.
@@ -95,10 +96,18 @@ struct Image {
     target: Option<String>,
     #[serde(default)]
     args: BTreeMap<String, String>,
-    platform: Option<String>,
+    platform: Option<Platforms>,
     name: Option<String>,
     #[serde(default)]
     ports: BTreeMap<String, Spoken>,
+}
+
+/// One platform, or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Platforms {
+    One(String),
+    Several(Vec<String>),
 }
 
 impl Project {
@@ -182,11 +191,24 @@ fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
         target: image.target,
         arguments: image.args,
         labels: BTreeMap::new(),
-        platform: image.platform,
+        platforms: platforms(image.platform, &of("platform"))?,
         ports: ports(image.ports, &of("ports"))?,
         repository: image.name,
         image: name,
     })
+}
+
+fn platforms(named: Option<Platforms>, of: &str) -> Result<Vec<Platform>, ProjectError> {
+    let texts = match named {
+        None => return Ok(Vec::new()),
+        Some(Platforms::One(text)) => vec![text],
+        Some(Platforms::Several(texts)) if texts.is_empty() => {
+            return Err(ProjectError::Value(format!("{of} is an empty list")));
+        }
+        Some(Platforms::Several(texts)) => texts,
+    };
+    let parsed = texts.iter().map(|text| text.parse()).collect::<Result<BTreeSet<Platform>, _>>();
+    Ok(parsed.map_err(|why| ProjectError::Value(format!("{of}: {why}")))?.into_iter().collect())
 }
 
 /// A path within the repository, without `.` and doubled slashes; nothing may lead out of it.
@@ -253,6 +275,7 @@ platform = "linux/amd64"
 name = "registry.example/glm"
 [image.average]
 dockerfile = "docker/average.Dockerfile"
+platform = ["linux/arm64", "linux/amd64", "linux/aarch64"]
 [bases]
 "python:3.11" = "registry.example/python@sha256:{digest}"
 "#
@@ -262,6 +285,9 @@ dockerfile = "docker/average.Dockerfile"
         assert_eq!((glm.context.as_str(), glm.dockerfile.as_str()), ("glm", "glm/Dockerfile"));
         assert_eq!(glm.arguments["PKG"], "v6-glm");
         assert_eq!(project.recipe(Some("average")).unwrap().dockerfile, "docker/average.Dockerfile");
+        assert_eq!(glm.platforms, [Platform::linux("amd64")]);
+        let several = &project.recipe(Some("average")).unwrap().platforms;
+        assert_eq!(*several, [Platform::linux("amd64"), Platform::linux("arm64")]);
         assert!(matches!(project.recipe(None), Err(ProjectError::Ambiguous(_))));
         assert!(project.base("python:3.11").unwrap().to_string().ends_with(&digest));
         assert!(project.base("python:3.12").is_none());
@@ -279,6 +305,9 @@ dockerfile = "docker/average.Dockerfile"
             "version = 1\n[image.a]\ndockerfile = \".\"",
             "version = 1\n[image.a]\n[bases]\n\"a:1\" = \"registry.example/a:1\"",
             "version = 1\n[image.a]\nargs = { A = 1 }",
+            "version = 1\n[image.a]\nplatform = \"linux/amd46\"",
+            "version = 1\n[image.a]\nplatform = []",
+            "version = 1\n[image.a]\nplatform = [\"linux/amd64\", \"windows/amd64\"]",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -74,13 +74,7 @@ pub fn of(
             resolved_dependencies: dependencies(outcome, reviews),
         },
         run_details: RunDetails {
-            builder: Builder {
-                id: builder.to_owned(),
-                version: BTreeMap::from([(
-                    "countersign-builder".to_owned(),
-                    env!("CARGO_PKG_VERSION").to_owned(),
-                )]),
-            },
+            builder: Builder { id: builder.to_owned(), version: parts(outcome) },
             metadata: Metadata {
                 invocation_id: format!("{}-{}", outcome.started.as_microsecond(), std::process::id()),
                 started_on: outcome.started,
@@ -89,6 +83,12 @@ pub fn of(
             byproducts: Vec::new(),
         },
     }
+}
+
+/// The parts of the builder, by name, with their versions.
+fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
+    let own = ("countersign-builder".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    std::iter::once(own).chain(outcome.emulator.clone()).collect()
 }
 
 /// The bills of materials of a build, each a signed statement about its image.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use attestations::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::platform::Platform;
+
 /// An OCI image manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
@@ -65,42 +67,5 @@ impl Descriptor {
     /// The descriptor of these bytes.
     pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
-    }
-}
-
-/// What an image runs on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// The processor, in Go's words: `amd64`, `arm64`.
-    pub architecture: String,
-    /// The operating system: `linux`.
-    pub os: String,
-    /// The processor's variant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-}
-
-impl Platform {
-    /// The platform of this machine.
-    pub fn here() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        Self { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
-    }
-
-    /// Whether an image for `self` runs where `other` is asked for; a missing variant fits any.
-    pub fn fits(&self, other: &Self) -> bool {
-        let variant = self.variant.is_none() || other.variant.is_none() || self.variant == other.variant;
-        self.architecture == other.architecture && self.os == other.os && variant
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
     }
 }

@@ -6,8 +6,9 @@ use attestations::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{self, Descriptor, Platform};
+use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 use crate::store::Store;
 
 /// The most bytes of a manifest or index (the limit of distribution-spec's registries).

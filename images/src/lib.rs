@@ -11,11 +11,13 @@ pub mod export;
 pub mod image;
 pub mod jks;
 pub mod layer;
+pub mod platform;
 pub mod registry;
 pub mod store;
 
 pub use cache::LayerCache;
-pub use descriptor::{Descriptor, Platform};
+pub use descriptor::Descriptor;
 pub use error::{Error, Result};
 pub use image::{Config, Image, Manifest};
+pub use platform::Platform;
 pub use store::Store;

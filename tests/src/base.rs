@@ -1,15 +1,47 @@
-//! Base images that need no registry of the world: busybox in an empty tree, and Debian with Python.
+//! Base images that need no registry of the world: busybox in an empty tree, for any processor, and Debian with Python.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A base with nothing but Debian's static busybox, as an OCI layout in `folder`. Its applets are links in `/bin`.
 pub fn base_image(folder: &Path) -> PathBuf {
+    busybox_image(folder, Path::new("/bin/busybox"), None)
+}
+
+/// The same for another processor, in Debian's words, which are also Go's for those that tests use.
+pub fn foreign_base(folder: &Path, architecture: &str) -> PathBuf {
+    std::fs::create_dir_all(folder).unwrap();
+    busybox_image(folder, &foreign_busybox(architecture), Some(architecture))
+}
+
+/// Debian's static busybox of another processor: fetched at its first use and kept beside the build.
+fn foreign_busybox(architecture: &str) -> PathBuf {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bases");
+    std::fs::create_dir_all(&kept).unwrap();
+    let place = kept.join(format!("busybox-{architecture}"));
+    if !place.exists() {
+        let making = tempfile::TempDir::new_in(&kept).unwrap();
+        let tree = making.path().join("tree");
+        let status = Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=extract", "--include=busybox-static"])
+            .arg(format!("--architectures={architecture}"))
+            .arg("bookworm")
+            .arg(&tree)
+            .status()
+            .unwrap();
+        assert!(status.success(), "mmdebstrap could not fetch busybox for {architecture}");
+        // Another test may have done the same meanwhile; the file is the same.
+        std::fs::rename(tree.join("bin/busybox"), &place).unwrap();
+    }
+    place
+}
+
+fn busybox_image(folder: &Path, busybox: &Path, architecture: Option<&str>) -> PathBuf {
     let tree = folder.join("tree");
     for directory in ["bin", "etc", "tmp", "root"] {
         std::fs::create_dir_all(tree.join(directory)).unwrap();
     }
-    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
+    std::fs::copy(busybox, tree.join("bin/busybox")).unwrap();
     for applet in [
         "sh", "cat", "echo", "id", "ls", "mkdir", "rm", "sleep", "touch", "true", "false", "wget", "ip",
         "env", "stat", "date", "dd", "chmod", "grep",
@@ -28,7 +60,7 @@ pub fn base_image(folder: &Path) -> PathBuf {
     let status =
         Command::new("tar").args(arguments).arg(&archive).arg("-C").arg(&tree).arg(".").status().unwrap();
     assert!(status.success());
-    layout(&archive, &folder.join("base"))
+    layout(&archive, &folder.join("base"), architecture)
 }
 
 /// The demo's base, Debian with Python: made by `mmdebstrap` at its first use and kept beside the build.
@@ -40,8 +72,9 @@ pub fn python_base() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-fn layout(archive: &Path, layout: &Path) -> PathBuf {
-    let status = Command::new(script("oci-layout")).arg(archive).arg(layout).status().unwrap();
+fn layout(archive: &Path, layout: &Path, architecture: Option<&str>) -> PathBuf {
+    let mut command = Command::new(script("oci-layout"));
+    let status = command.arg(archive).arg(layout).args(architecture).status().unwrap();
     assert!(status.success());
     layout.to_path_buf()
 }

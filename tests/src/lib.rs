@@ -13,13 +13,28 @@ mod repository;
 mod scene;
 mod site;
 
-pub use base::{base_image, python_base};
+pub use base::{base_image, foreign_base, python_base};
 pub use engine::Engine;
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
 pub use site::Site;
+
+/// A processor that is not this machine's.
+pub const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+
+/// Whether this machine runs programs of [`FOREIGN`] through an emulator; says so loudly when it does not.
+pub fn has_emulator() -> bool {
+    let entry = if FOREIGN == "arm64" { "qemu-aarch64" } else { "qemu-x86_64" };
+    let has = std::path::Path::new("/proc/sys/fs/binfmt_misc").join(entry).exists();
+    if !has {
+        eprintln!(
+            "\n*** SKIP: no emulator for {FOREIGN} is registered here; as root: apt-get install qemu-user-static binfmt-support && update-binfmts --enable {entry} ***\n"
+        );
+    }
+    has
+}
 
 /// Why a test that needs root or a program of the machine cannot run here; `None` when it can.
 ///

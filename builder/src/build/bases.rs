@@ -5,9 +5,8 @@ use std::path::Path;
 
 use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
-use images::{Descriptor, Image, Store};
+use images::{Descriptor, Image, Platform, Store};
 
-use super::platform::Platform;
 use crate::error::{Error, Kind, Result, Told};
 use crate::project::Project;
 
@@ -115,15 +114,11 @@ impl Bases<'_> {
     }
 
     fn check(&self, base: &Base) -> Result<()> {
-        let config = base.image.config();
-        let (os, architecture) = (config.os.as_str(), config.architecture.as_str());
-        if os != self.platform.os() || architecture != self.platform.architecture {
+        let found = base.image.config().platform();
+        if !found.fits(self.platform) {
             return Err(Error::new(
                 Kind::Input,
-                format!(
-                    "the base {} is for {os}/{architecture}, and this build is for {}",
-                    base.asked, self.platform
-                ),
+                format!("the base {} is for {found}, and this build is for {}", base.asked, self.platform),
             )
             .hint("give a base for that platform, or build for the base's with --platform"));
         }
@@ -173,10 +168,7 @@ fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Imag
 }
 
 fn fits(entry: &Descriptor, platform: &Platform) -> bool {
-    entry
-        .platform
-        .as_ref()
-        .is_none_or(|found| found.os == platform.os() && found.architecture == platform.architecture)
+    entry.platform.as_ref().is_none_or(|found| found.fits(platform))
 }
 
 /// Copies blobs between stores, each verified on the way.

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attestations::{Commit, Digest, Pinned, Reference, Signer};
-use images::Store;
+use images::{Platform, Store};
 use serde_json::json;
 
 use super::export::Output;
 use super::order::{self, Network, Order, Outcome, What};
-use super::platform::Platform;
 use super::registry::Registry;
 use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
@@ -176,7 +175,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let runtime = session.runtime()?;
     let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
-    let outcome = order::build(session, &order, &registry, runtime.handle(), &gate)?;
+    let outcome = order::only(order::build(session, &order, &registry, runtime.handle(), &gate)?)?;
 
     let drift = drift(&outcome)?;
     if arguments.deny_drift && !drift.is_empty() {
@@ -240,9 +239,10 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>) -> Result<Order> {
             target: arguments.target.clone(),
             arguments: arguments.arguments.iter().cloned().collect(),
             labels: arguments.labels.iter().cloned().collect(),
-            platform: arguments.platform.clone(),
+            platforms: arguments.platform.iter().cloned().collect(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
+        alone: Some("an index of several is not made yet".to_owned()),
     })
 }
 

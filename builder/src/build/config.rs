@@ -1,5 +1,6 @@
 //! An image's configuration as the Dockerfile changes it.
 
+use images::Platform;
 pub use images::image::{Config, Execution, History, RootFs};
 use serde_json::Value;
 
@@ -9,11 +10,12 @@ use crate::dockerfile::Health;
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What `FROM scratch` starts with, as in BuildKit.
-pub fn scratch(os: &str, architecture: &str, variant: Option<&str>) -> Config {
+pub fn scratch(platform: &Platform) -> Config {
+    let Platform { architecture, os, variant } = platform.clone();
     Config {
-        architecture: architecture.to_owned(),
-        os: os.to_owned(),
-        variant: variant.map(str::to_owned),
+        architecture,
+        os,
+        variant,
         config: Execution {
             env: vec![format!("PATH={DEFAULT_PATH}")],
             working_dir: "/".to_owned(),

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::bases::{Base, layer_of_base};
 use super::config::{self, Config};
 use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
+use super::emulation::Emulator;
 use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Step};
@@ -31,6 +32,8 @@ pub struct Workshop<'a> {
     pub session: &'a Session,
     /// What runs commands.
     pub host: &'a Host,
+    /// What runs commands for the platform that is built for.
+    pub emulator: &'a Emulator,
     /// Where layers go.
     pub store: &'a Store,
     /// Unpacked layers.
@@ -160,7 +163,7 @@ impl Run<'_> {
     fn files(&mut self, stage: &Built, step: &Step, label: &str) -> Result<Option<images::layer::Layer>> {
         let mut lowers = stage.folders.clone();
         let injected = self.shop.scratch.join("injected");
-        let is_run = matches!(step.action, Action::Run { .. });
+        let is_run = step.is_run();
         if is_run && self.inject(&stage.folders, &injected)? {
             lowers.insert(0, injected.clone());
         }

@@ -1,21 +1,22 @@
 //! A whole build: from what was ordered to the image in the store and everything the provenance tells of it.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use attestations::provenance::{ExternalParameters, Spoken};
 use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
-use images::{LayerCache, Store};
+use images::{LayerCache, Platform, Store};
 use jiff::Timestamp;
 use sandbox::Canceller;
+use serde_json::json;
 
 use super::bases::{Bases, Registry};
 use super::copy::ContextTree;
+use super::emulation::Emulator;
 use super::execute::Workshop;
 use super::plan::{Plan, Request};
-use super::platform::Platform;
+use super::scratch::Scratch;
 use super::stages::{Executed, execute};
 use crate::capture::{Capture, Door, Options, Way};
 use crate::cli::Session;
@@ -41,6 +42,8 @@ pub struct Order {
     pub bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
     pub network: Network,
+    /// Why it has to be for one platform alone, if so.
+    pub alone: Option<String>,
 }
 
 /// Where the steps get what they ask of the network.
@@ -69,8 +72,8 @@ pub enum What {
         arguments: BTreeMap<String, String>,
         /// Labels beside those of the Dockerfile.
         labels: BTreeMap<String, String>,
-        /// Another platform.
-        platform: Option<Platform>,
+        /// Other platforms.
+        platforms: BTreeSet<Platform>,
     },
     /// Exactly what a provenance says.
     Recorded {
@@ -97,6 +100,8 @@ pub struct Outcome {
     pub packages: Vec<Package>,
     /// What the commit's lock says, if it has one.
     pub lock: Option<Lock>,
+    /// What ran its commands in the processor's place: a program's name and digest.
+    pub emulator: Option<(String, String)>,
     /// The record of its exchanges, if one is kept.
     pub record: Option<Digest>,
     /// When it began.
@@ -113,7 +118,7 @@ pub fn store(session: &Session) -> Result<Store> {
     Store::open(session.state_dir().join("images")).told()
 }
 
-/// Builds what was ordered, once `gate` has let the commit pass.
+/// Builds what was ordered, once `gate` has let the commit pass: for each platform, in their order. There is at least one.
 ///
 /// # Errors
 /// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
@@ -123,79 +128,154 @@ pub fn build(
     registry: &dyn Registry,
     runtime: &tokio::runtime::Handle,
     gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
-) -> Result<Outcome> {
-    let started = Timestamp::now();
+) -> Result<Vec<Outcome>> {
     let repository = Repository::open(session.state_dir(), &order.location)?;
     let snapshot = repository.commit(&order.commit)?;
     gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
     let recipe = recipe(&order.what, &project)?;
-    let platform = platform(&order.what, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
-    let request = Request {
-        target: recipe.target.clone(),
-        arguments: recipe.arguments.clone(),
-        labels: recipe.labels.clone(),
-        platform: platform.clone(),
-        created: rfc3339(epoch)?,
-    };
+    let created = rfc3339(epoch)?;
+    let requests: Vec<Request> = platforms(&recipe)
+        .into_iter()
+        .map(|platform| Request {
+            target: recipe.target.clone(),
+            arguments: recipe.arguments.clone(),
+            labels: recipe.labels.clone(),
+            platform,
+            created: created.clone(),
+        })
+        .collect();
+    refuse_several(order, &requests)?;
     let named = |error: crate::dockerfile::DockerfileError| {
         Error::new(Kind::Input, format!("{}: {error}", recipe.dockerfile))
     };
-    let plan = Plan::new(&file, &request).map_err(named)?;
+    let plans = requests
+        .iter()
+        .map(|request| Ok((request, Plan::new(&file, request).map_err(named)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let emulators: Vec<_> = requests.iter().map(|request| Emulator::of(&request.platform)).collect();
+    // What cannot be run here is said before anything is done, whichever platform's turn it would be.
+    for ((_, plan), emulator) in plans.iter().zip(&emulators) {
+        if plan.runs() {
+            emulator.check()?;
+        }
+    }
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
     let context = ContextTree::new(&snapshot, walk)?;
-    let lock = read_lock(&snapshot, &recipe)?;
-    let (way, locked_bases) = way(&order.network, lock.as_ref(), &recipe)?;
-    let bases = Bases {
-        given: &order.bases,
-        project: &project,
-        recorded: locked_bases.as_ref().or(recorded(&order.what)),
-        registry,
-        platform: &platform,
-    };
-
-    let scratch = Scratch::new(session.state_dir())?;
-    let store = store(session)?;
-    let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
-    let host = sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?;
-    let options = Options { doors: doors(&recipe), ..Options::default() };
-    let capture = Capture::with_options(runtime.clone(), way.clone(), options).map_err(|cause| {
-        Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
-    })?;
-    let canceller = interruptible(runtime);
-    let shop = Workshop {
+    let site = Site {
         session,
-        host: &host,
-        store: &store,
-        cache: &cache,
-        capture: &capture,
-        scratch: scratch.path(),
-        canceller: &canceller,
-    };
-    let mut executed = execute(&shop, &plan, &context, &bases, epoch)?;
-    let packages = packages::of(&executed.materials);
-    let record = match &way {
-        Way::Record(None) => None,
-        Way::Record(Some(keeper)) => {
-            Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?)
-        }
-        Way::Replay(replay) => Some(replay.digest()),
-    };
-    Ok(Outcome {
-        executed,
-        parameters: parameters(&order.location, &order.commit, recipe, &platform),
+        order,
+        registry,
+        runtime,
+        lock: read_lock(&snapshot, &recipe)?,
         tree: snapshot.tree()?,
         authors: snapshot.authors(),
+        project,
+        recipe,
         epoch,
-        packages,
-        lock,
-        record,
-        started,
-        finished: Timestamp::now(),
-    })
+        host: sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?,
+        canceller: interruptible(runtime),
+    };
+    plans
+        .iter()
+        .zip(&emulators)
+        .map(|((request, plan), emulator)| site.build(&request.platform, plan, &context, emulator))
+        .collect()
+}
+
+/// The one outcome of an order that is for one platform.
+///
+/// # Errors
+/// [`Kind::Bug`] when it was for several.
+pub fn only(outcomes: Vec<Outcome>) -> Result<Outcome> {
+    match <[Outcome; 1]>::try_from(outcomes) {
+        Ok([outcome]) => Ok(outcome),
+        Err(several) => Err(Error::new(Kind::Bug, format!("{} images where one was ordered", several.len()))),
+    }
+}
+
+/// What the builds for all platforms have in common.
+struct Site<'a> {
+    session: &'a Session,
+    order: &'a Order,
+    registry: &'a dyn Registry,
+    runtime: &'a tokio::runtime::Handle,
+    project: Project,
+    recipe: Recipe,
+    lock: Option<Lock>,
+    tree: Tree,
+    authors: Vec<Person>,
+    epoch: i64,
+    host: sandbox::Host,
+    canceller: Canceller,
+}
+
+impl Site<'_> {
+    /// Builds for one platform.
+    fn build(
+        &self,
+        platform: &Platform,
+        plan: &Plan<'_>,
+        context: &ContextTree,
+        emulator: &Emulator,
+    ) -> Result<Outcome> {
+        let (session, order) = (self.session, self.order);
+        let started = Timestamp::now();
+        session.progress(
+            &format!("building for {platform}"),
+            &json!({ "event": "platform", "platform": platform.to_string() }),
+        );
+        let (way, locked_bases) = way(&order.network, self.lock.as_ref(), &self.recipe)?;
+        let bases = Bases {
+            given: &order.bases,
+            project: &self.project,
+            recorded: locked_bases.as_ref().or(recorded(&order.what)),
+            registry: self.registry,
+            platform,
+        };
+        let scratch = Scratch::new(session.state_dir())?;
+        let store = store(session)?;
+        let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
+        let options = Options { doors: doors(&self.recipe), ..Options::default() };
+        let capture = Capture::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
+            Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
+        })?;
+        let shop = Workshop {
+            session,
+            host: &self.host,
+            emulator,
+            store: &store,
+            cache: &cache,
+            capture: &capture,
+            scratch: scratch.path(),
+            canceller: &self.canceller,
+        };
+        let mut executed = execute(&shop, plan, context, &bases, self.epoch)?;
+        let packages = packages::of(&executed.materials);
+        let record = match &way {
+            Way::Record(None) => None,
+            Way::Record(Some(keeper)) => {
+                Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?)
+            }
+            Way::Replay(replay) => Some(replay.digest()),
+        };
+        Ok(Outcome {
+            emulator: if executed.runs { emulator.part() } else { None },
+            executed,
+            parameters: parameters(&order.location, &order.commit, &self.recipe, platform),
+            tree: self.tree.clone(),
+            authors: self.authors.clone(),
+            epoch: self.epoch,
+            packages,
+            lock: self.lock.clone(),
+            record,
+            started,
+            finished: Timestamp::now(),
+        })
+    }
 }
 
 /// Ctrl-C, or a request to end, ends the running command, and the build cleans up behind itself. The second is not
@@ -223,11 +303,14 @@ fn interruptible(runtime: &tokio::runtime::Handle) -> Canceller {
 
 fn recipe(what: &What, project: &Project) -> Result<Recipe> {
     match what {
-        What::Project { image, target, arguments, labels, .. } => {
+        What::Project { image, target, arguments, labels, platforms } => {
             let mut recipe = project.recipe(image.as_deref())?.clone();
             recipe.target = target.clone().or(recipe.target);
             recipe.arguments.extend(arguments.clone());
             recipe.labels.extend(labels.clone());
+            if !platforms.is_empty() {
+                recipe.platforms = platforms.iter().cloned().collect();
+            }
             Ok(recipe)
         }
         What::Recorded { parameters, .. } => Ok(Recipe {
@@ -237,7 +320,7 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             target: parameters.target.clone(),
             arguments: parameters.build_args.clone(),
             labels: parameters.labels.clone(),
-            platform: Some(parameters.platform.clone()),
+            platforms: vec![parameters.platform.parse().map_err(|why: String| Error::new(Kind::Input, why))?],
             ports: parameters.ports.clone(),
             repository: None,
         }),
@@ -294,19 +377,20 @@ fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
     }
 }
 
-fn platform(what: &What, recipe: &Recipe) -> Result<Platform> {
-    let here = Platform::here();
-    let asked = match (what, &recipe.platform) {
-        (What::Project { platform: Some(platform), .. }, _) => platform.clone(),
-        (_, Some(text)) => text.parse().map_err(|why: String| Error::new(Kind::Input, why))?,
-        (_, None) => here.clone(),
-    };
-    match asked == here {
-        true => Ok(asked),
-        false => {
-            Err(Error::new(Kind::Machine, format!("this machine is {here}, and the image is for {asked}"))
-                .hint("build it on a machine of that platform; emulation is not supported yet"))
+fn platforms(recipe: &Recipe) -> Vec<Platform> {
+    match recipe.platforms.is_empty() {
+        true => vec![Platform::here()],
+        false => recipe.platforms.clone(),
+    }
+}
+
+fn refuse_several(order: &Order, requests: &[Request]) -> Result<()> {
+    match &order.alone {
+        Some(why) if requests.len() > 1 => {
+            Err(Error::new(Kind::Usage, format!("only one platform at a time can be built: {why}"))
+                .hint("give one with --platform"))
         }
+        _ => Ok(()),
     }
 }
 
@@ -336,9 +420,10 @@ fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
 fn parameters(
     location: &Location,
     commit: &Commit,
-    recipe: Recipe,
+    recipe: &Recipe,
     platform: &Platform,
 ) -> ExternalParameters {
+    let recipe = recipe.clone();
     ExternalParameters {
         source: format!("git+{}", location.uri()),
         commit: commit.clone(),
@@ -357,40 +442,4 @@ fn rfc3339(seconds: i64) -> Result<String> {
     Timestamp::from_second(seconds)
         .map(|time| time.to_string())
         .map_err(|cause| Error::new(Kind::Input, "the commit's time is out of range").because(cause))
-}
-
-/// A folder of this build alone, gone when the build is over; what a killed build left goes with the next one.
-struct Scratch {
-    folder: tempfile::TempDir,
-    _lock: std::fs::File,
-}
-
-impl Scratch {
-    fn new(state_dir: &Path) -> Result<Self> {
-        let top = state_dir.join("builds");
-        let failed = |cause| Error::io("making", &top, cause);
-        std::fs::create_dir_all(&top).map_err(failed)?;
-        remove_abandoned(&top).map_err(failed)?;
-        let folder = tempfile::Builder::new().prefix("build-").tempdir_in(&top).map_err(failed)?;
-        let lock = std::fs::File::create(folder.path().join("lock")).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        Ok(Self { folder, _lock: lock })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-}
-
-fn remove_abandoned(top: &Path) -> std::io::Result<()> {
-    let folders: Vec<PathBuf> = std::fs::read_dir(top)?.filter_map(|item| Some(item.ok()?.path())).collect();
-    for folder in folders {
-        // A build that is just starting has no lock file yet, and is left alone.
-        if let Ok(lock) = std::fs::File::open(folder.join("lock"))
-            && lock.try_lock().is_ok()
-        {
-            std::fs::remove_dir_all(&folder)?;
-        }
-    }
-    Ok(())
 }

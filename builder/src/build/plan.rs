@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use images::Platform;
+
 use super::config::{Config, History};
-use super::platform::Platform;
+use super::platform;
 use super::stage::State;
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::{
@@ -57,6 +59,13 @@ pub struct Step {
     pub created_by: String,
     /// What is done to the files.
     pub action: Action,
+}
+
+impl Step {
+    /// Whether it runs a command.
+    pub fn is_run(&self) -> bool {
+        matches!(self.action, Action::Run { .. })
+    }
 }
 
 /// What is done to the files.
@@ -190,7 +199,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// An unknown target or stage, a build argument that no `ARG` declares, an expansion that cannot be done.
     pub fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
-        let globals = request.platform.arguments();
+        let globals = platform::arguments(&request.platform);
         let mut plan = Self { file, request, globals, needed: Vec::new(), images: images_copied_from(file) };
         plan.check_arguments()?;
         plan.read_globals()?;
@@ -220,6 +229,13 @@ impl<'a> Plan<'a> {
     /// The stages to build, in order; the target is the last.
     pub fn needed(&self) -> &[Needed] {
         &self.needed
+    }
+
+    /// Whether the Dockerfile itself has commands to run for the target; its bases may add some.
+    pub fn runs(&self) -> bool {
+        let stages = self.needed.iter().filter_map(|needed| self.file.stages.get(needed.stage));
+        let mut instructions = stages.flat_map(|stage| &stage.instructions);
+        instructions.any(|located| matches!(located.value, Instruction::Run(_)))
     }
 
     /// The steps of `stage` on top of `base`.

@@ -18,7 +18,7 @@ fn planned(text: &str, arguments: &[(&str, &str)]) -> Result<Planned, Dockerfile
     let file = Dockerfile::parse(text.as_bytes())?;
     let request = request(arguments, None);
     let plan = Plan::new(&file, &request)?;
-    plan.steps(file.stages.len() - 1, config::scratch("linux", "amd64", None))
+    plan.steps(file.stages.len() - 1, config::scratch(&Platform::linux("amd64")))
 }
 
 fn histories(text: &str, arguments: &[(&str, &str)]) -> Vec<String> {
@@ -122,7 +122,7 @@ fn commands_shells_and_entry_points() {
 fn an_entry_point_clears_the_command_of_the_base() {
     let file = Dockerfile::parse(b"FROM scratch\nENTRYPOINT [\"e\"]").unwrap();
     let request = request(&[], None);
-    let mut base = config::scratch("linux", "amd64", None);
+    let mut base = config::scratch(&Platform::linux("amd64"));
     base.config.cmd = Some(vec!["python".to_owned()]);
     let planned = Plan::new(&file, &request).unwrap().steps(0, base).unwrap();
     assert_eq!(planned.config.config.cmd, None);
@@ -194,7 +194,7 @@ fn an_image_to_copy_from_is_a_stage_in_front() {
         (plan.name(5), plan.name(0), plan.name(2)),
         ("third:3".into(), "one".into(), "stage 2".into())
     );
-    let base = config::scratch("linux", "amd64", None);
+    let base = config::scratch(&Platform::linux("amd64"));
     assert_eq!(plan.steps(5, base.clone()).unwrap(), Planned { steps: Vec::new(), config: base });
 }
 
@@ -202,7 +202,7 @@ fn an_image_to_copy_from_is_a_stage_in_front() {
 fn what_a_base_wants_done_is_done_first_and_once() {
     let file = Dockerfile::parse(b"FROM scratch\nRUN own\nONBUILD RUN later").unwrap();
     let request = request(&[], None);
-    let mut base = config::scratch("linux", "amd64", None);
+    let mut base = config::scratch(&Platform::linux("amd64"));
     config::add_trigger(&mut base.config, "ENV A=1");
     config::add_trigger(&mut base.config, "RUN trigger");
     let plan = Plan::new(&file, &request).unwrap();

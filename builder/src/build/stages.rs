@@ -35,6 +35,8 @@ pub struct Executed {
     pub fired: Vec<Fired>,
     /// The bases that were used.
     pub bases: Vec<Base>,
+    /// Whether commands were run.
+    pub runs: bool,
 }
 
 /// All stages.
@@ -61,6 +63,11 @@ pub fn execute(
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
     let fetched = fetch(plan, bases, shop.store)?;
     let planned = plan_all(plan, &fetched, bases)?;
+    // Only now is it known what the bases' ONBUILD adds.
+    let runs = planned.iter().flat_map(|(_, stage)| &stage.steps).any(|step| step.is_run());
+    if runs {
+        shop.emulator.check()?;
+    }
     let stages = Stages { shop, plan, context, epoch, fetched: &fetched, planned: &planned };
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
@@ -87,6 +94,7 @@ pub fn execute(
         unrecorded: told.unrecorded,
         fired: told.fired,
         bases,
+        runs,
     })
 }
 
@@ -196,13 +204,7 @@ fn plan_all<'p>(
             (plan::Base::Image(_), Some(base)) => Some(config::on_base(base.image.config())),
             _ => None,
         };
-        let scratch = || {
-            config::scratch(
-                bases.platform.os(),
-                &bases.platform.architecture,
-                bases.platform.variant.as_deref(),
-            )
-        };
+        let scratch = || config::scratch(bases.platform);
         let stage = plan.steps(needed.stage, from.unwrap_or_else(scratch))?;
         configs.insert(needed.stage, stage.config.clone());
         planned.push((needed, stage));

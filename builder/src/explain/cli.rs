@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
+use images::Platform;
+
 use super::{Explanation, Hazard};
 use crate::build::plan::Request;
-use crate::build::platform::Platform;
 use crate::cli::{Answer, Session};
 use crate::dockerfile::{Dockerfile, SIZE_LIMIT};
 use crate::error::{Error, Kind, Result};

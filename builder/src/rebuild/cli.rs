@@ -127,7 +127,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         }
     };
     let order = order(arguments, &chosen, network)?;
-    let outcome = order::build(session, &order, &registry, runtime.handle(), &|_| Ok(()))?;
+    let outcome = order::only(order::build(session, &order, &registry, runtime.handle(), &|_| Ok(()))?)?;
     let finding = finding(arguments, session, &registry, pinned.as_ref(), &chosen, &outcome)?;
     let verdict = finding.verdict();
     if let (true, Some(record)) = (arguments.online, &outcome.record) {
@@ -208,6 +208,7 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
+        alone: None,
     })
 }
 

@@ -68,7 +68,7 @@ impl Bench {
         add("tmp", Kind::Directory, 0o1777, b"");
         let layer = writer.finish().unwrap();
         let config = Config {
-            architecture: builder::build::platform::Platform::here().architecture,
+            architecture: images::Platform::here().architecture,
             os: "linux".to_owned(),
             config: Execution { env: vec!["PATH=/bin".to_owned()], ..Execution::default() },
             rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![layer.diff_id] },

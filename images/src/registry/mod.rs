@@ -19,8 +19,8 @@ use oci_client::RegistryOperation;
 use oci_client::secrets::RegistryAuth;
 use tokio::sync::OnceCell;
 
-use crate::descriptor::Platform;
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 
 pub use attach::{Attachment, MAX_ATTACHMENTS};
 

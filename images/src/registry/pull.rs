@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::http::{Request, expect};
 use super::{Client, registry_error};
-use crate::descriptor::{self, Descriptor, Platform};
+use crate::descriptor::{self, Descriptor};
 use crate::error::{At, Error, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
+use crate::platform::Platform;
 use crate::store::Store;
 
 /// The most bytes of one compressed layer.
