@@ -7,6 +7,7 @@
 mod base;
 mod engine;
 pub mod files;
+mod git_server;
 mod programs;
 mod registry;
 mod repository;
@@ -19,7 +20,7 @@ pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
-pub use site::Site;
+pub use site::{Asked, Said, Site};
 
 /// A processor that is not this machine's.
 pub const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };

@@ -1,13 +1,36 @@
-//! A web site of a test's own, reached as a plain HTTP proxy: whatever name is asked for, it answers.
+//! A web site of a test's own, reached as a plain HTTP proxy: whatever name below `.example` is asked for, it answers.
+//! Other names are the real ones, and passed on.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-/// What a site says to a path and query, for the how-manieth request: status, headers, body.
-type Say = dyn Fn(&str, usize) -> (u16, Vec<(String, String)>, Vec<u8>) + Send + Sync;
+use crate::git_server;
+
+/// What a site is asked.
+pub struct Asked {
+    /// The method.
+    pub method: String,
+    /// The host's name, with the port if there is one.
+    pub host: String,
+    /// The path and query.
+    pub path: String,
+    /// The headers, their names in small letters.
+    pub headers: BTreeMap<String, String>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How many requests there were before.
+    pub number: usize,
+}
+
+/// A status, headers and a body.
+pub type Said = (u16, Vec<(String, String)>, Vec<u8>);
+
+type Say = dyn Fn(&Asked) -> Said + Send + Sync;
 
 /// The server. It ends when this is dropped.
 pub struct Site {
@@ -24,11 +47,14 @@ impl Site {
         })
     }
 
-    /// A site with the files of a folder.
-    pub fn of(folder: &std::path::Path) -> Site {
-        let folder = folder.to_path_buf();
-        Site::saying(move |path, _| {
-            let path = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+    /// A site with the files of a folder. Repositories in it, which end in `.git`, are served as git's own server does.
+    pub fn of(folder: impl Into<PathBuf>) -> Site {
+        let folder = folder.into();
+        Site::answering(move |asked| {
+            if let Some(said) = git_server::answer(&folder, asked) {
+                return said;
+            }
+            let path = asked.path.split('?').next().unwrap_or_default().trim_start_matches('/');
             match std::fs::read(folder.join(path)) {
                 Ok(bytes) => (200, Vec::new(), bytes),
                 Err(_) => (404, Vec::new(), b"nothing here".to_vec()),
@@ -36,10 +62,13 @@ impl Site {
         })
     }
 
-    /// A site that says what `say` gives it.
-    pub fn saying(
-        say: impl Fn(&str, usize) -> (u16, Vec<(String, String)>, Vec<u8>) + Send + Sync + 'static,
-    ) -> Site {
+    /// A site that says what `say` gives it for a path and query, and the how-manieth request it is.
+    pub fn saying(say: impl Fn(&str, usize) -> Said + Send + Sync + 'static) -> Site {
+        Site::answering(move |asked| say(&asked.path, asked.number))
+    }
+
+    /// A site that says what `say` makes of all that is asked.
+    pub fn answering(say: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Site {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
@@ -73,40 +102,69 @@ impl Drop for Site {
 
 fn serve(stream: &TcpStream, say: &Say, count: &AtomicUsize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
+    while let Some(asked) = read(&mut reader, count)? {
+        let mut out = stream;
+        if !asked.host.split(':').next().unwrap_or_default().ends_with(".example") {
+            return pass_on(&asked, out);
         }
-        let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let is_head = line.starts_with("HEAD ");
-        let mut length = 0;
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header)?;
-            if header.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-        }
-        std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
-        // A proxy is asked in absolute form.
-        let path = match target.split_once("://") {
-            Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]).to_owned(),
-            None => target,
-        };
-        let (status, headers, body) = say(&path, count.fetch_add(1, Ordering::SeqCst));
+        let (status, headers, body) = say(&asked);
         let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        let mut out = stream;
         out.write_all(head.as_bytes())?;
-        if !is_head {
+        if asked.method != "HEAD" {
             out.write_all(&body)?;
         }
     }
+    Ok(())
+}
+
+/// One request, or none when the connection is over.
+fn read(reader: &mut impl BufRead, count: &AtomicUsize) -> std::io::Result<Option<Asked>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split(' ');
+    let method = words.next().unwrap_or_default().to_owned();
+    let target = words.next().unwrap_or_default().to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    // Nothing that is tested sends a body of unknown length.
+    assert!(!headers.contains_key("transfer-encoding"), "{method} {target}");
+    let length: u64 = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    // A proxy is asked in absolute form.
+    let (host, path) = match target.split_once("://") {
+        Some((_, rest)) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+        None => (headers.get("host").map_or("", String::as_str), target.as_str()),
+    };
+    let path = if path.is_empty() { "/" } else { path };
+    let (host, path) = (host.to_owned(), path.to_owned());
+    Ok(Some(Asked { method, host, path, headers, body, number: count.fetch_add(1, Ordering::SeqCst) }))
+}
+
+/// Asks the real server, and ends the connection with its answer.
+fn pass_on(asked: &Asked, mut out: &TcpStream) -> std::io::Result<()> {
+    let address = if asked.host.contains(':') { asked.host.clone() } else { format!("{}:80", asked.host) };
+    let mut server = TcpStream::connect(address)?;
+    let mut head = format!("{} {} HTTP/1.1\r\n", asked.method, asked.path);
+    for (name, value) in &asked.headers {
+        if !matches!(name.as_str(), "connection" | "proxy-connection" | "keep-alive") {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    head.push_str("connection: close\r\n\r\n");
+    server.write_all(head.as_bytes())?;
+    server.write_all(&asked.body)?;
+    std::io::copy(&mut server, &mut out)?;
+    out.shutdown(std::net::Shutdown::Write)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tests::{Repository, need, program, python_base, run};
+use tests::{Repository, Site, need, program, python_base, run};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +24,15 @@ fn case(name: &str) -> Case {
     toml::from_str(&std::fs::read_to_string(folder(name).join("case.toml")).unwrap()).unwrap()
 }
 
+/// What a case's own index serves, when it has one: its script `index` makes the files.
+fn index(name: &str, files: &Path) -> Option<Site> {
+    let script = folder(name).join("index");
+    script.exists().then(|| {
+        run(script, [files]).expect(0);
+        Site::of(files)
+    })
+}
+
 macro_rules! ecosystems {
     ($($name:ident),* $(,)?) => {
         $(
@@ -38,7 +47,7 @@ macro_rules! ecosystems {
     };
 }
 
-ecosystems!(apt, sdist, uv, npm, cargo, go, maven, r);
+ecosystems!(apt, sdist, uv, npm, cargo, go, maven, r, conda, git);
 
 /// A rule without a real case is a guess.
 #[test]
@@ -65,7 +74,12 @@ fn repeats(name: &str) {
     let signing =
         ["--key", &key, "--builder-id", "https://ci.example/", "--bundle-out", &bundle, "--oci", &first];
     let head = ["--state-dir", &text("state"), "build", "--commit", &commit];
-    let built = run(&builder, [&head[..], &common, &signing].concat()).expect(0).json();
+    let files = tempfile::tempdir().unwrap();
+    let site = index(name, files.path());
+    let proxy = site.as_ref().map(|site| format!("http_proxy={}", site.proxy()));
+    let proxy: Vec<&str> = proxy.as_deref().into_iter().chain([builder.as_str()]).collect();
+    let built = run("env", [&proxy[..], &head, &common, &signing].concat()).expect(0).json();
+    drop(site);
     assert_eq!(built["unrecorded"], serde_json::json!([]), "materials are complete");
     let named: Vec<&str> =
         built["packages"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();

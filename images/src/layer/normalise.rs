@@ -101,6 +101,15 @@ const RULES: &[Rule] = &[
         applies: |path| path.ends_with(".cargo/.global-cache") || path.ends_with("/.rustc_info.json"),
         action: Action::Drop,
     },
+    // Indexes of channels, with the times of fetching. Their clients (rattler, pixi) fetch them anew; the packages beside
+    // them stay.
+    Rule {
+        name: "conda-index-cache",
+        applies: |path| {
+            path.split_once(".cache/rattler/cache/").is_some_and(|(_, rest)| !rest.starts_with("pkgs/"))
+        },
+        action: Action::Drop,
+    },
     // The state before the last change: which one that was depends on the order of a package manager's writes.
     Rule {
         name: "package-manager-backups",
