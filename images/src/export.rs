@@ -1,4 +1,4 @@
-//! An image as one file: an OCI image layout in a tar archive, which `docker load` takes as well when it holds Docker's own
+//! An image, or an index of several, as one file: an OCI image layout in a tar archive, which `docker load` takes as well when it holds Docker's own
 //! list. The same image gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,8 +7,9 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use crate::descriptor::{Descriptor, INDEX};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::image::Image;
+use crate::index::Index;
 use crate::layer::{Entry, Kind, write_end, write_header, write_padding};
 use crate::store::{LAYOUT, REF_NAME, Store};
 
@@ -21,19 +22,60 @@ pub enum Form {
     Docker,
 }
 
-/// Writes an image's archive. `name` is what whoever loads it will call it: for Docker, a repository and a tag.
+/// What is written: one image, or several that an index lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    index: Option<&'a Index>,
+    images: &'a [&'a Image],
+}
+
+impl<'a> Content<'a> {
+    /// One image.
+    pub fn image(image: &'a &'a Image) -> Self {
+        Self { index: None, images: std::slice::from_ref(image) }
+    }
+
+    /// An index and the images that it lists.
+    pub fn index(index: &'a Index, images: &'a [&'a Image]) -> Self {
+        Self { index: Some(index), images }
+    }
+
+    /// The images.
+    pub fn images(&self) -> &'a [&'a Image] {
+        self.images
+    }
+
+    /// What names the whole: the index, or else the one image.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn top(&self) -> Result<&'a Descriptor> {
+        let image = || self.images.first().map(|image| image.manifest());
+        let top = self.index.map(Index::descriptor).or_else(image);
+        top.ok_or_else(|| Error::refused("the output", "it holds no image".to_owned()))
+    }
+
+    /// Every blob, each image's manifest after what it names, and the index last.
+    pub fn blobs(&self) -> impl Iterator<Item = &'a Descriptor> {
+        let of_image =
+            |image: &&'a Image| image.layers().iter().chain([image.config_descriptor(), image.manifest()]);
+        self.images.iter().flat_map(of_image).chain(self.index.map(Index::descriptor))
+    }
+}
+
+/// Writes an archive. `name` is what whoever loads it will call it: for Docker, a repository and a tag.
 ///
 /// # Errors
-/// When a blob is missing or not what its digest says, or the archive cannot be written.
+/// When several images are to be one of Docker's archives, a blob is missing or not what its digest says, or the archive cannot be written.
 pub fn write_archive(
     store: &Store,
-    image: &Image,
+    content: Content<'_>,
     form: Form,
     name: Option<&str>,
     out: &mut impl Write,
 ) -> Result<()> {
     let mut blobs: BTreeMap<String, &Descriptor> = BTreeMap::new();
-    for blob in image.layers().iter().chain([image.config_descriptor(), image.manifest()]) {
+    for blob in content.blobs() {
         blobs.insert(path_of(blob), blob);
     }
     for folder in ["blobs", "blobs/sha256"] {
@@ -45,9 +87,13 @@ pub fn write_archive(
         io::copy(&mut from, out).at("writing", &path)?;
         write_padding(blob.size, out).at("writing", &path)?;
     }
-    file("index.json", &index(image, form, name), out)?;
-    if form == Form::Docker {
-        file("manifest.json", &docker_list(image, name), out)?;
+    file("index.json", &layout_index(content.top()?, form, name), out)?;
+    match (form, content.images()) {
+        (Form::Oci, _) => {}
+        (Form::Docker, [image]) => file("manifest.json", &docker_list(image, name), out)?,
+        (Form::Docker, _) => {
+            return Err(Error::refused("the output", "Docker's archive holds one image".to_owned()));
+        }
     }
     let layout: Value = serde_json::from_str(LAYOUT).map_err(io::Error::from).at("writing", "oci-layout")?;
     file("oci-layout", &layout, out)?;
@@ -58,8 +104,8 @@ fn path_of(blob: &Descriptor) -> String {
     format!("blobs/sha256/{}", blob.digest.hex())
 }
 
-fn index(image: &Image, form: Form, name: Option<&str>) -> Value {
-    let mut manifest = json!(image.manifest());
+fn layout_index(top: &Descriptor, form: Form, name: Option<&str>) -> Value {
+    let mut manifest = json!(top);
     if let Some(name) = name {
         manifest["annotations"] = match form {
             Form::Oci => json!({ REF_NAME: name }),

@@ -15,7 +15,7 @@ pub fn foreign_base(folder: &Path, architecture: &str) -> PathBuf {
 }
 
 /// Debian's static busybox of another processor: fetched at its first use and kept beside the build.
-fn foreign_busybox(architecture: &str) -> PathBuf {
+pub fn foreign_busybox(architecture: &str) -> PathBuf {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bases");
     std::fs::create_dir_all(&kept).unwrap();
     let place = kept.join(format!("busybox-{architecture}"));

@@ -14,7 +14,7 @@ mod repository;
 mod scene;
 mod site;
 
-pub use base::{base_image, foreign_base, python_base};
+pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use engine::Engine;
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};

@@ -112,6 +112,11 @@ impl Scene {
 
     /// CI builds a commit and pushes it under `tag`.
     pub fn build(&self, commit: &str, tag: &str, reviews: &[String]) -> Outcome {
+        self.build_with(commit, tag, reviews, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn build_with(&self, commit: &str, tag: &str, reviews: &[String], more: &[&str]) -> Outcome {
         let push = format!("{}:{tag}", self.image());
         let source = self.source.path();
         let (base, state, key) =
@@ -128,6 +133,7 @@ impl Scene {
             &base,
         ];
         arguments.extend(["--key", &key, "--builder-id", "https://ci.example/builder", "--push", &push]);
+        arguments.extend(more);
         if !reviews.is_empty() {
             arguments.push("--reviews");
             arguments.extend(reviews.iter().map(String::as_str));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
-use images::{Descriptor, Image, Platform, Store};
+use images::{Descriptor, Image, Index, Platform, Store};
 
 use crate::error::{Error, Kind, Result, Told};
 use crate::project::Project;
@@ -23,11 +23,11 @@ pub struct Base {
 
 /// What fetches from registries.
 pub trait Registry {
-    /// The digest a reference stands for now.
+    /// The digest of the image that a reference, be it a tag or a digest, stands for now on a platform.
     ///
     /// # Errors
-    /// When the registry does not know it or cannot be reached.
-    fn resolve(&self, reference: &Reference) -> Result<Digest>;
+    /// When the registry does not know it or cannot be reached, or has no such image for the platform.
+    fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest>;
     /// Brings an image into the store.
     ///
     /// # Errors
@@ -86,17 +86,16 @@ impl Bases<'_> {
             return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?));
         }
         let pinned = match (self.given.get(name), self.project.base(name)) {
-            (Some(place), _) => self.pin(place)?,
-            (None, Some(pinned)) => pinned.clone(),
-            (None, None) => self.pin(name)?,
+            (Some(place), _) => self.pin(place, store)?,
+            (None, Some(pinned)) => self.pin(&pinned.to_string(), store)?,
+            (None, None) => self.pin(name, store)?,
         };
         let image = self.registry.pull(&pinned, store)?;
-        // An index was resolved to this platform's image, which is what was used.
-        let used = pinned.repository().clone().pin(image.digest());
-        Ok(base(registry_uri(&used), image))
+        Ok(base(registry_uri(&pinned), image))
     }
 
-    fn pin(&self, text: &str) -> Result<Pinned> {
+    /// The image that is used: of an index, the one for this platform.
+    fn pin(&self, text: &str, store: &Store) -> Result<Pinned> {
         let bad = |cause| {
             Error::new(
                 Kind::NotFound,
@@ -107,10 +106,11 @@ impl Bases<'_> {
         };
         let reference: Reference = text.parse().map_err(bad)?;
         let digest = match reference.digest() {
-            Some(digest) => *digest,
-            None => self.registry.resolve(&reference)?,
+            // What is here already need not be asked for.
+            Some(digest) if Image::load(store, digest).is_ok() => *digest,
+            _ => self.registry.resolve(&reference, self.platform)?,
         };
-        reference.pin(digest).map_err(bad)
+        Ok(reference.repository().clone().pin(digest))
     }
 
     fn check(&self, base: &Base) -> Result<()> {
@@ -146,37 +146,44 @@ fn recorded_place(name: &str, uri: &str, digest: Digest) -> Result<Pinned> {
 
 fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Image> {
     let layout = Store::open_existing(folder).told()?;
-    let manifests: Vec<Descriptor> =
-        layout.manifests().told()?.into_iter().filter(|entry| fits(entry, platform)).collect();
-    let [manifest] = manifests.as_slice() else {
-        return Err(Error::new(
-            Kind::NotFound,
-            format!("{} has {} images for {platform}, and one is wanted", folder.display(), manifests.len()),
-        )
-        .hint("copy the one that is meant into a layout of its own"));
-    };
-    if manifest.media_type == INDEX || manifest.media_type == DOCKER_INDEX {
-        return Err(Error::new(
-            Kind::Input,
-            format!("{} holds an index of several images", folder.display()),
-        )
-        .hint("copy one platform's image into a layout of its own"));
-    }
-    let image = Image::load(&layout, &manifest.digest).told()?;
+    let image = Image::load(&layout, &in_layout(&layout, platform)?).told()?;
     copy_blobs(&layout, store, image.layers())?;
     Ok(image)
 }
 
-fn fits(entry: &Descriptor, platform: &Platform) -> bool {
-    entry.platform.as_ref().is_none_or(|found| found.fits(platform))
+/// The one image of a layout that is for a platform, be it listed in the layout or in an index there.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn in_layout(layout: &Store, platform: &Platform) -> Result<Digest> {
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|found| found.fits(platform));
+    let listed: Vec<Descriptor> = layout.manifests().told()?.into_iter().filter(fits).collect();
+    let place = layout.root().display();
+    match listed.as_slice() {
+        [index] if [INDEX, DOCKER_INDEX].contains(&index.media_type.as_str()) => {
+            Index::load(layout, &index.digest).and_then(|it| it.choose(platform, &place.to_string())).told()
+        }
+        [image] => Ok(image.digest),
+        several => {
+            let digests = several.iter().map(|found| found.digest.to_string()).collect();
+            let what = format!("{place} has {} images for {platform}, and one is wanted", several.len());
+            Err(Error::new(Kind::NotFound, what)
+                .details(digests)
+                .hint("copy the one that is meant into a layout of its own"))
+        }
+    }
 }
 
-/// Copies blobs between stores, each verified on the way.
+/// Copies blobs between stores in their order, each verified on the way.
 ///
 /// # Errors
 /// When one is missing, is not what its descriptor says, or cannot be written.
-pub fn copy_blobs(from: &Store, to: &Store, blobs: &[Descriptor]) -> Result<()> {
-    for blob in blobs.iter().filter(|blob| !to.contains(&blob.digest)) {
+pub fn copy_blobs<'a>(
+    from: &Store,
+    to: &Store,
+    blobs: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<()> {
+    for blob in blobs.into_iter().filter(|blob| !to.contains(&blob.digest)) {
         let mut reader = from.open_blob(blob).told()?;
         let mut writer = to.writer().told()?;
         std::io::copy(&mut reader, &mut writer)
@@ -184,15 +191,6 @@ pub fn copy_blobs(from: &Store, to: &Store, blobs: &[Descriptor]) -> Result<()> 
         writer.commit_as(blob).told()?;
     }
     Ok(())
-}
-
-/// Copies a whole image between stores, its manifest last.
-///
-/// # Errors
-/// As [`copy_blobs`].
-pub fn copy_image(from: &Store, to: &Store, image: &Image) -> Result<()> {
-    copy_blobs(from, to, image.layers())?;
-    copy_blobs(from, to, &[image.config_descriptor().clone(), image.manifest().clone()])
 }
 
 /// A base's layer as this build's manifest names it: the same blob, under the name OCI has for its kind.

@@ -1,22 +1,23 @@
 //! `build`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use attestations::{Commit, Digest, Pinned, Reference, Signer};
-use images::{Platform, Store};
-use serde_json::json;
+use attestations::{Bundle, Commit, Digest, Reference, Signer};
+use images::export::Content;
+use images::{Image, Index, Platform, Store};
 
 use super::export::Output;
 use super::order::{self, Network, Order, Outcome, What};
 use super::registry::Registry;
+use super::report::{Built, Report};
 use super::reviews::{self, Demand, HandedIn};
 use crate::cli::{Answer, Session};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Told};
 use crate::keys::{self, PasswordArguments};
 use crate::lock::{self, Lock};
-use crate::materials::{Materials, Place};
+use crate::materials::Place;
 use crate::provenance::{self, Identity, read_file, write_file};
 use crate::source::Location;
 
@@ -44,9 +45,10 @@ pub struct Arguments {
     /// A label of the image, beside those of its Dockerfile.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// Build for this platform, such as linux/amd64.
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<Platform>,
+    /// Build for these platforms, such as linux/arm64: with a comma between them, or given several times. Of more than one,
+    /// the result is an index. What RUN needs of another processor's programs an emulator has to run.
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    platforms: Vec<Platform>,
     /// Take the base that the Dockerfile calls NAME from a folder with an OCI image layout, or from another reference.
     #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
     bases: Vec<(String, String)>,
@@ -85,7 +87,7 @@ pub struct Arguments {
     /// root file system alone as tar or local.
     #[arg(long = "output", value_name = "type=TYPE,dest=PATH")]
     outputs: Vec<Output>,
-    /// Write the signed provenance to a file.
+    /// Write the signed provenance to a file; of several platforms, each to one with the platform in its name.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
     /// Attach bills of materials to the image that is pushed, signed, as SPDX 2.3 and as CycloneDX 1.6.
@@ -154,10 +156,10 @@ pub fn commit(text: &str) -> Result<Commit> {
 /// See [`Kind`].
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let place = (!arguments.no_keep).then(|| Place::open(session.state_dir()).map(Arc::new)).transpose()?;
-    let order = order(arguments, place.as_ref())?;
     let outputs: Vec<Output> =
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
     outputs.iter().try_for_each(Output::check)?;
+    let order = order(arguments, place.as_ref(), &outputs)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -175,50 +177,64 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let runtime = session.runtime()?;
     let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
-    let outcome = order::only(order::build(session, &order, &registry, runtime.handle(), &gate)?)?;
+    let outcomes = order::build(session, &order, &registry, runtime.handle(), &gate)?;
 
-    let drift = drift(&outcome)?;
-    if arguments.deny_drift && !drift.is_empty() {
+    let drifts = outcomes.iter().map(drift).collect::<Result<Vec<_>>>()?;
+    if arguments.deny_drift && drifts.iter().any(|drift| !drift.is_empty()) {
         return Err(Error::new(Kind::Refused, "the build used other things than the commit's lock says")
-            .details(drift)
+            .details(drifts.concat())
             .hint("review the new ones and commit a new lock, or build exactly the old ones with --locked"));
     }
     let store = order::store(session)?;
-    let materials = match (&place, &outcome.record) {
-        (Some(place), Some(record)) => {
-            Some(place.name(outcome.executed.image.manifest(), record, outcome.finished)?)
-        }
-        _ => None,
-    };
-    let name = subject_name(arguments, &outcome);
-    let bundle = match (&key, &arguments.signing.builder_id) {
-        (Some(key), Some(builder_id)) => {
-            let identity = Identity { builder_id, key: &**key };
-            Some(provenance::sign(&outcome, &handed_in, None, &name, &identity)?)
-        }
-        _ => None,
+    let builds = outcomes
+        .into_iter()
+        .zip(drifts)
+        .map(|(outcome, drift)| {
+            finish(arguments, outcome, drift, place.as_deref(), &handed_in, key.as_deref())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let images: Vec<&Image> = builds.iter().map(|built| &built.outcome.executed.image).collect();
+    let index = (images.len() > 1).then(|| Index::assemble(&store, &images)).transpose().told()?;
+    let content = match &index {
+        Some(index) => Content::index(index, &images),
+        None => Content::image(images.first().ok_or_else(|| Error::new(Kind::Bug, "nothing was built"))?),
     };
     for output in &outputs {
-        output.write(session, &store, &outcome.executed.image, &outcome.parameters.image)?;
+        output.write(session, &store, content, &order_name(&builds))?;
     }
-    if let (Some(path), Some(bundle)) = (&arguments.bundle_out, &bundle) {
-        write_file(path, bundle.to_bytes())?;
-    }
-    if let Some(reference) = &arguments.push {
-        let bills = match (&key, arguments.sbom) {
-            (Some(key), true) => provenance::sign_bills(&outcome, &name, &**key)?,
-            _ => Vec::new(),
-        };
-        let statements = handed_in.iter().map(|review| &review.bundle).chain(&bundle).chain(&bills);
-        let pinned = push(&registry, &store, reference, &outcome, statements.collect())?;
-        if let (Some(place), Some(materials), false) = (&place, &materials, arguments.no_attach_materials) {
-            place.send(&registry, &pinned, materials)?;
+    if let Some(path) = &arguments.bundle_out {
+        for built in &builds {
+            let path = bundle_path(path, index.as_ref().map(|_| built.outcome.parameters.platform.as_str()));
+            built.bundle.iter().try_for_each(|bundle| write_file(&path, bundle.to_bytes()))?;
         }
     }
-    report(arguments, session, &outcome, (materials.as_ref(), &drift), bundle.is_some())
+    if let Some(reference) = &arguments.push {
+        let to = Push { arguments, registry: &registry, store: &store, reference, place: place.as_deref() };
+        let handed_in: Vec<_> = handed_in.iter().map(|review| &review.bundle).collect();
+        for built in &builds {
+            to.image(built, index.is_none(), &handed_in, key.as_deref())?;
+        }
+        // The index comes last: what its tag names has its evidence already.
+        if let Some(index) = &index {
+            registry.push_index(&store, index, reference.repository(), reference.tag())?;
+        }
+    }
+    let report = Report {
+        builds: &builds,
+        index: index.as_ref(),
+        pushed: arguments.push.as_ref().map(ToString::to_string),
+        written: outputs
+            .iter()
+            .skip(arguments.oci.iter().count())
+            .map(|output| output.destination().display().to_string())
+            .collect(),
+        explain: arguments.explain,
+    };
+    session.result(&report.text(), &report.json())?;
+    Ok(Answer::Yes)
 }
 
-fn order(arguments: &Arguments, place: Option<&Arc<Place>>) -> Result<Order> {
+fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) -> Result<Order> {
     if let Some(reference) = &arguments.push
         && (reference.tag().is_none() || reference.digest().is_some())
     {
@@ -230,6 +246,8 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>) -> Result<Order> {
         (Some(place), None) => Network::Kept(place.keeper()),
         (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
     };
+    let replays = matches!(network, Network::Replayed(_) | Network::Locked(_));
+    let why = replays.then_some("what a build kept can be replayed for its own platform only");
     Ok(Order {
         network,
         location: Location::parse(&arguments.repo)?,
@@ -239,10 +257,10 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>) -> Result<Order> {
             target: arguments.target.clone(),
             arguments: arguments.arguments.iter().cloned().collect(),
             labels: arguments.labels.iter().cloned().collect(),
-            platforms: arguments.platform.iter().cloned().collect(),
+            platforms: arguments.platforms.iter().cloned().collect(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
-        alone: Some("an index of several is not made yet".to_owned()),
+        alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
     })
 }
 
@@ -253,6 +271,31 @@ fn drift(outcome: &Outcome) -> Result<Vec<String>> {
     Ok(lock::drift(lock, &used))
 }
 
+/// Names what was kept of a build, and signs its provenance.
+fn finish(
+    arguments: &Arguments,
+    outcome: Outcome,
+    drift: Vec<String>,
+    place: Option<&Place>,
+    handed_in: &[HandedIn],
+    key: Option<&dyn Signer>,
+) -> Result<Built> {
+    let materials = match (place, &outcome.record) {
+        (Some(place), Some(record)) => {
+            Some(place.name(outcome.executed.image.manifest(), record, outcome.finished)?)
+        }
+        _ => None,
+    };
+    let bundle = match (key, &arguments.signing.builder_id) {
+        (Some(key), Some(builder_id)) => {
+            let name = subject_name(arguments, &outcome);
+            Some(provenance::sign(&outcome, handed_in, None, &name, &Identity { builder_id, key })?)
+        }
+        _ => None,
+    };
+    Ok(Built { outcome, drift, materials, bundle })
+}
+
 fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
     match &arguments.push {
         Some(reference) => reference.repository().to_string(),
@@ -260,77 +303,71 @@ fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
     }
 }
 
-fn push(
-    registry: &Registry,
-    store: &Store,
-    reference: &Reference,
-    outcome: &Outcome,
-    statements: Vec<&attestations::Bundle>,
-) -> Result<Pinned> {
-    let image = &outcome.executed.image;
-    let digest = registry.push(store, image, reference.repository(), reference.tag())?;
-    let pinned = reference.repository().clone().pin(digest);
-    for statement in statements {
-        registry.attach(&pinned, image, statement)?;
-    }
-    Ok(pinned)
+/// The image's name in `countersign.toml`, which is the same for all platforms.
+fn order_name(builds: &[Built]) -> String {
+    builds.first().map_or_else(String::new, |built| built.outcome.parameters.image.clone())
 }
 
-fn report(
-    arguments: &Arguments,
-    session: &Session,
-    outcome: &Outcome,
-    (materials, drift): (Option<&Materials>, &[String]),
-    signed: bool,
-) -> Result<Answer> {
-    let executed = &outcome.executed;
-    let digest = executed.image.digest();
-    let mut text = format!("{digest}\n");
-    if let Some(reference) = &arguments.push {
-        text.push_str(&format!("pushed {reference}\n"));
+/// A file holds one bundle: of several, each has its platform in the name, as in `build.linux-arm64.json`.
+pub fn bundle_path(path: &Path, platform: Option<&str>) -> PathBuf {
+    let Some(platform) = platform.map(|text| text.replace('/', "-")) else { return path.to_owned() };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(match name.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => format!("{stem}.{platform}.{extension}"),
+        _ => format!("{name}.{platform}"),
+    })
+}
+
+/// Pushing what was built.
+struct Push<'a> {
+    arguments: &'a Arguments,
+    registry: &'a Registry,
+    store: &'a Store,
+    reference: &'a Reference,
+    place: Option<&'a Place>,
+}
+
+impl Push<'_> {
+    /// One image with all that is said about it; under the tag only when no index is to have it.
+    fn image(
+        &self,
+        built: &Built,
+        is_tagged: bool,
+        reviews: &[&Bundle],
+        key: Option<&dyn Signer>,
+    ) -> Result<()> {
+        let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
+        let bills = match (key, self.arguments.sbom) {
+            (Some(key), true) => {
+                provenance::sign_bills(outcome, &subject_name(self.arguments, outcome), key)?
+            }
+            _ => Vec::new(),
+        };
+        let repository = self.reference.repository();
+        let tag = self.reference.tag().filter(|_| is_tagged);
+        let digest = self.registry.push(self.store, image, repository, tag)?;
+        let pinned = repository.clone().pin(digest);
+        for statement in reviews.iter().copied().chain(&built.bundle).chain(&bills) {
+            self.registry.attach(&pinned, image, statement)?;
+        }
+        match (self.place, &built.materials) {
+            (Some(place), Some(materials)) if !self.arguments.no_attach_materials => {
+                place.send(self.registry, &pinned, materials)
+            }
+            _ => Ok(()),
+        }
     }
-    for output in &arguments.outputs {
-        text.push_str(&format!("wrote {}\n", output.destination().display()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bundle_has_a_name_of_its_own() {
+        let path = |text: &str, platform| bundle_path(Path::new(text), platform).display().to_string();
+        assert_eq!(path("/a/b.json", None), "/a/b.json");
+        assert_eq!(path("/a/b.json", Some("linux/arm/v7")), "/a/b.linux-arm-v7.json");
+        assert_eq!(path("b", Some("linux/arm64")), "b.linux-arm64");
     }
-    if let Some(kept) = materials {
-        text.push_str(&format!(
-            "kept {} bodies, {} bytes, in record {}\n",
-            kept.bodies, kept.size, kept.record
-        ));
-    }
-    if !outcome.packages.is_empty() {
-        text.push_str(&format!("{} packages came over the network\n", outcome.packages.len()));
-    }
-    for line in drift {
-        text.push_str(&format!("drift from the lock: {line}\n"));
-    }
-    if arguments.explain {
-        let lines =
-            executed.fired.iter().map(|fired| format!("normalised by {}: /{}\n", fired.rule, fired.path));
-        text.extend(lines);
-    }
-    for reason in &executed.unrecorded {
-        text.push_str(&format!("materials incomplete: {reason}\n"));
-    }
-    if !signed {
-        text.push_str("not signed: give --key and --builder-id to have it admitted anywhere\n");
-    }
-    let value = json!({
-        "event": "built",
-        "digest": digest,
-        "config": executed.image.config_descriptor().digest,
-        "commit": outcome.parameters.commit,
-        "layers": executed.layers,
-        "exchanges": executed.exchanges.len(),
-        "materials": materials,
-        "locked": outcome.lock.is_some(),
-        "drift": drift,
-        "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
-        "unrecorded": executed.unrecorded,
-        "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
-        "pushed": arguments.push.as_ref().map(ToString::to_string),
-        "signed": signed,
-    });
-    session.result(&text, &value)?;
-    Ok(Answer::Yes)
 }

@@ -4,11 +4,11 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use images::export::{Form, write_archive};
+use images::export::{Content, Form, write_archive};
 use images::layer::write_root;
 use images::{Image, LayerCache, Store};
 
-use super::bases::copy_image;
+use super::bases::copy_blobs;
 use super::copy::{self, RootTree, Tree};
 use super::execute::machine;
 use crate::cli::Session;
@@ -133,28 +133,37 @@ impl Output {
         }
     }
 
+    /// Why there can be but one image in it, if so.
+    pub fn alone(&self) -> Option<&'static str> {
+        match self.form {
+            OutputForm::Oci { .. } => None,
+            OutputForm::DockerArchive => Some("Docker's archive holds one image"),
+            OutputForm::Tar | OutputForm::Local => Some("a root file system is of one image"),
+        }
+    }
+
     /// Writes it.
     ///
     /// # Errors
     /// When a blob is damaged, or the files cannot be written. A file appears whole or not at all.
-    pub fn write(&self, session: &Session, store: &Store, image: &Image, name: &str) -> Result<()> {
+    pub fn write(&self, session: &Session, store: &Store, content: Content<'_>, name: &str) -> Result<()> {
         match self.form {
             OutputForm::Oci { is_folder: true } => {
                 let layout = Store::open(&self.destination).told()?;
-                copy_image(store, &layout, image)?;
-                layout.set_ref(self.name.as_deref().unwrap_or(name), image.manifest()).told()
+                copy_blobs(store, &layout, content.blobs())?;
+                layout.set_ref(self.name.as_deref().unwrap_or(name), content.top().told()?).told()
             }
             OutputForm::Oci { is_folder: false } => {
                 let name = self.name.as_deref().or(Some(name));
-                self.file(&mut |out| write_archive(store, image, Form::Oci, name, out))
+                self.file(&mut |out| write_archive(store, content, Form::Oci, name, out))
             }
             OutputForm::DockerArchive => {
-                self.file(&mut |out| write_archive(store, image, Form::Docker, self.name.as_deref(), out))
+                self.file(&mut |out| write_archive(store, content, Form::Docker, self.name.as_deref(), out))
             }
-            OutputForm::Tar => with_root(session, store, image, &mut |root| {
+            OutputForm::Tar => with_root(session, store, only(content)?, &mut |root| {
                 self.file(&mut |out| write_root(root, folder_of(&self.destination), out))
             }),
-            OutputForm::Local => with_root(session, store, image, &mut |root| self.local(root)),
+            OutputForm::Local => with_root(session, store, only(content)?, &mut |root| self.local(root)),
         }
     }
 
@@ -185,6 +194,13 @@ impl Output {
             let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
             Error::new(kind, format!("--output {}: {cause}", place.display())).because(cause)
         })
+    }
+}
+
+fn only<'a>(content: Content<'a>) -> Result<&'a Image> {
+    match content.images() {
+        [image] => Ok(image),
+        _ => Err(Error::new(Kind::Bug, "a root file system is of one image")),
     }
 }
 

@@ -15,6 +15,7 @@ mod output;
 pub mod plan;
 pub mod platform;
 pub mod registry;
+mod report;
 pub mod reviews;
 mod scratch;
 mod stage;

@@ -1,12 +1,12 @@
 //! Registries, from code that is not asynchronous.
 
 use attestations::{Bundle, Digest, Pinned, Reference, Repository};
-use images::registry::{Attachment, Client};
-use images::{Descriptor, Image, Store};
+use images::registry::{Attachment, Client, Named};
+use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
 
 use super::bases;
-use crate::error::{Result, Told};
+use crate::error::{Error, Kind, Result, Told};
 
 /// A client and the runtime its requests run on. Not to be used from asynchronous code.
 pub struct Registry {
@@ -34,14 +34,59 @@ impl Registry {
         self.runtime.block_on(self.client.push(store, image, repository, tag)).told()
     }
 
+    /// Pushes an index, whose images have to be there.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub fn push_index(
+        &self,
+        store: &Store,
+        index: &Index,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        self.runtime.block_on(self.client.push_index(store, index, repository, tag)).told()
+    }
+
+    /// What a reference names now: an image, or an index of several.
+    ///
+    /// # Errors
+    /// When the registry does not know it or cannot be reached.
+    pub fn look(&self, reference: &Reference) -> Result<Named> {
+        self.runtime.block_on(self.client.look(reference)).told()
+    }
+
+    /// The images that a reference names: the one, or of an index those for `platforms`, or all when none is given.
+    ///
+    /// # Errors
+    /// When there is none, or none for one of the platforms.
+    pub fn images(&self, reference: &Reference, platforms: &[Platform]) -> Result<Vec<Pinned>> {
+        let index = match self.look(reference)? {
+            Named::Image(digest) => return Ok(vec![reference.repository().clone().pin(digest)]),
+            Named::Index(index) => index,
+        };
+        let chosen: Vec<Digest> = match platforms {
+            [] => index.images().map(|(_, entry)| entry.digest).collect(),
+            some => {
+                let one = |platform| index.choose(platform, &reference.to_string()).told();
+                some.iter().map(one).collect::<Result<_>>()?
+            }
+        };
+        match chosen.is_empty() {
+            true => Err(Error::new(Kind::NotFound, format!("the index {reference} lists no image"))),
+            false => {
+                Ok(chosen.into_iter().map(|digest| reference.repository().clone().pin(digest)).collect())
+            }
+        }
+    }
+
     /// Attaches a signed statement to an image.
     ///
     /// # Errors
     /// When the registry refuses.
     pub fn attach(&self, subject: &Pinned, image: &Image, bundle: &Bundle) -> Result<Digest> {
         let predicate = bundle.statement_unverified().map_err(|cause| {
-            crate::error::Error::new(crate::error::Kind::Input, "the statement to attach is malformed")
-                .because(cause)
+            Error::new(Kind::Input, "the statement to attach is malformed").because(cause)
         })?;
         let kind = predicate.predicate.predicate_type().to_owned();
         let created = now_in_seconds();
@@ -95,8 +140,11 @@ fn now_in_seconds() -> String {
 }
 
 impl bases::Registry for Registry {
-    fn resolve(&self, reference: &Reference) -> Result<Digest> {
-        self.runtime.block_on(self.client.resolve(reference)).told()
+    fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest> {
+        match self.look(reference)? {
+            Named::Image(digest) => Ok(digest),
+            Named::Index(index) => index.choose(platform, &reference.to_string()).told(),
+        }
     }
 
     fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {

@@ -1,9 +1,10 @@
 //! `materials`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use attestations::provenance::ResourceDescriptor;
-use attestations::{Bundle, Digest, Predicate, Reference};
+use attestations::{Bundle, Digest, Pinned, Predicate, Reference};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -11,7 +12,6 @@ use serde_json::json;
 use super::archive;
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::travel::{Materials, Place};
-use crate::build::bases::Registry as _;
 use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
@@ -164,15 +164,23 @@ fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<(
 fn pull(place: &Place, reference: &Reference, plain: &[String], session: &Session) -> Result<()> {
     let runtime = session.runtime()?;
     let registry = Registry::new(plain, runtime.handle().clone());
-    let digest = match reference.digest() {
-        Some(digest) => *digest,
-        None => registry.resolve(reference)?,
-    };
-    let pinned = reference
-        .pin(digest)
-        .map_err(|cause| Error::new(Kind::Bug, "the reference has another digest").because(cause))?;
-    let mut records = std::collections::BTreeSet::new();
-    for attachment in registry.attachments(&pinned)? {
+    let mut found = Vec::new();
+    for pinned in registry.images(reference, &[])? {
+        let records = records_of(&registry, &pinned)?;
+        let image = registry.describe(&pinned)?;
+        for record in &records {
+            place.fetch(&registry, &pinned, &image, record)?;
+        }
+        let of_image = |one: &Materials| one.image == *pinned.digest() && records.contains(&one.record);
+        found.extend(place.list()?.into_iter().filter(of_image));
+    }
+    session.result(&lines(&found), &json!({ "event": "pulled", "materials": found }))
+}
+
+/// The records that an image's provenance names.
+fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> {
+    let mut records = BTreeSet::new();
+    for attachment in registry.attachments(pinned)? {
         // Nobody is believed here: a record is content by digest, and what it is good for is decided by who replays it.
         let Ok(statement) = Bundle::parse(&attachment.bytes).and_then(|it| it.statement_unverified()) else {
             continue;
@@ -186,19 +194,14 @@ fn pull(place: &Place, reference: &Reference, plain: &[String], session: &Sessio
             );
         }
     }
-    if records.is_empty() {
-        return Err(Error::new(
+    match records.is_empty() {
+        true => Err(Error::new(
             Kind::NotFound,
             format!("no provenance of {pinned} names a record of its materials"),
         )
-        .hint("it was built with --no-keep, or its provenance is not in that registry"));
+        .hint("it was built with --no-keep, or its provenance is not in that registry")),
+        false => Ok(records),
     }
-    let image = registry.describe(&pinned)?;
-    for record in &records {
-        place.fetch(&registry, &pinned, &image, record)?;
-    }
-    let found = records.iter().map(|record| place.find(record)).collect::<Result<Vec<_>>>()?;
-    session.result(&lines(&found), &json!({ "event": "pulled", "materials": found }))
 }
 
 fn collect(place: &Place, older_than: Option<u32>, dry_run: bool, session: &Session) -> Result<()> {

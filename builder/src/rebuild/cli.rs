@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
-use attestations::{Pinned, Reference};
+use attestations::{Digest, Pinned, Reference};
+use images::Platform;
 use images::compare::{Comparison, compare};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::diff::{describe, find};
 use super::evidence::{Chosen, Trust, choose};
 use super::inputs;
 use crate::build::bases::Registry as _;
-use crate::build::cli::{Signing, pair};
+use crate::build::cli::{Signing, bundle_path, pair};
 use crate::build::order::{self, Network, Order, Outcome, What};
 use crate::build::registry::Registry;
 use crate::build::reviews;
@@ -44,6 +45,9 @@ pub struct Arguments {
     /// Compare with the image in this folder, an OCI image layout, when no reference is given.
     #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
     against: Option<String>,
+    /// Of an index, repeat the images for these platforms only; all by default.
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    platforms: Vec<Platform>,
     /// Ask the servers themselves again, instead of replaying what the first builder kept: it shows whether they still
     /// give the same.
     #[arg(long)]
@@ -59,7 +63,7 @@ pub struct Arguments {
     bases: Vec<(String, String)>,
     #[command(flatten)]
     signing: Signing,
-    /// Write the signed result to a file.
+    /// Write the signed result to a file; of several images, each to one with the platform in its name.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
     /// Do not attach the signed result to the image.
@@ -105,6 +109,14 @@ impl Finding {
     }
 }
 
+/// One image that was rebuilt.
+struct Rebuilt {
+    subject: Digest,
+    platform: String,
+    outcome: Outcome,
+    finding: Finding,
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -113,65 +125,144 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let key = arguments.signing.open(session)?;
     let runtime = session.runtime()?;
     let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
-    let pinned = arguments.reference.as_ref().map(|reference| pin(reference, &registry)).transpose()?;
-    let chosen = evidence(arguments, &registry, pinned.as_ref())?;
-    session.progress(
-        &format!("repeating {} from {}", chosen.subject, chosen.origin),
-        &json!({ "event": "repeating", "subject": chosen.subject, "origin": chosen.origin }),
-    );
-    let place = Place::open(session.state_dir())?;
-    let network = match arguments.online {
-        true => Network::Kept(place.keeper()),
-        false => {
-            inputs::replayed(&place, &chosen, arguments.materials.as_deref(), &registry, pinned.as_ref())?
-        }
+    // None stands for whatever the provenance at hand is about.
+    let images: Vec<Option<Pinned>> = match &arguments.reference {
+        None => vec![None],
+        Some(reference) => registry.images(reference, &arguments.platforms)?.into_iter().map(Some).collect(),
     };
-    let order = order(arguments, &chosen, network)?;
-    let outcome = order::only(order::build(session, &order, &registry, runtime.handle(), &|_| Ok(()))?)?;
-    let finding = finding(arguments, session, &registry, pinned.as_ref(), &chosen, &outcome)?;
-    let verdict = finding.verdict();
-    if let (true, Some(record)) = (arguments.online, &outcome.record) {
-        place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
-    }
-    if let (Some(key), Some(builder_id)) = (&key, &arguments.signing.builder_id) {
-        let materials = if arguments.online { RebuildMaterials::Fetched } else { RebuildMaterials::Replayed };
-        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict, materials };
-        let identity = Identity { builder_id, key: &**key };
-        let name = pinned
-            .as_ref()
-            .map_or(outcome.parameters.image.clone(), |pinned| pinned.repository().to_string());
-        let bundle = provenance::sign(&outcome, &[], Some(of), &name, &identity)?;
-        if let Some(path) = &arguments.bundle_out {
-            write_file(path, bundle.to_bytes())?;
+    let identity = match (&key, &arguments.signing.builder_id) {
+        (Some(key), Some(builder_id)) => Some(Identity { builder_id, key: &**key }),
+        _ => None,
+    };
+    let place = Place::open(session.state_dir())?;
+    let work = Work {
+        arguments,
+        session,
+        registry: &registry,
+        runtime: runtime.handle(),
+        place: &place,
+        identity,
+        is_one_of_several: images.len() > 1,
+    };
+    // What is known of each is looked at before the first one is built.
+    let chosen = images
+        .into_iter()
+        .map(|pinned| evidence(arguments, &registry, pinned.as_ref()).map(|chosen| (pinned, chosen)))
+        .collect::<Result<Vec<_>>>()?;
+    let rebuilt = chosen
+        .into_iter()
+        .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), chosen))
+        .collect::<Result<Vec<_>>>()?;
+    let is_identical = rebuilt.iter().all(|one| one.finding.verdict() == RebuildVerdict::Identical);
+    let told = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
+    match (rebuilt.as_slice(), told.as_slice()) {
+        ([one], [value]) => {
+            let text = format!("{}\n{}", one.outcome.executed.image.digest(), one.finding.text());
+            session.result(&text, value)?;
         }
-        if let (Some(pinned), false) = (&pinned, arguments.no_attach) {
-            let store = order::store(session)?;
-            let original = registry.pull(pinned, &store)?;
-            registry.attach(pinned, &original, &bundle)?;
+        (all, _) => {
+            let line = |one: &Rebuilt| {
+                format!("{} {}\n{}", one.outcome.executed.image.digest(), one.platform, one.finding.text())
+            };
+            let text = all.iter().map(line).collect::<Vec<_>>().join("\n");
+            let value = json!({ "event": "rebuilt", "identical": is_identical, "images": told });
+            session.result(&text, &value)?;
         }
     }
-    let value = json!({
-        "event": "rebuilt",
-        "subject": chosen.subject,
-        "digest": outcome.executed.image.digest(),
-        "online": arguments.online,
-        "exchanges": outcome.executed.exchanges.len(),
-        "identical": verdict == RebuildVerdict::Identical,
-        "comparison": finding.json(),
-        "signed": key.is_some(),
-    });
-    session.result(&format!("{}\n{}", outcome.executed.image.digest(), finding.text()), &value)?;
-    Ok(if verdict == RebuildVerdict::Identical { Answer::Yes } else { Answer::No })
+    Ok(if is_identical { Answer::Yes } else { Answer::No })
 }
 
-fn pin(reference: &Reference, registry: &Registry) -> Result<Pinned> {
-    let digest = match reference.digest() {
-        Some(digest) => *digest,
-        None => registry.resolve(reference)?,
-    };
-    reference
-        .pin(digest)
-        .map_err(|cause| Error::new(Kind::Bug, "the reference has another digest").because(cause))
+/// What all rebuilds of one call have in common.
+struct Work<'a> {
+    arguments: &'a Arguments,
+    session: &'a Session,
+    registry: &'a Registry,
+    runtime: &'a tokio::runtime::Handle,
+    place: &'a Place,
+    identity: Option<Identity<'a>>,
+    is_one_of_several: bool,
+}
+
+impl Work<'_> {
+    /// Repeats one build, compares, and signs how it came out.
+    fn repeat(&self, pinned: Option<&Pinned>, chosen: Chosen) -> Result<Rebuilt> {
+        let (arguments, session, registry) = (self.arguments, self.session, self.registry);
+        session.progress(
+            &format!("repeating {} from {}", chosen.subject, chosen.origin),
+            &json!({ "event": "repeating", "subject": chosen.subject, "origin": chosen.origin }),
+        );
+        let network = match arguments.online {
+            true => Network::Kept(self.place.keeper()),
+            false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
+        };
+        let order = order(arguments, &chosen, network)?;
+        let outcomes = order::build(session, &order, registry, self.runtime, &|_| Ok(()));
+        let outcome = order::only(outcomes.map_err(|error| self.in_index(error))?)?;
+        let finding = finding(arguments, session, registry, pinned, &chosen, &outcome)?;
+        if let (true, Some(record)) = (arguments.online, &outcome.record) {
+            self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
+        }
+        let subject = chosen.subject;
+        self.sign(pinned, chosen, &outcome, finding.verdict())?;
+        Ok(Rebuilt { subject, platform: outcome.parameters.platform.clone(), outcome, finding })
+    }
+
+    /// A machine that lacks an emulator can still repeat its own platform's build.
+    fn in_index(&self, error: Error) -> Error {
+        match (self.is_one_of_several && error.kind() == Kind::Machine, error.hint_text()) {
+            (true, Some(hint)) => {
+                let more = format!("{hint}; or repeat some of the index's images with --platform");
+                error.hint(more)
+            }
+            _ => error,
+        }
+    }
+
+    fn sign(
+        &self,
+        pinned: Option<&Pinned>,
+        chosen: Chosen,
+        outcome: &Outcome,
+        verdict: RebuildVerdict,
+    ) -> Result<()> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let arguments = self.arguments;
+        let materials = match arguments.online {
+            true => RebuildMaterials::Fetched,
+            false => RebuildMaterials::Replayed,
+        };
+        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict, materials };
+        let name = match pinned {
+            Some(pinned) => pinned.repository().to_string(),
+            None => outcome.parameters.image.clone(),
+        };
+        let bundle = provenance::sign(outcome, &[], Some(of), &name, identity)?;
+        if let Some(path) = &arguments.bundle_out {
+            let platform = self.is_one_of_several.then_some(outcome.parameters.platform.as_str());
+            write_file(&bundle_path(path, platform), bundle.to_bytes())?;
+        }
+        if let (Some(pinned), false) = (pinned, arguments.no_attach) {
+            let original = self.registry.pull(pinned, &order::store(self.session)?)?;
+            self.registry.attach(pinned, &original, &bundle)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rebuilt {
+    fn json(&self, arguments: &Arguments, signed: bool) -> serde_json::Value {
+        json!({
+            "event": "rebuilt",
+            "subject": self.subject,
+            "platform": self.platform,
+            "digest": self.outcome.executed.image.digest(),
+            "online": arguments.online,
+            "exchanges": self.outcome.executed.exchanges.len(),
+            "identical": self.finding.verdict() == RebuildVerdict::Identical,
+            "comparison": self.finding.json(),
+            "signed": signed,
+        })
+    }
 }
 
 fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>) -> Result<Chosen> {
@@ -189,7 +280,18 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
         }
         (None, None) => return Err(Error::new(Kind::Usage, "give an image reference or --provenance FILE")),
     };
-    choose(&candidates, pinned.map(Pinned::digest), &trust)
+    let chosen = choose(&candidates, pinned.map(Pinned::digest), &trust)?;
+    let platform = platform_of(&chosen)?;
+    match arguments.platforms.is_empty() || arguments.platforms.contains(&platform) {
+        true => Ok(chosen),
+        false => Err(Error::new(Kind::NotFound, format!("{} is for {platform}", chosen.subject))
+            .hint("leave out --platform, or name the image that is meant")),
+    }
+}
+
+fn platform_of(chosen: &Chosen) -> Result<Platform> {
+    let text = &chosen.provenance.build_definition.external_parameters.platform;
+    text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
 }
 
 fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Order> {
@@ -225,7 +327,8 @@ fn finding(
         (None, Some(folder)) => folder.clone(),
         (None, None) => return Ok(Finding::Recorded(recorded(chosen, outcome))),
     };
-    let (store, original) = find(&place, registry, session)?;
+    let platform = platform_of(chosen)?;
+    let (store, original) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
     if original.digest() != chosen.subject {
         return Err(Error::new(
             Kind::Input,

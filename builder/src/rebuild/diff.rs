@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use attestations::{Digest, Reference};
 use images::compare::{Comparison, compare};
-use images::{Image, Store};
+use images::descriptor::{DOCKER_INDEX, INDEX};
+use images::{Image, Platform, Store};
 use serde_json::json;
 
-use crate::build::bases::Registry as _;
+use crate::build::bases::{Registry as _, in_layout};
 use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
@@ -22,6 +23,9 @@ pub struct Arguments {
     a: String,
     /// The second.
     b: String,
+    /// Of several platforms, compare the images for this one; this machine's by default.
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
     /// Speak plain HTTP to this registry; loopback needs no mention.
     #[arg(long, value_name = "HOST")]
     insecure_registry: Vec<String>,
@@ -34,24 +38,30 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let runtime = session.runtime()?;
     let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
-    let a = find(&arguments.a, &registry, session)?;
-    let b = find(&arguments.b, &registry, session)?;
+    let platform = arguments.platform.as_ref();
+    let a = find(&arguments.a, platform, &registry, session)?;
+    let b = find(&arguments.b, platform, &registry, session)?;
     let comparison = compare((&a.0, &a.1), (&b.0, &b.1)).told()?;
     let value = json!({ "a": a.1.digest(), "b": b.1.digest(), "comparison": comparison });
     session.result(&describe(&comparison), &value)?;
     Ok(if comparison == Comparison::Identical { Answer::Yes } else { Answer::No })
 }
 
-/// An image and the store it is in, from a layout or a registry.
+/// An image and the store it is in, from a layout or a registry; of several, the one for `platform` or this machine's.
 ///
 /// # Errors
 /// When it is in neither.
-pub fn find(place: &str, registry: &Registry, session: &Session) -> Result<(Store, Image)> {
+pub fn find(
+    place: &str,
+    platform: Option<&Platform>,
+    registry: &Registry,
+    session: &Session,
+) -> Result<(Store, Image)> {
     if let Some((folder, digest)) = layout(place) {
         let store = Store::open_existing(folder).told()?;
         let digest = match digest {
             Some(digest) => digest,
-            None => only(&store, place)?,
+            None => only(&store, platform, place)?,
         };
         let image = Image::load(&store, &digest).told()?;
         return Ok((store, image));
@@ -61,12 +71,11 @@ pub fn find(place: &str, registry: &Registry, session: &Session) -> Result<(Stor
             .because(cause)
     })?;
     let digest = match reference.digest() {
-        Some(digest) => *digest,
-        None => registry.resolve(&reference)?,
+        // An image that was asked for by its digest is the one that is meant, whatever it is for.
+        Some(digest) if platform.is_none() => *digest,
+        _ => registry.resolve(&reference, platform.unwrap_or(&Platform::here()))?,
     };
-    let pinned = reference
-        .pin(digest)
-        .map_err(|cause| Error::new(Kind::Bug, "the reference has another digest").because(cause))?;
+    let pinned = reference.repository().clone().pin(digest);
     let store = crate::build::order::store(session)?;
     let image = registry.pull(&pinned, &store)?;
     Ok((store, image))
@@ -82,10 +91,12 @@ fn layout(place: &str) -> Option<(PathBuf, Option<Digest>)> {
     Some((folder.into(), Some(digest.parse().ok()?)))
 }
 
-fn only(store: &Store, place: &str) -> Result<Digest> {
-    match store.manifests().told()?.as_slice() {
-        [only] => Ok(only.digest),
-        all => {
+fn only(store: &Store, platform: Option<&Platform>, place: &str) -> Result<Digest> {
+    match (platform, store.manifests().told()?.as_slice()) {
+        (None, [only]) if ![INDEX, DOCKER_INDEX].contains(&only.media_type.as_str()) => Ok(only.digest),
+        (Some(platform), _) => in_layout(store, platform),
+        (None, [_]) => in_layout(store, &Platform::here()),
+        (None, all) => {
             let digests = all.iter().map(|found| found.digest.to_string()).collect();
             Err(Error::new(Kind::Usage, format!("{place} has {} images", all.len()))
                 .details(digests)

@@ -14,10 +14,10 @@ use serde_json::json;
 
 use super::Client;
 use super::http::{Request, bounded, expect};
-use super::pull::index_of;
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
+use crate::index::Index;
 use crate::store::Store;
 
 /// The most attachments of one image that are looked at. More are an error, not a choice among them.
@@ -190,8 +190,8 @@ impl Client {
             let response = expect(repository, response, &[StatusCode::OK]).await?;
             let next = next_page(response.headers(), &asked, repository)?;
             let bytes = bounded(repository, response, MAX_MANIFEST, "referrers").await?;
-            let index = index_of(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
-            found.extend(index.manifests);
+            let index = Index::parse(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
+            found.extend(index.manifests().iter().cloned());
             match next {
                 Some(next) if found.len() <= MAX_ATTACHMENTS => path = next,
                 _ => return Ok(found),
@@ -207,13 +207,13 @@ impl Client {
         let Some(raw) = self.manifest_if_any(subject.repository(), &fallback_tag(subject)).await? else {
             return Ok(Vec::new());
         };
-        let index = index_of(&raw.bytes)?.ok_or_else(|| {
+        let index = Index::parse(&raw.bytes)?.ok_or_else(|| {
             Error::refused(
                 format!("the tag {}", fallback_tag(subject)),
                 format!("not an index but {}", raw.media_type),
             )
         })?;
-        Ok(index.manifests)
+        Ok(index.manifests().to_vec())
     }
 
     async fn list_in_fallback_tag(&self, subject: &Pinned, entry: Descriptor) -> Result<()> {

@@ -20,6 +20,7 @@ use oci_client::secrets::RegistryAuth;
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
+use crate::index::Index;
 use crate::platform::Platform;
 
 pub use attach::{Attachment, MAX_ATTACHMENTS};
@@ -30,11 +31,19 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// A client for any number of registries.
 pub struct Client {
     plain: Vec<String>,
-    platform: Platform,
     http_plain: OnceCell<reqwest::Client>,
     http_secure: OnceCell<reqwest::Client>,
     /// What was granted, by repository and deed. A refused one is asked for again.
     granted: Mutex<BTreeMap<(String, RegistryOperation), RegistryAuth>>,
+}
+
+/// What a reference names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// An image, by the digest of its manifest.
+    Image(Digest),
+    /// An index of several.
+    Index(Index),
 }
 
 impl Client {
@@ -42,7 +51,6 @@ impl Client {
     pub fn new(plain: impl IntoIterator<Item = String>) -> Self {
         Self {
             plain: plain.into_iter().collect(),
-            platform: Platform::here(),
             http_plain: OnceCell::new(),
             http_secure: OnceCell::new(),
             granted: Mutex::default(),
@@ -55,26 +63,39 @@ impl Client {
     /// # Errors
     /// When there is none, the registry cannot be reached, or a digest names an index: which of its images was meant is not said.
     pub async fn resolve(&self, reference: &Reference) -> Result<Digest> {
-        let repository = reference.repository();
+        let here = Platform::here();
+        let index = match self.look(reference).await? {
+            Named::Image(digest) => return Ok(digest),
+            Named::Index(index) => index,
+        };
+        let chosen = index.choose(&here, &reference.to_string());
+        if reference.digest().is_none() {
+            return chosen;
+        }
+        let hint = match chosen {
+            Ok(digest) => format!("; for {here} that is {}@{digest}", reference.repository()),
+            Err(_) => String::new(),
+        };
+        Err(Error::refused(
+            reference.to_string(),
+            format!("this digest names an index of several images: name one image's manifest{hint}"),
+        ))
+    }
+
+    /// What `reference` names now: an image, or an index of several.
+    ///
+    /// # Errors
+    /// When there is none, or the registry cannot be reached.
+    pub async fn look(&self, reference: &Reference) -> Result<Named> {
         let version =
             reference.digest().map(Digest::to_string).or_else(|| reference.tag().map(str::to_owned));
         let version =
             version.ok_or_else(|| Error::refused(reference.to_string(), "it has neither tag nor digest"))?;
-        let found = self.manifest(repository, &version).await?;
-        match (pull::index_of(&found.bytes)?, reference.digest()) {
-            (None, _) => Ok(found.digest),
-            (Some(index), None) => pull::choose(&index, &self.platform, &reference.to_string()),
-            (Some(index), Some(_)) => {
-                let hint = match pull::choose(&index, &self.platform, &reference.to_string()) {
-                    Ok(digest) => format!("; for {} that is {repository}@{digest}", self.platform),
-                    Err(_) => String::new(),
-                };
-                Err(Error::refused(
-                    reference.to_string(),
-                    format!("this digest names an index of several images: name one image's manifest{hint}"),
-                ))
-            }
-        }
+        let found = self.manifest(reference.repository(), &version).await?;
+        Ok(match Index::parse(&found.bytes)? {
+            None => Named::Image(found.digest),
+            Some(index) => Named::Index(index),
+        })
     }
 
     fn granted(&self, repository: &Repository, operation: RegistryOperation) -> Option<RegistryAuth> {

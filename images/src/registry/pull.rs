@@ -2,18 +2,15 @@
 
 use std::io::Write;
 
-use attestations::{Digest, Pinned, Repository};
+use attestations::{Pinned, Repository};
 use oci_client::RegistryOperation;
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::http::{Request, expect};
 use super::{Client, registry_error};
 use crate::descriptor::{self, Descriptor};
 use crate::error::{At, Error, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
-use crate::platform::Platform;
 use crate::store::Store;
 
 /// The most bytes of one compressed layer.
@@ -72,41 +69,5 @@ impl Client {
             writer.write_all(&chunk).at("writing", store.path_of(&blob.digest))?;
         }
         writer.commit_as(blob).map(drop)
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Index {
-    pub(super) manifests: Vec<Descriptor>,
-}
-
-/// The index that these bytes are, or none when they are something else. What claims to be both is refused.
-pub(super) fn index_of(bytes: &[u8]) -> Result<Option<Index>> {
-    let refused = |reason: String| Error::refused("manifest", reason);
-    let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
-    let kind = value.get("mediaType").and_then(Value::as_str);
-    let says_index = kind.is_some_and(|kind| [descriptor::INDEX, descriptor::DOCKER_INDEX].contains(&kind));
-    match (value.get("manifests").is_some(), value.get("layers").is_some() || value.get("config").is_some()) {
-        (true, true) => Err(refused("it is an index and an image at once".to_owned())),
-        (true, false) if kind.is_some() && !says_index => {
-            Err(refused(format!("an index of media type `{}`", kind.unwrap_or_default())))
-        }
-        (true, false) => serde_json::from_value(value).map(Some).map_err(|cause| refused(cause.to_string())),
-        (false, _) if says_index => Err(refused("an index without manifests".to_owned())),
-        (false, _) => Ok(None),
-    }
-}
-
-/// The one manifest of an index that is for this platform.
-pub(super) fn choose(index: &Index, platform: &Platform, what: &str) -> Result<Digest> {
-    let fitting: Vec<_> = index
-        .manifests
-        .iter()
-        .filter(|entry| entry.platform.as_ref().is_some_and(|found| found.fits(platform)))
-        .collect();
-    match fitting[..] {
-        [one] => Ok(one.digest),
-        [] => Err(Error::NotFound { what: format!("an image for {platform} in the index of {what}") }),
-        _ => Err(Error::refused(what, format!("its index has {} images for {platform}", fitting.len()))),
     }
 }

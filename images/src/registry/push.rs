@@ -12,6 +12,7 @@ use super::{Client, oci, registry_error};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{Image, MAX_MANIFEST};
+use crate::index::Index;
 use crate::store::Store;
 
 const CHUNK: usize = 1 << 20;
@@ -36,6 +37,23 @@ impl Client {
         let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
         self.put_manifest(repository, &version, &image.manifest().media_type, bytes).await?;
         Ok(image.digest())
+    }
+
+    /// Pushes an index under its digest, or under `tag` if one is given, once its images are there.
+    ///
+    /// # Errors
+    /// When the registry refuses, as it does for an index whose images it lacks.
+    pub async fn push_index(
+        &self,
+        store: &Store,
+        index: &Index,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        let bytes = store.read(index.descriptor(), MAX_MANIFEST)?;
+        let version = tag.map_or_else(|| index.digest().to_string(), str::to_owned);
+        self.put_manifest(repository, &version, &index.descriptor().media_type, bytes).await?;
+        Ok(index.digest())
     }
 
     pub(super) async fn put_manifest(
