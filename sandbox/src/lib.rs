@@ -25,7 +25,7 @@ mod user;
 pub use error::Error;
 pub use host::Host;
 pub use network::{Attempt, Network, Watch};
-pub use overlay::{MountPoint, Overlay};
+pub use overlay::{MountPoint, Overlay, Upper};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
 pub use user::{User, resolve_user};
 

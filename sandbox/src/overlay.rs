@@ -22,6 +22,17 @@ pub struct Overlay {
     _owner: Arc<Owned>,
 }
 
+/// What was written to an overlay that is mounted no longer. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Upper(Overlay);
+
+impl Upper {
+    /// The directory, in overlayfs's own form.
+    pub fn path(&self) -> &Path {
+        &self.0.upper
+    }
+}
+
 /// A place for a mount, made in the lowest layer so that the upper one shows nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountPoint {
@@ -100,6 +111,15 @@ impl Overlay {
     /// Read it when nothing runs. Of a read-only overlay it is always empty.
     pub fn upper(&self) -> &Path {
         &self.upper
+    }
+
+    /// Takes the overlay down and keeps what was written, to lie below others. No [`Self::merged`] is left to write through.
+    ///
+    /// # Errors
+    /// When it cannot be unmounted; then it is all cleared as ever.
+    pub fn into_upper(self) -> Result<Upper> {
+        mounts::unmount(&self.merged)?;
+        Ok(Upper(self))
     }
 
     /// Lays out `0`, `1`, … as links to the lowers. Their short names keep hundreds of layers within the one page

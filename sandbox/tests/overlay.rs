@@ -50,6 +50,23 @@ fn what_a_step_wrote_is_in_upper_alone() {
 }
 
 #[test]
+fn what_was_written_can_lie_below_the_next() {
+    let Some(ground) = ground() else { return };
+    let root = ground.root();
+    ground.run_in(&root, &shell(Profile::Build, "echo new > /new; busybox rm /etc/group"));
+    let merged = root.merged().to_path_buf();
+    let upper = root.into_upper().unwrap();
+    assert_eq!(names(&merged), Vec::<String>::new(), "nothing is mounted there");
+    let next = ground.host.overlay(&[upper.path().to_path_buf(), ground.base.clone()]).unwrap();
+    let ran = ground.run_in(&next, &shell(Profile::Build, "cat /new; busybox test ! -e /etc/group"));
+    assert!(ran.exit.is_success() && ran.out == "new\n", "{ran:?}");
+    drop(next);
+    let place = upper.path().to_path_buf();
+    drop(upper);
+    assert!(!place.exists());
+}
+
+#[test]
 fn hundreds_of_layers_with_long_names_are_stacked_topmost_first() {
     let Some(ground) = ground() else { return };
     let long = "a:b,c\\".to_owned() + &"x".repeat(200);

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use attestations::Digest;
 use attestations::provenance::LayerRecord;
-use images::layer::{Compression, Fired, Normaliser, from_upper};
+use images::layer::{Compression, Fired, Layer, Normaliser, from_upper};
 use images::{Descriptor, LayerCache, Store};
-use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, User};
+use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, Upper, User};
 use serde_json::json;
 
 use super::bases::{Base, layer_of_base};
@@ -47,13 +46,14 @@ pub struct Workshop<'a> {
 }
 
 /// A stage that is being built or is done.
+#[derive(Clone)]
 pub(super) struct Built {
     pub(super) config: Config,
     pub(super) layers: Vec<(Descriptor, LayerRecord)>,
-    /// The unpacked layers, the topmost first.
+    /// The layers as folders, the topmost first.
     folders: Vec<PathBuf>,
-    /// The layer of the last step, which is unpacked when somebody needs its files: nobody does at the end of the target.
-    packed: Option<(Descriptor, Digest)>,
+    /// What keeps those of this build there.
+    uppers: Vec<Arc<Upper>>,
 }
 
 /// A stage that is done, and what is to be told of it.
@@ -89,13 +89,11 @@ impl Run<'_> {
         if let plan::Base::Stage(earlier) = needed.base
             && let Some(built) = self.done.get(&earlier)
         {
-            let Built { config, layers, folders, .. } = &built.built;
-            let (config, layers, folders) = (config.clone(), layers.clone(), folders.clone());
-            return Ok(Built { config, layers, folders, packed: None });
+            return Ok(built.built.clone());
         }
         let Some(base) = base else {
             let config = Config::default();
-            return Ok(Built { config, layers: Vec::new(), folders: Vec::new(), packed: None });
+            return Ok(Built { config, layers: Vec::new(), folders: Vec::new(), uppers: Vec::new() });
         };
         let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told()?;
         let config = config::on_base(base.image.config());
@@ -112,15 +110,7 @@ impl Run<'_> {
                 (layer_of_base(layer), record)
             },
         );
-        Ok(Built { layers: layers.collect(), config, folders, packed: None })
-    }
-
-    /// Unpacks the last layer, for whoever needs its files.
-    pub(super) fn settle(&self, stage: &mut Built) -> Result<()> {
-        if let Some((layer, diff_id)) = stage.packed.take() {
-            stage.folders.insert(0, self.shop.cache.unpacked(self.shop.store, &layer, &diff_id).told()?);
-        }
-        Ok(())
+        Ok(Built { layers: layers.collect(), config, folders, uppers: Vec::new() })
     }
 
     /// Does one step; says whether it made a layer.
@@ -137,17 +127,17 @@ impl Run<'_> {
             return Ok(false);
         }
         let begun = Instant::now();
-        self.settle(stage)?;
-        let layer = self.files(stage, step, label)?;
+        let made = self.files(stage, step, label)?;
         let seconds = begun.elapsed().as_secs_f64();
-        let size = layer.as_ref().map_or(0, |layer| layer.descriptor.size);
+        let size = made.as_ref().map_or(0, |(layer, _)| layer.descriptor.size);
         shop.session.progress(
             &format!("{label}: done in {seconds:.1} s, {size} bytes"),
             &json!({ "event": "step-done", "label": label, "line": step.line, "seconds": seconds,
-                "layer": layer.as_ref().map(|layer| layer.descriptor.digest), "size": size }),
+                "layer": made.as_ref().map(|(layer, _)| layer.descriptor.digest), "size": size }),
         );
-        let Some(layer) = layer else { return Ok(false) };
-        stage.packed = Some((layer.descriptor.clone(), layer.diff_id));
+        let Some((layer, upper)) = made else { return Ok(false) };
+        stage.folders.insert(0, upper.path().to_owned());
+        stage.uppers.push(Arc::new(upper));
         stage.config.rootfs.diff_ids.push(layer.diff_id);
         let record = LayerRecord {
             diff_id: layer.diff_id,
@@ -160,7 +150,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn files(&mut self, stage: &Built, step: &Step, label: &str) -> Result<Option<images::layer::Layer>> {
+    /// Does it to the stage's files; the layer that came of it, and the folder that stands for it in the next step.
+    fn files(&mut self, stage: &Built, step: &Step, label: &str) -> Result<Option<(Layer, Upper)>> {
         let mut lowers = stage.folders.clone();
         let injected = self.shop.scratch.join("injected");
         let is_run = step.is_run();
@@ -195,13 +186,14 @@ impl Run<'_> {
         )
         .told()?;
         self.told.fired.extend(made.fired);
-        drop(overlay);
+        let made = made.layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
+        let made = made.transpose().map_err(machine)?;
         drop(mounts);
         let _ = std::fs::remove_dir_all(self.shop.scratch.join("mounts"));
         if is_run {
             let _ = std::fs::remove_dir_all(&injected);
         }
-        Ok(made.layer)
+        Ok(made)
     }
 
     fn mounts(&self, step: &Step) -> Result<Mounts> {

@@ -150,9 +150,6 @@ impl Stages<'_> {
             let has_layer = run.step(&mut stage, step, &label)?;
             stage.config.history.push(self.plan.history(step, has_layer));
         }
-        if at + 1 < self.planned.len() {
-            run.settle(&mut stage)?;
-        }
         Ok(Finished { built: stage, told: run.told })
     }
 }

@@ -1,7 +1,7 @@
 //! From what a step changed to a layer: the upper directory of an overlay, read in canonical order.
 //!
-//! The upper directory is normalised in place on the way (rules, times), because the next step of the build stands on it and
-//! has to see what the layer says. One walk does it all: each file is looked at and read once. Memory does not grow with the
+//! The upper directory is made on the way to say what the layer says (rules, times, what was only copied up), because the next
+//! step of the build stands on it, and nobody has to unpack the layer for that. One walk does it all: each file is looked at and read once. Memory does not grow with the
 //! tree: of a directory only its names are held, and they and the hard links go to the disk when they are many.
 
 use std::collections::BTreeMap;
@@ -29,6 +29,9 @@ const WHITEOUT: &[u8] = b".wh.";
 /// The name in an archive that hides all that is below its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// The mode of a root that no layer says anything about.
+const ROOT_MODE: u32 = 0o755;
+
 /// What came of an upper directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FromUpper {
@@ -42,6 +45,8 @@ pub struct FromUpper {
 ///
 /// `lowers` are the directories below it, the topmost first. A directory that differs from the one below in nothing but its
 /// time, and has nothing in it that changed, was only copied up, and is left out.
+///
+/// Afterwards `upper` itself is what the layer would be unpacked: it may serve as a lower directory in its place.
 ///
 /// # Errors
 /// When the directory cannot be read or the store cannot be written.
@@ -67,6 +72,7 @@ pub fn from_upper(
         writer: None,
     };
     walk.all()?;
+    settle_root(upper)?;
     let layer = walk.writer.map(LayerWriter::finish).transpose()?;
     Ok(FromUpper { layer, fired: walk.fired })
 }
@@ -159,7 +165,7 @@ impl Walk<'_> {
         }
         let Some(metadata) = self.normalise(&path, &place, metadata)? else { return Ok(None) };
         // Later steps see the time that the layer says.
-        set_time(&place, self.clamp(&metadata), &metadata)?;
+        set_time(&place, (self.clamp(&metadata) as i64, 0), &metadata)?;
         let attributes = Attributes::of(&place)?;
         if attributes.whiteout() {
             let reason = "it is marked as the overlay's whiteout where the overlay would not take it for one";
@@ -193,16 +199,20 @@ impl Walk<'_> {
         self.spill.end(folder.names);
         let Some((time, waited)) = folder.entry else { return Ok(()) };
         let place = self.upper.join(OsStr::from_bytes(&folder.path));
-        // What the walk took out changed the time; the layer says the one before.
-        set_time(&place, time, &fs::symlink_metadata(&place).at("reading", &place)?)?;
+        let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
         // Nothing in it was written, or else no directory would be waiting as long as it.
         if self.waiting.len() == waited
             && let Some(entry) = self.waiting.pop()
-            && (folder.bare || !self.only_copied_up(&entry)?)
         {
+            let below = if folder.bare { None } else { self.only_copied_up(&entry)? };
+            if let Some(below) = below {
+                // The layer says nothing of it, so it has the time that it had.
+                return set_time(&place, (below.mtime(), below.mtime_nsec()), &metadata);
+            }
             self.emit(&entry, &mut io::empty())?;
         }
-        Ok(())
+        // What the walk took out changed the time; the layer says the one before.
+        set_time(&place, (time as i64, 0), &metadata)
     }
 
     fn emit(&mut self, entry: &Entry, content: &mut dyn io::Read) -> Result<()> {
@@ -216,10 +226,11 @@ impl Walk<'_> {
         writer.add(entry, content)
     }
 
-    fn only_copied_up(&self, entry: &Entry) -> Result<bool> {
-        let Some((place, below)) = self.below(&entry.path)? else { return Ok(false) };
+    /// The directory below that this one is a mere copy of.
+    fn only_copied_up(&self, entry: &Entry) -> Result<Option<fs::Metadata>> {
+        let Some((place, below)) = self.below(&entry.path)? else { return Ok(None) };
         let same = (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
-        Ok(same && Attributes::of(&place)?.own == entry.xattrs)
+        Ok((same && Attributes::of(&place)?.own == entry.xattrs).then_some(below))
     }
 
     /// The directory that the step saw at `path` when it began, if no file, whiteout or opaque directory hid it.
@@ -329,12 +340,25 @@ impl Walk<'_> {
     }
 }
 
-fn set_time(place: &Path, seconds: u64, metadata: &fs::Metadata) -> Result<()> {
-    let seconds = seconds as i64;
-    if (metadata.mtime(), metadata.mtime_nsec()) == (seconds, 0) {
+/// The root of a layer is no entry of it: whatever the step made of its own root, the next one finds it as ever.
+fn settle_root(upper: &Path) -> Result<()> {
+    let own = Attributes::of(upper)?.own;
+    for name in own.into_keys() {
+        let name = std::ffi::CString::new(name).map_err(io::Error::from).at("reading", upper)?;
+        rustix::fs::lremovexattr(upper, &name).at("removing an attribute of", upper)?;
+    }
+    std::os::unix::fs::lchown(upper, Some(0), Some(0)).at("setting the owner of", upper)?;
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(ROOT_MODE);
+    fs::set_permissions(upper, mode).at("setting the mode of", upper)?;
+    set_time(upper, (0, 0), &fs::symlink_metadata(upper).at("reading", upper)?)
+}
+
+/// Sets seconds and nanoseconds, where they are others.
+fn set_time(place: &Path, (seconds, nanoseconds): (i64, i64), metadata: &fs::Metadata) -> Result<()> {
+    if (metadata.mtime(), metadata.mtime_nsec()) == (seconds, nanoseconds) {
         return Ok(());
     }
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", place)
 }
