@@ -38,7 +38,7 @@ pub fn foreign_busybox(architecture: &str) -> PathBuf {
 
 fn busybox_image(folder: &Path, busybox: &Path, architecture: Option<&str>) -> PathBuf {
     let tree = folder.join("tree");
-    for directory in ["bin", "etc", "tmp", "root"] {
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         std::fs::create_dir_all(tree.join(directory)).unwrap();
     }
     std::fs::copy(busybox, tree.join("bin/busybox")).unwrap();

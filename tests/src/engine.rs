@@ -1,12 +1,12 @@
 //! A Docker engine of the tests' own: its data in a temporary folder, no bridge, no firewall rules.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::programs::{Outcome, run};
+use crate::programs::{Outcome, end, run};
 
 /// A running engine; ended when dropped.
 pub struct Engine {
@@ -50,24 +50,33 @@ impl Engine {
         self.folder.path().join("socket")
     }
 
+    /// Gives it the one image of an OCI layout, under a name.
+    pub fn load(&self, layout: &Path, name: &str) {
+        let place = TempDir::new().unwrap();
+        let archive = place.path().join("image.tar").display().to_string();
+        let (from, to) = (format!("oci:{}", layout.display()), format!("docker-archive:{archive}:{name}"));
+        run("skopeo", ["copy", "--quiet", &from, &to]).expect(0);
+        self.docker(["load", "--quiet", "--input", &archive]).expect(0);
+    }
+
     /// Runs Docker's own client against it.
     pub fn docker<const N: usize>(&self, arguments: [&str; N]) -> Outcome {
         let host = format!("unix://{}", self.socket().display());
         let arguments: Vec<&str> = ["--host", &host].into_iter().chain(arguments).collect();
         run("docker", arguments)
     }
+
+    /// Builds with the engine's own BuildKit, by a client that can ask for it by itself: Debian's. Newer ones want a plugin.
+    pub fn build<S: AsRef<str>>(&self, arguments: &[S]) -> Outcome {
+        let client = ["/usr/bin/docker", "docker"].into_iter().find(|it| Path::new(it).exists());
+        let host = format!("unix://{}", self.socket().display());
+        let head = ["DOCKER_BUILDKIT=1", client.unwrap_or("docker"), "--host", &host, "build", "--no-cache"];
+        run("env", head.into_iter().chain(arguments.iter().map(AsRef::as_ref)))
+    }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // SIGTERM lets it unmount what it mounted.
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").arg(&pid).status();
-        let end = Instant::now() + Duration::from_secs(20);
-        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }

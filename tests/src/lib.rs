@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what a test stands on fails the test by panicking")]
 
 mod base;
+mod buildkit;
 mod engine;
 pub mod files;
 mod git_server;
@@ -15,6 +16,7 @@ mod scene;
 mod site;
 
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
+pub use buildkit::BuildKit;
 pub use engine::Engine;
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};

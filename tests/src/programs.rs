@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
 
 /// What a program answered.
 #[derive(Debug)]
@@ -73,4 +74,15 @@ pub fn builder<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outco
 /// `countersign-runner` with `arguments`.
 pub fn runner<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
     run(program("countersign-runner"), arguments)
+}
+
+/// Ends a daemon: asked first, so that it unmounts what it mounted, and killed when it does not.
+pub(crate) fn end(daemon: &mut Child) {
+    let _ = Command::new("kill").arg(daemon.id().to_string()).status();
+    let limit = Instant::now() + Duration::from_secs(20);
+    while daemon.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = daemon.kill();
+    let _ = daemon.wait();
 }

@@ -1,6 +1,5 @@
-//! The table of Dockerfiles: each case is built by us and by the Docker engine, and compared entry by entry. The engine
-//! builds by its classic builder: its BuildKit is a component of its own, which Debian does not have.
-//! See `tests/dockerfiles/README.md`.
+//! The table of Dockerfiles: each case is built by us and by the Docker engine with its own BuildKit, and compared entry by
+//! entry. Where a newer BuildKit is installed, each is built by that as well. See `tests/dockerfiles/README.md`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,10 +13,10 @@ use images::{Image, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use tests::files::{Root, Tree, unpacked};
-use tests::{Engine, Repository, base_image, builder, need, run};
+use tests::{BuildKit, Engine, Repository, base_image, builder, need, run};
 
-/// Fields of the configuration that are compared. Not among them: what the classic builder of Docker left of its own
-/// (`Image`, `Hostname`, `AttachStdin` and so on), which says nothing of the image.
+/// Fields of the configuration that are compared. Not among them: what Docker leaves of its own (`Image`, `Hostname`,
+/// `AttachStdin` and so on), which says nothing of the image.
 const FIELDS: [&str; 12] = [
     "User",
     "ExposedPorts",
@@ -42,6 +41,19 @@ struct Asked {
     refused: Option<String>,
     /// Paths and fields that differ on purpose, each with the reason.
     differs: BTreeMap<String, String>,
+    /// The same, from the engine's older BuildKit alone.
+    differs_docker: BTreeMap<String, String>,
+    /// The same, from BuildKit of today alone.
+    differs_buildkit: BTreeMap<String, String>,
+}
+
+/// Who builds a case beside us.
+#[derive(Clone, Copy)]
+enum Peer<'a> {
+    /// The engine that every test machine has. Its BuildKit is of 2021: what it lacks a `Dockerfile.docker` says otherwise.
+    Docker(&'a Engine),
+    /// BuildKit of today, where it is installed.
+    BuildKit(&'a BuildKit),
 }
 
 struct Built {
@@ -54,7 +66,7 @@ struct Built {
 
 /// One half of the cases, with a repository and a state of its own.
 struct Bench<'a> {
-    engine: &'a Engine,
+    peers: &'a [Peer<'a>],
     folder: tempfile::TempDir,
     base: &'a Path,
     repository: Repository,
@@ -85,14 +97,20 @@ fn a_dockerfile_means_here_what_it_means_to_docker() {
     let place = tempfile::TempDir::new().unwrap();
     let base = base_image(place.path());
     let engine = Engine::start();
-    load(&engine, &base, place.path(), "base:1");
+    engine.load(&base, "base:1");
+    let newest = BuildKit::start(&base, "base:1");
+    if newest.is_none() {
+        eprintln!("*** BuildKit of today is not asked: `buildkitd` and `buildctl` are not on the PATH ***");
+    }
+    let peers: Vec<Peer<'_>> =
+        std::iter::once(Peer::Docker(&engine)).chain(newest.as_ref().map(Peer::BuildKit)).collect();
     let (even, odd): (Vec<_>, Vec<_>) = cases.iter().enumerate().partition(|(at, _)| at % 2 == 0);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let halves = [even, odd].map(|half| {
-            let (engine, base) = (&engine, base.as_path());
+            let (peers, base) = (peers.as_slice(), base.as_path());
             scope.spawn(move || {
                 let bench = Bench {
-                    engine,
+                    peers,
                     folder: tempfile::TempDir::new().unwrap(),
                     base,
                     repository: Repository::new(),
@@ -103,15 +121,6 @@ fn a_dockerfile_means_here_what_it_means_to_docker() {
         halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
     });
     assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
-}
-
-/// Gives an OCI layout's image to the engine.
-fn load(engine: &Engine, layout: &Path, place: &Path, name: &str) {
-    let archive = place.join("archive.tar");
-    let to = format!("docker-archive:{}:{name}", archive.display());
-    run("skopeo", ["copy", "--quiet", &format!("oci:{}", layout.display()), &to]).expect(0);
-    engine.docker(["load", "--quiet", "--input", archive.to_str().unwrap()]).expect(0);
-    std::fs::remove_file(archive).unwrap();
 }
 
 impl Bench<'_> {
@@ -131,24 +140,42 @@ impl Bench<'_> {
             };
         }
         let ours = ours.map_err(|(code, text)| format!("{name}: not built here, code {code}: {text}"))?;
-        let theirs = self
-            .theirs(name, &case, &asked)
-            .map_err(|text| format!("{name}: not built by Docker: {text}"))?;
-        let mut differences = compare(&ours, &theirs);
-        if case.join("Dockerfile.classic").is_file() {
+        let told: Vec<String> = self
+            .peers
+            .iter()
+            .filter_map(|peer| self.beside(*peer, name, &case, &asked, &ours).err())
+            .collect();
+        if told.is_empty() { Ok(()) } else { Err(told.join("\n")) }
+    }
+
+    /// Compares what we built with what a peer makes of the same.
+    fn beside(
+        &self,
+        peer: Peer<'_>,
+        name: &str,
+        case: &Path,
+        asked: &Asked,
+        ours: &Built,
+    ) -> Result<(), String> {
+        let (who, theirs, own) = match peer {
+            Peer::Docker(it) => ("Docker", self.by_docker(it, name, case, asked), &asked.differs_docker),
+            Peer::BuildKit(it) => ("BuildKit", self.by_buildkit(it, asked), &asked.differs_buildkit),
+        };
+        let theirs = theirs.map_err(|text| format!("{name}: not built by {who}: {text}"))?;
+        let mut differences = compare(ours, &theirs);
+        if matches!(peer, Peer::Docker(_)) && case.join("Dockerfile.docker").is_file() {
             differences.remove("history");
         }
-        for (path, reason) in &asked.differs {
+        for (path, reason) in asked.differs.iter().chain(own) {
             assert!(!reason.is_empty(), "{name}: {path} differs without a reason");
             if differences.remove(path).is_none() {
                 differences.insert(path.clone(), "does not differ any more\n".to_owned());
             }
         }
         let told: String = differences.iter().map(|(what, how)| format!("  {what}\n{how}")).collect();
-        if told.is_empty() { Ok(()) } else { Err(format!("{name}:\n{told}")) }
+        if told.is_empty() { Ok(()) } else { Err(format!("{name}, beside {who}:\n{told}")) }
     }
 
-    /// The case's tree as a commit.
     fn commit(&self, case: &Path) -> String {
         let root = self.repository.path();
         for entry in std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap()) {
@@ -203,43 +230,67 @@ impl Bench<'_> {
         Ok(built(root, &serde_json::to_value(image.config()).unwrap()))
     }
 
-    fn theirs(&self, name: &str, case: &Path, asked: &Asked) -> Result<Built, String> {
+    /// The very tree of the commit, with the modes that git knows, and times of its own: BuildKit takes a file of the same
+    /// name, size and time for the one that it was sent before.
+    fn context(&self) -> PathBuf {
         let context = self.folder.path().join("context");
         let _ = std::fs::remove_dir_all(&context);
         std::fs::create_dir(&context).unwrap();
-        // The very tree of the commit, with the modes that git knows.
         let tree = self.folder.path().join("tree.tar");
         self.repository.git(&["-c", "tar.umask=022", "archive", "--output", tree.to_str().unwrap(), "HEAD"]);
-        run("tar", ["-xf", tree.to_str().unwrap(), "-C", context.to_str().unwrap()]).expect(0);
-        let classic = case.join("Dockerfile.classic");
-        if classic.is_file() {
-            std::fs::copy(classic, context.join("Dockerfile")).unwrap();
+        run("tar", ["-xmf", tree.to_str().unwrap(), "-C", context.to_str().unwrap()]).expect(0);
+        context
+    }
+
+    fn by_docker(&self, engine: &Engine, name: &str, case: &Path, asked: &Asked) -> Result<Built, String> {
+        let context = self.context();
+        let other = case.join("Dockerfile.docker");
+        if other.is_file() {
+            std::fs::copy(other, context.join("Dockerfile")).unwrap();
         }
-        let host = format!("unix://{}", self.engine.socket().display());
         let tag = format!("case:{name}");
-        let mut arguments =
-            vec!["DOCKER_BUILDKIT=0", "docker", "--host", &host, "build", "--no-cache", "--network=none"];
-        arguments.extend(["--tag", &tag]);
-        let pairs: Vec<String> =
-            asked.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        arguments.extend(pairs.iter().flat_map(|pair| ["--build-arg", pair]));
-        arguments.extend(asked.target.iter().flat_map(|target| ["--target", target.as_str()]));
-        arguments.push(context.to_str().unwrap());
-        let outcome = run("env", arguments);
+        let mut arguments = vec!["--network=none".to_owned(), "--tag".to_owned(), tag.clone()];
+        for (name, value) in &asked.arguments {
+            arguments.extend(["--build-arg".to_owned(), format!("{name}={value}")]);
+        }
+        if let Some(target) = &asked.target {
+            arguments.extend(["--target".to_owned(), target.clone()]);
+        }
+        arguments.push(context.to_str().unwrap().to_owned());
+        let outcome = engine.build(&arguments);
         if outcome.code != 0 {
             return Err(outcome.text());
         }
         let archive = self.folder.path().join("theirs.tar");
-        self.engine.docker(["save", "--output", archive.to_str().unwrap(), &tag]).expect(0);
-        let files = unpacked(&archive);
-        let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
-        let config: Value = serde_json::from_slice(&files[manifest[0]["Config"].as_str().unwrap()]).unwrap();
-        let mut root = Root::default();
-        for layer in manifest[0]["Layers"].as_array().unwrap() {
-            root.apply(files[layer.as_str().unwrap()].as_slice());
-        }
-        Ok(built(root, &config))
+        engine.docker(["save", "--output", archive.to_str().unwrap(), &tag]).expect(0);
+        Ok(of_archive(&archive))
     }
+
+    fn by_buildkit(&self, buildkit: &BuildKit, asked: &Asked) -> Result<Built, String> {
+        let context = self.context();
+        let arguments = asked.arguments.iter().map(|(name, value)| format!("--opt=build-arg:{name}={value}"));
+        let target = asked.target.iter().map(|target| format!("--opt=target={target}"));
+        let archive = self.folder.path().join("theirs.tar");
+        let output =
+            format!("type=docker,dest={},compression=uncompressed,force-compression=true", archive.display());
+        let outcome = buildkit.build(&context, "none", &output, &arguments.chain(target).collect::<Vec<_>>());
+        if outcome.code != 0 {
+            return Err(outcome.text());
+        }
+        Ok(of_archive(&archive))
+    }
+}
+
+/// An image in the form that `docker load` reads.
+fn of_archive(archive: &Path) -> Built {
+    let files = unpacked(archive);
+    let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    let config: Value = serde_json::from_slice(&files[manifest[0]["Config"].as_str().unwrap()]).unwrap();
+    let mut root = Root::default();
+    for layer in manifest[0]["Layers"].as_array().unwrap() {
+        root.apply(files[layer.as_str().unwrap()].as_slice());
+    }
+    built(root, &config)
 }
 
 fn built(root: Root, config: &Value) -> Built {
@@ -247,15 +298,10 @@ fn built(root: Root, config: &Value) -> Built {
     Built { tree: root.finish(), config: config["config"].clone(), author: config["author"].clone(), history }
 }
 
-/// An entry of the history in BuildKit's form without its mark, which is ours too: `RUN` in front of a command, no
-/// `#(nop)`. The classic builder names copied files by a digest of its own: only the keyword is compared there.
+/// An entry of the history in BuildKit's form without its mark, which is ours too.
 fn history(entry: &Value) -> (String, bool) {
     let text = entry["created_by"].as_str().unwrap_or_default();
-    let text = match text.split_once("#(nop)") {
-        Some((_, rest)) => rest.trim().to_owned(),
-        None if text.starts_with("/bin/") || text.starts_with('|') => format!("RUN {text}"),
-        None => text.to_owned(),
-    };
+    let text = text.strip_suffix(" # buildkit").unwrap_or(text).to_owned();
     let copies = ["COPY", "ADD"].into_iter().find(|keyword| text.starts_with(keyword));
     (copies.map_or(text.clone(), str::to_owned), entry["empty_layer"].as_bool() == Some(true))
 }

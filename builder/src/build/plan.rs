@@ -55,7 +55,7 @@ pub struct Step {
     pub line: usize,
     /// The instruction as written.
     pub text: String,
-    /// What the history says.
+    /// What the history says; empty when it says nothing.
     pub created_by: String,
     /// What is done to the files.
     pub action: Action,
@@ -293,14 +293,14 @@ impl<'a> Plan<'a> {
         &self.request.created
     }
 
-    /// The history entry of a step.
-    pub fn history(&self, step: &Step, has_layer: bool) -> History {
-        History {
+    /// The history entry of a step, if it has one.
+    pub fn history(&self, step: &Step, has_layer: bool) -> Option<History> {
+        (!step.created_by.is_empty()).then(|| History {
             created: Some(self.request.created.clone()),
             created_by: Some(step.created_by.clone()),
             empty_layer: !has_layer,
             ..History::default()
-        }
+        })
     }
 
     fn check_arguments(&self) -> Result<(), DockerfileError> {

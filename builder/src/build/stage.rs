@@ -1,5 +1,7 @@
 //! One stage's instructions: what each does, with the variables as they stand when it is reached.
 
+use std::collections::BTreeSet;
+
 use super::config::{self, Config};
 use super::plan::{Action, Inline, Mounted, Plan, Script, Step, What};
 use crate::dockerfile::ignore::Ignore;
@@ -13,9 +15,17 @@ pub(super) struct State<'a> {
     plan: &'a Plan<'a>,
     stage: usize,
     pub(super) config: Config,
-    /// `ARG`s of this stage that were reached, the last value of each.
-    arguments: Vec<(String, Option<String>)>,
+    /// `ARG`s of this stage that were reached and have a value, the last of each name.
+    arguments: Vec<Argument>,
     cmd_is_set: bool,
+}
+
+/// An `ARG` that was reached.
+struct Argument {
+    name: String,
+    value: String,
+    /// Whether an `ENV` of its name came later, which hides it.
+    hidden: bool,
 }
 
 impl<'a> State<'a> {
@@ -42,7 +52,8 @@ impl<'a> State<'a> {
             Instruction::HealthCheck(health) => (self.health_check(health), Action::Configure),
             Instruction::OnBuild(text) => {
                 config::add_trigger(&mut self.config.config, text);
-                (format!("ONBUILD {text}"), Action::Configure)
+                // BuildKit's history does not tell of it.
+                (String::new(), Action::Configure)
             }
             Instruction::Maintainer(name) => {
                 self.config.author = Some(name.clone());
@@ -67,11 +78,11 @@ impl<'a> State<'a> {
         Ok(Step { line: located.line, text: located.text.clone(), created_by, action })
     }
 
-    /// `ENV` wins over an `ARG` of the same name, wherever each stands.
+    /// Of `ENV` and `ARG` with one name, what came last, as BuildKit does it: an `ARG` without a value changes nothing.
     fn lookup(&self, name: &str) -> Option<String> {
-        let argument =
-            || self.arguments.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
-        config::variable(&self.config.config, name).map(str::to_owned).or_else(argument)
+        let argument = self.arguments.iter().find(|argument| argument.name == name && !argument.hidden);
+        let variable = || config::variable(&self.config.config, name).map(str::to_owned);
+        argument.map(|argument| argument.value.clone()).or_else(variable)
     }
 
     fn word(&self, text: &str) -> Result<String, Problem> {
@@ -87,8 +98,10 @@ impl<'a> State<'a> {
                 (None, None) => self.plan.global(&pair.name),
             };
             told.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
-            self.arguments.retain(|(name, _)| *name != pair.name);
-            self.arguments.push((pair.name.clone(), value));
+            if let Some(value) = value {
+                self.arguments.retain(|argument| argument.name != pair.name);
+                self.arguments.push(Argument { name: pair.name.clone(), value, hidden: false });
+            }
         }
         Ok(format!("ARG {}", told.join(" ")))
     }
@@ -97,6 +110,8 @@ impl<'a> State<'a> {
         let expanded = self.pairs(pairs)?;
         for (name, value) in &expanded {
             config::set_variable(&mut self.config.config, name, value);
+            let same = self.arguments.iter_mut().filter(|argument| argument.name == *name);
+            same.for_each(|argument| argument.hidden = true);
         }
         Ok(told("ENV", &expanded))
     }
@@ -157,18 +172,14 @@ impl<'a> State<'a> {
         let set: Vec<(String, String)> = self
             .arguments
             .iter()
-            .filter_map(|(name, value)| Some((name.clone(), self.lookup(name).or_else(|| value.clone())?)))
+            .filter_map(|argument| Some((argument.name.clone(), self.lookup(&argument.name)?)))
             .collect();
         let config = &self.config.config;
-        let mut env: Vec<(String, String)> =
-            set.iter().filter(|(name, _)| config::variable(config, name).is_none()).cloned().collect();
-        env.extend(
-            config
-                .env
-                .iter()
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
+        let is_argument = |name: &str| set.iter().any(|(argument, _)| argument == name);
+        let variables = config.env.iter().filter_map(|pair| pair.split_once('='));
+        let variables = variables.filter(|(name, _)| !is_argument(name));
+        let mut env = set.clone();
+        env.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut words: Vec<String> = Vec::new();
         if !set.is_empty() {
             words.push(format!("|{}", set.len()));
@@ -286,16 +297,16 @@ impl<'a> State<'a> {
 
     fn health_check(&mut self, it: &Health) -> String {
         config::set_health(&mut self.config.config, it);
-        let test: Vec<String> = it.test.iter().map(|word| format!("{word:?}")).collect();
-        let times = [it.interval, it.timeout, it.start_period, it.start_interval];
-        let times: Vec<String> = times.iter().map(|time| format!("{:?}", health::told(*time))).collect();
-        // As Go prints the record, a number being a letter in quotes.
-        let retries = match u8::try_from(it.retries) {
-            Ok(count @ 0..32) => format!("'\\x{count:02x}'"),
-            Ok(count) if count.is_ascii() => format!("{:?}", char::from(count)),
-            _ => it.retries.to_string(),
-        };
-        format!("HEALTHCHECK &{{[{}] {} {retries}}}", test.join(" "), times.join(" "))
+        let time = health::told;
+        format!(
+            "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+            it.test.join(" "),
+            time(it.interval),
+            time(it.timeout),
+            time(it.start_period),
+            time(it.start_interval),
+            it.retries
+        )
     }
 
     fn expose(&mut self, text: &str) -> Result<String, Problem> {
@@ -304,12 +315,14 @@ impl<'a> State<'a> {
         if words.is_empty() {
             return Err(Problem::syntax("EXPOSE is empty once expanded"));
         }
+        let mut told = BTreeSet::new();
         for word in &words {
-            for port in ports(word)? {
-                self.config.config.exposed_ports.insert(port, serde_json::json!({}));
-            }
+            told.extend(ports(word)?);
         }
-        Ok(format!("EXPOSE {}", words.join(" ")))
+        for port in &told {
+            self.config.config.exposed_ports.insert(port.clone(), serde_json::json!({}));
+        }
+        Ok(format!("EXPOSE [{}]", told.into_iter().collect::<Vec<_>>().join(" ")))
     }
 }
 

@@ -148,7 +148,7 @@ impl Stages<'_> {
         for (number, step) in planned.steps.iter().enumerate() {
             let label = format!("[{}/{total}] {name}", before + number + 1);
             let has_layer = run.step(&mut stage, step, &label)?;
-            stage.config.history.push(self.plan.history(step, has_layer));
+            stage.config.history.extend(self.plan.history(step, has_layer));
         }
         Ok(Finished { built: stage, told: run.told })
     }
