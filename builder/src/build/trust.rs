@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use memchr::memmem;
+
 use super::copy::{self, CopyError, Node, NodeKind, RootTree, Tree};
 
 /// Where distributions keep the list: Debian and Alpine, Red Hat, SUSE, and the name OpenSSL looks for.
@@ -79,6 +81,7 @@ fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
 /// When a file cannot be read or written.
 pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     let block = format!("\n{ca}");
+    let block = memmem::Finder::new(block.as_bytes());
     let mut found = 0;
     let mut folders = vec![upper.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -87,7 +90,7 @@ pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
             let kind = item.file_type()?;
             if kind.is_dir() {
                 folders.push(item.path());
-            } else if kind.is_file() && strip(&item.path(), block.as_bytes())? {
+            } else if kind.is_file() && strip(&item.path(), &block)? {
                 found += 1;
             }
         }
@@ -95,9 +98,9 @@ pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     Ok(found)
 }
 
-fn strip(path: &Path, block: &[u8]) -> std::io::Result<bool> {
+fn strip(path: &Path, block: &memmem::Finder<'_>) -> std::io::Result<bool> {
     let size = fs::symlink_metadata(path)?.len();
-    if size > LIST_LIMIT || size < block.len() as u64 {
+    if size > LIST_LIMIT || size < block.needle().len() as u64 {
         return Ok(false);
     }
     let mut bytes = Vec::new();
@@ -116,19 +119,12 @@ fn strip(path: &Path, block: &[u8]) -> std::io::Result<bool> {
 }
 
 /// The bytes without any `block` in them, or none when there is none.
-fn without(bytes: &[u8], block: &[u8]) -> Option<Vec<u8>> {
-    let find = |from: usize| {
-        let rest = &bytes[from..];
-        // Blocks begin with a line end and a dash, which are rare together, so the comparison is seldom made in full.
-        (0..rest.len().saturating_sub(block.len() - 1))
-            .find(|at| rest[*at..].starts_with(block))
-            .map(|at| from + at)
-    };
+fn without(bytes: &[u8], block: &memmem::Finder<'_>) -> Option<Vec<u8>> {
     let mut kept = Vec::new();
     let mut from = 0;
-    while let Some(at) = find(from) {
-        kept.extend_from_slice(&bytes[from..at]);
-        from = at + block.len();
+    while let Some(at) = block.find(&bytes[from..]) {
+        kept.extend_from_slice(&bytes[from..from + at]);
+        from += at + block.needle().len();
     }
     (from > 0).then(|| {
         kept.extend_from_slice(&bytes[from..]);
