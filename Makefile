@@ -44,3 +44,7 @@ bench: packages
 	@cargo build --quiet --release --bins
 	cargo bench --quiet --workspace --bench path
 	cargo bench --quiet --workspace --bench decide
+	cargo bench --quiet --workspace --bench steps
+	cargo bench --quiet --workspace --bench network
+	cargo bench --quiet --workspace --bench builds
+	cargo bench --quiet --workspace --bench layers

@@ -7,8 +7,8 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
+use tests::timing::{Table, seconds};
 use tests::{Engine, Scene, cannot_run, program, run};
 
 const ROUNDS: usize = 15;
@@ -37,58 +37,37 @@ fn main() {
     .expect(0);
     engine.docker(["load", "--quiet", "--input", &archive]).expect(0);
 
-    println!("| what | ours, ms | peer, ms | ratio |\n|---|---|---|---|");
+    let table = Table::milliseconds(ROUNDS);
     let docker_config = format!(
         "version = 1\npolicy = \"policy.toml\"\nengine = \"docker\"\ndocker_socket = \"{}\"\n",
         engine.socket().display()
     );
     scene.write("runner.toml", &docker_config);
     let docker_run = || peer(&scene, &engine);
-    pairs(
+    table.pairs(
         "verified run on Docker / `docker run`",
+        "≤ 1.0",
         || ours(&scene, &["--config", &scene.text("runner.toml")]),
         docker_run,
     );
-    pairs("verified run on the OCI runtime / `docker run`", || ours(&scene, &[]), docker_run);
+    table.pairs("verified run on the OCI runtime / `docker run`", "≤ 0.3", || ours(&scene, &[]), docker_run);
     let policy = scene.text("policy.toml");
     let verify =
         || command(&[program("countersign-runner").to_str().unwrap(), "--policy", &policy, "verify", &image]);
     match cosign(&scene) {
         Some(peer) => {
-            pairs("`verify` / `cosign verify-attestation` of one attestation", verify, || peer.time())
+            let what = "`verify` / `cosign verify-attestation` of one attestation";
+            table.pairs(what, "–", verify, || peer.time());
         }
         None => {
-            let figure = median(&mut (0..ROUNDS).map(|_| verify()).collect::<Vec<_>>());
-            println!(
-                "| `verify` as a process (2 reviews, 2 builds; no cosign to compare with) | {figure:.1} | – | – |"
-            );
+            let what = "`verify` as a process (2 reviews, 2 builds; no cosign to compare with)";
+            table.alone(what, "≤ 32 ms", verify);
         }
     }
-}
-
-/// Runs both in turn and prints the medians, and the median of the ratios of the pairs.
-fn pairs(what: &str, ours: impl Fn() -> f64, peer: impl Fn() -> f64) {
-    ours();
-    peer();
-    let (mut a, mut b, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (x, y) = (ours(), peer());
-        a.push(x);
-        b.push(y);
-        ratios.push(x / y);
-    }
-    println!("| {what} | {:.1} | {:.1} | {:.2} |", median(&mut a), median(&mut b), median(&mut ratios));
-}
-
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 fn ours(scene: &Scene, options: &[&str]) -> f64 {
-    let started = Instant::now();
-    scene.run("1.0", options).expect(0);
-    milliseconds(started)
+    seconds(|| scene.run("1.0", options).expect(0))
 }
 
 /// The same image with the same data, limits and closed network, by Docker's own client.
@@ -99,38 +78,35 @@ fn peer(scene: &Scene, engine: &Engine) -> f64 {
     std::fs::set_permissions(&output, mode).unwrap();
     let rows = format!("{}:/mnt/countersign/data/default/rows.csv:ro", scene.text("rows.csv"));
     let output = format!("{}:/mnt/countersign/output", output.display());
-    let started = Instant::now();
-    engine
-        .docker([
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--read-only",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-            "--memory",
-            "4g",
-            "--pids-limit",
-            "256",
-            "--cpus",
-            "2",
-            "--ulimit",
-            "fsize=268435456",
-            "--tmpfs",
-            "/tmp:rw,exec,nosuid,nodev,size=268435456,mode=1777",
-            "--tmpfs",
-            "/mnt/countersign/temporary:rw,exec,nosuid,nodev,size=268435456,mode=1777",
-            "--volume",
-            &rows,
-            "--volume",
-            &output,
-            "peer:1",
-        ])
-        .expect(0);
-    milliseconds(started)
+    let arguments = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--memory",
+        "4g",
+        "--pids-limit",
+        "256",
+        "--cpus",
+        "2",
+        "--ulimit",
+        "fsize=268435456",
+        "--tmpfs",
+        "/tmp:rw,exec,nosuid,nodev,size=268435456,mode=1777",
+        "--tmpfs",
+        "/mnt/countersign/temporary:rw,exec,nosuid,nodev,size=268435456,mode=1777",
+        "--volume",
+        &rows,
+        "--volume",
+        &output,
+        "peer:1",
+    ];
+    seconds(|| engine.docker(arguments).expect(0))
 }
 
 struct Cosign {
@@ -171,17 +147,7 @@ fn cosign(scene: &Scene) -> Option<Cosign> {
 }
 
 fn command(arguments: &[&str]) -> f64 {
-    let started = Instant::now();
-    let status = Command::new(arguments[0])
-        .args(&arguments[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success(), "{arguments:?}");
-    milliseconds(started)
-}
-
-fn milliseconds(started: Instant) -> f64 {
-    started.elapsed().as_secs_f64() * 1000.0
+    let mut command = Command::new(arguments[0]);
+    command.args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    seconds(|| assert!(command.status().unwrap().success(), "{arguments:?}"))
 }

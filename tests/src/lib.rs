@@ -14,6 +14,7 @@ mod registry;
 mod repository;
 mod scene;
 mod site;
+pub mod timing;
 
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use buildkit::BuildKit;
