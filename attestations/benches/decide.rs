@@ -1,16 +1,18 @@
 //! The time of one decision with three reviews and three builds at hand, of which each provenance names 200 exchanges;
-//! and of one that also holds 60 packages of each against a policy's patterns.
+//! of one that also holds 60 packages of each against a policy's patterns; and of one that also judges a base by as much
+//! evidence of its own.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use attestations::provenance::ResourceDescriptor;
-use attestations::{Decision, Digest, Evidence, Policy, decide};
-use common::{World, now, question};
+use attestations::provenance::{Provenance, ResourceDescriptor};
+use attestations::{Case, Decision, Digest, Evidence, Gathered, Policy, Subject};
+use common::{Signed, World, base, image, now, question};
 
 const ROUNDS: usize = 501;
 
@@ -25,18 +27,40 @@ forbid = [
 ]
 ";
 
+/// What the third policy asks of a base.
+const BUILT_BASES: &str = "[algorithm.built_bases]
+repositories = 'any'
+source = 'any'
+bases = []
+reviews = { threshold = 2, from = ['alice', 'bob'] }
+builds = { threshold = 2, from = ['ci', 'auditor'], failed_rebuild = 'veto' }
+";
+
 fn main() {
     let world = World::new();
-    let plain = evidence(&world, 0);
-    row("decision, 3 reviews and 3 builds of 200 exchanges each at hand", &world.policy(), &plain);
+    let (plain, none) = (evidence(&world, 0, image()), BTreeMap::new());
+    row("decision, 3 reviews and 3 builds of 200 exchanges each at hand", &world.policy(), &plain, &none);
     let policy = Policy::parse(&format!("{}{MATERIALS}", world.policy_text())).unwrap();
-    row("the same, with 60 packages each and a rule on materials", &policy, &evidence(&world, 60));
+    let packages = evidence(&world, 60, image());
+    row("the same, with 60 packages each and a rule on materials", &policy, &packages, &none);
+    let unlisted = world.policy_text().replace(&format!("bases = [\"{}\"]", base()), "bases = []");
+    let policy = Policy::parse(&format!("{unlisted}{BUILT_BASES}")).unwrap();
+    let of_base = BTreeMap::from([(base(), Gathered::Bundles(evidence(&world, 0, base())))]);
+    row("the first, and as much about a base that is not listed", &policy, &plain, &of_base);
 }
 
-/// Three reviews, and three builds of 200 exchanges and so many packages each.
-fn evidence(world: &World, packages: usize) -> Vec<Evidence> {
+/// Three reviews, and three builds of 200 exchanges and so many packages each. A base is built from scratch.
+fn evidence(world: &World, packages: usize, of: Digest) -> Vec<Evidence> {
     let build = |key, who| {
-        world.build(key, who, |it| {
+        world.build(key, who, |it: &mut Signed<Provenance>| {
+            it.subject = vec![Subject::image("it", &of)];
+            if of == base() {
+                it.value.build_definition.internal_parameters.layers[0].from_base = false;
+                it.value
+                    .build_definition
+                    .resolved_dependencies
+                    .retain(|one| !one.is(ResourceDescriptor::BASE));
+            }
             let all = &mut it.value.build_definition.resolved_dependencies;
             all.extend((0..200).map(|number| {
                 ResourceDescriptor::exchange(
@@ -59,11 +83,13 @@ fn evidence(world: &World, packages: usize) -> Vec<Evidence> {
 }
 
 /// Prints the median as a row of the table of benchmarks.
-fn row(what: &str, policy: &Policy, evidence: &[Evidence]) {
+fn row(what: &str, policy: &Policy, evidence: &[Evidence], bases: &BTreeMap<Digest, Gathered>) {
     let mut figures: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let started = Instant::now();
-            assert!(matches!(decide(policy, &question(), evidence, now()), Decision::Admitted(_)));
+            let question = question();
+            let decision = Case::open(policy, &question, evidence, now()).decide(bases);
+            assert!(matches!(decision, Decision::Admitted(_)));
             started.elapsed().as_secs_f64() * 1e3
         })
         .collect();

@@ -1,19 +1,27 @@
 //! Whether an image may run: one policy, one question, the evidence at hand, one moment.
 
+mod bases;
 mod builds;
 mod evidence;
 mod few;
+mod judge;
 mod materials;
 mod reviews;
 mod unmet;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::digest::{Commit, Digest};
-use crate::policy::{Allowed, Policy};
+use crate::policy::{Allowed, Policy, Rule};
 use crate::reference::{Pinned, Reference};
 
+use bases::{Bases, Built};
+use evidence::Sorted;
+
+pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
 pub use few::Few;
 pub use unmet::{Denial, Ignored, Unmet};
 
@@ -49,7 +57,7 @@ pub enum Decision {
     Denied(Denial),
 }
 
-/// The proof that every condition of the policy is met for one digest. Only [`decide`] makes it.
+/// The proof that every condition of the policy is met for one digest. Only [`Case::decide`] makes it.
 ///
 /// ```compile_fail,E0451
 /// fn forge(it: attestations::Admitted, pinned: attestations::Pinned) -> attestations::Admitted {
@@ -65,6 +73,7 @@ pub struct Admitted {
     rule: String,
     reviews: Vec<String>,
     builds: Vec<String>,
+    bases: Vec<BuiltBase>,
     decided_at: Timestamp,
 }
 
@@ -104,75 +113,117 @@ impl Admitted {
         &self.builds
     }
 
+    /// The bases that no list names and that counted by their own evidence.
+    pub fn bases(&self) -> &[BuiltBase] {
+        &self.bases
+    }
+
     /// When this was decided.
     pub fn decided_at(&self) -> Timestamp {
         self.decided_at
     }
 }
 
-/// What one group of builds lacks, what was not counted for it, the group, and who approved its commit.
-type Candidate = (Vec<Unmet>, Vec<Ignored>, builds::Group, Vec<String>);
-
-/// Decides by `policy`. The order of the evidence changes nothing, and evidence that does not count is reported.
+/// Decides by `policy`, where nothing was asked about bases: then those that are listed are allowed, and no others. The order
+/// of the evidence changes nothing, and evidence that does not count is reported.
 pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: Timestamp) -> Decision {
-    let mut unmet = Vec::new();
-    let pinned = question.asked.pin(question.digest);
-    if pinned.is_err() {
-        unmet.push(Unmet::OtherDigest { asked: question.asked.to_string(), found: question.digest });
+    Case::open(policy, question, evidence, now).decide(&BTreeMap::new())
+}
+
+/// One question with the evidence about its image, of which every signature is checked; not decided yet.
+///
+/// Only now is known which bases trusted builders name. Whoever decides asks for the evidence about those of [`Case::bases`] and
+/// gives it to [`Case::decide`]; what was not asked for is an unmet condition.
+pub struct Case<'a> {
+    policy: &'a Policy,
+    question: &'a Question,
+    evidence: &'a [Evidence],
+    now: Timestamp,
+    rule: Option<&'a Rule>,
+    checked: Option<Checked>,
+}
+
+/// What a case holds once a rule is about its image and the evidence is not too much.
+struct Checked {
+    sorted: Sorted,
+    bases: Vec<WantedBase>,
+}
+
+impl<'a> Case<'a> {
+    /// Checks the signatures of the evidence about the image.
+    pub fn open(
+        policy: &'a Policy,
+        question: &'a Question,
+        evidence: &'a [Evidence],
+        now: Timestamp,
+    ) -> Self {
+        let rule = policy.rule_for(question.asked.repository(), &question.digest);
+        let checked = rule.filter(|_| evidence.len() <= MAX_EVIDENCE).map(|rule| {
+            let sorted = evidence::sort(policy, &rule.image, &question.digest, evidence, now);
+            let built = rule.built_bases.as_ref();
+            let bases =
+                built.map(|built| bases::wanted(policy, &rule.image, built, &question.digest, &sorted));
+            Checked { sorted, bases: bases.unwrap_or_default() }
+        });
+        Self { policy, question, evidence, now, rule, checked }
     }
-    if policy.revoked.contains(&question.digest) {
-        unmet.push(Unmet::Revoked { digest: question.digest });
+
+    /// The bases whose own evidence decides. None where the rule does not ask, and where there are more than [`MAX_BASES`]:
+    /// those deny whatever is found.
+    pub fn bases(&self) -> &[WantedBase] {
+        let bases = self.checked.as_ref().map(|checked| &checked.bases[..]).unwrap_or_default();
+        if bases.len() > MAX_BASES { &[] } else { bases }
     }
-    let denied = |unmet, ignored| Decision::Denied(Denial { question: question.clone(), unmet, ignored });
-    let Some(rule) = policy.rule_for(question.asked.repository(), &question.digest) else {
-        unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
-        return denied(unmet, Vec::new());
-    };
-    if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
-        unmet.push(Unmet::Function { function: function.clone() });
-    }
-    if evidence.len() > MAX_EVIDENCE {
-        unmet.push(Unmet::TooMuchEvidence { count: evidence.len() });
-        return denied(unmet, Vec::new());
-    }
-    let mut sorted = evidence::sort(policy, rule, &question.digest, evidence, now);
-    unmet.extend(sorted.unreadable.iter().map(|(by, origin, reason)| Unmet::Unreadable {
-        by: by.clone(),
-        origin: origin.clone(),
-        reason: reason.clone(),
-    }));
-    let groups = builds::groups(policy, rule, &question.digest, &mut sorted, &mut unmet);
-    let mut best: Option<Candidate> = None;
-    for group in groups {
-        let mut own = group.unmet(rule);
-        let mut ignored = Vec::new();
-        let reviews =
-            reviews::count(policy, rule, &group, &sorted.reviews, &sorted.rejections, &mut own, &mut ignored);
-        if best.as_ref().is_none_or(|(least, ..)| own.len() < least.len()) {
-            best = Some((own, ignored, group, reviews));
+
+    /// Decides, with what was found out about the bases.
+    pub fn decide(self, gathered: &BTreeMap<Digest, Gathered>) -> Decision {
+        let Self { policy, question, evidence, now, rule, checked } = self;
+        let mut unmet = Vec::new();
+        let pinned = question.asked.pin(question.digest);
+        if pinned.is_err() {
+            unmet.push(Unmet::OtherDigest { asked: question.asked.to_string(), found: question.digest });
         }
-    }
-    let mut ignored = sorted.ignored;
-    let Some((own, more, group, reviews)) = best else {
-        ignored.sort();
-        unmet.push(Unmet::builds(rule, None, Vec::new()));
-        unmet.push(Unmet::reviews(rule, None, Vec::new()));
-        return denied(unmet, ignored);
-    };
-    ignored.extend(more);
-    ignored.sort();
-    unmet.extend(own);
-    match pinned {
-        Ok(pinned) if unmet.is_empty() => Decision::Admitted(Admitted {
-            pinned,
-            commit: group.commit().clone(),
-            config_digest: group.config_digest(),
-            functions: rule.functions.clone(),
-            rule: rule.selector(),
-            reviews,
-            builds: group.names(),
-            decided_at: now,
-        }),
-        _ => denied(unmet, ignored),
+        if policy.revoked.contains(&question.digest) {
+            unmet.push(Unmet::Revoked { digest: question.digest });
+        }
+        let denied = |unmet, ignored| Decision::Denied(Denial { question: question.clone(), unmet, ignored });
+        let Some(rule) = rule else {
+            unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
+            return denied(unmet, Vec::new());
+        };
+        if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
+            unmet.push(Unmet::Function { function: function.clone() });
+        }
+        let Some(Checked { sorted, bases: wanted }) = checked else {
+            unmet.push(Unmet::TooMuchEvidence { count: evidence.len() });
+            return denied(unmet, Vec::new());
+        };
+        if wanted.len() > MAX_BASES {
+            unmet.push(Unmet::TooManyBases { count: wanted.len() });
+            return denied(unmet, Vec::new());
+        }
+        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: evidence, gathered, now });
+        let mut bases = Bases::new(built);
+        let judged = judge::judge(policy, &rule.image, &question.digest, sorted, &mut bases);
+        match (pinned, judged.met) {
+            (Ok(pinned), Ok(met)) if unmet.is_empty() => Decision::Admitted(Admitted {
+                pinned,
+                commit: met.group().commit().clone(),
+                config_digest: met.group().config_digest(),
+                functions: rule.functions.clone(),
+                rule: rule.selector(),
+                reviews: met.reviews().to_vec(),
+                builds: met.group().names(),
+                bases: bases.built(&met.group().bases),
+                decided_at: now,
+            }),
+            (_, met) => {
+                unmet.extend(met.err().unwrap_or_default());
+                let mut ignored = judged.ignored;
+                ignored.extend(bases.into_ignored());
+                ignored.sort();
+                denied(unmet, ignored)
+            }
+        }
     }
 }

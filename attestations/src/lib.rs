@@ -14,7 +14,7 @@ pub mod review;
 pub mod statement;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, Verified, sign};
-pub use decision::{Admitted, Decision, Denial, Evidence, Ignored, Question, Unmet, decide};
+pub use decision::{Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Unmet, decide};
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use policy::{Policy, PolicyError};

@@ -1,5 +1,6 @@
 //! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
 
+mod bases;
 mod materials;
 mod pattern;
 mod read;
@@ -10,6 +11,7 @@ use crate::digest::Digest;
 use crate::keys::PublicKey;
 use crate::reference::Repository;
 
+pub(crate) use bases::BuiltBases;
 pub(crate) use materials::Materials;
 pub use pattern::Pattern;
 pub use read::PolicyError;
@@ -64,9 +66,19 @@ pub(crate) struct Builder {
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub(crate) selector: Selector,
+    pub(crate) functions: Allowed<String>,
+    /// What is asked of the image.
+    pub(crate) image: Demands,
+    /// What is asked of a base that the image's demands do not list; none where only listed ones are allowed.
+    pub(crate) built_bases: Option<BuiltBases>,
+}
+
+/// What is asked of the evidence about one image. For an algorithm and for a base it stands on it is the same, and one
+/// function judges by it.
+#[derive(Debug, Clone)]
+pub(crate) struct Demands {
     pub(crate) source: Allowed<String>,
     pub(crate) bases: Allowed<Digest>,
-    pub(crate) functions: Allowed<String>,
     pub(crate) reviews: Threshold,
     pub(crate) author_may_review: bool,
     pub(crate) builds: Threshold,

@@ -15,14 +15,25 @@ fn the_example_parses_and_denies_without_evidence() {
     assert_eq!(denial.unmet.len(), 3, "{denial}");
 }
 
+/// The example with what is commented out in it, and with no base allowed as it is.
+fn whole_example() -> String {
+    let is_toml = |line: &str| line.starts_with('[') || line.split(' ').nth(1) == Some("=");
+    let lines = Policy::EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+        Some(commented) if is_toml(commented) => commented,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n").replacen("bases = \"any\"", "bases = []", 1)
+}
+
 #[test]
-fn what_the_example_says_of_materials_parses_once_it_is_uncommented() {
-    let (before, commented) = Policy::EXAMPLE.split_once("# [algorithm.materials]").unwrap();
-    let lines = commented.lines().map(|line| line.strip_prefix("# ").unwrap_or(line));
-    let text = format!("{before}[algorithm.materials]{}", lines.collect::<Vec<_>>().join("\n"));
-    assert!(text.lines().any(|line| line.starts_with("hosts = ")), "{text}");
+fn what_is_commented_out_in_the_example_parses() {
+    let text = whole_example();
+    for part in ["hosts", "[algorithm.materials]", "repositories", "[algorithm.built_bases.reviews]"] {
+        assert!(text.lines().any(|line| line.starts_with(part)), "{part} in {text}");
+    }
     Policy::parse(&text).unwrap();
     Policy::parse(&text.replace("complete = true", "complete = true\nunknown = 1")).unwrap_err();
+    Policy::parse(&text.replace("repositories = ", "unknown = 1\nrepositories = ")).unwrap_err();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! From a reference to a decision: resolve, gather, decide. The policy is read anew each time, so that a revocation counts at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use attestations::{Decision, Policy, Question, Reference, decide};
+use attestations::{Case, Decision, Gathered, Policy, Question, Reference};
 use images::Store;
 use images::registry::Client;
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ pub struct Request {
     pub reference: Reference,
     /// The function to be called, where it is known.
     pub function: Option<String>,
-    /// Files and folders with bundles.
+    /// Files and folders with bundles, about the image or its bases.
     pub evidence: Vec<PathBuf>,
     /// Whether the registry is asked too.
     pub registry: Registry,
@@ -86,5 +87,15 @@ pub async fn admit(
         found.extend(evidence::from_registry(client, &pinned, kept).await?);
     }
     let question = Question { asked: request.reference.clone(), digest, function: request.function.clone() };
-    Ok(decide(&policy, &question, &found, Timestamp::now()))
+    let case = Case::open(&policy, &question, &found, Timestamp::now());
+    let mut bases = BTreeMap::new();
+    for base in case.bases() {
+        let gathered = match request.registry {
+            Registry::Asked => evidence::of_base(client, base, kept).await,
+            // The files are at hand already, and whoever decides offline says that they are all there is.
+            Registry::Offline => Gathered::Bundles(Vec::new()),
+        };
+        bases.insert(base.digest, gathered);
+    }
+    Ok(case.decide(&bases))
 }

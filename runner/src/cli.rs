@@ -77,7 +77,8 @@ struct Verify {
 struct ImageArguments {
     /// The image: registry/name:tag or registry/name@sha256:…
     reference: String,
-    /// A bundle, or a folder of bundles (*.json), besides what the registry has. May be repeated.
+    /// A bundle, or a folder of bundles (*.json), about the image or its bases, besides what the registries have. May be
+    /// repeated.
     #[arg(long, value_name = "PATH")]
     evidence: Vec<PathBuf>,
     /// Ask no registry: the image is named by digest, and evidence comes from --evidence alone.
@@ -221,7 +222,7 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
     let request = arguments.image.request(arguments.function.clone())?;
     match runtime.block_on(node.verify(&request))? {
         Decision::Admitted(admitted) => {
-            let text = format!(
+            let mut text = format!(
                 "{}admitted{}: {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
                 say.green(),
                 say.plain(),
@@ -231,6 +232,15 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
                 admitted.reviews().join(", "),
                 admitted.builds().join(", ")
             );
+            for base in admitted.bases() {
+                text.push_str(&format!(
+                    "\n  base: {}\n    commit: {}\n    reviewed by: {}\n    built by: {}",
+                    base.digest,
+                    base.commit,
+                    base.reviews.join(", "),
+                    base.builds.join(", ")
+                ));
+            }
             say.result(&text, &json!({ "verdict": "admitted", "admitted": admitted }))?;
             Ok(YES)
         }

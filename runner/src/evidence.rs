@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use attestations::{Evidence, Pinned};
+use attestations::decision::WantedBase;
+use attestations::{Evidence, Gathered, Pinned};
 use images::Store;
 
 use crate::config;
@@ -10,6 +11,8 @@ use crate::error::{self, Error, Kind, Result};
 
 /// The most bundles from one folder.
 const MAX_FILES: usize = 512;
+/// The most places that one base is looked for in. More are not a choice among them: each may hold a veto.
+const MAX_PLACES: usize = 4;
 
 /// The bundles in a file, or in every `.json` file of a folder.
 ///
@@ -52,6 +55,33 @@ pub async fn from_registry(
         .into_iter()
         .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })
         .collect())
+}
+
+/// The bundles that are attached to a base, in every place that its provenance names and the policy lets us ask. What goes
+/// wrong is part of the answer, which then never allows the base: a registry of somebody else's must not keep a node from
+/// telling why.
+pub async fn of_base(client: &images::registry::Client, base: &WantedBase, kept: Option<&Store>) -> Gathered {
+    let not_asked = base.not_asked.to_string();
+    if base.places.is_empty() {
+        return Gathered::Nothing { why: format!("there is nowhere to ask: {not_asked}") };
+    }
+    if base.places.len() > MAX_PLACES {
+        let why = format!("it is in {} places: {MAX_PLACES} are the most that are asked", base.places.len());
+        return Gathered::Nothing { why };
+    }
+    let mut bundles = Vec::new();
+    for place in &base.places {
+        match from_registry(client, place, kept).await {
+            Ok(found) => bundles.extend(found),
+            Err(error) => return Gathered::Nothing { why: told(&error) },
+        }
+    }
+    Gathered::Bundles(bundles)
+}
+
+/// An error with its causes, in one line.
+fn told(error: &Error) -> String {
+    std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join(": ")
 }
 
 fn one(path: &Path) -> Result<Evidence> {

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bases::Bases;
 use super::evidence::{SignedBuild, Sorted};
 use super::{Ignored, Unmet, materials};
 use crate::digest::{Commit, Digest, Tree};
-use crate::policy::{Policy, Rule, normal_source};
+use crate::policy::{Demands, Policy, normal_source};
 use crate::provenance::{RebuildVerdict, ResourceDescriptor as Resource};
+
+/// Why a build of something else does not count.
+pub(super) const ELSEWHERE: &str = "it is about another image";
 
 /// Builds of one commit with one set of parameters, bases and one config.
 pub(super) struct Group {
@@ -14,6 +18,7 @@ pub(super) struct Group {
     config_digest: Digest,
     pub(super) authors: BTreeSet<String>,
     pub(super) trees: BTreeSet<String>,
+    pub(super) bases: BTreeSet<String>,
     operators: BTreeMap<String, String>,
     refused: Vec<Unmet>,
     told_by: Vec<String>,
@@ -33,12 +38,12 @@ impl Group {
         self.operators.values().cloned().collect()
     }
 
-    pub(super) fn unmet(&self, rule: &Rule) -> Vec<Unmet> {
-        if self.operators.len() >= rule.builds.threshold {
+    pub(super) fn unmet(&self, demands: &Demands) -> Vec<Unmet> {
+        if self.operators.len() >= demands.builds.threshold {
             return Vec::new();
         }
         let mut unmet = self.refused.clone();
-        unmet.push(Unmet::builds(rule, Some(self.commit.clone()), self.names()));
+        unmet.push(Unmet::builds(demands, Some(self.commit.clone()), self.names()));
         unmet
     }
 }
@@ -46,21 +51,22 @@ impl Group {
 /// The groups about `digest`, in an order that does not depend on the evidence's.
 pub(super) fn groups(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
     digest: &Digest,
+    bases: &mut Bases<'_>,
     sorted: &mut Sorted,
     unmet: &mut Vec<Unmet>,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for build in &sorted.builds {
         match consistent(build, digest) {
-            Ok(()) => add(policy, rule, build, &mut groups, &mut sorted.ignored),
+            Ok(()) => add(policy, demands, bases, build, &mut groups, &mut sorted.ignored),
             Err(reason) => {
                 sorted.ignored.push(Ignored { origin: build.origin.clone(), reason: reason.to_owned() })
             }
         }
     }
-    if rule.failed_rebuild_vetoes {
+    if demands.failed_rebuild_vetoes {
         unmet.extend(sorted.failed.iter().map(|by| Unmet::FailedRebuild { by: by.clone() }));
     }
     for group in groups.values_mut() {
@@ -84,10 +90,11 @@ pub(super) fn groups(
     groups.into_values().collect()
 }
 
-fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> {
+/// Whether it says of the image `digest` what a build has to say.
+pub(super) fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> {
     let definition = &build.provenance.build_definition;
     if build.subject.sha256() != Some(*digest) {
-        return Err("it is about another image");
+        return Err(ELSEWHERE);
     }
     let rebuild = definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject != *digest || it.verdict != RebuildVerdict::Identical) {
@@ -125,7 +132,8 @@ fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> 
 
 fn add(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
+    allowed: &mut Bases<'_>,
     build: &SignedBuild,
     groups: &mut BTreeMap<String, Group>,
     ignored: &mut Vec<Ignored>,
@@ -146,6 +154,7 @@ fn add(
         config_digest: internal.config_digest,
         authors: BTreeSet::new(),
         trees: BTreeSet::new(),
+        bases: bases.clone(),
         operators: BTreeMap::new(),
         refused: Vec::new(),
         told_by: Vec::new(),
@@ -156,18 +165,13 @@ fn add(
     if policy.revoked.contains(&internal.config_digest) {
         refused.push(Unmet::Revoked { digest: internal.config_digest });
     }
-    if !rule.source.permits(&source) {
+    if !demands.source.permits(&source) {
         refused.push(Unmet::Source { source });
     }
-    for base in bases {
-        let allowed = base
-            .parse()
-            .is_ok_and(|digest: Digest| rule.bases.permits(&digest) && !policy.revoked.contains(&digest));
-        if !allowed {
-            refused.push(Unmet::Base { base });
-        }
+    for base in &bases {
+        refused.extend(allowed.against(policy, demands, base));
     }
-    if let Some(wanted) = &rule.materials {
+    if let Some(wanted) = &demands.materials {
         refused.extend(materials::lacking(wanted, definition));
     }
     group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));

@@ -8,7 +8,7 @@ use super::{Evidence, Ignored};
 use crate::bundle::{Bundle, Payload, Verified};
 use crate::digest::{Commit, Digest, Tree};
 use crate::keys::{KeyId, PublicKey};
-use crate::policy::{Policy, Rule};
+use crate::policy::{Demands, Policy};
 use crate::provenance::{Provenance, RebuildVerdict};
 use crate::review::{Review, Verdict};
 use crate::statement::{Predicate, Subject};
@@ -16,6 +16,7 @@ use crate::statement::{Predicate, Subject};
 /// How far another machine's clock may be ahead.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
+/// Bundles about one image, their signatures checked.
 #[derive(Default)]
 pub(super) struct Sorted {
     pub(super) reviews: Vec<SignedReview>,
@@ -43,17 +44,17 @@ pub(super) struct SignedBuild {
     pub(super) provenance: Provenance,
 }
 
-pub(super) fn sort(
+pub(super) fn sort<'a>(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
     digest: &Digest,
-    evidence: &[Evidence],
+    evidence: impl IntoIterator<Item = &'a Evidence>,
     now: Timestamp,
 ) -> Sorted {
     let holders = Holders::of(policy);
     let mut sorted = Sorted::default();
     for one in evidence {
-        if let Err(reason) = take(policy, rule, digest, &holders, one, now, &mut sorted) {
+        if let Err(reason) = take(policy, demands, digest, &holders, one, now, &mut sorted) {
             sorted.ignored.push(Ignored { origin: one.origin.clone(), reason });
         }
     }
@@ -62,7 +63,7 @@ pub(super) fn sort(
 
 fn take(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
     digest: &Digest,
     holders: &Holders<'_>,
     one: &Evidence,
@@ -82,11 +83,11 @@ fn take(
     };
     match (holder, statement.predicate) {
         (Holder::Person(person), Predicate::Review(review)) => {
-            take_review(rule, one, person, &statement.subject, review, now, sorted)
+            take_review(demands, one, person, &statement.subject, review, now, sorted)
         }
         (Holder::Builder(builder), Predicate::Provenance(provenance)) => {
             let signed = (builder, statement.subject, *provenance);
-            take_build(policy, rule, digest, one, signed, now, sorted)
+            take_build(policy, demands, digest, one, signed, now, sorted)
         }
         (Holder::Builder(name), Predicate::Review(_)) => {
             Err(format!("no key of the policy's people signed it, but that of the builder {name}"))
@@ -101,7 +102,7 @@ fn take(
 }
 
 fn take_review(
-    rule: &Rule,
+    demands: &Demands,
     one: &Evidence,
     person: &str,
     subjects: &[Subject],
@@ -118,7 +119,7 @@ fn take_review(
         return Err("a review of several subjects".into());
     };
     let commit = subject.git_commit().ok_or("a review of no commit")?;
-    if !rule.reviews.from.iter().any(|name| name == person) {
+    if !demands.reviews.from.iter().any(|name| name == person) {
         return Err(format!("{person} is no reviewer of this rule"));
     }
     if late(review.reviewed_on, now) {
@@ -131,7 +132,7 @@ fn take_review(
 
 fn take_build(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
     digest: &Digest,
     one: &Evidence,
     (builder, subjects, provenance): (&str, Vec<Subject>, Provenance),
@@ -146,7 +147,7 @@ fn take_build(
     let Ok([subject]) = <[Subject; 1]>::try_from(subjects) else {
         return Err("provenance of several subjects".into());
     };
-    if !rule.builds.from.iter().any(|name| name == builder) {
+    if !demands.builds.from.iter().any(|name| name == builder) {
         return Err(format!("{builder} is no builder of this rule"));
     }
     let id = &provenance.run_details.builder.id;

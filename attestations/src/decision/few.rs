@@ -21,6 +21,11 @@ impl Few {
         let first = all.iter().take(MOST).map(|text| told(text)).collect();
         Self { first, more: all.len().saturating_sub(MOST) }
     }
+
+    /// One finding, as it may be told.
+    pub(super) fn one(text: &str) -> Self {
+        Self { first: vec![told(text)], more: 0 }
+    }
 }
 
 /// A text as it may stand on a terminal: whatever could move the cursor or turn the line round is escaped.

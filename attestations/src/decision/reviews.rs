@@ -6,7 +6,7 @@ use super::builds::Group;
 use super::evidence::SignedReview;
 use super::{Ignored, Unmet};
 use crate::digest::{Commit, Tree};
-use crate::policy::{Policy, Rule};
+use crate::policy::{Demands, Policy};
 use crate::review::Scope;
 
 /// How many reviews of changes may stand on each other.
@@ -16,7 +16,7 @@ const MAX_STEPS: usize = 4096;
 
 struct Count<'a> {
     policy: &'a Policy,
-    rule: &'a Rule,
+    demands: &'a Demands,
     group: &'a Group,
     reviews: &'a [SignedReview],
     rejections: &'a BTreeSet<(String, Commit, Tree)>,
@@ -27,7 +27,7 @@ struct Count<'a> {
 /// Who approved the group's commit; what lacks goes into `unmet`.
 pub(super) fn count(
     policy: &Policy,
-    rule: &Rule,
+    demands: &Demands,
     group: &Group,
     reviews: &[SignedReview],
     rejections: &BTreeSet<(String, Commit, Tree)>,
@@ -44,10 +44,10 @@ pub(super) fn count(
     unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by: by.clone(), commit: commit.clone() }));
     let mut path = Vec::new();
     let approved =
-        Count { policy, rule, group, reviews, rejections, ignored, steps: 0 }.approvers(commit, &mut path);
+        Count { policy, demands, group, reviews, rejections, ignored, steps: 0 }.approvers(commit, &mut path);
     let approved: Vec<String> = approved.into_iter().collect();
-    if approved.len() < rule.reviews.threshold {
-        unmet.push(Unmet::reviews(rule, Some(commit.clone()), approved.clone()));
+    if approved.len() < demands.reviews.threshold {
+        unmet.push(Unmet::reviews(demands, Some(commit.clone()), approved.clone()));
     }
     approved
 }
@@ -75,7 +75,7 @@ impl Count<'_> {
                     Some(known) => *known,
                     None => {
                         let enough = !self.rejections.iter().any(|(_, it, _)| it == since)
-                            && self.approvers(since, path).len() >= self.rule.reviews.threshold;
+                            && self.approvers(since, path).len() >= self.demands.reviews.threshold;
                         bases.insert(since.clone(), enough);
                         enough
                     }
@@ -101,6 +101,7 @@ impl Count<'_> {
         };
         let own = person.emails.iter().chain([&one.review.reviewer.email]);
         let wrote = own.into_iter().any(|email| authors.contains(&email.trim().to_lowercase()));
-        (wrote && !self.rule.author_may_review).then(|| format!("{} is an author of the commit", one.person))
+        (wrote && !self.demands.author_may_review)
+            .then(|| format!("{} is an author of the commit", one.person))
     }
 }

@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Few, Question};
 use crate::digest::{Commit, Digest};
-use crate::policy::Rule;
+use crate::policy::Demands;
 
 /// A refusal with each unmet condition.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -142,15 +142,37 @@ pub enum Unmet {
         /** How many bundles. */
         count: usize,
     },
+    /// A base is not listed, and its own evidence lacks something.
+    OfBase {
+        /** Its digest. */
+        base: Digest,
+        /** What it lacks. */
+        unmet: Box<Unmet>,
+    },
+    /// What is attached to a base could not be asked for. It stands in [`Unmet::OfBase`].
+    BaseEvidence {
+        /** Why. */
+        reason: Few,
+    },
+    /// More bases than are judged by their own evidence.
+    TooManyBases {
+        /** How many. */
+        count: usize,
+    },
 }
 
 impl Unmet {
-    pub(super) fn builds(rule: &Rule, commit: Option<Commit>, counted: Vec<String>) -> Self {
-        Self::Builds { wanted: rule.builds.threshold, from: rule.builds.from.clone(), counted, commit }
+    pub(super) fn builds(demands: &Demands, commit: Option<Commit>, counted: Vec<String>) -> Self {
+        Self::Builds { wanted: demands.builds.threshold, from: demands.builds.from.clone(), counted, commit }
     }
 
-    pub(super) fn reviews(rule: &Rule, commit: Option<Commit>, counted: Vec<String>) -> Self {
-        Self::Reviews { wanted: rule.reviews.threshold, from: rule.reviews.from.clone(), counted, commit }
+    pub(super) fn reviews(demands: &Demands, commit: Option<Commit>, counted: Vec<String>) -> Self {
+        Self::Reviews {
+            wanted: demands.reviews.threshold,
+            from: demands.reviews.from.clone(),
+            counted,
+            commit,
+        }
     }
 
     /// The kind of condition, for machines; it never changes.
@@ -174,6 +196,9 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "forbidden-packages",
             Self::PackageNames { .. } => "package-names",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
+            Self::OfBase { .. } => "built-base",
+            Self::BaseEvidence { .. } => "base-evidence",
+            Self::TooManyBases { .. } => "too-many-bases",
         }
     }
 
@@ -202,6 +227,11 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
             Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
+            Self::OfBase { base, unmet } => format!("of base {base}: {}", unmet.condition()),
+            Self::BaseEvidence { .. } => "what is attached to it can be asked for".into(),
+            Self::TooManyBases { .. } => {
+                format!("at most {} bases that are not listed by digest", super::MAX_BASES)
+            }
         }
     }
 
@@ -228,6 +258,9 @@ impl Unmet {
             | Self::PackageNames { found: few } => few.to_string(),
             Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
+            Self::OfBase { unmet, .. } => unmet.found(),
+            Self::BaseEvidence { reason } => reason.to_string(),
+            Self::TooManyBases { count } => format!("{count} bases"),
         }
     }
 
@@ -262,6 +295,16 @@ impl Unmet {
                 "build without them, or take the pattern out of forbid in the rule's [algorithm.materials]"
             }
             Self::PackageNames { .. } => "build again with a builder that writes the names canonically",
+            Self::OfBase { base, unmet } => {
+                return format!(
+                    "{}; the rule for it is [algorithm.built_bases], and listing {base} in bases allows it as it is",
+                    unmet.remedy()
+                );
+            }
+            Self::BaseEvidence { .. } => {
+                "push the base with its evidence to one of the repositories of [algorithm.built_bases] and build from there"
+            }
+            Self::TooManyBases { .. } => "build on fewer bases, or list their digests in the rule's bases",
             Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }
@@ -278,6 +321,10 @@ impl fmt::Display for Unmet {
 impl Serialize for Unmet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Unmet", 4)?;
+        if let Self::OfBase { base, unmet } = self {
+            fields.serialize_field("base", base)?;
+            fields.serialize_field("baseCode", unmet.code())?;
+        }
         fields.serialize_field("code", self.code())?;
         fields.serialize_field("condition", &self.condition())?;
         fields.serialize_field("found", &self.found())?;

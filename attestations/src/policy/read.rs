@@ -6,8 +6,9 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::bases::BuiltBasesText;
 use super::materials::MaterialsText;
-use super::{Allowed, Builder, Pattern, Person, Policy, Rule, Selector, Threshold, normal_source};
+use super::{Allowed, Builder, Demands, Pattern, Person, Policy, Rule, Selector, Threshold, normal_source};
 use crate::keys::PublicKey;
 
 /// Larger policies are refused before they are parsed.
@@ -70,6 +71,16 @@ struct RuleText {
     reviews: ReviewsText,
     builds: BuildsText,
     materials: Option<MaterialsText>,
+    built_bases: Option<BuiltBasesText>,
+}
+
+/// What is asked of one image, whatever table it stands in.
+pub(super) struct DemandsText {
+    pub(super) source: Spanned<ListText>,
+    pub(super) bases: Spanned<ListText>,
+    pub(super) reviews: ReviewsText,
+    pub(super) builds: BuildsText,
+    pub(super) materials: Option<MaterialsText>,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +92,7 @@ pub(super) enum ListText {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReviewsText {
+pub(super) struct ReviewsText {
     threshold: Spanned<usize>,
     from: Vec<Spanned<String>>,
     #[serde(default)]
@@ -90,7 +101,7 @@ struct ReviewsText {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BuildsText {
+pub(super) struct BuildsText {
     threshold: Spanned<usize>,
     from: Vec<Spanned<String>>,
     failed_rebuild: FailedRebuild,
@@ -201,13 +212,32 @@ impl At<'_> {
                 return Err(self.error(span, "not exactly one of name, pattern, digest", "keep one of them"));
             }
         };
-        let known_people = |name: &str| policy.people.contains_key(name).then(|| name.to_owned());
-        let operator = |name: &str| policy.builders.get(name).map(|builder| builder.operator.clone());
+        let RuleText { source, bases, reviews, builds, materials, .. } = text;
+        let bases_span = bases.span();
+        let image = self.demands(policy, DemandsText { source, bases, reviews, builds, materials })?;
+        // Such a rule would look strict and ask nothing.
+        if image.bases == Allowed::Any && text.built_bases.is_some() {
+            let hint = "write the digests that are allowed as they are, or []; or leave built_bases out";
+            return Err(self.error(
+                bases_span,
+                "any base is allowed, so built_bases would ask nothing",
+                hint,
+            ));
+        }
         Ok(Rule {
             selector,
+            functions: self.list(text.functions, |_, _, name| Ok(name.to_owned()))?,
+            image,
+            built_bases: text.built_bases.map(|it| it.read(self, policy)).transpose()?,
+        })
+    }
+
+    pub(super) fn demands(self, policy: &Policy, text: DemandsText) -> Result<Demands, PolicyError> {
+        let known_people = |name: &str| policy.people.contains_key(name).then(|| name.to_owned());
+        let operator = |name: &str| policy.builders.get(name).map(|builder| builder.operator.clone());
+        Ok(Demands {
             source: self.list(text.source, |_, _, url| Ok(normal_source(url)))?,
             bases: self.list(text.bases, Self::parse)?,
-            functions: self.list(text.functions, |_, _, name| Ok(name.to_owned()))?,
             reviews: self.threshold(text.reviews.threshold, text.reviews.from, known_people)?,
             author_may_review: text.reviews.author_may_review,
             builds: self.threshold(text.builds.threshold, text.builds.from, operator)?,
