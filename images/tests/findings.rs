@@ -351,3 +351,39 @@ fn wrong_digests_and_bombs_are_refused() {
         .unwrap();
     assert!(store.read(&layer, 1 << 30).is_err());
 }
+
+/// "No rule touches anything that is executed": a folder that is cleaned up is no place where a program vanishes.
+#[test]
+fn a_program_stays_where_data_would_be_cleaned_up() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_place, store) = store();
+    let upper = tempfile::tempdir().unwrap();
+    for path in ["var/log/apt/term.log", "var/cache/fontconfig/list", "root/.npm/_cacache/entry"] {
+        let place = upper.path().join(path);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        for (place, mode) in [(place.clone(), 0o644), (place.with_extension("tool"), 0o755)] {
+            std::fs::write(&place, "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    let made = from_upper(&store, upper.path(), &[], 0, Compression::None, Normaliser::Version1).unwrap();
+    let mut fired: Vec<&str> = made.fired.iter().map(|it| it.path.as_str()).collect();
+    fired.sort_unstable();
+    assert_eq!(fired, ["root/.npm/_cacache/entry", "var/cache/fontconfig/list", "var/log/apt/term.log"]);
+    let bytes = store.read(&made.layer.unwrap().descriptor, 1 << 20).unwrap();
+    let mut found = tar::Archive::new(&bytes[..]);
+    let files =
+        found.entries().unwrap().map(|entry| entry.unwrap()).filter(|it| it.header().entry_type().is_file());
+    let sizes: Vec<(String, u64)> =
+        files.map(|it| (it.path().unwrap().display().to_string(), it.header().size().unwrap())).collect();
+    let tool = |path: &str| (path.to_owned(), 10);
+    assert_eq!(
+        sizes,
+        [
+            tool("root/.npm/_cacache/entry.tool"),
+            tool("var/cache/fontconfig/list.tool"),
+            ("var/log/apt/term.log".to_owned(), 0),
+            tool("var/log/apt/term.tool"),
+        ]
+    );
+}

@@ -1,7 +1,7 @@
 //! What is taken out of a layer because it tells of the build and not of the image.
 //!
-//! The list is short, explicit and versioned. No rule touches anything that is executed, and what is on no rule stays as
-//! the step left it, so that a difference there is seen.
+//! The list is short, explicit and versioned. No rule touches a file that may be executed, in whatever folder it lies, and what is
+//! on no rule stays as the step left it, so that a difference there is seen.
 
 /// The version of these rules, as provenance records it.
 pub const NORMALISER: &str = attestations::provenance::NORMALISER;

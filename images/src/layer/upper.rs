@@ -263,7 +263,9 @@ impl Walk<'_> {
         place: &Path,
         metadata: fs::Metadata,
     ) -> Result<Option<fs::Metadata>> {
-        let Some((rule, action)) = metadata.is_file().then(|| self.rules.action(path)).flatten() else {
+        // A program is the step's work, in whatever folder it lies.
+        let is_data = metadata.is_file() && metadata.mode() & 0o111 == 0;
+        let Some((rule, action)) = is_data.then(|| self.rules.action(path)).flatten() else {
             return Ok(Some(metadata));
         };
         let written = metadata.nlink() > 1 && self.links.first(metadata.ino())?.is_some();
