@@ -33,7 +33,7 @@ pub(super) fn replayed(
     place.keeper().finish(&Record::new(Vec::new()))?;
     let replay = match place.replay(&record) {
         Err(missing) if missing.kind() == Kind::NotFound => {
-            fetch(place, &record, registry, image)?;
+            fetch(place, &record, registry, image, missing)?;
             place.replay(&record)?
         }
         found => found?,
@@ -42,12 +42,17 @@ pub(super) fn replayed(
     Ok(Network::Replayed(replay.into()))
 }
 
-fn fetch(place: &Place, record: &Digest, registry: &Registry, image: Option<&Pinned>) -> Result<()> {
+fn fetch(
+    place: &Place,
+    record: &Digest,
+    registry: &Registry,
+    image: Option<&Pinned>,
+    missing: Error,
+) -> Result<()> {
     let Some(image) = image else {
         return Err(Error::new(Kind::NotFound, format!("the materials of record {record} are not here"))
-            .hint(
-                "give the image's reference, from whose registry they can be fetched, or --materials FILE",
-            ));
+            .hint("give the image's reference, from whose registry they can be fetched, or --materials FILE")
+            .because(missing));
     };
     let described = registry.describe(image)?;
     place.fetch(registry, image, &described, record).map_err(|cause| {
