@@ -16,22 +16,29 @@ pub fn foreign_base(folder: &Path, architecture: &str) -> PathBuf {
 
 /// Debian's static busybox of another processor: fetched at its first use and kept beside the build.
 pub fn foreign_busybox(architecture: &str) -> PathBuf {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bases");
-    std::fs::create_dir_all(&kept).unwrap();
-    let place = kept.join(format!("busybox-{architecture}"));
-    if !place.exists() {
-        let making = tempfile::TempDir::new_in(&kept).unwrap();
-        let tree = making.path().join("tree");
+    kept(&format!("busybox-{architecture}"), |tree| {
         let status = Command::new("mmdebstrap")
             .args(["--quiet", "--variant=extract", "--include=busybox-static"])
             .arg(format!("--architectures={architecture}"))
             .arg("bookworm")
-            .arg(&tree)
+            .arg(tree)
             .status()
             .unwrap();
         assert!(status.success(), "mmdebstrap could not fetch busybox for {architecture}");
+        tree.join("bin/busybox")
+    })
+}
+
+/// A file that is kept beside the build under `name`; `make` says which one of the tree it makes at the first use.
+pub(crate) fn kept(name: &str, make: impl FnOnce(&Path) -> PathBuf) -> PathBuf {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bases");
+    std::fs::create_dir_all(&kept).unwrap();
+    let place = kept.canonicalize().unwrap().join(name);
+    if !place.exists() {
+        let making = tempfile::TempDir::new_in(&kept).unwrap();
+        let made = make(&making.path().join("tree"));
         // Another test may have done the same meanwhile; the file is the same.
-        std::fs::rename(tree.join("bin/busybox"), &place).unwrap();
+        std::fs::rename(made, &place).unwrap();
     }
     place
 }

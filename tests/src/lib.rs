@@ -6,6 +6,7 @@
 
 mod base;
 mod buildkit;
+mod elsewhere;
 mod engine;
 pub mod files;
 mod git_server;
@@ -18,6 +19,7 @@ pub mod timing;
 
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use buildkit::BuildKit;
+pub use elsewhere::{AHEAD, elsewhere};
 pub use engine::Engine;
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
