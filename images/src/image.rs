@@ -272,8 +272,10 @@ impl Image {
 pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     let refused = |reason: String| Error::refused("manifest", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
-    if value.get("schemaVersion").and_then(Value::as_u64) != Some(2) {
-        return Err(refused("schema 1 of Docker's manifests names its layers by nothing that can be verified; push the image again with a current client".to_owned()));
+    match value.get("schemaVersion").and_then(Value::as_u64) {
+        Some(2) => {}
+        Some(1) => return Err(schema_1()),
+        _ => return Err(refused("its `schemaVersion` is not 2".to_owned())),
     }
     // Without this, one document could be read as a manifest by one program and as an index by another.
     if value.get("manifests").is_some() {
@@ -283,10 +285,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     }
     let manifest: Manifest = serde_json::from_value(value).map_err(|cause| refused(cause.to_string()))?;
     let known = |kind: &str, allowed: &[&str]| {
-        allowed
-            .contains(&kind)
-            .then_some(())
-            .ok_or_else(|| refused(format!("the media type `{kind}` is not known here")))
+        allowed.contains(&kind).then_some(()).ok_or_else(|| refused(unknown(kind)))
     };
     if let Some(kind) = &manifest.media_type {
         known(kind, &[descriptor::MANIFEST, descriptor::DOCKER_MANIFEST])?;
@@ -302,6 +301,39 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
         return Err(refused(format!("{} layers: {MAX_LAYERS} are the most", manifest.layers.len())));
     }
     Ok(manifest)
+}
+
+/// Refuses Docker's first kind of manifest by its media types: the plain one and the two signed ones.
+///
+/// # Errors
+/// When it is that.
+pub(crate) fn refuse_schema_1(media_type: &str) -> Result<()> {
+    let kind = media_type.split(';').next().unwrap_or_default().trim();
+    match kind.strip_prefix("application/vnd.docker.distribution.manifest.v1+") {
+        Some("json" | "prettyjws" | "jws") => Err(schema_1()),
+        _ => Ok(()),
+    }
+}
+
+fn schema_1() -> Error {
+    let reason = "schema 1 of Docker's manifests names its layers by nothing that can be verified; push the image again \
+                  with a current client";
+    Error::refused("manifest", reason)
+}
+
+/// Why a media type is refused.
+fn unknown(kind: &str) -> String {
+    let foreign = kind.contains("foreign") || kind.contains("nondistributable");
+    match (foreign, kind) {
+        (true, _) => format!(
+            "a layer of media type `{kind}` is not in the registry but at a URL that the manifest names, and nothing is \
+             fetched from there: base the image on one whose layers may be distributed"
+        ),
+        (_, kind) if kind.ends_with("+encrypted") => {
+            format!("a layer of media type `{kind}` is encrypted: use an image that is not")
+        }
+        _ => format!("the media type `{kind}` is not known here"),
+    }
 }
 
 /// Docker writes `null` for what is empty.

@@ -2,7 +2,6 @@
 
 use attestations::{Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::RegistryOperation;
 
 use super::Client;
 use crate::descriptor::Descriptor;
@@ -27,9 +26,8 @@ impl Client {
         if parsed.subject.as_ref().map(|found| found.digest) != Some(*subject.digest()) {
             return Err(Error::refused("the artifact's manifest", "it is attached to another image"));
         }
-        let blobs = self.log_in(repository, RegistryOperation::Push).await?;
         let all = parsed.layers.iter().chain([&parsed.config]);
-        let sent = stream::iter(all.map(|blob| self.push_blob(&blobs, store, blob, repository)));
+        let sent = stream::iter(all.map(|blob| self.push_blob(store, blob, repository)));
         sent.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let entry = Descriptor {
             artifact_type: parsed.artifact_type,
@@ -58,7 +56,7 @@ impl Client {
     /// # Errors
     /// When it has none, or sends something else.
     pub async fn describe(&self, image: &Pinned) -> Result<Descriptor> {
-        let raw = self.manifest(image.repository(), &image.digest().to_string()).await?;
+        let raw = self.manifest(image.repository(), image.digest()).await?;
         Ok(Descriptor::of(&raw.media_type, &raw.bytes))
     }
 

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 
 use attestations::{BUNDLE_MEDIA_TYPE, Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::RegistryOperation;
+use reqwest::Url;
 use reqwest::header::{HeaderMap, LINK};
-use reqwest::{Method, StatusCode, Url};
 use serde_json::json;
 
 use super::Client;
-use super::http::{Request, bounded, expect};
+use super::http::Request;
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
@@ -51,7 +50,6 @@ impl Client {
         created: &str,
     ) -> Result<Digest> {
         let repository = subject.repository();
-        let blobs = self.log_in(repository, RegistryOperation::Push).await?;
         let annotations = [
             ("dev.sigstore.bundle.content", "dsse-envelope"),
             ("dev.sigstore.bundle.predicateType", predicate_type),
@@ -70,8 +68,8 @@ impl Client {
                 vec![Descriptor::of(BUNDLE_MEDIA_TYPE, bundle)],
             )
         };
-        self.push_bytes(&blobs, b"{}", repository).await?;
-        self.push_bytes(&blobs, bundle, repository).await?;
+        self.push_bytes(b"{}", repository).await?;
+        self.push_bytes(bundle, repository).await?;
         let bytes = manifest.to_bytes()?;
         let entry = Descriptor {
             artifact_type: Some(BUNDLE_MEDIA_TYPE.to_owned()),
@@ -137,7 +135,7 @@ impl Client {
         let bytes = match kept.and_then(|store| store.read(&entry, MAX_MANIFEST).ok()) {
             Some(bytes) => bytes,
             None => {
-                let bytes = self.manifest(repository, &entry.digest.to_string()).await?.bytes;
+                let bytes = self.manifest(repository, &entry.digest).await?.bytes;
                 keep(kept, descriptor::MANIFEST, &bytes)?;
                 bytes
             }
@@ -176,20 +174,21 @@ impl Client {
     }
 
     async fn referrers(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
-        let repository = subject.repository();
+        let place = self.lists_of(subject.repository())?;
         let mut found = Vec::new();
         let mut path = format!("referrers/{}", subject.digest());
         for page in 0..MAX_PAGES {
+            let asked = self.url(&place, &path)?;
             let request =
-                Request { method: Method::GET, path, accept: Some(descriptor::INDEX.to_owned()), body: None };
-            let asked = self.url(repository, &request.path)?;
-            let response = self.send(repository, RegistryOperation::Pull, request).await?;
-            if response.status() == StatusCode::NOT_FOUND && page == 0 {
-                return Ok(Vec::new());
-            }
-            let response = expect(repository, response, &[StatusCode::OK]).await?;
-            let next = next_page(response.headers(), &asked, repository)?;
-            let bytes = bounded(repository, response, MAX_MANIFEST, "referrers").await?;
+                Request { accept: Some(descriptor::INDEX.to_owned()), ..Request::get(path.clone()) };
+            let Some(answer) = self.fetch(&place, &request, MAX_MANIFEST, "referrers").await? else {
+                return match page {
+                    0 => Ok(Vec::new()),
+                    _ => Err(Error::NotFound { what: format!("a page of the referrers of {subject}") }),
+                };
+            };
+            let next = next_page(&answer.headers, &asked, &place)?;
+            let bytes = answer.bytes;
             let index = Index::parse(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
             found.extend(index.manifests().iter().cloned());
             match next {
@@ -204,7 +203,8 @@ impl Client {
     }
 
     async fn fallback(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
-        let Some(raw) = self.manifest_if_any(subject.repository(), &fallback_tag(subject)).await? else {
+        let place = self.lists_of(subject.repository())?;
+        let Some(raw) = self.manifest_if_any(&place, &fallback_tag(subject)).await? else {
             return Ok(Vec::new());
         };
         let index = Index::parse(&raw.bytes)?.ok_or_else(|| {

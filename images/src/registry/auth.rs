@@ -2,15 +2,13 @@
 //! was judged is what is used.
 
 use attestations::Repository;
-use oci_client::RegistryOperation;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::secrets::RegistryAuth;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use super::http::{Request, bounded, expect};
-use super::{Client, TIMEOUT, host_of, is_plain, registry_error};
+use super::http::{bounded, expect};
+use super::retry::{Failed, asked_wait, is_passing};
+use super::{Auth, Client, Operation, credentials, host_of, is_plain, served_by};
 use crate::error::{Error, Result};
 
 /// The most bytes of a token service's answer.
@@ -42,23 +40,25 @@ impl Client {
     pub(super) async fn authorize(
         &self,
         repository: &Repository,
-        operation: RegistryOperation,
+        operation: Operation,
         challenge: Option<&HeaderValue>,
-    ) -> Result<RegistryAuth> {
+    ) -> Result<Auth, Failed> {
         let challenge = challenge
             .and_then(|value| value.to_str().ok())
             .ok_or_else(|| failed(repository, "it refuses without saying how to authenticate"))?;
-        let credentials = credentials(repository)?;
+        let credentials = credentials::of(&served_by(repository))
+            .await
+            .map_err(|reason| failed(repository, format!("its credentials cannot be read: {reason}")))?;
         let auth = match (parameter(challenge, "realm"), is_scheme(challenge, "bearer"), credentials) {
             (Some(realm), true, credentials) => {
-                let realm = check_realm(repository, &realm, &self.plain)?;
+                let realm = check_realm(repository, &realm, &self.registries.plain)?;
                 let service = parameter(challenge, "service");
-                RegistryAuth::Bearer(self.token(repository, operation, realm, service, &credentials).await?)
+                Auth::Bearer(self.token(repository, operation, realm, service, &credentials).await?)
             }
-            (_, false, basic @ RegistryAuth::Basic(..)) if is_scheme(challenge, "basic") => basic,
+            (_, false, basic @ Auth::Basic(..)) if is_scheme(challenge, "basic") => basic,
             _ => {
                 let hint = format!("it wants a login: run `docker login {}`", repository.registry());
-                return Err(failed(repository, hint));
+                return Err(failed(repository, hint).into());
             }
         };
         self.remember(repository, operation, auth.clone());
@@ -69,76 +69,50 @@ impl Client {
     async fn token(
         &self,
         repository: &Repository,
-        operation: RegistryOperation,
+        operation: Operation,
         mut realm: Url,
         service: Option<String>,
-        credentials: &RegistryAuth,
-    ) -> Result<String> {
-        let actions = if operation == RegistryOperation::Push { "pull,push" } else { "pull" };
+        credentials: &Auth,
+    ) -> Result<String, Failed> {
+        let actions = if operation == Operation::Push { "pull,push" } else { "pull" };
         let mut query = vec![("scope", format!("repository:{}:{actions}", repository.path()))];
         query.extend(service.map(|service| ("service", service)));
-        let http = self.token_http(repository, realm.scheme() == "http").await?;
+        let http = self.http(repository, realm.scheme() == "http").await?;
         let asking = match credentials {
-            RegistryAuth::Bearer(refresh) => {
+            Auth::Bearer(refresh) => {
                 query.push(("grant_type", "refresh_token".to_owned()));
                 query.push(("client_id", "countersign".to_owned()));
                 query.push(("refresh_token", refresh.clone()));
                 let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
                 http.post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
             }
-            RegistryAuth::Basic(user, password) => {
+            Auth::Basic(user, password) => {
                 realm.query_pairs_mut().extend_pairs(query);
                 http.get(realm).basic_auth(user, Some(password))
             }
-            RegistryAuth::Anonymous => {
+            Auth::Anonymous => {
                 realm.query_pairs_mut().extend_pairs(query);
                 http.get(realm)
             }
         };
-        let response = asking.send().await.map_err(|cause| registry_error(repository, cause))?;
-        let response = expect(repository, response, &[StatusCode::OK]).await?;
+        let response = asking.send().await.map_err(|cause| Failed::of(repository, cause))?;
+        let (passes, wait) = (is_passing(response.status()), asked_wait(response.headers()));
+        let response = match expect(repository, response, &[StatusCode::OK]).await {
+            Err(error) if passes => return Err(Failed::Passing(error, wait)),
+            other => other?,
+        };
         let bytes = bounded(repository, response, MAX_TOKEN, "token").await?;
         let token: Token = serde_json::from_slice(&bytes)
             .map_err(|cause| failed(repository, format!("its token cannot be read: {cause}")))?;
-        token.token.or(token.access_token).ok_or_else(|| failed(repository, "it gave no token"))
-    }
-
-    /// A client of `oci-client` for pushing blobs, with a token of its own and no password (but where the registry itself
-    /// asked for one).
-    pub(super) async fn log_in(
-        &self,
-        repository: &Repository,
-        operation: RegistryOperation,
-    ) -> Result<oci_client::Client> {
-        let request =
-            Request { method: Method::GET, path: "tags/list?n=1".to_owned(), accept: None, body: None };
-        let probe = self.send_once(repository, &request, None).await?;
-        let plain = is_plain(&self.plain, repository.registry());
-        let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            use_monolithic_push: true,
-            read_timeout: Some(TIMEOUT),
-            connect_timeout: Some(TIMEOUT),
-            ..ClientConfig::default()
-        };
-        let client =
-            oci_client::Client::try_from(config).map_err(|cause| registry_error(repository, cause))?;
-        if probe.status() == StatusCode::UNAUTHORIZED {
-            let auth = self.authorize(repository, operation, probe.headers().get(WWW_AUTHENTICATE)).await?;
-            client.store_auth_if_needed(repository.registry(), &auth).await;
-        }
-        Ok(client)
+        Ok(token.token.or(token.access_token).ok_or_else(|| failed(repository, "it gave no token"))?)
     }
 }
 
 /// Adds what was granted to a request.
-pub(super) fn with_auth(
-    building: reqwest::RequestBuilder,
-    auth: Option<&RegistryAuth>,
-) -> reqwest::RequestBuilder {
+pub(super) fn with_auth(building: reqwest::RequestBuilder, auth: Option<&Auth>) -> reqwest::RequestBuilder {
     match auth {
-        Some(RegistryAuth::Basic(user, password)) => building.basic_auth(user, Some(password)),
-        Some(RegistryAuth::Bearer(token)) => match HeaderValue::from_str(&format!("Bearer {token}")) {
+        Some(Auth::Basic(user, password)) => building.basic_auth(user, Some(password)),
+        Some(Auth::Bearer(token)) => match HeaderValue::from_str(&format!("Bearer {token}")) {
             Ok(mut value) => {
                 value.set_sensitive(true);
                 building.header(AUTHORIZATION, value)
@@ -146,22 +120,12 @@ pub(super) fn with_auth(
             // `reqwest` reports it when the request is sent.
             Err(_) => building.bearer_auth(token),
         },
-        Some(RegistryAuth::Anonymous) | None => building,
+        Some(Auth::Anonymous) | None => building,
     }
 }
 
 fn failed(repository: &Repository, reason: impl Into<String>) -> Error {
     Error::Registry { registry: repository.registry().to_owned(), reason: reason.into() }
-}
-
-fn credentials(repository: &Repository) -> Result<RegistryAuth> {
-    use docker_credential::{CredentialRetrievalError as Failed, DockerCredential as Found, get_credential};
-    match get_credential(repository.registry()) {
-        Ok(Found::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
-        Ok(Found::IdentityToken(token)) => Ok(RegistryAuth::Bearer(token)),
-        Err(Failed::NoCredentialConfigured | Failed::ConfigNotFound) => Ok(RegistryAuth::Anonymous),
-        Err(cause) => Err(failed(repository, format!("its credentials cannot be read: {cause}"))),
-    }
 }
 
 fn is_scheme(challenge: &str, scheme: &str) -> bool {
@@ -180,7 +144,8 @@ fn check_realm(repository: &Repository, realm: &str, plain: &[String]) -> Result
     let refused = |reason: &str| failed(repository, format!("its token service `{realm}` {reason}"));
     let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
     let host = url.host_str().ok_or_else(|| refused("has no host"))?;
-    let registry = host_of(repository.registry());
+    let served = served_by(repository);
+    let registry = host_of(&served);
     let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     match url.scheme() {
         "https" => {}

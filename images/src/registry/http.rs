@@ -1,32 +1,54 @@
 //! Requests to a registry, with bounded answers. Credentials go to nobody but the registry and its own token service.
 
 use attestations::{Digest, Repository};
-use oci_client::RegistryOperation;
-use oci_client::secrets::RegistryAuth;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::auth::with_auth;
-use super::{Client, TIMEOUT, is_plain, registry_error};
-use crate::descriptor;
+use super::registries::Place;
+use super::retry::{Failed, Tries, asked_wait, is_passing, noting};
+use super::{Auth, Client, Operation, is_plain, registry_error, served_by};
+use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
-use crate::image::MAX_MANIFEST;
+use crate::image::{MAX_MANIFEST, refuse_schema_1};
+use crate::store::Store;
 
 /// A manifest as it came, with the digest of what came.
+#[derive(Debug)]
 pub(super) struct RawManifest {
     pub(super) bytes: Vec<u8>,
     pub(super) digest: Digest,
     pub(super) media_type: String,
 }
 
+/// A whole answer.
+pub(super) struct Fetched {
+    pub(super) headers: HeaderMap,
+    pub(super) bytes: Vec<u8>,
+}
+
 impl Client {
-    /// Reads a manifest by tag or digest. What is asked for by digest has that digest.
-    pub(super) async fn manifest(&self, repository: &Repository, version: &str) -> Result<RawManifest> {
-        let found = self.manifest_if_any(repository, version).await?;
-        found.ok_or_else(|| Error::NotFound { what: format!("{repository} with `{version}`") })
+    /// Reads a manifest by its digest, wherever it is served.
+    pub(super) async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<RawManifest> {
+        self.manifest_at(&self.places(repository)?, &digest.to_string()).await
     }
 
-    /// The same, where none is an answer too.
+    /// Reads a manifest by tag or digest, from the first of these places that has it. What is asked for by digest has that
+    /// digest.
+    pub(super) async fn manifest_at(&self, places: &[Place], version: &str) -> Result<RawManifest> {
+        let mut passed = Passed::new(self, places);
+        for place in places {
+            let found = self.manifest_if_any(&place.repository, version).await;
+            let missing = || Error::NotFound { what: format!("{} with `{version}`", place.repository) };
+            match found.and_then(|found| found.ok_or_else(missing)) {
+                Ok(found) => return Ok(found),
+                Err(error) => passed.over(place, error)?,
+            }
+        }
+        Err(passed.none())
+    }
+
+    /// The same from one place, where none is an answer too.
     pub(super) async fn manifest_if_any(
         &self,
         repository: &Repository,
@@ -35,24 +57,13 @@ impl Client {
         let accept =
             [descriptor::MANIFEST, descriptor::INDEX, descriptor::DOCKER_MANIFEST, descriptor::DOCKER_INDEX]
                 .join(", ");
-        let request = Request {
-            method: Method::GET,
-            path: format!("manifests/{version}"),
-            accept: Some(accept),
-            body: None,
-        };
-        let response = self.send(repository, RegistryOperation::Pull, request).await?;
-        if response.status() == StatusCode::NOT_FOUND {
+        let request = Request { accept: Some(accept), ..Request::get(format!("manifests/{version}")) };
+        let what = format!("manifest {version}");
+        let Some(Fetched { headers, bytes }) = self.fetch(repository, &request, MAX_MANIFEST, &what).await?
+        else {
             return Ok(None);
-        }
-        let response = expect(repository, response, &[StatusCode::OK]).await?;
-        let media_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        let bytes = bounded(repository, response, MAX_MANIFEST, &format!("manifest {version}")).await?;
+        };
+        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let digest = Digest::of(&bytes);
         match version.parse::<Digest>() {
             Ok(wanted) if wanted != digest => Err(Error::Digest {
@@ -60,7 +71,11 @@ impl Client {
                 wanted,
                 found: digest,
             }),
-            _ => Ok(Some(RawManifest { bytes, digest, media_type })),
+            _ => {
+                // What was accepted is not what every registry looks at.
+                refuse_schema_1(media_type)?;
+                Ok(Some(RawManifest { bytes, digest, media_type: media_type.to_owned() }))
+            }
         }
     }
 
@@ -71,15 +86,22 @@ impl Client {
         wanted: &Digest,
         max: u64,
     ) -> Result<Vec<u8>> {
-        let request =
-            Request { method: Method::GET, path: format!("blobs/{wanted}"), accept: None, body: None };
-        let response = expect(
-            repository,
-            self.send(repository, RegistryOperation::Pull, request).await?,
-            &[StatusCode::OK],
-        )
-        .await?;
-        let bytes = bounded(repository, response, max, &format!("blob {wanted}")).await?;
+        let places = self.places(repository)?;
+        let mut passed = Passed::new(self, &places);
+        for place in &places {
+            match self.small_blob_at(&place.repository, wanted, max).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => passed.over(place, error)?,
+            }
+        }
+        Err(passed.none())
+    }
+
+    async fn small_blob_at(&self, repository: &Repository, wanted: &Digest, max: u64) -> Result<Vec<u8>> {
+        let what = format!("blob {wanted}");
+        let request = Request::get(format!("blobs/{wanted}"));
+        let found = self.fetch(repository, &request, max, &what).await?;
+        let bytes = found.ok_or_else(|| Error::NotFound { what: format!("{what} in {repository}") })?.bytes;
         let found = Digest::of(&bytes);
         if found != *wanted {
             return Err(Error::Digest {
@@ -91,56 +113,127 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Sends a request, authenticates when the registry asks for it, and sends it again.
-    pub(super) async fn send(
-        &self,
-        repository: &Repository,
-        operation: RegistryOperation,
-        request: Request,
-    ) -> Result<Response> {
-        let granted = self.granted(repository, operation);
-        let response = self.send_once(repository, &request, granted.as_ref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
-        }
-        let auth = self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
-        self.send_once(repository, &request, Some(&auth)).await
-    }
-
-    pub(super) async fn send_once(
+    /// Reads an answer of at most `max` bytes, or learns that there is none. Tried again where that can help.
+    pub(super) async fn fetch(
         &self,
         repository: &Repository,
         request: &Request,
-        auth: Option<&RegistryAuth>,
+        max: u64,
+        what: &str,
+    ) -> Result<Option<Fetched>> {
+        let mut tries = self.tries(repository);
+        loop {
+            match self.fetch_once(repository, request, max, what).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+            }
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        repository: &Repository,
+        request: &Request,
+        max: u64,
+        what: &str,
+    ) -> Result<Option<Fetched>, Failed> {
+        let response = self.send_once(repository, Operation::Pull, request).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = expect(repository, response, &[StatusCode::OK]).await?;
+        let headers = response.headers().clone();
+        let bytes = bounded(repository, response, max, what).await?;
+        Ok(Some(Fetched { headers, bytes }))
+    }
+
+    /// The tries of one request there.
+    pub(super) fn tries(&self, repository: &Repository) -> Tries {
+        let of_mirror = self.registries.mirrored.values().flat_map(|mirrored| &mirrored.mirrors);
+        Tries::new(of_mirror.into_iter().any(|mirror| mirror.host() == repository.registry()))
+    }
+
+    /// Sends a request, and again where that can help.
+    pub(super) async fn send(
+        &self,
+        repository: &Repository,
+        operation: Operation,
+        request: &Request,
     ) -> Result<Response> {
-        let url = self.url(repository, &request.path)?;
-        let mut building = self.http(repository).await?.request(request.method.clone(), url);
+        let mut tries = self.tries(repository);
+        loop {
+            match self.send_once(repository, operation, request).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+            }
+        }
+    }
+
+    /// Sends a request, authenticates when the registry asks for it, and sends it again. An answer that may be another a
+    /// moment later is a failure.
+    pub(super) async fn send_once(
+        &self,
+        repository: &Repository,
+        operation: Operation,
+        request: &Request,
+    ) -> Result<Response, Failed> {
+        let granted = self.granted(repository, operation);
+        let mut response = self.send_as(repository, request, granted.as_ref()).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let auth =
+                self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
+            response = self.send_as(repository, request, Some(&auth)).await?;
+        }
+        passing(repository, response).await
+    }
+
+    async fn send_as(
+        &self,
+        repository: &Repository,
+        request: &Request,
+        auth: Option<&Auth>,
+    ) -> Result<Response, Failed> {
+        let own = self.url(repository, "")?;
+        let url = match &request.to {
+            To::Path(path) => self.url(repository, path)?,
+            To::Upload(url) => url.clone(),
+        };
+        // Where the registry wants an upload, it need not be itself.
+        let auth = auth.filter(|_| url.origin() == own.origin());
+        let http = self.http(repository, url.scheme() == "http").await?;
+        let mut building = http.request(request.method.clone(), url);
         if let Some(accept) = &request.accept {
             building = building.header(ACCEPT, accept);
         }
-        if let Some((media_type, bytes)) = &request.body {
-            building = building.header(CONTENT_TYPE, media_type).body(bytes.clone());
+        if let Some(first) = request.first {
+            building = building.header(RANGE, format!("bytes={first}-"));
         }
-        with_auth(building, auth).send().await.map_err(|cause| registry_error(repository, cause))
+        building = match &request.body {
+            Body::None => building,
+            Body::Bytes(media_type, bytes) => building.header(CONTENT_TYPE, media_type).body(bytes.clone()),
+            Body::Blob(store, blob) => building
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_LENGTH, blob.size)
+                .body(super::push::stream_of(store, blob)?),
+        };
+        with_auth(building, auth).send().await.map_err(|cause| Failed::of(repository, cause))
     }
 
     pub(super) fn url(&self, repository: &Repository, path: &str) -> Result<Url> {
-        let scheme = if is_plain(&self.plain, repository.registry()) { "http" } else { "https" };
-        let text = format!("{scheme}://{}/v2/{}/{path}", repository.registry(), repository.path());
+        let scheme = if is_plain(&self.registries.plain, repository.registry()) { "http" } else { "https" };
+        let text = format!("{scheme}://{}/v2/{}/{path}", served_by(repository), repository.path());
         Url::parse(&text).map_err(|cause| Error::refused(text, cause.to_string()))
     }
 
-    async fn http(&self, repository: &Repository) -> Result<&reqwest::Client> {
-        self.token_http(repository, is_plain(&self.plain, repository.registry())).await
-    }
-
     /// The client for plain hosts, or the one for all others.
-    pub(super) async fn token_http(&self, repository: &Repository, plain: bool) -> Result<&reqwest::Client> {
+    pub(super) async fn http(&self, repository: &Repository, plain: bool) -> Result<&reqwest::Client> {
+        let patience = self.registries.patience;
         let builder = || {
             reqwest::Client::builder()
-                .connect_timeout(TIMEOUT)
-                .read_timeout(TIMEOUT)
-                .redirect(redirects(self.plain.clone()))
+                .connect_timeout(patience)
+                .read_timeout(patience)
+                .http1_only()
+                .redirect(redirects(self.registries.plain.clone()))
         };
         let made = if plain {
             // No roots: nothing here may speak TLS, and loading the system's takes longer than a whole decision.
@@ -148,18 +241,109 @@ impl Client {
                 .get_or_try_init(|| async { builder().tls_certs_only([]).no_proxy().build() })
                 .await
         } else {
-            self.http_secure.get_or_try_init(|| async { builder().https_only(true).build() }).await
+            self.http_secure
+                .get_or_try_init(|| async {
+                    let roots = self.registries.roots.iter();
+                    let roots = roots.map(|der| reqwest::Certificate::from_der(der));
+                    let roots = roots.collect::<Result<Vec<_>, _>>()?;
+                    let builder = builder().https_only(true);
+                    // What the platform verifies by itself must not change for who adds nothing.
+                    match roots.is_empty() {
+                        true => builder.build(),
+                        false => builder.tls_certs_merge(roots).build(),
+                    }
+                })
+                .await
         };
         made.map_err(|cause| registry_error(repository, cause))
+    }
+}
+
+/// The places that could not answer so far, and why.
+pub(super) struct Passed<'a> {
+    client: &'a Client,
+    left: usize,
+    notes: Vec<String>,
+}
+
+impl<'a> Passed<'a> {
+    pub(super) fn new(client: &'a Client, places: &[Place]) -> Self {
+        Self { client, left: places.len(), notes: Vec::new() }
+    }
+
+    /// Goes on to the next place.
+    ///
+    /// # Errors
+    /// When there is none, or it is no fault of the place.
+    pub(super) fn over(&mut self, place: &Place, error: Error) -> Result<()> {
+        self.left = self.left.saturating_sub(1);
+        if matches!(error, Error::Io { .. }) {
+            return Err(error);
+        }
+        if matches!(error, Error::Registry { .. }) && place.is_mirror {
+            self.client.shun(&place.repository);
+        }
+        if self.left == 0 {
+            let notes = self.notes.join("; ");
+            return Err(if notes.is_empty() {
+                error
+            } else {
+                noting(error, &format!("before that: {notes}"))
+            });
+        }
+        self.client.tell(&format!("the mirror {} is passed over: {error}", place.repository.registry()));
+        self.notes.push(error.to_string());
+        Ok(())
+    }
+
+    /// There was no place at all.
+    pub(super) fn none(&self) -> Error {
+        Error::refused("registry", "there is no place to ask".to_owned())
     }
 }
 
 /// What is asked of a registry.
 pub(super) struct Request {
     pub(super) method: Method,
-    pub(super) path: String,
+    pub(super) to: To,
     pub(super) accept: Option<String>,
-    pub(super) body: Option<(String, Vec<u8>)>,
+    /// The first byte that is wanted, when it is not the first of all.
+    pub(super) first: Option<u64>,
+    pub(super) body: Body,
+}
+
+/// Where it goes.
+pub(super) enum To {
+    /// Below the repository.
+    Path(String),
+    /// Where the registry said that it takes an upload.
+    Upload(Url),
+}
+
+/// What goes along.
+pub(super) enum Body {
+    None,
+    Bytes(String, Vec<u8>),
+    Blob(Store, Descriptor),
+}
+
+impl Request {
+    pub(super) fn new(method: Method, to: To) -> Self {
+        Self { method, to, accept: None, first: None, body: Body::None }
+    }
+
+    pub(super) fn get(path: String) -> Self {
+        Self::new(Method::GET, To::Path(path))
+    }
+}
+
+/// The answer, unless a later one may be another.
+async fn passing(repository: &Repository, response: Response) -> Result<Response, Failed> {
+    if !is_passing(response.status()) {
+        return Ok(response);
+    }
+    let wait = asked_wait(response.headers());
+    Err(Failed::Passing(refusal(repository, response).await, wait))
 }
 
 /// Fails with the registry's own words, shortened, unless the status is one of `wanted`.
@@ -168,17 +352,18 @@ pub(super) async fn expect(
     response: Response,
     wanted: &[StatusCode],
 ) -> Result<Response> {
-    let status = response.status();
-    if wanted.contains(&status) {
-        return Ok(response);
+    match wanted.contains(&response.status()) {
+        true => Ok(response),
+        false => Err(refusal(repository, response).await),
     }
-    let path = response.url().path().to_owned();
+}
+
+async fn refusal(repository: &Repository, response: Response) -> Error {
+    let (status, path) = (response.status(), response.url().path().to_owned());
     let said = bounded(repository, response, 1 << 16, "error").await.unwrap_or_default();
     let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).take(300).collect();
-    Err(Error::Registry {
-        registry: repository.registry().to_owned(),
-        reason: format!("{path} answered {status} {said}"),
-    })
+    let reason = format!("{path} answered {status} {said}").trim_end().to_owned();
+    Error::Registry { registry: repository.registry().to_owned(), reason }
 }
 
 /// Reads a body of at most `max` bytes.
@@ -187,15 +372,15 @@ pub(super) async fn bounded(
     mut response: Response,
     max: u64,
     what: &str,
-) -> Result<Vec<u8>> {
+) -> Result<Vec<u8>, Failed> {
     let too_large = || Error::TooLarge { what: format!("{what} of {}", repository.registry()), limit: max };
     if response.content_length().is_some_and(|length| length > max) {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|cause| registry_error(repository, cause))? {
+    while let Some(chunk) = response.chunk().await.map_err(|cause| Failed::of(repository, cause))? {
         if (bytes.len() + chunk.len()) as u64 > max {
-            return Err(too_large());
+            return Err(too_large().into());
         }
         bytes.extend_from_slice(&chunk);
     }

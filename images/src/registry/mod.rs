@@ -1,40 +1,56 @@
 //! The registry (OCI distribution-spec): images and what is attached to them, from and to a stranger's server.
 //!
-//! `oci-client` pushes blobs, with a token that was got here. All else is done here, because there it takes bodies of any
-//! size, one page of referrers, any redirect, and any error for "none"; and it writes no fallback tag.
+//! What has a digest may come from anybody, such as a mirror: it is held against the digest. What may pass by itself is
+//! tried again, and a blob that broke off goes on where it stopped.
 
 mod artifact;
 mod attach;
 mod auth;
+mod credentials;
 mod http;
 mod pull;
 mod push;
+mod registries;
+mod retry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestations::{Digest, Reference, Repository};
-use oci_client::RegistryOperation;
-use oci_client::secrets::RegistryAuth;
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::platform::Platform;
+use credentials::Auth;
 
 pub use attach::{Attachment, MAX_ATTACHMENTS};
+pub use registries::{Mirror, Mirrored, Registries};
 
 /// How long a registry may take to answer at all, and how long it may say nothing in between.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client for any number of registries.
 pub struct Client {
-    plain: Vec<String>,
+    registries: Registries,
+    teller: Option<Teller>,
     http_plain: OnceCell<reqwest::Client>,
     http_secure: OnceCell<reqwest::Client>,
     /// What was granted, by repository and deed. A refused one is asked for again.
-    granted: Mutex<BTreeMap<(String, RegistryOperation), RegistryAuth>>,
+    granted: Mutex<BTreeMap<(String, Operation), Auth>>,
+    /// Mirrors that could not be reached.
+    shunned: Mutex<BTreeSet<String>>,
+}
+
+/// Who is told of what is tried again, and of mirrors that are passed over.
+type Teller = Box<dyn Fn(&str) + Send + Sync>;
+
+/// What a token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    Pull,
+    Push,
 }
 
 /// What a reference names.
@@ -49,12 +65,25 @@ pub enum Named {
 impl Client {
     /// A client that speaks TLS to every host but those on this machine's loopback and those named in `plain`.
     pub fn new(plain: impl IntoIterator<Item = String>) -> Self {
+        Self::with(Registries { plain: plain.into_iter().collect(), ..Registries::default() })
+    }
+
+    /// A client that reaches registries as these say.
+    pub fn with(registries: Registries) -> Self {
         Self {
-            plain: plain.into_iter().collect(),
+            registries,
+            teller: None,
             http_plain: OnceCell::new(),
             http_secure: OnceCell::new(),
             granted: Mutex::default(),
+            shunned: Mutex::default(),
         }
+    }
+
+    /// The same, telling `teller` in a line of text what is tried again, and which mirror was passed over.
+    #[must_use]
+    pub fn telling(self, teller: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { teller: Some(Box::new(teller)), ..self }
     }
 
     /// The digest of the image manifest that `reference` names now. Where a tag names an index, the manifest for this
@@ -91,21 +120,40 @@ impl Client {
             reference.digest().map(Digest::to_string).or_else(|| reference.tag().map(str::to_owned));
         let version =
             version.ok_or_else(|| Error::refused(reference.to_string(), "it has neither tag nor digest"))?;
-        let found = self.manifest(reference.repository(), &version).await?;
+        let repository = reference.repository();
+        let places = match reference.digest() {
+            Some(_) => self.places(repository)?,
+            None => self.places_of_tags(repository)?,
+        };
+        let found = self.manifest_at(&places, &version).await?;
         Ok(match Index::parse(&found.bytes)? {
             None => Named::Image(found.digest),
             Some(index) => Named::Index(index),
         })
     }
 
-    fn granted(&self, repository: &Repository, operation: RegistryOperation) -> Option<RegistryAuth> {
+    fn granted(&self, repository: &Repository, operation: Operation) -> Option<Auth> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.get(&(repository.to_string(), operation)).cloned()
     }
 
-    fn remember(&self, repository: &Repository, operation: RegistryOperation, auth: RegistryAuth) {
+    fn remember(&self, repository: &Repository, operation: Operation, auth: Auth) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.insert((repository.to_string(), operation), auth);
+    }
+
+    fn tell(&self, text: &str) {
+        if let Some(teller) = &self.teller {
+            teller(text);
+        }
+    }
+
+    fn shun(&self, mirror: &Repository) {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.registry().to_owned());
+    }
+
+    fn is_shunned(&self, mirror: &Repository) -> bool {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner).contains(mirror.registry())
     }
 }
 
@@ -136,11 +184,8 @@ fn registry_error(repository: &Repository, cause: impl std::error::Error) -> Err
     Error::Registry { registry: repository.registry().to_owned(), reason }
 }
 
-/// The reference as `oci-client` wants it.
-fn oci(repository: &Repository, digest: &Digest) -> oci_client::Reference {
-    oci_client::Reference::with_digest(
-        repository.registry().to_owned(),
-        repository.path().to_owned(),
-        digest.to_string(),
-    )
+/// The host that serves a registry: its name, but for the one registry that is served elsewhere (by the word of `oci-spec`).
+fn served_by(repository: &Repository) -> String {
+    let (registry, path) = (repository.registry().to_owned(), repository.path().to_owned());
+    oci_spec::distribution::Reference::with_tag(registry, path, String::new()).resolve_registry().to_owned()
 }

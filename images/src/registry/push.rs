@@ -3,12 +3,12 @@
 use attestations::{Digest, Repository};
 use bytes::Bytes;
 use futures_util::stream;
-use oci_client::RegistryOperation;
-use oci_client::errors::OciDistributionError;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::LOCATION;
+use reqwest::{Method, Response, StatusCode, Url};
 
-use super::http::{Request, expect};
-use super::{Client, oci, registry_error};
+use super::http::{Body, Request, To, expect};
+use super::retry::Failed;
+use super::{Client, Operation, is_plain};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{Image, MAX_MANIFEST};
@@ -29,9 +29,9 @@ impl Client {
         repository: &Repository,
         tag: Option<&str>,
     ) -> Result<Digest> {
-        let blobs = self.log_in(repository, RegistryOperation::Push).await?;
+        self.check_writable(repository)?;
         for blob in image.layers().iter().chain([image.config_descriptor()]) {
-            self.push_blob(&blobs, store, blob, repository).await?;
+            self.push_blob(store, blob, repository).await?;
         }
         let bytes = store.read(image.manifest(), MAX_MANIFEST)?;
         let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
@@ -63,58 +63,87 @@ impl Client {
         media_type: &str,
         bytes: Vec<u8>,
     ) -> Result<Response> {
-        let body = Some((media_type.to_owned(), bytes));
-        let request =
-            Request { method: Method::PUT, path: format!("manifests/{version}"), accept: None, body };
-        let response = self.send(repository, RegistryOperation::Push, request).await?;
+        let body = Body::Bytes(media_type.to_owned(), bytes);
+        let to = To::Path(format!("manifests/{version}"));
+        let request = Request { body, ..Request::new(Method::PUT, to) };
+        let response = self.send(repository, Operation::Push, &request).await?;
         expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
     }
 
     pub(super) async fn push_blob(
         &self,
-        blobs: &oci_client::Client,
         store: &Store,
         blob: &Descriptor,
         repository: &Repository,
     ) -> Result<()> {
-        if self.has_blob(repository, &blob.digest).await? {
-            return Ok(());
-        }
-        let reader = store.open_blob(blob)?;
-        let chunks = stream::unfold(Some(reader), |reader| async move {
-            let mut reader = reader?;
-            // Small enough to read in place: a mebibyte from the page cache or the disk.
-            match read_chunk(&mut reader) {
-                Ok(chunk) if chunk.is_empty() => None,
-                Ok(chunk) => Some((Ok(Bytes::from(chunk)), Some(reader))),
-                Err(cause) => Some((Err(OciDistributionError::IoError(cause)), None)),
-            }
-        });
-        let image = oci(repository, &blob.digest);
-        let pushed = blobs.push_blob_stream(&image, chunks, &blob.digest.to_string(), Some(blob.size)).await;
-        pushed.map(drop).map_err(|cause| registry_error(repository, cause))
+        let body = || Body::Blob(store.clone(), blob.clone());
+        self.upload(repository, &blob.digest, body).await
     }
 
     /// Pushes a small blob that is in memory.
-    pub(super) async fn push_bytes(
+    pub(super) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+        let body = || Body::Bytes("application/octet-stream".to_owned(), bytes.to_vec());
+        self.upload(repository, &Digest::of(bytes), body).await
+    }
+
+    /// Sends a blob unless it is there, from its beginning each time: what an upload that broke off left behind, the
+    /// registry forgets.
+    async fn upload(
         &self,
-        blobs: &oci_client::Client,
-        bytes: &[u8],
         repository: &Repository,
+        digest: &Digest,
+        body: impl Fn() -> Body + Send + Sync,
     ) -> Result<()> {
-        let digest = Digest::of(bytes);
-        if self.has_blob(repository, &digest).await? {
+        self.check_writable(repository)?;
+        if self.has_blob(repository, digest).await? {
             return Ok(());
         }
-        let image = oci(repository, &digest);
-        let pushed = blobs.push_blob(&image, bytes.to_vec(), &digest.to_string()).await;
-        pushed.map(drop).map_err(|cause| registry_error(repository, cause))
+        let mut tries = self.tries(repository);
+        loop {
+            match self.upload_once(repository, digest, body()).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+            }
+        }
+    }
+
+    /// Opens an upload, and sends the whole in one request (distribution-spec, "Pushing a blob monolithically").
+    async fn upload_once(&self, repository: &Repository, digest: &Digest, body: Body) -> Result<(), Failed> {
+        let open = Request::new(Method::POST, To::Path("blobs/uploads/".to_owned()));
+        let opened = self.send_once(repository, Operation::Push, &open).await?;
+        let opened = expect(repository, opened, &[StatusCode::ACCEPTED]).await?;
+        let mut place = self.upload_place(repository, &opened)?;
+        place.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let request = Request { body, ..Request::new(Method::PUT, To::Upload(place)) };
+        let answer = self.send_once(repository, Operation::Push, &request).await?;
+        expect(repository, answer, &[StatusCode::CREATED]).await?;
+        Ok(())
+    }
+
+    /// Where the registry wants the bytes, which may be another server: then it gets no credentials, and plain HTTP is
+    /// spoken to it only when it was named for that.
+    fn upload_place(&self, repository: &Repository, opened: &Response) -> Result<Url> {
+        let refused = |reason: &str| Error::Registry {
+            registry: repository.registry().to_owned(),
+            reason: format!("it opened an upload {reason}"),
+        };
+        let location = opened.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| refused("without saying where"))?;
+        let place = opened.url().join(location).map_err(|_| refused("at what is no URL"))?;
+        let host = place.host_str().ok_or_else(|| refused("at no host"))?;
+        let named = place.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        match place.scheme() {
+            "https" => Ok(place),
+            "http" if is_plain(&self.registries.plain, &named) && opened.url().scheme() == "http" => {
+                Ok(place)
+            }
+            _ => Err(refused("by plain HTTP on a host that was not named for it")),
+        }
     }
 
     async fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
-        let request =
-            Request { method: Method::HEAD, path: format!("blobs/{digest}"), accept: None, body: None };
-        let response = self.send(repository, RegistryOperation::Push, request).await?;
+        let request = Request::new(Method::HEAD, To::Path(format!("blobs/{digest}")));
+        let response = self.send(repository, Operation::Push, &request).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -124,6 +153,21 @@ impl Client {
             }),
         }
     }
+}
+
+/// A blob of a store as the body of a request, verified on the way.
+pub(super) fn stream_of(store: &Store, blob: &Descriptor) -> Result<reqwest::Body> {
+    let reader = store.open_blob(blob)?;
+    let chunks = stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        // Small enough to read in place: a mebibyte from the page cache or the disk.
+        match read_chunk(&mut reader) {
+            Ok(chunk) if chunk.is_empty() => None,
+            Ok(chunk) => Some((Ok(Bytes::from(chunk)), Some(reader))),
+            Err(cause) => Some((Err(cause), None)),
+        }
+    });
+    Ok(reqwest::Body::wrap_stream(chunks))
 }
 
 fn read_chunk(reader: &mut impl std::io::Read) -> std::io::Result<Vec<u8>> {

@@ -1,0 +1,169 @@
+//! Trying again: what may pass by itself is asked for once more, a few times and with bounded waits, and nothing else is.
+
+use std::time::Duration;
+
+use attestations::Repository;
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use super::registry_error;
+use crate::error::{Error, Result};
+
+/// How often one thing is asked for.
+const TRIES: u32 = 4;
+/// The same of a mirror, behind which there is another place to ask.
+const TRIES_OF_MIRROR: u32 = 2;
+/// The first wait; each further one is twice as long. Without chance in it: one builder is no herd.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait that a registry may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Why a try failed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It may pass: the connection broke, or the registry is overloaded. With the wait that it asked for.
+    Passing(Error, Option<Duration>),
+    /// It is so, however often one asks.
+    Lasting(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Lasting(error)
+    }
+}
+
+impl Failed {
+    /// A request that got no answer, or an answer that broke off.
+    pub(super) fn of(repository: &Repository, cause: reqwest::Error) -> Self {
+        // What a redirect was refused for, or a blob of ours that was damaged under way, is no matter of luck.
+        let lasts = cause.is_redirect() || cause.is_builder() || is_ours(&cause);
+        let error = registry_error(repository, cause);
+        if lasts { Self::Lasting(error) } else { Self::Passing(error, None) }
+    }
+}
+
+/// Whether a reader of ours is what failed.
+fn is_ours(cause: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(cause);
+    while let Some(inner) = next {
+        if inner.is::<Error>() {
+            return true;
+        }
+        // An error that was wrapped for I/O is no source of the wrapping.
+        next = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => inner.source(),
+        };
+    }
+    false
+}
+
+/// Whether a server that says so may say something else a moment later.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
+}
+
+/// The seconds of a `Retry-After`. A date is not read: the own waits do then.
+pub(super) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Counts the tries of one thing, and waits between them.
+#[derive(Debug)]
+pub(super) struct Tries {
+    most: u32,
+    made: u32,
+    wait: Duration,
+}
+
+impl Tries {
+    pub(super) fn new(of_mirror: bool) -> Self {
+        let most = if of_mirror { TRIES_OF_MIRROR } else { TRIES };
+        Self { most, made: 0, wait: FIRST_WAIT }
+    }
+
+    /// The last try brought the work on, so that the next one counts as the first again.
+    pub(super) fn start_again(&mut self) {
+        *self = Self { made: 0, wait: FIRST_WAIT, ..*self };
+    }
+
+    /// Waits before the next try, and tells `tell` why.
+    ///
+    /// # Errors
+    /// The failure itself, when it lasts or it was the last try; then it says how many there were.
+    pub(super) async fn after(&mut self, failed: Failed, tell: impl Fn(&str)) -> Result<()> {
+        let (error, wait) = self.next(failed)?;
+        tell(&format!("{error}; trying again in {} ms", wait.as_millis()));
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    fn next(&mut self, failed: Failed) -> Result<(Error, Duration)> {
+        self.made += 1;
+        let (error, asked) = match failed {
+            Failed::Lasting(error) => return Err(error),
+            Failed::Passing(error, asked) => (error, asked),
+        };
+        if let Some(asked) = asked.filter(|asked| *asked > LONGEST_WAIT) {
+            let (asked, most) = (asked.as_secs(), LONGEST_WAIT.as_secs());
+            return Err(noting(error, &format!("it asks to wait {asked} s, and {most} s are the most")));
+        }
+        if self.made >= self.most {
+            return Err(noting(error, &format!("after {} tries", self.made)));
+        }
+        let wait = self.wait;
+        self.wait *= 2;
+        Ok((error, wait.max(asked.unwrap_or_default())))
+    }
+}
+
+/// The same error with a note behind it.
+pub(super) fn noting(error: Error, note: &str) -> Error {
+    match error {
+        Error::Registry { registry, reason } => {
+            Error::Registry { registry, reason: format!("{reason} ({note})") }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn passing(asked: Option<u64>) -> Failed {
+        let error = Error::Registry { registry: "r.example".into(), reason: "busy".into() };
+        Failed::Passing(error, asked.map(Duration::from_secs))
+    }
+
+    #[test]
+    fn waits_grow_and_end_and_say_how_often() {
+        let mut tries = Tries::new(false);
+        let waits = [250, 500, 1000].map(Duration::from_millis);
+        assert_eq!([(); 3].map(|()| tries.next(passing(None)).unwrap().1), waits);
+        let error = tries.next(passing(None)).unwrap_err().to_string();
+        assert_eq!(error, "r.example: busy (after 4 tries)");
+        tries.start_again();
+        assert_eq!(tries.next(passing(None)).unwrap().1, waits[0]);
+        let mut of_mirror = Tries::new(true);
+        assert!(of_mirror.next(passing(None)).is_ok() && of_mirror.next(passing(None)).is_err());
+    }
+
+    #[test]
+    fn what_the_registry_asks_for_is_bounded() {
+        assert_eq!(Tries::new(false).next(passing(Some(7))).unwrap().1, Duration::from_secs(7));
+        let error = Tries::new(false).next(passing(Some(3600))).unwrap_err().to_string();
+        assert!(error.contains("3600 s"), "{error}");
+    }
+
+    #[test]
+    fn what_lasts_is_told_at_once() {
+        let error = Error::NotFound { what: "x".into() };
+        assert!(Tries::new(false).next(error.into()).is_err());
+        for (status, passes) in [(429, true), (503, true), (404, false), (401, false), (501, false)] {
+            assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passes, "{status}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the tests of registries share: a real one, an image, and servers of a few lines.
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+pub mod faulty;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use attestations::Repository;
+use images::layer::{Compression, Normaliser, from_upper};
+use images::{Config, Image, Store};
+
+/// Debian's `docker-registry`; ended when dropped.
+pub struct Registry {
+    child: Child,
+    pub host: String,
+    pub place: tempfile::TempDir,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One without a login.
+pub fn registry() -> Option<Registry> {
+    registry_with("")
+}
+
+/// One with more lines of configuration.
+pub fn registry_with(more: &str) -> Option<Registry> {
+    if !Path::new("/usr/bin/docker-registry").exists() {
+        eprintln!("SKIPPED: docker-registry is not installed");
+        return None;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let host = format!("127.0.0.1:{port}");
+    let config = place.path().join("config.yml");
+    let root = place.path().join("data");
+    std::fs::write(&config, format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n{more}", root.display())).unwrap();
+    let child = Command::new("docker-registry")
+        .arg("serve")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let made = Registry { child, host, place };
+    let end = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(&made.host).is_err() {
+        assert!(Instant::now() < end, "the registry does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(made)
+}
+
+/// A small image, several members of gzip long.
+pub fn image(store: &Store, compression: Compression) -> Image {
+    let upper = tempfile::tempdir().unwrap();
+    // Several members of gzip, incompressible in part.
+    let noise: Vec<u8> = (0..3_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    std::fs::write(upper.path().join("noise"), noise).unwrap();
+    std::fs::create_dir(upper.path().join("d")).unwrap();
+    std::fs::write(upper.path().join("d/f"), b"hello").unwrap();
+    std::fs::hard_link(upper.path().join("d/f"), upper.path().join("d/g")).unwrap();
+    std::os::unix::fs::symlink("f", upper.path().join("d/s")).unwrap();
+    let layer = from_upper(store, upper.path(), &[], 1000, compression, Normaliser::default())
+        .unwrap()
+        .layer
+        .unwrap();
+    let config = Config {
+        architecture: "amd64".into(),
+        os: "linux".into(),
+        rootfs: images::image::RootFs { kind: "layers".into(), diff_ids: vec![layer.diff_id] },
+        ..Config::default()
+    };
+    Image::assemble(store, &config, vec![layer.descriptor]).unwrap()
+}
+
+/// The repository of these tests on a host.
+pub fn repository(host: &str) -> Repository {
+    format!("{host}/team/algo").parse().unwrap()
+}
+
+/// Request lines with the Authorization that came along.
+pub type Log = Arc<Mutex<Vec<String>>>;
+
+/// Answers each request by `answer(request line)`; keeps request lines and Authorization headers.
+pub fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'static) -> Log {
+    let log = Log::default();
+    let kept = log.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            if reader.read_line(&mut line).is_err() {
+                continue;
+            }
+            let mut entry = line.trim().to_owned();
+            loop {
+                let mut header = String::new();
+                if reader.read_line(&mut header).unwrap_or(0) <= 2 {
+                    break;
+                }
+                if header.to_lowercase().starts_with("authorization:") {
+                    entry.push_str(&format!(" | {}", header.trim()))
+                }
+            }
+            kept.lock().unwrap().push(entry);
+            let _ = stream.write_all(answer(line.trim()).as_bytes());
+        }
+    });
+    log
+}
+
+/// A whole answer.
+pub fn reply(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+}
