@@ -10,6 +10,7 @@ use images::{Image, Index, Platform, Store};
 
 use super::export::Output;
 use super::order::{self, Network, Order, Outcome, What};
+use super::registries::Reach;
 use super::registry::Registry;
 use super::report::{Built, Report};
 use super::reviews::{self, Demand, HandedIn};
@@ -98,9 +99,8 @@ pub struct Arguments {
     explain: bool,
     #[command(flatten)]
     signing: Signing,
-    /// Speak plain HTTP to this registry; loopback needs no mention.
-    #[arg(long, value_name = "HOST")]
-    insecure_registry: Vec<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// The options of commands that sign provenance.
@@ -175,7 +175,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let demand = Demand { threshold: arguments.require_reviews, keys };
     let key = arguments.signing.open(session)?;
     let runtime = session.runtime()?;
-    let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
+    let registry = Registry::new(arguments.reach.registries()?, session, runtime.handle().clone());
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
     let outcomes = order::build(session, &order, &registry, runtime.handle(), &gate)?;
 
@@ -260,6 +260,7 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) 
             platforms: arguments.platforms.iter().cloned().collect(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
+        upstream: arguments.reach.upstream()?,
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
     })
 }

@@ -14,6 +14,7 @@ pub mod order;
 mod output;
 pub mod plan;
 pub mod platform;
+pub mod registries;
 pub mod registry;
 mod report;
 pub mod reviews;

@@ -18,7 +18,7 @@ use super::execute::Workshop;
 use super::plan::{Plan, Request};
 use super::scratch::Scratch;
 use super::stages::{Executed, execute};
-use crate::capture::{Capture, Door, Options, Way};
+use crate::capture::{Capture, Door, Options, Upstream, Way};
 use crate::cli::Session;
 use crate::dockerfile::ignore::{self, Ignore};
 use crate::dockerfile::{self, Dockerfile};
@@ -42,6 +42,8 @@ pub struct Order {
     pub bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
     pub network: Network,
+    /// How those servers are reached.
+    pub upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
     pub alone: Option<String>,
 }
@@ -239,7 +241,8 @@ impl Site<'_> {
         let scratch = Scratch::new(session.state_dir())?;
         let store = store(session)?;
         let cache = LayerCache::open(session.state_dir().join("layers")).told()?;
-        let options = Options { doors: doors(&self.recipe), ..Options::default() };
+        let upstream = order.upstream.clone();
+        let options = Options { doors: doors(&self.recipe), upstream, ..Options::default() };
         let capture = Capture::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
             Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
         })?;

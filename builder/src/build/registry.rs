@@ -1,11 +1,13 @@
 //! Registries, from code that is not asynchronous.
 
 use attestations::{Bundle, Digest, Pinned, Reference, Repository};
-use images::registry::{Attachment, Client, Named};
+use images::registry::{Attachment, Client, Named, Registries};
 use images::{Descriptor, Image, Index, Platform, Store};
+use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::bases;
+use crate::cli::Session;
 use crate::error::{Error, Kind, Result, Told};
 
 /// A client and the runtime its requests run on. Not to be used from asynchronous code.
@@ -15,9 +17,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Speaks plain HTTP to loopback and to the hosts in `plain`, TLS to all others.
-    pub fn new(plain: &[String], runtime: Handle) -> Self {
-        Self { client: Client::new(plain.iter().cloned()), runtime }
+    /// Reaches registries as `registries` say, and tells of what has to be tried again.
+    pub fn new(registries: Registries, session: &Session, runtime: Handle) -> Self {
+        let session = session.clone();
+        let tell = move |text: &str| {
+            session.progress(&format!("registry: {text}"), &json!({ "event": "registry", "text": text }));
+        };
+        Self { client: Client::with(registries).telling(tell), runtime }
     }
 
     /// Pushes an image, its blobs before its manifest.

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::archive;
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::travel::{Materials, Place};
+use crate::build::registries::Reach;
 use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
@@ -53,9 +54,9 @@ pub enum Command {
         /// The image.
         #[arg(value_name = "REFERENCE")]
         reference: Reference,
-        /// Speak plain HTTP to this registry; loopback needs no mention.
-        #[arg(long, value_name = "HOST")]
-        insecure_registry: Vec<String>,
+        /// How registries are reached.
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Remove what belongs to no build, and the materials of builds that are older than asked.
     Gc {
@@ -88,8 +89,8 @@ pub fn run(command: &Command, session: &Session) -> Result<Answer> {
             let found = archive::import(&place, file)?;
             session.result(&lines(&found), &json!({ "event": "imported", "materials": found }))?;
         }
-        Command::Pull { reference, insecure_registry } => {
-            pull(&place, reference, insecure_registry, session)?;
+        Command::Pull { reference, reach } => {
+            pull(&place, reference, reach, session)?;
         }
         Command::Gc { older_than, dry_run } => collect(&place, *older_than, *dry_run, session)?,
     }
@@ -161,9 +162,9 @@ fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<(
     session.result(&text, &json!({ "event": "verified", "materials": all }))
 }
 
-fn pull(place: &Place, reference: &Reference, plain: &[String], session: &Session) -> Result<()> {
+fn pull(place: &Place, reference: &Reference, reach: &Reach, session: &Session) -> Result<()> {
     let runtime = session.runtime()?;
-    let registry = Registry::new(plain, runtime.handle().clone());
+    let registry = Registry::new(reach.registries()?, session, runtime.handle().clone());
     let mut found = Vec::new();
     for pinned in registry.images(reference, &[])? {
         let records = records_of(&registry, &pinned)?;

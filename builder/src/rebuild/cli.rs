@@ -14,6 +14,7 @@ use super::inputs;
 use crate::build::bases::Registry as _;
 use crate::build::cli::{Signing, bundle_path, pair};
 use crate::build::order::{self, Network, Order, Outcome, What};
+use crate::build::registries::Reach;
 use crate::build::registry::Registry;
 use crate::build::reviews;
 use crate::cli::{Answer, Session};
@@ -69,9 +70,8 @@ pub struct Arguments {
     /// Do not attach the signed result to the image.
     #[arg(long)]
     no_attach: bool,
-    /// Speak plain HTTP to this registry; loopback needs no mention.
-    #[arg(long, value_name = "HOST")]
-    insecure_registry: Vec<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// How the rebuilt image compares with the one that was to be repeated.
@@ -124,7 +124,7 @@ struct Rebuilt {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let key = arguments.signing.open(session)?;
     let runtime = session.runtime()?;
-    let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
+    let registry = Registry::new(arguments.reach.registries()?, session, runtime.handle().clone());
     // None stands for whatever the provenance at hand is about.
     let images: Vec<Option<Pinned>> = match &arguments.reference {
         None => vec![None],
@@ -310,6 +310,7 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
+        upstream: arguments.reach.upstream()?,
         alone: None,
     })
 }

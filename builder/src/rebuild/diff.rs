@@ -9,6 +9,7 @@ use images::{Image, Platform, Store};
 use serde_json::json;
 
 use crate::build::bases::{Registry as _, in_layout};
+use crate::build::registries::Reach;
 use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
@@ -26,9 +27,8 @@ pub struct Arguments {
     /// Of several platforms, compare the images for this one; this machine's by default.
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
-    /// Speak plain HTTP to this registry; loopback needs no mention.
-    #[arg(long, value_name = "HOST")]
-    insecure_registry: Vec<String>,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 /// Runs it.
@@ -37,7 +37,7 @@ pub struct Arguments {
 /// When an image cannot be had; see [`Kind`].
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let runtime = session.runtime()?;
-    let registry = Registry::new(&arguments.insecure_registry, runtime.handle().clone());
+    let registry = Registry::new(arguments.reach.registries()?, session, runtime.handle().clone());
     let platform = arguments.platform.as_ref();
     let a = find(&arguments.a, platform, &registry, session)?;
     let b = find(&arguments.b, platform, &registry, session)?;
