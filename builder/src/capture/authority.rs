@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::Error;
+use super::http2::Wire;
 use super::names::HostName;
 
 /// Slack for a clock that is behind.
@@ -26,7 +27,7 @@ pub(crate) struct Authority {
     der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     leaf_key: KeyPair,
-    configs: Mutex<HashMap<HostName, Arc<ServerConfig>>>,
+    configs: Mutex<HashMap<(HostName, Wire), Arc<ServerConfig>>>,
 }
 
 impl Authority {
@@ -58,17 +59,18 @@ impl Authority {
     }
 
     /// The TLS side of one name. The names come from the bounded table, so the cache is bounded too.
-    pub(crate) fn config_for(&self, name: &HostName) -> Result<Arc<ServerConfig>, Error> {
+    pub(crate) fn config_for(&self, name: &HostName, wire: Wire) -> Result<Arc<ServerConfig>, Error> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = configs.get(name) {
+        let key = (name.clone(), wire);
+        if let Some(config) = configs.get(&key) {
             return Ok(config.clone());
         }
-        let config = Arc::new(self.new_config(name)?);
-        configs.insert(name.clone(), config.clone());
+        let config = Arc::new(self.new_config(name, wire)?);
+        configs.insert(key, config.clone());
         Ok(config)
     }
 
-    fn new_config(&self, name: &HostName) -> Result<ServerConfig, Error> {
+    fn new_config(&self, name: &HostName, wire: Wire) -> Result<ServerConfig, Error> {
         let leaf = self.leaf(name)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -76,8 +78,7 @@ impl Authority {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key)?;
-        // One protocol only: what is recorded is then one request after another on a connection.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![wire.alpn().to_vec()];
         Ok(config)
     }
 

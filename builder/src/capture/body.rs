@@ -136,6 +136,7 @@ pub(crate) struct Pending {
     asked: HeaderMap,
     request_headers: Vec<(String, String)>,
     response_headers: Vec<(String, String)>,
+    trailers: Vec<(String, String)>,
     status: u16,
     sent: SentState,
     sink: Option<Sink>,
@@ -158,6 +159,7 @@ impl Pending {
             asked,
             request_headers: Vec::new(),
             response_headers: Vec::new(),
+            trailers: Vec::new(),
             status: 0,
             sent,
             sink: Some(sink),
@@ -203,7 +205,8 @@ impl Pending {
             body: request_body,
         };
         let headers = std::mem::take(&mut self.response_headers);
-        let response = materials::Response { status: self.status, headers, body, size };
+        let trailers = std::mem::take(&mut self.trailers);
+        let response = materials::Response { status: self.status, headers, body, size, trailers };
         let exchange = materials::Exchange { request, response };
         self.recorder.complete(Complete { order: self.order, exchange });
         self.flight = None;
@@ -257,21 +260,26 @@ pub(crate) struct Recording {
     pending: Option<Pending>,
     expected: Option<u64>,
     max: u64,
+    /// Whether trailers reach the step. Over HTTP/1.1 they do not.
+    passes_trailers: bool,
     runtime: Handle,
 }
 
 impl Recording {
-    pub(crate) fn new(inner: reqwest::Body, pending: Pending, max: u64) -> Recording {
+    pub(crate) fn new(inner: reqwest::Body, pending: Pending, max: u64, passes_trailers: bool) -> Recording {
         let expected = inner.size_hint().exact();
-        let mut this = Recording { inner, pending: Some(pending), expected, max, runtime: Handle::current() };
+        let runtime = Handle::current();
+        let mut this = Recording { inner, pending: Some(pending), expected, max, passes_trailers, runtime };
         this.settle_if_over();
         this
     }
 
-    /// Hyper stops asking once the announced length is there, so that the end must be seen with the last frame.
+    /// Hyper stops asking once the announced length is there, so that the end must be seen with the last frame. Where
+    /// trailers may follow, it asks to the end.
     fn settle_if_over(&mut self) {
         let size = self.pending.as_ref().map(Pending::size);
-        if (self.inner.is_end_stream() || (size.is_some() && size == self.expected))
+        let is_full = size.is_some() && size == self.expected && !self.passes_trailers;
+        if (self.inner.is_end_stream() || is_full)
             && let Some(pending) = self.pending.take()
         {
             pending.complete();
@@ -297,6 +305,15 @@ impl Recording {
             pending.fail(kind, detail);
         }
         Broken(kind)
+    }
+
+    /// Trailers are the last that comes.
+    fn end_with(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let trailers = frame.into_trailers().ok()?;
+        if let Some(pending) = &mut self.pending {
+            pending.trailers = materials::listed(&trailers);
+        }
+        self.end().or(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
@@ -330,6 +347,7 @@ impl Body for Recording {
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
+                    Err(frame) if self.passes_trailers => return Poll::Ready(self.end_with(frame)),
                     Err(_trailers) => continue,
                 },
             };
@@ -360,12 +378,18 @@ impl Drop for Recording {
         }
         let inner = std::mem::take(&mut self.inner);
         let max = self.max.min(pending.size().saturating_add(MAX_DRAIN));
-        let rest = drain(inner, pending, self.expected, max);
+        let rest = drain(inner, pending, self.expected, max, self.passes_trailers);
         self.runtime.spawn(rest);
     }
 }
 
-async fn drain(mut body: reqwest::Body, mut pending: Pending, expected: Option<u64>, max: u64) {
+async fn drain(
+    mut body: reqwest::Body,
+    mut pending: Pending,
+    expected: Option<u64>,
+    max: u64,
+    passes_trailers: bool,
+) {
     let seen_by_step = pending.size();
     let recorder = pending.recorder.clone();
     loop {
@@ -375,10 +399,17 @@ async fn drain(mut body: reqwest::Body, mut pending: Pending, expected: Option<u
         };
         match next {
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data()
-                    && let Err(error) = pending.update(&data)
-                {
-                    return pending.fail_after(seen_by_step, IncidentKind::NotKept, &chain(&error));
+                match frame.into_data() {
+                    Ok(data) => {
+                        if let Err(error) = pending.update(&data) {
+                            return pending.fail_after(seen_by_step, IncidentKind::NotKept, &chain(&error));
+                        }
+                    }
+                    Err(frame) => {
+                        if let (true, Ok(trailers)) = (passes_trailers, frame.into_trailers()) {
+                            pending.trailers = materials::listed(&trailers);
+                        }
+                    }
                 }
                 if pending.size() > max {
                     break;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
@@ -22,10 +22,12 @@ use url::Url;
 
 use super::authority::Authority;
 use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
+use super::http2::{self, Wire};
 use super::names::{BadName, HostName, Names};
 use super::record::{IncidentKind, Recorder};
 use super::request::{self, Door, Refusal, Scheme};
 use super::stored;
+use super::upstream::Clients;
 use crate::materials::{Keeper, Replay, Sink};
 
 /// Connections of a step served at once.
@@ -39,7 +41,7 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// Most headers of a request, and most bytes of its head.
 const MAX_HEADERS: usize = 128;
-const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -56,7 +58,7 @@ pub(crate) struct Gateway {
 #[derive(Clone)]
 pub(crate) enum Source {
     /// The real servers; what they say is hashed, and kept where there is a keeper.
-    Upstream(reqwest::Client, Option<Keeper>),
+    Upstream(Clients, Option<Keeper>),
     /// A record. There is no client then, so that nothing can be reached.
     Record(Arc<Replay>),
 }
@@ -100,7 +102,8 @@ impl Gateway {
         match door.scheme {
             Scheme::Http => self.http(stream, name, door).await,
             Scheme::Https => match tokio::time::timeout(HANDSHAKE, self.handshake(stream, &name)).await {
-                Ok(Ok(stream)) => self.http(stream, name, door).await,
+                Ok(Ok((stream, Wire::Http1))) => self.http(stream, name, door).await,
+                Ok(Ok((stream, Wire::Http2))) => http2::serve(self, stream, name, door).await,
                 Ok(Err((kind, detail))) => self.recorder.incident(kind, name.as_str(), &detail, 0),
                 Err(_) => {
                     let detail = "the step was too slow";
@@ -114,13 +117,15 @@ impl Gateway {
         &self,
         stream: TcpStream,
         name: &HostName,
-    ) -> Result<tokio_rustls::server::TlsStream<TcpStream>, (IncidentKind, String)> {
+    ) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Wire), (IncidentKind, String)> {
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let start = acceptor.await.map_err(|error| (IncidentKind::ClientTls, error.to_string()))?;
         check_sni(start.client_hello().server_name(), name)?;
-        let config =
-            self.authority.config_for(name).map_err(|error| (IncidentKind::ClientTls, error.to_string()))?;
-        start.into_stream(config).await.map_err(|error| (IncidentKind::ClientTls, error.to_string()))
+        let failed = |error: &dyn std::error::Error| (IncidentKind::ClientTls, error.to_string());
+        let wire = Wire::of(&start.client_hello());
+        let config = self.authority.config_for(name, wire).map_err(|error| failed(&error))?;
+        let stream = start.into_stream(config).await.map_err(|error| failed(&error))?;
+        Ok((stream, wire))
     }
 
     async fn http<S>(self: Arc<Self>, stream: S, name: HostName, door: Door)
@@ -142,18 +147,24 @@ impl Gateway {
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service)
             .await;
-        if let Err(error) = served
-            && error.is_parse()
-        {
-            let detail = chain(&error);
-            self.recorder.incident(IncidentKind::BadRequest, name.as_str(), &detail, 0);
+        match served {
+            Err(error) if error.is_parse_version_h2() => {
+                let detail = "HTTP/2 without TLS is not spoken here: use HTTP/1.1, or TLS";
+                self.recorder.incident(IncidentKind::UpgradeRefused, name.as_str(), detail, 0);
+            }
+            Err(error) if error.is_parse() => {
+                self.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain(&error), 0);
+            }
+            _ => {}
         }
     }
 
-    async fn exchange(&self, request: Request<Incoming>, name: &HostName, door: Door) -> Answer {
+    pub(super) async fn exchange(&self, request: Request<Incoming>, name: &HostName, door: Door) -> Answer {
         match request::check(&request, name, door) {
             Ok(url) if self.recorder.has_room() => match &self.source {
-                Source::Upstream(client, keeper) => self.forward(client, keeper.as_ref(), request, url).await,
+                Source::Upstream(clients, keeper) => {
+                    self.forward(clients, keeper.as_ref(), request, url).await
+                }
                 Source::Record(replay) => {
                     stored::answer(replay, &self.recorder, request, &url, self.max_body).await
                 }
@@ -179,7 +190,7 @@ impl Gateway {
 
     async fn forward(
         &self,
-        client: &reqwest::Client,
+        clients: &Clients,
         keeper: Option<&Keeper>,
         request: Request<Incoming>,
         url: Url,
@@ -187,7 +198,8 @@ impl Gateway {
         let (parts, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
         let sent = SentState::new(if has_body { Sent::Going } else { Sent::Nothing });
-        let headers = request::upstream_headers(parts.headers);
+        let is_http2 = parts.version == Version::HTTP_2;
+        let headers = request::upstream_headers(parts.headers, parts.version);
         let asked = (parts.method.as_str(), url.as_str(), headers.clone());
         let pending = Pending::begin(&self.recorder, asked, sent.clone(), Sink::new(keeper));
         let mut upstream = reqwest::Request::new(parts.method, url);
@@ -196,13 +208,13 @@ impl Gateway {
             let body = RequestBody::new(incoming, self.max_body, sent);
             *upstream.body_mut() = Some(reqwest::Body::wrap(body));
         }
-        match client.execute(upstream).await {
-            Ok(response) => self.pass_back(response, pending),
+        match clients.execute(upstream, is_http2).await {
+            Ok(response) => self.pass_back(response, pending, is_http2),
             Err(error) => give_up(pending, &error),
         }
     }
 
-    fn pass_back(&self, response: reqwest::Response, mut pending: Pending) -> Answer {
+    fn pass_back(&self, response: reqwest::Response, mut pending: Pending, is_http2: bool) -> Answer {
         let response: Response<reqwest::Body> = response.into();
         let (mut parts, body) = response.into_parts();
         if parts.status.is_informational() {
@@ -223,7 +235,7 @@ impl Gateway {
             parts.headers.remove(CONTENT_LENGTH);
         }
         pending.answered(parts.status, &parts.headers);
-        let mut answer = Response::new(Recording::new(body, pending, self.max_body).boxed_unsync());
+        let mut answer = Response::new(Recording::new(body, pending, self.max_body, is_http2).boxed_unsync());
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
         answer

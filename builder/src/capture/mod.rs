@@ -10,13 +10,14 @@
 //!
 //! What passes is kept by [`crate::materials`], and a replay is answered from there with no way out at all.
 //!
-//! Deliberately absent: HTTP/2 and HTTP/3, websockets, tunnels, ports that nobody named.
+//! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
 mod authority;
 mod body;
 mod dns;
 mod elsewhere;
 mod gateway;
+mod http2;
 mod names;
 mod plant;
 mod record;
@@ -144,7 +145,7 @@ impl Capture {
     fn in_block(runtime: Handle, way: Way, options: Options, block: Block) -> Result<Capture, Error> {
         let source = match way {
             Way::Record(keeper) => {
-                Source::Upstream(options.upstream.client(options.connect, options.stall)?, keeper)
+                Source::Upstream(options.upstream.clients(options.connect, options.stall)?, keeper)
             }
             Way::Replay(replay) => Source::Record(replay),
         };

@@ -360,7 +360,7 @@ mod tests {
         let request =
             materials::Request { method: "GET".into(), url: url.into(), headers: vec![], body: None };
         let (body, size) = (Digest::of(body), body.len() as u64);
-        let response = materials::Response { status: 200, headers: vec![], body, size };
+        let response = materials::Response { status: 200, headers: vec![], body, size, trailers: vec![] };
         Complete { order, exchange: materials::Exchange { request, response } }
     }
 

@@ -1,7 +1,10 @@
 //! Which requests are passed on, and in what form.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use url::Url;
 
 use super::names::{BadName, HostName};
@@ -90,11 +93,18 @@ pub(crate) fn check<B>(request: &Request<B>, name: &HostName, door: Door) -> Res
         return Err(Refusal::new(IncidentKind::ConnectRefused, StatusCode::FORBIDDEN, detail));
     }
     let uri = request.uri();
-    if uri.scheme().is_some() || uri.authority().is_some() || !uri.path().starts_with('/') {
+    let authority = match request.version() {
+        Version::HTTP_2 => pseudo_headers(uri, door)?,
+        _ if uri.scheme().is_some() || uri.authority().is_some() => {
+            return Err(bad("the request line must name a path alone"));
+        }
+        _ => None,
+    };
+    if !uri.path().starts_with('/') {
         return Err(bad("the request line must name a path alone"));
     }
     check_upgrade(request.headers())?;
-    check_host(request.headers(), name, door)?;
+    check_host(request.headers(), authority, name, door)?;
     let target = uri.path_and_query().map_or("/", |t| t.as_str());
     if target.len() > MAX_TARGET {
         let detail = format!("target longer than {MAX_TARGET} bytes");
@@ -125,13 +135,33 @@ fn check_upgrade(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_host(headers: &HeaderMap, name: &HostName, door: Door) -> Result<(), Refusal> {
+/// The host that HTTP/2 names in its pseudo-headers (RFC 9113, section 8.3.1).
+fn pseudo_headers(uri: &Uri, door: Door) -> Result<Option<&Authority>, Refusal> {
+    match uri.scheme_str() {
+        Some(scheme) if scheme != door.scheme.text() => Err(bad("`:scheme` is not what is spoken here")),
+        _ => Ok(uri.authority()),
+    }
+}
+
+/// Every word about the host must be the same: `Host`, and the authority of HTTP/2 in its place or beside it.
+fn check_host(
+    headers: &HeaderMap,
+    authority: Option<&Authority>,
+    name: &HostName,
+    door: Door,
+) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next().ok_or_else(|| bad("no Host header"))?;
+    let header = hosts.next().map(|host| host.to_str().map_err(|_| bad("Host is not text"))).transpose()?;
     if hosts.next().is_some() {
         return Err(bad("more than one Host header"));
     }
-    let host = host.to_str().map_err(|_| bad("Host is not text"))?;
+    let host = match (authority.map(Authority::as_str), header) {
+        (Some(authority), Some(header)) if authority != header => {
+            return Err(bad("Host and `:authority` differ"));
+        }
+        (Some(host), _) | (None, Some(host)) => host,
+        (None, None) => return Err(bad("no Host header")),
+    };
     let (said, port) = match host.rsplit_once(':') {
         Some((said, port)) if !said.contains(':') => (said, port.parse().ok()),
         _ => (host, Some(door.scheme.own_port())),
@@ -178,12 +208,30 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// The headers to send upstream: the step's own, without what belongs to its connection.
-pub(crate) fn upstream_headers(mut headers: HeaderMap) -> HeaderMap {
+pub(crate) fn upstream_headers(mut headers: HeaderMap, version: Version) -> HeaderMap {
+    let wants_trailers = version == Version::HTTP_2 && headers.get(TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(&mut headers);
+    if version == Version::HTTP_2 {
+        join_cookies(&mut headers);
+    }
+    // The one value that HTTP/2 allows, and that servers of gRPC ask for.
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         headers.remove(name);
     }
     headers
+}
+
+/// HTTP/2 may split cookies, and outside it they are one header (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 #[cfg(test)]
@@ -268,7 +316,40 @@ mod tests {
                 ("accept-encoding", "gzip"),
             ],
         );
-        let headers = upstream_headers(request.headers().clone());
+        let headers = upstream_headers(request.headers().clone(), Version::HTTP_11);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept-encoding"]);
+    }
+
+    fn http2(target: &str, headers: &[(&str, &str)]) -> Result<String, IncidentKind> {
+        let mut request = request(target, headers);
+        *request.version_mut() = Version::HTTP_2;
+        check(&request, &name(), Door::HTTPS).map(String::from).map_err(|refusal| refusal.kind)
+    }
+
+    #[test]
+    fn http2_names_its_host_by_the_authority() {
+        use IncidentKind::*;
+        assert_eq!(http2("https://a.example/x?y", &[]), Ok("https://a.example/x?y".to_owned()));
+        assert_eq!(
+            http2("https://a.example:443/", &[("host", "a.example:443")]),
+            Ok("https://a.example/".into())
+        );
+        assert_eq!(http2("/x", &[("host", "a.example")]), Ok("https://a.example/x".to_owned()));
+        assert_eq!(http2("https://b.example/", &[]), Err(NamesDisagree));
+        assert_eq!(http2("https://a.example/", &[("host", "b.example")]), Err(BadRequest));
+        assert_eq!(http2("https://a.example:22/", &[]), Err(NamesDisagree));
+        assert_eq!(http2("https://10.0.0.1/", &[]), Err(NameIsAddress));
+        assert_eq!(http2("https://u@a.example/", &[]), Err(BadName));
+        assert_eq!(http2("http://a.example/", &[]), Err(BadRequest));
+        assert_eq!(http2("/x", &[]), Err(BadRequest));
+    }
+
+    #[test]
+    fn cookies_of_http2_are_one_and_trailers_are_asked_for() {
+        let request = request("/", &[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]);
+        let headers = upstream_headers(request.headers().clone(), Version::HTTP_2);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(headers.get(TE).unwrap(), "trailers");
+        assert!(!upstream_headers(request.headers().clone(), Version::HTTP_11).contains_key(TE));
     }
 }

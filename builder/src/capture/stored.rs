@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use attestations::Digest;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use sha2::{Digest as _, Sha256};
@@ -35,7 +35,8 @@ pub(super) async fn answer(
     let _flight = recorder.begin();
     let (parts, incoming) = request.into_parts();
     let target = format!("{} {url}", parts.method);
-    let headers = request::upstream_headers(parts.headers);
+    let is_http2 = parts.version == Version::HTTP_2;
+    let headers = request::upstream_headers(parts.headers, parts.version);
     let body = match digest(incoming, max_body).await {
         Ok(body) => body,
         Err((kind, status)) => {
@@ -47,7 +48,7 @@ pub(super) async fn answer(
     match replay.answer(recorder.step(), &asked) {
         Ok(materials::Answer::Exchange(found)) => {
             let found = found.clone();
-            give(replay.clone(), recorder, found, &target).await
+            give(replay.clone(), recorder, found, &target, is_http2).await
         }
         Ok(materials::Answer::Failure(failure)) => {
             recorder.incident(IncidentKind::FailedBefore, &target, &failure.reason, 0);
@@ -83,7 +84,13 @@ async fn digest(mut body: Incoming, max: u64) -> Result<Option<Digest>, (Inciden
     Ok(Some(digest_of(&mut hasher)))
 }
 
-async fn give(replay: Arc<Replay>, recorder: &Arc<Recorder>, found: Exchange, target: &str) -> Answer {
+async fn give(
+    replay: Arc<Replay>,
+    recorder: &Arc<Recorder>,
+    found: Exchange,
+    target: &str,
+    is_http2: bool,
+) -> Answer {
     let changed = |why: &str| {
         recorder.incident(IncidentKind::Changed, target, why, 0);
         say(StatusCode::FORBIDDEN, &format!("{}: {why}", IncidentKind::Changed))
@@ -92,6 +99,11 @@ async fn give(replay: Arc<Replay>, recorder: &Arc<Recorder>, found: Exchange, ta
         (Ok(headers), Ok(status)) => (headers, status),
         (Err(why), _) => return changed(&why),
         (_, Err(_)) => return changed("its status is none"),
+    };
+    let trailers = match found.trailers() {
+        // Over HTTP/1.1 trailers do not pass.
+        Ok(trailers) => trailers.filter(|_| is_http2),
+        Err(why) => return changed(&why),
     };
     let opened = {
         let found = found.clone();
@@ -104,7 +116,7 @@ async fn give(replay: Arc<Replay>, recorder: &Arc<Recorder>, found: Exchange, ta
         Err(error) => return changed(&error.to_string()),
     };
     let sized = headers.contains_key(CONTENT_LENGTH);
-    let body = Stored { file, left: found.response.size, sized };
+    let body = Stored { file, left: found.response.size, sized, trailers };
     recorder.complete(Complete { order: recorder.order(), exchange: found });
     let mut answer = Response::new(body.boxed_unsync());
     *answer.status_mut() = status;
@@ -118,6 +130,8 @@ struct Stored {
     left: u64,
     /// Whether the recorded answer announced its length. One that did not ends as it did then.
     sized: bool,
+    /// What comes behind it.
+    trailers: Option<HeaderMap>,
 }
 
 impl Body for Stored {
@@ -129,7 +143,7 @@ impl Body for Stored {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.left == 0 {
-            return Poll::Ready(None);
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
         // Small enough to read in place: it was read a moment ago to be checked.
@@ -145,7 +159,7 @@ impl Body for Stored {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.sized && self.left == 0
+        self.sized && self.left == 0 && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

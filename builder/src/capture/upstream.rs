@@ -1,13 +1,13 @@
 //! The way from the recorder to the real servers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use super::Error;
 use super::names::Block;
@@ -58,15 +58,32 @@ impl Upstream {
         self
     }
 
-    pub(crate) fn client(&self, connect: Duration, stall: Duration) -> Result<reqwest::Client, Error> {
+    pub(crate) fn clients(&self, connect: Duration, stall: Duration) -> Result<Clients, Error> {
+        let tls = self.tls()?;
+        let mut either = tls.clone();
+        either.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok(Clients {
+            http1: self.client(tls, connect, stall, true)?,
+            either: self.client(either, connect, stall, false)?,
+            insisting: Arc::default(),
+        })
+    }
+
+    fn client(
+        &self,
+        tls: ClientConfig,
+        connect: Duration,
+        stall: Duration,
+        http1: bool,
+    ) -> Result<reqwest::Client, Error> {
         let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(self.tls()?)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Resolver(Arc::new(self.addresses.clone())))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .http1_only()
             .connect_timeout(connect)
             .read_timeout(stall);
+        let builder = if http1 { builder.http1_only() } else { builder };
         let builder = match &self.proxies {
             Proxies::Environment => builder,
             Proxies::Direct => builder.no_proxy(),
@@ -92,6 +109,62 @@ impl Upstream {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// The clients for upstream. A step's HTTP/1.1 is passed on as that, so that headers come as they always did; where the
+/// step's client insists on HTTP/2, or the server does, upstream may choose.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    http1: reqwest::Client,
+    either: reqwest::Client,
+    /// Servers that were found to speak nothing but HTTP/2. Names come from a bounded table, so this is bounded too.
+    insisting: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Clients {
+    /// Sends a request to the server of its URL.
+    pub(crate) async fn execute(
+        &self,
+        request: reqwest::Request,
+        is_http2: bool,
+    ) -> reqwest::Result<reqwest::Response> {
+        let server = request.url().authority().to_owned();
+        if is_http2 || self.insisting().contains(&server) {
+            return self.either.execute(request).await;
+        }
+        // What has a body cannot be sent twice: it fails now, and the next request knows.
+        let again = request.body().is_none().then(|| request.try_clone()).flatten();
+        let failed = match self.http1.execute(request).await {
+            Err(error) if wants_http2(&error) => error,
+            other => return other,
+        };
+        self.insisting().insert(server);
+        match again {
+            Some(again) => self.either.execute(again).await,
+            None => Err(failed),
+        }
+    }
+
+    fn insisting(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.insisting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a handshake failed because the server speaks no HTTP/1.1.
+fn wants_http2(error: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+        if cause.downcast_ref() == Some(&alert) {
+            return true;
+        }
+        // An error that was wrapped for I/O is no source of the wrapping.
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    false
 }
 
 /// Resolves names, but never to the builder's own machine: a step must not reach what listens there, nor a cloud's
@@ -172,6 +245,6 @@ mod tests {
     #[test]
     fn a_root_that_is_no_certificate_is_refused() {
         let upstream = Upstream::system().with_root(CertificateDer::from(vec![1, 2, 3]));
-        assert!(upstream.client(Duration::from_secs(1), Duration::from_secs(1)).is_err());
+        assert!(upstream.clients(Duration::from_secs(1), Duration::from_secs(1)).is_err());
     }
 }

@@ -75,6 +75,9 @@ pub struct Response {
     pub body: Digest,
     /// Its length in bytes.
     pub size: u64,
+    /// What came behind the body (HTTP/2 only), as the headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<(String, String)>,
 }
 
 /// A request that got no answer from upstream, and what the step was told instead.
@@ -169,6 +172,7 @@ mod tests {
                 headers: vec![("x-name".into(), text_of(b"caf\xe9"))],
                 body: Digest::of(b"x"),
                 size: 1,
+                trailers: vec![("grpc-status".into(), "0".into())],
             },
         };
         let step = |name: &str, exchanges| Step { step: name.into(), exchanges, failures: vec![] };

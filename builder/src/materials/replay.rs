@@ -152,7 +152,7 @@ impl Replay {
     fn all_alike(&self, places: &[(usize, usize)]) -> bool {
         let answer = |place: &(usize, usize)| {
             let response = &self.at(*place).response;
-            (response.status, response.body)
+            (response.status, response.body, &response.trailers)
         };
         places.windows(2).all(|two| answer(&two[0]) == answer(&two[1]))
     }
@@ -228,15 +228,28 @@ impl Exchange {
     /// # Errors
     /// With the name of one that cannot be a header.
     pub fn headers(&self) -> std::result::Result<HeaderMap, String> {
-        let mut all = HeaderMap::new();
-        for (name, value) in &self.response.headers {
-            let bad = || format!("the record has a header {name:?} that cannot be one");
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-            let value = bytes_of(value).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok());
-            all.append(key, value.ok_or_else(bad)?);
-        }
-        Ok(all)
+        header_map(&self.response.headers)
     }
+
+    /// What comes behind the answer's body, if anything does.
+    ///
+    /// # Errors
+    /// With the name of one that cannot be a header.
+    pub fn trailers(&self) -> std::result::Result<Option<HeaderMap>, String> {
+        let trailers = header_map(&self.response.trailers)?;
+        Ok((!trailers.is_empty()).then_some(trailers))
+    }
+}
+
+fn header_map(list: &[(String, String)]) -> std::result::Result<HeaderMap, String> {
+    let mut all = HeaderMap::new();
+    for (name, value) in list {
+        let bad = || format!("the record has a header {name:?} that cannot be one");
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        let value = bytes_of(value).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok());
+        all.append(key, value.ok_or_else(bad)?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -260,6 +273,7 @@ mod tests {
                 headers: vec![("content-type".into(), "text/plain".into())],
                 body: Digest::of(body),
                 size: body.len() as u64,
+                trailers: vec![],
             },
         }
     }

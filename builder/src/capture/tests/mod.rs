@@ -1,7 +1,9 @@
 //! The recorder against real servers and clients on loopback. The block is one of loopback's own, so that no network
 //! namespace is needed here.
 
+mod faults;
 mod hostile;
+mod http2;
 mod real;
 mod replay;
 mod servers;
@@ -75,18 +77,28 @@ impl Stage {
 
     /// The same under TLS, with a choice of SNI.
     async fn tls(&self, name: &str, sni: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+        Ok(talk(self.secure(name, sni, &[]).await?, request).await)
+    }
+
+    /// A connection under TLS that offers these protocols.
+    async fn secure(
+        &self,
+        name: &str,
+        sni: &str,
+        offered: &[&str],
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.at(name, self.https)).await?;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.capture.ca_pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
         let sni = ServerName::try_from(sni.to_owned()).unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(sni, stream).await?;
-        Ok(talk(stream, request).await)
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(sni, stream).await
     }
 
     async fn finish(self) -> StepRecord {

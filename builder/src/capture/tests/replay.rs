@@ -13,7 +13,7 @@ fn keeper(folder: &Path) -> Keeper {
 }
 
 /// The same talk, recorded and then replayed. Returns both sides' bytes and both records.
-async fn twice(
+pub(super) async fn twice(
     upstream: Upstream,
     talk: impl AsyncFn(&Stage) -> Vec<String>,
 ) -> ((Vec<String>, StepRecord), (Vec<String>, StepRecord)) {
