@@ -10,50 +10,50 @@ use images::{Image, Store};
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    pub method: String,
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
     /// How many requests of the same method and path there were before.
-    pub before: usize,
+    pub(crate) before: usize,
 }
 
 impl Asked {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
 /// A status line's rest, headers and a body, as they are to be sent.
 #[derive(Debug, Clone)]
-pub struct Said {
-    pub status: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Said {
+    pub(crate) status: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// What `Content-Length` says.
-    pub length: usize,
+    pub(crate) length: usize,
     /// Whether nothing more comes, and the connection stays open.
-    pub stalls: bool,
+    pub(crate) stalls: bool,
 }
 
-pub fn said(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
+pub(crate) fn said(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Said { status: status.to_owned(), headers, body: body.to_vec(), length: body.len(), stalls: false }
 }
 
 /// A server on a loopback address of its own choice, and what it was asked.
-pub struct Faulty {
-    pub host: String,
+pub(crate) struct Faulty {
+    pub(crate) host: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Faulty {
-    pub fn new(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1", answer)
     }
 
-    pub fn at(address: &str, answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) fn at(address: &str, answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -68,7 +68,7 @@ impl Faulty {
     }
 
     /// A registry that serves a store's image, as far as `wrong` says nothing else.
-    pub fn serving(
+    pub(crate) fn serving(
         store: &Store,
         image: &Image,
         wrong: impl Fn(&Asked) -> Option<Said> + Send + Sync + 'static,
@@ -77,18 +77,18 @@ impl Faulty {
         Self::new(move |asked| wrong(asked).unwrap_or_else(|| right(&store, &image, asked)))
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// The requests whose path holds these words.
-    pub fn asked_for(&self, words: &str) -> Vec<Asked> {
+    pub(crate) fn asked_for(&self, words: &str) -> Vec<Asked> {
         self.asked().into_iter().filter(|asked| asked.path.contains(words)).collect()
     }
 }
 
 /// What a registry in order says.
-pub fn right(store: &Store, image: &Image, asked: &Asked) -> Said {
+pub(crate) fn right(store: &Store, image: &Image, asked: &Asked) -> Said {
     let (kind, version) = match asked.path.split_once("/manifests/") {
         Some((_, version)) => ("application/vnd.oci.image.manifest.v1+json", version),
         None => ("application/octet-stream", asked.path.rsplit('/').next().unwrap()),

@@ -1,7 +1,7 @@
 //! What the tests of registries share: a real one, an image, and servers of a few lines.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
-pub mod faulty;
+pub(crate) mod faulty;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,10 +15,10 @@ use images::layer::{Compression, Normaliser, from_upper};
 use images::{Config, Image, Store};
 
 /// Debian's `docker-registry`; ended when dropped.
-pub struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    pub host: String,
-    pub place: tempfile::TempDir,
+    pub(crate) host: String,
+    pub(crate) place: tempfile::TempDir,
 }
 
 impl Drop for Registry {
@@ -29,12 +29,12 @@ impl Drop for Registry {
 }
 
 /// One without a login.
-pub fn registry() -> Option<Registry> {
+pub(crate) fn registry() -> Option<Registry> {
     registry_with("")
 }
 
 /// One with more lines of configuration.
-pub fn registry_with(more: &str) -> Option<Registry> {
+pub(crate) fn registry_with(more: &str) -> Option<Registry> {
     if !Path::new("/usr/bin/docker-registry").exists() {
         eprintln!("SKIPPED: docker-registry is not installed");
         return None;
@@ -62,7 +62,7 @@ pub fn registry_with(more: &str) -> Option<Registry> {
 }
 
 /// A small image, several members of gzip long.
-pub fn image(store: &Store, compression: Compression) -> Image {
+pub(crate) fn image(store: &Store, compression: Compression) -> Image {
     let upper = tempfile::tempdir().unwrap();
     // Several members of gzip, incompressible in part.
     let noise: Vec<u8> = (0..3_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -85,15 +85,15 @@ pub fn image(store: &Store, compression: Compression) -> Image {
 }
 
 /// The repository of these tests on a host.
-pub fn repository(host: &str) -> Repository {
+pub(crate) fn repository(host: &str) -> Repository {
     format!("{host}/team/algo").parse().unwrap()
 }
 
 /// Request lines with the Authorization that came along.
-pub type Log = Arc<Mutex<Vec<String>>>;
+pub(crate) type Log = Arc<Mutex<Vec<String>>>;
 
 /// Answers each request by `answer(request line)`; keeps request lines and Authorization headers.
-pub fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'static) -> Log {
+pub(crate) fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'static) -> Log {
     let log = Log::default();
     let kept = log.clone();
     std::thread::spawn(move || {
@@ -122,6 +122,6 @@ pub fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'st
 }
 
 /// A whole answer.
-pub fn reply(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn reply(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
 }

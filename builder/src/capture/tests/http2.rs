@@ -56,7 +56,8 @@ async fn echo_with_trailers(
     trailers.insert("grpc-status", "0".parse().unwrap());
     trailers.insert("x-asked", asks.to_string().parse().unwrap());
     let text = format!("{} {} {}", parts.method, parts.uri.path(), sent.len());
-    let frames = [Frame::data(Bytes::from(text)), Frame::data(sent), Frame::trailers(trailers)];
+    let said = [text.as_bytes(), &sent].concat();
+    let frames = [Frame::data(Bytes::from(said)), Frame::trailers(trailers)];
     let body = StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)));
     Ok(Response::builder().header("content-type", "application/grpc").body(BodyExt::boxed(body)).unwrap())
 }
