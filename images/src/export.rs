@@ -63,7 +63,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Writes an archive. `name` is what whoever loads it will call it: for Docker, a repository and a tag.
+/// Writes an archive. `names` are what whoever loads it will call it, or none: for Docker, a repository and a tag each.
 ///
 /// # Errors
 /// When several images are to be one of Docker's archives, a blob is missing or not what its digest says, or the archive cannot be written.
@@ -71,7 +71,7 @@ pub fn write_archive(
     store: &Store,
     content: Content<'_>,
     form: Form,
-    name: Option<&str>,
+    names: &[&str],
     out: &mut impl Write,
 ) -> Result<()> {
     let mut blobs: BTreeMap<String, &Descriptor> = BTreeMap::new();
@@ -87,10 +87,10 @@ pub fn write_archive(
         io::copy(&mut from, out).at("writing", &path)?;
         write_padding(blob.size, out).at("writing", &path)?;
     }
-    file("index.json", &layout_index(content.top()?, form, name), out)?;
+    file("index.json", &layout_index(content.top()?, form, names), out)?;
     match (form, content.images()) {
         (Form::Oci, _) => {}
-        (Form::Docker, [image]) => file("manifest.json", &docker_list(image, name), out)?,
+        (Form::Docker, [image]) => file("manifest.json", &docker_list(image, names), out)?,
         (Form::Docker, _) => {
             return Err(Error::refused("the output", "Docker's archive holds one image".to_owned()));
         }
@@ -104,24 +104,30 @@ fn path_of(blob: &Descriptor) -> String {
     format!("blobs/sha256/{}", blob.digest.hex())
 }
 
-fn layout_index(top: &Descriptor, form: Form, name: Option<&str>) -> Value {
-    let mut manifest = json!(top);
-    if let Some(name) = name {
+/// One entry for each name, all of one manifest: that is how readers know several.
+fn layout_index(top: &Descriptor, form: Form, names: &[&str]) -> Value {
+    let named = |name: &&str| {
+        let mut manifest = json!(top);
         manifest["annotations"] = match form {
             Form::Oci => json!({ REF_NAME: name }),
             Form::Docker => json!({
-                REF_NAME: name.rsplit_once(':').map_or(name, |(_, tag)| tag),
+                REF_NAME: name.rsplit_once(':').map_or(*name, |(_, tag)| tag),
                 "io.containerd.image.name": full_name(name),
             }),
         };
+        manifest
+    };
+    let mut manifests: Vec<Value> = names.iter().map(named).collect();
+    if manifests.is_empty() {
+        manifests.push(json!(top));
     }
-    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest] })
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
 }
 
 /// Docker's list: layers may stand in it compressed, and twice.
-fn docker_list(image: &Image, name: Option<&str>) -> Value {
+fn docker_list(image: &Image, names: &[&str]) -> Value {
     let layers: Vec<String> = image.layers().iter().map(path_of).collect();
-    let names: BTreeSet<&str> = name.into_iter().collect();
+    let names: BTreeSet<&str> = names.iter().copied().collect();
     json!([{ "Config": path_of(image.config_descriptor()), "RepoTags": names, "Layers": layers }])
 }
 

@@ -50,6 +50,10 @@ pub fn unpack(
         if count > limits.entries {
             return Err(Error::refused(what, format!("it has more than {} entries", limits.entries)));
         }
+        // Before any of it is written: a bomb says how large it is.
+        if entry.size > limits.bytes {
+            return Err(Error::TooLarge { what: format!("the archive of {what}"), limit: limits.bytes });
+        }
         unpacking.entry(&entry, &mut entries.content(), &what)?;
     }
     unpacking.leave()?;

@@ -19,6 +19,7 @@ use super::entry::{Entry, Kind};
 use super::links::Links;
 use super::names::{Sorted, Spill};
 use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use super::read::Limits;
 use super::write::{Layer, LayerWriter};
 use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
@@ -49,7 +50,8 @@ pub struct FromUpper {
 /// Afterwards `upper` itself is what the layer would be unpacked: it may serve as a lower directory in its place.
 ///
 /// # Errors
-/// When the directory cannot be read or the store cannot be written.
+/// When the directory cannot be read or the store cannot be written; when it holds more than [`Limits`] let anybody read again: found
+/// before that much is written.
 pub fn from_upper(
     store: &Store,
     upper: &Path,
@@ -58,8 +60,23 @@ pub fn from_upper(
     compression: Compression,
     rules: Normaliser,
 ) -> Result<FromUpper> {
+    from_upper_within(store, upper, lowers, epoch, compression, rules, Limits::default())
+}
+
+/// The same with other limits than those of the layers that are read.
+fn from_upper_within(
+    store: &Store,
+    upper: &Path,
+    lowers: &[PathBuf],
+    epoch: i64,
+    compression: Compression,
+    rules: Normaliser,
+    limits: Limits,
+) -> Result<FromUpper> {
     let mut walk = Walk {
         store,
+        limits,
+        bytes: 0,
         compression,
         upper,
         lowers,
@@ -79,6 +96,9 @@ pub fn from_upper(
 
 struct Walk<'a> {
     store: &'a Store,
+    limits: Limits,
+    /// The bytes of files that were written so far.
+    bytes: u64,
     compression: Compression,
     upper: &'a Path,
     lowers: &'a [PathBuf],
@@ -215,7 +235,24 @@ impl Walk<'_> {
         set_time(&place, (time as i64, 0), &metadata)
     }
 
+    /// What could not be unpacked again is not written: neither more entries, nor a file that claims petabytes.
+    fn check(&mut self, entry: &Entry) -> Result<()> {
+        if let Kind::File { size } = entry.kind {
+            self.bytes = self.bytes.saturating_add(size);
+        }
+        if self.bytes > self.limits.bytes {
+            return Err(Error::TooLarge { what: "the layer".to_owned(), limit: self.limits.bytes });
+        }
+        let entries = self.writer.as_ref().map_or(0, LayerWriter::entries) + self.waiting.len() as u64;
+        if entries >= self.limits.entries {
+            let reason = format!("more than {} entries, the most that are read", self.limits.entries);
+            return Err(Error::refused("the layer", reason));
+        }
+        Ok(())
+    }
+
     fn emit(&mut self, entry: &Entry, content: &mut dyn io::Read) -> Result<()> {
+        self.check(entry)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => none.insert(LayerWriter::new(self.store, self.compression)?),
@@ -309,14 +346,18 @@ impl Walk<'_> {
             self.links.remember(metadata.ino(), path)?;
         }
         let file_type = metadata.file_type();
-        let device = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+        if file_type.is_char_device() || file_type.is_block_device() {
+            // Nobody here would unpack it again; and on a machine that does, it is a way to that machine's disks.
+            return Err(Error::refused(
+                format!("/{}", String::from_utf8_lossy(path)),
+                "a device node, which no image may bring",
+            ));
+        }
         Ok(match () {
             () if file_type.is_symlink() => {
                 Kind::Symlink(fs::read_link(place).at("reading", place)?.into_os_string().into_vec())
             }
             () if file_type.is_fifo() => Kind::Fifo,
-            () if file_type.is_char_device() => Kind::CharDevice(device.0, device.1),
-            () if file_type.is_block_device() => Kind::BlockDevice(device.0, device.1),
             () => Kind::File { size: metadata.len() },
         })
     }
@@ -385,5 +426,35 @@ fn marker(path: Vec<u8>, epoch: i64) -> Entry {
         gid: 0,
         mtime: epoch.max(0) as u64,
         xattrs: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_nobody_could_read_again_is_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path().join("store")).unwrap();
+        let upper = place.path().join("upper");
+        fs::create_dir_all(upper.join("d/e")).unwrap();
+        let made = |limits| {
+            from_upper_within(&store, &upper, &[], 0, Compression::None, Normaliser::default(), limits)
+        };
+        for name in ["d/e/a", "d/e/b"] {
+            fs::write(upper.join(name), "12345").unwrap();
+        }
+        assert_eq!(made(Limits { bytes: 10, entries: 4 }).unwrap().layer.unwrap().entries, 4);
+        let few = made(Limits { bytes: 10, entries: 3 }).unwrap_err().to_string();
+        assert!(few.contains("more than 3 entries"), "{few}");
+        let small = made(Limits { bytes: 9, entries: 4 }).unwrap_err().to_string();
+        assert!(small.contains("more than 9 bytes"), "{small}");
+        // It takes no room, and reading it would take days.
+        File::create(upper.join("hole")).unwrap().set_len(1 << 42).unwrap();
+        let hole = made(Limits::default()).unwrap_err().to_string();
+        assert!(hole.contains("more than 68719476736 bytes"), "{hole}");
+        assert_eq!(fs::read_dir(place.path().join("store/blobs/sha256")).unwrap().count(), 1);
     }
 }

@@ -214,7 +214,7 @@ impl Client {
             Body::Blob(store, blob) => building
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, blob.size)
-                .body(super::push::stream_of(store, blob)?),
+                .body(super::push::stream_of(store, blob, self.observer.clone())?),
         };
         with_auth(building, auth).send().await.map_err(|cause| Failed::of(repository, cause))
     }

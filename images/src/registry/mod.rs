@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod registries;
 mod retry;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +28,7 @@ use credentials::Auth;
 
 pub use attach::{Attachment, MAX_ATTACHMENTS};
 pub use registries::{Mirror, Mirrored, Registries};
+pub use traffic::Traffic;
 
 /// How long a registry may take to answer at all, and how long it may say nothing in between.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +43,7 @@ pub struct Client {
     granted: Mutex<BTreeMap<(String, Operation), Auth>>,
     /// Mirrors that could not be reached.
     shunned: Mutex<BTreeSet<String>>,
+    observer: Option<traffic::Observer>,
 }
 
 /// Who is told of what is tried again, and of mirrors that are passed over.
@@ -77,6 +80,7 @@ impl Client {
             http_secure: OnceCell::new(),
             granted: Mutex::default(),
             shunned: Mutex::default(),
+            observer: None,
         }
     }
 

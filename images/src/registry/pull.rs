@@ -8,7 +8,7 @@ use reqwest::{Response, StatusCode};
 
 use super::http::{Passed, Request, expect};
 use super::retry::Failed;
-use super::{Client, Operation};
+use super::{Client, Operation, Traffic};
 use crate::descriptor::{self, Descriptor};
 use crate::error::{At, Error, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
@@ -36,7 +36,10 @@ impl Client {
         if manifest.config.size > MAX_CONFIG {
             return Err(Error::TooLarge { what: format!("config of {pinned}"), limit: MAX_CONFIG });
         }
-        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+        let blobs = || std::iter::once(&manifest.config).chain(&manifest.layers);
+        let missing = blobs().filter(|blob| !store.contains(&blob.digest)).map(|blob| blob.size);
+        self.saw(Traffic::Expected(missing.fold(0, u64::saturating_add)));
+        for blob in blobs() {
             self.pull_blob(repository, blob, store).await?;
         }
         // The manifest comes last: an image that is here is whole.
@@ -107,6 +110,7 @@ impl Client {
         };
         while let Some(chunk) = response.chunk().await.map_err(|cause| Failed::of(repository, cause))? {
             coming.take(&chunk)?;
+            self.saw(Traffic::Moved(chunk.len() as u64));
         }
         match coming.writer.size() {
             size if size < blob.size => Err(Failed::Passing(coming.wrong_size(size), None)),

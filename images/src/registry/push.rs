@@ -8,7 +8,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::http::{Body, Request, To, expect};
 use super::retry::Failed;
-use super::{Client, Operation, is_plain};
+use super::traffic::{Observer, saw};
+use super::{Client, Operation, Traffic, is_plain};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{Image, MAX_MANIFEST};
@@ -30,8 +31,16 @@ impl Client {
         tag: Option<&str>,
     ) -> Result<Digest> {
         self.check_writable(repository)?;
+        let mut missing: Vec<&Descriptor> = Vec::new();
         for blob in image.layers().iter().chain([image.config_descriptor()]) {
-            self.push_blob(store, blob, repository).await?;
+            let is_new = missing.iter().all(|other| other.digest != blob.digest);
+            if is_new && !self.has_blob(repository, &blob.digest).await? {
+                missing.push(blob);
+            }
+        }
+        self.saw(Traffic::Expected(missing.iter().map(|blob| blob.size).sum()));
+        for blob in missing {
+            self.upload_blob(store, blob, repository).await?;
         }
         let bytes = store.read(image.manifest(), MAX_MANIFEST)?;
         let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
@@ -76,17 +85,31 @@ impl Client {
         blob: &Descriptor,
         repository: &Repository,
     ) -> Result<()> {
+        self.check_writable(repository)?;
+        if self.has_blob(repository, &blob.digest).await? {
+            return Ok(());
+        }
+        self.saw(Traffic::Expected(blob.size));
+        self.upload_blob(store, blob, repository).await
+    }
+
+    async fn upload_blob(&self, store: &Store, blob: &Descriptor, repository: &Repository) -> Result<()> {
         let body = || Body::Blob(store.clone(), blob.clone());
         self.upload(repository, &blob.digest, body).await
     }
 
     /// Pushes a small blob that is in memory.
     pub(super) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+        self.check_writable(repository)?;
+        let digest = Digest::of(bytes);
+        if self.has_blob(repository, &digest).await? {
+            return Ok(());
+        }
         let body = || Body::Bytes("application/octet-stream".to_owned(), bytes.to_vec());
-        self.upload(repository, &Digest::of(bytes), body).await
+        self.upload(repository, &digest, body).await
     }
 
-    /// Sends a blob unless it is there, from its beginning each time: what an upload that broke off left behind, the
+    /// Sends a blob that the registry lacks, from its beginning each time: what an upload that broke off left behind, the
     /// registry forgets.
     async fn upload(
         &self,
@@ -94,10 +117,6 @@ impl Client {
         digest: &Digest,
         body: impl Fn() -> Body + Send + Sync,
     ) -> Result<()> {
-        self.check_writable(repository)?;
-        if self.has_blob(repository, digest).await? {
-            return Ok(());
-        }
         let mut tries = self.tries(repository);
         loop {
             match self.upload_once(repository, digest, body()).await {
@@ -155,15 +174,22 @@ impl Client {
     }
 }
 
-/// A blob of a store as the body of a request, verified on the way.
-pub(super) fn stream_of(store: &Store, blob: &Descriptor) -> Result<reqwest::Body> {
+/// A blob of a store as the body of a request, verified on the way, and seen by who watches.
+pub(super) fn stream_of(
+    store: &Store,
+    blob: &Descriptor,
+    observer: Option<Observer>,
+) -> Result<reqwest::Body> {
     let reader = store.open_blob(blob)?;
-    let chunks = stream::unfold(Some(reader), |reader| async move {
-        let mut reader = reader?;
+    let chunks = stream::unfold(Some((reader, observer)), |open| async move {
+        let (mut reader, observer) = open?;
         // Small enough to read in place: a mebibyte from the page cache or the disk.
         match read_chunk(&mut reader) {
             Ok(chunk) if chunk.is_empty() => None,
-            Ok(chunk) => Some((Ok(Bytes::from(chunk)), Some(reader))),
+            Ok(chunk) => {
+                saw(observer.as_ref(), Traffic::Moved(chunk.len() as u64));
+                Some((Ok(Bytes::from(chunk)), Some((reader, observer))))
+            }
             Err(cause) => Some((Err(cause), None)),
         }
     });
