@@ -24,6 +24,7 @@ mod user;
 
 pub use error::Error;
 pub use host::Host;
+pub use mounts::remove_tree;
 pub use network::{Attempt, Network, Watch};
 pub use overlay::{MountPoint, Overlay, Upper};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
