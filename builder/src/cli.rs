@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
+use crate::progress::{self, Event, Mode, Progress};
 use crate::{build, explain, keys, lock, materials, rebuild, review};
 
 /// Reviews, deterministic builds and rebuilds of algorithm images.
@@ -26,9 +28,20 @@ struct Program {
     /// standard error.
     #[arg(long, global = true)]
     json: bool,
-    /// No progress, only the result.
+    /// No progress, only the result: the same as --progress=quiet.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// How progress looks on standard error. NO_COLOR is respected.
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_PROGRESS",
+        value_enum,
+        default_value_t,
+        value_name = "HOW",
+        hide_possible_values = false
+    )]
+    progress: Mode,
     #[command(subcommand)]
     command: Command,
 }
@@ -73,13 +86,13 @@ pub enum Answer {
 pub struct Session {
     state_dir: PathBuf,
     json: bool,
-    quiet: bool,
+    progress: Arc<Progress>,
 }
 
 impl Session {
-    /// A session with its state below `state_dir`, as plain and quiet as a library user wants it.
-    pub fn new(state_dir: impl Into<PathBuf>, json: bool, quiet: bool) -> Self {
-        Self { state_dir: state_dir.into(), json, quiet }
+    /// A session with its state below `state_dir`, whose result is for machines with `json`.
+    pub fn new(state_dir: impl Into<PathBuf>, json: bool, progress: Mode) -> Self {
+        Self { state_dir: state_dir.into(), json, progress: Arc::new(Progress::new(progress)) }
     }
 
     /// The state directory; commands create what they need below it.
@@ -92,35 +105,31 @@ impl Session {
         self.json
     }
 
-    /// Whether only the result is wanted.
-    pub fn quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// Prints the result of a command: `text` for people, or `value` as one line of JSON.
     ///
     /// # Errors
     /// When standard output cannot be written, so that a lost result is never taken for a success.
     pub fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
+        self.progress.end();
         let mut out = std::io::stdout().lock();
         let written = match self.json {
-            true => writeln!(out, "{value}"),
-            false => writeln!(out, "{}", text.trim_end_matches('\n')),
+            true => writeln!(out, "{}", progress::json(value)),
+            // Names of files and of what came over the network stand in it.
+            false => writeln!(out, "{}", progress::lines(text.trim_end_matches('\n'))),
         };
         written
             .and_then(|()| out.flush())
             .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))
     }
 
-    /// Tells about progress on standard error: `text` for people, or `event` as one line of JSON. A reader that went
-    /// away does not stop the work.
-    pub fn progress(&self, text: &str, event: &serde_json::Value) {
-        let mut out = std::io::stderr().lock();
-        let _ = match (self.quiet, self.json) {
-            (true, _) => Ok(()),
-            (false, true) => writeln!(out, "{event}"),
-            (false, false) => writeln!(out, "{text}"),
-        };
+    /// Tells what happened, on standard error. A reader that went away does not stop the work.
+    pub fn tell(&self, event: &Event<'_>) {
+        self.progress.tell(event);
+    }
+
+    /// Where progress is told, for who tells it from elsewhere.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// A runtime for what needs the network.
@@ -145,7 +154,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
         }
     };
-    let session = Session::new(program.state_dir, program.json, program.quiet);
+    let mode = match (program.quiet, program.json, program.progress) {
+        (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
+        // Who reads the result with a machine reads this with one, whatever the environment says.
+        (_, true, _) => Mode::Json,
+        (_, _, mode) => mode,
+    };
+    let session = Session::new(program.state_dir, program.json, mode);
     let command = program.command;
     // A panic must never read as an answer, so it gets the exit code of a bug.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &session))) {
@@ -179,20 +194,23 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
 }
 
 fn report(error: &Error, session: &Session) -> ExitCode {
+    session.progress().end();
     if session.json() {
-        let _ = writeln!(std::io::stdout().lock(), "{}", error.to_json());
+        let _ = writeln!(std::io::stdout().lock(), "{}", progress::json(&error.to_json()));
         return ExitCode::from(error.kind().exit_code());
     }
     let mut out = std::io::stderr().lock();
-    let _ = writeln!(out, "error: {error}");
+    // What went wrong may be told in a stranger's words.
+    let lines = progress::lines;
+    let _ = writeln!(out, "error: {}", lines(&error.to_string()));
     for line in error.detail_lines() {
-        let _ = writeln!(out, "  | {line}");
+        let _ = writeln!(out, "  | {}", lines(line));
     }
     for cause in error.causes() {
-        let _ = writeln!(out, "  because: {cause}");
+        let _ = writeln!(out, "  because: {}", lines(&cause));
     }
     if let Some(hint) = error.hint_text() {
-        let _ = writeln!(out, "  hint: {hint}");
+        let _ = writeln!(out, "  hint: {}", lines(hint));
     }
     ExitCode::from(error.kind().exit_code())
 }

@@ -23,7 +23,8 @@ impl<T> Told<T> for std::result::Result<T, images::Error> {
     }
 }
 
-fn of_images(error: images::Error) -> Error {
+/// The program's error for one of the `images` crate.
+pub(crate) fn of_images(error: images::Error) -> Error {
     use images::Error as Images;
     let (kind, hint) = match &error {
         Images::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod lock;
 pub mod materials;
 pub mod packages;
+pub mod progress;
 pub mod project;
 pub mod provenance;
 pub mod rebuild;

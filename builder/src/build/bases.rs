@@ -7,7 +7,9 @@ use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
 use images::{Descriptor, Image, Index, Platform, Store};
 
+use crate::cli::Session;
 use crate::error::{Error, Kind, Result, Told};
+use crate::progress::{Direction, Event};
 use crate::project::Project;
 
 /// A base that is in the store.
@@ -47,6 +49,8 @@ pub struct Bases<'a> {
     pub registry: &'a dyn Registry,
     /// What is built.
     pub platform: &'a Platform,
+    /// Where it is told.
+    pub session: &'a Session,
 }
 
 impl Bases<'_> {
@@ -55,7 +59,17 @@ impl Bases<'_> {
     /// # Errors
     /// When there is none, or it cannot be built upon.
     pub fn get(&self, name: &str, store: &Store) -> Result<Base> {
-        let base = self.fetch(name, store)?;
+        let moving = self.session.progress().moving(Direction::In, name);
+        let base = self.fetch(name, store).map_err(|error| of_base(name, error))?;
+        let (bytes, seconds) = moving.done();
+        self.session.tell(&Event::BaseFetched {
+            name,
+            uri: &base.uri,
+            digest: base.image.digest(),
+            size: base.image.layers().iter().fold(0, |sum, layer| layer.size.saturating_add(sum)),
+            bytes,
+            seconds,
+        });
         if let Some(recorded) = self.recorded {
             let (_, digest) = recorded.get(name).ok_or_else(|| not_recorded(name))?;
             if base.image.digest() != *digest {
@@ -123,6 +137,20 @@ impl Bases<'_> {
             .hint("give a base for that platform, or build for the base's with --platform"));
         }
         Ok(())
+    }
+}
+
+/// The same error, with the base it is about.
+pub(super) fn of_base(name: &str, error: Error) -> Error {
+    let text = error.to_string();
+    if text.contains(name) {
+        return error;
+    }
+    let named =
+        Error::new(error.kind(), format!("the base {name}: {text}")).details(error.detail_lines().to_vec());
+    match error.hint_text().map(str::to_owned) {
+        Some(hint) => named.because(error).hint(hint),
+        None => named.because(error),
     }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use attestations::{Bundle, Commit, Digest, Reference, Signer};
 use images::export::Content;
 use images::{Image, Index, Platform, Store};
 
-use super::export::Output;
+use super::export::{Names, Output};
+use super::limits::StepLimits;
 use super::order::{self, Network, Order, Outcome, What};
 use super::registries::Reach;
 use super::registry::Registry;
@@ -19,14 +21,31 @@ use crate::error::{Error, Kind, Result, Told};
 use crate::keys::{self, PasswordArguments};
 use crate::lock::{self, Lock};
 use crate::materials::Place;
+use crate::progress::{Direction, Event};
 use crate::provenance::{self, Identity, read_file, write_file};
 use crate::source::Location;
 
 /// Largest bundle or file of keys read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
+const EXAMPLES: &str = "\
+Examples:
+  Build a commit and see what comes of it:
+    countersign-builder build --repo . --commit $(git rev-parse HEAD)
+  The same under two names, signed, and pushed to both with all that is said about it:
+    countersign-builder build --repo https://git.example/glm --commit 3f1c… --key ci.pem \\
+      --builder-id https://ci.example -t registry.example/glm:1.2 -t registry.example/glm:1 --push
+  For `docker load`, on a machine without a registry:
+    countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 --output type=docker-archive,dest=glm.tar
+  Again, from what the first build kept, without a network:
+    countersign-builder build --repo . --commit 3f1c… --replay sha256:…
+  A base that lies in a folder, two platforms, and progress for a machine:
+    countersign-builder build --repo . --commit 3f1c… --base debian:12=./debian \\
+      --platform linux/amd64,linux/arm64 --progress=json";
+
 /// Its arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The repository: a path or URL.
     #[arg(long, value_name = "PATH|URL")]
@@ -62,9 +81,12 @@ pub struct Arguments {
     /// Public keys of the reviewers that count: PEM blocks or OpenSSH lines.
     #[arg(long, value_name = "FILE")]
     reviewer_keys: Option<PathBuf>,
-    /// Push the image and its statements there.
-    #[arg(long, value_name = "REFERENCE")]
-    push: Option<Reference>,
+    /// What the image is called, with a tag: in --output, and where --push without a value sends it. May be given several times.
+    #[arg(long = "tag", short, value_name = "REFERENCE", value_parser = tagged)]
+    tags: Vec<Reference>,
+    /// Push the image and its statements there; without a value, to every --tag.
+    #[arg(long, value_name = "REFERENCE", num_args = 0..=1, default_missing_value = "", value_parser = push)]
+    push: Option<To>,
     /// Do not keep what the steps took from the network, only name it: nobody can repeat the build without the same
     /// servers then.
     #[arg(long)]
@@ -101,6 +123,8 @@ pub struct Arguments {
     signing: Signing,
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    limits: StepLimits,
 }
 
 /// The options of commands that sign provenance.
@@ -138,6 +162,32 @@ pub fn pair(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
+/// Where to push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum To {
+    /// To every `--tag`.
+    Tags,
+    /// There alone; tags name the image in files then.
+    There(Reference),
+}
+
+fn push(text: &str) -> std::result::Result<To, String> {
+    match text {
+        "" => Ok(To::Tags),
+        text => tagged(text).map(To::There),
+    }
+}
+
+/// A name that can be given to an image: it has a tag, since there is no default one, and no digest.
+fn tagged(text: &str) -> std::result::Result<Reference, String> {
+    let reference: Reference =
+        text.parse().map_err(|cause: attestations::ReferenceError| cause.to_string())?;
+    match (reference.tag(), reference.digest()) {
+        (Some(_), None) => Ok(reference),
+        _ => Err(format!("{text} must name a tag and no digest")),
+    }
+}
+
 /// A full commit id.
 ///
 /// # Errors
@@ -159,6 +209,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let outputs: Vec<Output> =
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
     outputs.iter().try_for_each(Output::check)?;
+    let destinations = destinations(arguments)?;
     let order = order(arguments, place.as_ref(), &outputs)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
@@ -199,8 +250,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         Some(index) => Content::index(index, &images),
         None => Content::image(images.first().ok_or_else(|| Error::new(Kind::Bug, "nothing was built"))?),
     };
+    let names = Names { tags: each_once(&arguments.tags), image: order_name(&builds) };
     for output in &outputs {
-        output.write(session, &store, content, &order_name(&builds))?;
+        let begun = Instant::now();
+        output.write(session, &store, content, &names)?;
+        let path = output.destination();
+        session.tell(&Event::Wrote { path, seconds: begun.elapsed().as_secs_f64() });
     }
     if let Some(path) = &arguments.bundle_out {
         for built in &builds {
@@ -208,21 +263,22 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             built.bundle.iter().try_for_each(|bundle| write_file(&path, bundle.to_bytes()))?;
         }
     }
-    if let Some(reference) = &arguments.push {
-        let to = Push { arguments, registry: &registry, store: &store, reference, place: place.as_deref() };
-        let handed_in: Vec<_> = handed_in.iter().map(|review| &review.bundle).collect();
-        for built in &builds {
-            to.image(built, index.is_none(), &handed_in, key.as_deref())?;
-        }
-        // The index comes last: what its tag names has its evidence already.
-        if let Some(index) = &index {
-            registry.push_index(&store, index, reference.repository(), reference.tag())?;
-        }
-    }
+    let push = Push {
+        arguments,
+        session,
+        registry: &registry,
+        store: &store,
+        builds: &builds,
+        index: index.as_ref(),
+        reviews: handed_in.iter().map(|review| &review.bundle).collect(),
+        key: key.as_deref(),
+        place: place.as_deref(),
+    };
+    push.to_all(&destinations)?;
     let report = Report {
         builds: &builds,
         index: index.as_ref(),
-        pushed: arguments.push.as_ref().map(ToString::to_string),
+        pushed: destinations.iter().map(ToString::to_string).collect(),
         written: outputs
             .iter()
             .skip(arguments.oci.iter().count())
@@ -235,11 +291,6 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
 }
 
 fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) -> Result<Order> {
-    if let Some(reference) = &arguments.push
-        && (reference.tag().is_none() || reference.digest().is_some())
-    {
-        return Err(Error::new(Kind::Usage, format!("--push {reference} must name a tag and no digest")));
-    }
     let network = match (place, &arguments.replay) {
         (None, _) => Network::Named,
         (Some(place), _) if arguments.locked => Network::Locked(place.clone()),
@@ -261,8 +312,28 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) 
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
         upstream: arguments.reach.upstream()?,
+        limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
     })
+}
+
+/// Where the image is pushed to, in the order of the command line, each once.
+fn destinations(arguments: &Arguments) -> Result<Vec<Reference>> {
+    let all = match &arguments.push {
+        None => return Ok(Vec::new()),
+        Some(To::There(reference)) => return Ok(vec![reference.clone()]),
+        Some(To::Tags) => &arguments.tags,
+    };
+    if all.is_empty() {
+        return Err(Error::new(Kind::Usage, "--push has nowhere to push to")
+            .hint("give --push REFERENCE, or --tag REFERENCE beside it"));
+    }
+    Ok(each_once(all))
+}
+
+fn each_once(all: &[Reference]) -> Vec<Reference> {
+    let is_first = |(at, reference): &(usize, &Reference)| !all[..*at].contains(reference);
+    all.iter().enumerate().filter(is_first).map(|(_, reference)| reference.clone()).collect()
 }
 
 /// How the build differs from its commit's lock.
@@ -298,10 +369,12 @@ fn finish(
 }
 
 fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
-    match &arguments.push {
-        Some(reference) => reference.repository().to_string(),
-        None => outcome.parameters.image.clone(),
-    }
+    let first = match &arguments.push {
+        Some(To::There(reference)) => Some(reference),
+        Some(To::Tags) => arguments.tags.first(),
+        None => None,
+    };
+    first.map_or_else(|| outcome.parameters.image.clone(), |it| it.repository().to_string())
 }
 
 /// The image's name in `countersign.toml`, which is the same for all platforms.
@@ -322,33 +395,57 @@ pub fn bundle_path(path: &Path, platform: Option<&str>) -> PathBuf {
 /// Pushing what was built.
 struct Push<'a> {
     arguments: &'a Arguments,
+    session: &'a Session,
     registry: &'a Registry,
     store: &'a Store,
-    reference: &'a Reference,
+    builds: &'a [Built],
+    index: Option<&'a Index>,
+    reviews: Vec<&'a Bundle>,
+    key: Option<&'a dyn Signer>,
     place: Option<&'a Place>,
 }
 
 impl Push<'_> {
+    /// To every destination. What is said about an image is attached once in a repository, before its first tag is set there.
+    fn to_all(&self, destinations: &[Reference]) -> Result<()> {
+        for (at, reference) in destinations.iter().enumerate() {
+            let name = reference.to_string();
+            let known = destinations[..at].iter().any(|other| other.repository() == reference.repository());
+            let moving = self.session.progress().moving(Direction::Out, &name);
+            for built in self.builds {
+                self.image(built, reference, known)?;
+            }
+            // The index comes last: what its tag names has its evidence already.
+            let digest = match (self.index, self.builds) {
+                (Some(index), _) => {
+                    self.registry.push_index(self.store, index, reference.repository(), reference.tag())?
+                }
+                (None, [built, ..]) => built.outcome.executed.image.digest(),
+                (None, []) => return Err(Error::new(Kind::Bug, "nothing was built")),
+            };
+            let (bytes, seconds) = moving.done();
+            self.session.tell(&Event::Pushed { name: &name, digest, bytes, seconds });
+        }
+        Ok(())
+    }
+
     /// One image with all that is said about it; under the tag only when no index is to have it.
-    fn image(
-        &self,
-        built: &Built,
-        is_tagged: bool,
-        reviews: &[&Bundle],
-        key: Option<&dyn Signer>,
-    ) -> Result<()> {
+    fn image(&self, built: &Built, reference: &Reference, is_known: bool) -> Result<()> {
         let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
-        let bills = match (key, self.arguments.sbom) {
+        let repository = reference.repository();
+        let tag = reference.tag().filter(|_| self.index.is_none());
+        let digest = self.registry.push(self.store, image, repository, tag)?;
+        if is_known {
+            return Ok(());
+        }
+        let bills = match (self.key, self.arguments.sbom) {
             (Some(key), true) => {
                 provenance::sign_bills(outcome, &subject_name(self.arguments, outcome), key)?
             }
             _ => Vec::new(),
         };
-        let repository = self.reference.repository();
-        let tag = self.reference.tag().filter(|_| is_tagged);
-        let digest = self.registry.push(self.store, image, repository, tag)?;
         let pinned = repository.clone().pin(digest);
-        for statement in reviews.iter().copied().chain(&built.bundle).chain(&bills) {
+        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&bills) {
             self.registry.attach(&pinned, image, statement)?;
         }
         match (self.place, &built.materials) {

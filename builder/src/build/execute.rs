@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use attestations::provenance::LayerRecord;
+use images::image::MAX_LAYERS;
 use images::layer::{Compression, Fired, Layer, Normaliser, from_upper};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, Upper, User};
-use serde_json::json;
 
-use super::bases::{Base, layer_of_base};
+use super::bases::{Base, layer_of_base, of_base};
 use super::config::{self, Config};
 use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
 use super::emulation::Emulator;
+use super::limits::StepLimits;
 use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Step};
@@ -22,8 +23,9 @@ use super::{environment, trust};
 use crate::capture::{Capture, Exchange, Incident, IncidentKind, StepRecord};
 use crate::cli::Session;
 use crate::dockerfile::Network;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result, Told, of_images};
 use crate::materials;
+use crate::progress::{Event, Label, SummaryStep};
 
 /// The machine's part of a build.
 pub struct Workshop<'a> {
@@ -43,6 +45,8 @@ pub struct Workshop<'a> {
     pub scratch: &'a Path,
     /// What ends a running command when the person has had enough.
     pub canceller: &'a Canceller,
+    /// What a step may use up.
+    pub limits: &'a StepLimits,
 }
 
 /// A stage that is being built or is done.
@@ -69,6 +73,7 @@ pub(super) struct Records {
     pub(super) materials: Vec<materials::Step>,
     pub(super) unrecorded: Vec<String>,
     pub(super) fired: Vec<Fired>,
+    pub(super) steps: Vec<SummaryStep>,
 }
 
 /// A stage that is going on.
@@ -78,8 +83,6 @@ pub(super) struct Run<'a> {
     pub(super) epoch: i64,
     /// The stages it needs, by number.
     pub(super) done: BTreeMap<usize, Arc<Finished>>,
-    /// Whether others may go on beside it, so that each line of output has to say whose it is.
-    pub(super) is_one_of_several: bool,
     pub(super) told: Records,
 }
 
@@ -95,7 +98,8 @@ impl Run<'_> {
             let config = Config::default();
             return Ok(Built { config, layers: Vec::new(), folders: Vec::new(), uppers: Vec::new() });
         };
-        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told()?;
+        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told();
+        let folders = folders.map_err(|error| of_base(&base.asked, error))?;
         let config = config::on_base(base.image.config());
         let created_by = created_by_of_layers(&config);
         let layers = base.image.layers().iter().zip(base.image.diff_ids()).enumerate().map(
@@ -114,28 +118,22 @@ impl Run<'_> {
     }
 
     /// Does one step; says whether it made a layer.
-    pub(super) fn step(&mut self, stage: &mut Built, step: &Step, label: &str) -> Result<bool> {
-        let shop = self.shop;
-        shop.session.progress(
-            &format!("{label}: {}", step.text),
-            &json!({ "event": "step", "label": label, "line": step.line, "instruction": step.text }),
-        );
-        if shop.canceller.is_cancelled() {
-            return Err(cancelled());
-        }
-        if step.action == Action::Configure {
-            return Ok(false);
-        }
+    pub(super) fn step(&mut self, stage: &mut Built, step: &Step, label: &Label) -> Result<bool> {
+        let session = self.shop.session;
+        let line = step.line;
+        session.tell(&Event::Step { label, line, instruction: &step.text });
         let begun = Instant::now();
-        let made = self.files(stage, step, label)?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let size = made.as_ref().map_or(0, |(layer, _)| layer.descriptor.size);
-        shop.session.progress(
-            &format!("{label}: done in {seconds:.1} s, {size} bytes"),
-            &json!({ "event": "step-done", "label": label, "line": step.line, "seconds": seconds,
-                "layer": made.as_ref().map(|(layer, _)| layer.descriptor.digest), "size": size }),
-        );
-        let Some((layer, upper)) = made else { return Ok(false) };
+        let done = self.act(stage, step, label);
+        let is_configuration = step.action == Action::Configure;
+        let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
+        let layer = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
+        let made = layer.as_ref().map(|(layer, _)| (layer.descriptor.digest, layer.descriptor.size));
+        let (digest, size) = made.unzip();
+        let size = size.unwrap_or(0);
+        session.tell(&Event::StepDone { label, line, seconds, layer: digest, size, is_configuration });
+        let (label, instruction) = (label.to_string(), step.text.clone());
+        self.told.steps.push(SummaryStep { label, instruction, seconds, layer: made });
+        let Some((layer, upper)) = layer else { return Ok(false) };
         stage.folders.insert(0, upper.path().to_owned());
         stage.uppers.push(Arc::new(upper));
         stage.config.rootfs.diff_ids.push(layer.diff_id);
@@ -150,8 +148,23 @@ impl Run<'_> {
         Ok(true)
     }
 
+    fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<(Layer, Upper)>> {
+        if self.shop.canceller.is_cancelled() {
+            return Err(cancelled());
+        }
+        if step.action == Action::Configure {
+            return Ok(None);
+        }
+        if stage.layers.len() >= MAX_LAYERS {
+            let what = format!("line {}: {}: {MAX_LAYERS} layers lie below it already", step.line, step.text);
+            return Err(Error::new(Kind::Input, what)
+                .hint("an image has no more: join instructions, or copy what they made into a new stage"));
+        }
+        self.files(stage, step, label)
+    }
+
     /// Does it to the stage's files; the layer that came of it, and the folder that stands for it in the next step.
-    fn files(&mut self, stage: &Built, step: &Step, label: &str) -> Result<Option<(Layer, Upper)>> {
+    fn files(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<(Layer, Upper)>> {
         let mut lowers = stage.folders.clone();
         let injected = self.shop.scratch.join("injected");
         let is_run = step.is_run();
@@ -172,8 +185,12 @@ impl Run<'_> {
                     process.mounts.push(self.script(script)?);
                 }
                 self.command(&process, *network, overlay.merged(), step, label)?;
-                trust::remove(overlay.upper(), self.shop.capture.ca_pem())
-                    .map_err(|cause| Error::io("cleaning", overlay.upper(), cause))?;
+                trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(
+                    |cause| match is_too_long(&cause) {
+                        true => too_long(step),
+                        false => Error::io("cleaning", overlay.upper(), cause),
+                    },
+                )?;
             }
         }
         let made = from_upper(
@@ -184,12 +201,13 @@ impl Run<'_> {
             Compression::Gzip,
             Normaliser::Version1,
         )
-        .told()?;
+        .map_err(|cause| layer_failed(step, cause))?;
         self.told.fired.extend(made.fired);
         let made = made.layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);
-        let _ = std::fs::remove_dir_all(self.shop.scratch.join("mounts"));
+        // What was left would be in the next step's caches, which have to be empty.
+        sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
         if is_run {
             let _ = std::fs::remove_dir_all(&injected);
         }
@@ -283,6 +301,7 @@ impl Run<'_> {
         process.user = user;
         process.hostname = environment::HOSTNAME.to_owned();
         process.mounts = mounts.collect();
+        process.limits = self.shop.limits.of_process();
         Ok(process)
     }
 
@@ -296,27 +315,16 @@ impl Run<'_> {
         Ok(Mount { source: source.clone(), target: script.path.clone(), readonly: true })
     }
 
-    /// What stands before a line of a step's output.
-    fn margin(&self, label: &str) -> String {
-        if self.is_one_of_several { format!("{label} | ") } else { "    ".to_owned() }
-    }
-
     fn command(
         &mut self,
         process: &Process,
         reach: Network,
         root: &Path,
         step: &Step,
-        label: &str,
+        label: &Label,
     ) -> Result<()> {
         let session = self.shop.session;
-        let margin = self.margin(label);
-        let mut show = |line: &str| {
-            session.progress(
-                &format!("{margin}{line}"),
-                &json!({ "event": "output", "label": label, "text": line }),
-            )
-        };
+        let mut show = |text: &str| session.tell(&Event::Output { label, text });
         let mut output = Output::new(&mut show);
         let network = self.shop.host.network().map_err(machine)?;
         let planted = match reach {
@@ -333,7 +341,9 @@ impl Run<'_> {
         let record = planted.map(|planted| planted.finish());
         let lines = output.finish();
         let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
-        let how = match exit.map_err(machine)? {
+        let exit = exit.map_err(machine)?;
+        let hint = self.shop.limits.hint(exit, &lines);
+        let how = match exit {
             Exit::Code(0) => return Ok(()),
             Exit::Code(code) => format!("ended with exit code {code}"),
             Exit::Signal(signal) => format!("was ended by signal {signal}"),
@@ -342,24 +352,19 @@ impl Run<'_> {
             Exit::Cancelled => return Err(cancelled()),
         };
         let error = Error::new(Kind::Step, format!("line {}: {} {how}", step.line, step.text)).details(lines);
-        Err(match incidents.is_empty() {
-            true => error,
-            false => error.hint(format!("its network: {}", incidents.join("; "))),
-        })
+        let network = (!incidents.is_empty()).then(|| format!("its network: {}", incidents.join("; ")));
+        let hints: Vec<String> = hint.into_iter().chain(network).collect();
+        Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
     }
 
     /// Keeps what a step did on the network; returns what went wrong there.
     ///
     /// # Errors
     /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
-    fn note(&mut self, step: &Step, record: StepRecord, label: &str) -> Result<Vec<String>> {
+    fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
         let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
-        let margin = self.margin(label);
-        for incident in &incidents {
-            self.shop.session.progress(
-                &format!("{margin}network: {incident}"),
-                &json!({ "event": "incident", "label": label, "text": incident }),
-            );
+        for text in &incidents {
+            self.shop.session.tell(&Event::Incident { label, text });
         }
         if record.incidents_dropped > 0 {
             self.told
@@ -421,6 +426,41 @@ pub(crate) fn machine(cause: sandbox::Error) -> Error {
 
 fn cancelled() -> Error {
     Error::new(Kind::Step, "the build was interrupted")
+}
+
+/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
+fn layer_failed(step: &Step, cause: images::Error) -> Error {
+    if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
+        return too_long(step);
+    }
+    let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
+    let what = format!("line {}: {}: {cause}", step.line, step.text);
+    let told = of_images(cause);
+    let (kind, hint) = match (is_its_own, told.hint_text()) {
+        (true, _) => (
+            Kind::Step,
+            "what a step leaves must be a layer that others can read: remove the rest in the same RUN"
+                .to_owned(),
+        ),
+        (false, hint) => (told.kind(), hint.unwrap_or_default().to_owned()),
+    };
+    Error::new(kind, what).because(told).hint(hint)
+}
+
+fn is_too_long(cause: &std::io::Error) -> bool {
+    cause.kind() == std::io::ErrorKind::InvalidFilename
+}
+
+/// A shell gets there by going down step by step; nobody can name such a file, and no archive could be unpacked.
+fn too_long(step: &Step) -> Error {
+    Error::new(
+        Kind::Step,
+        format!(
+            "line {}: {}: it made a path longer than 4096 bytes, the most that Linux takes",
+            step.line, step.text
+        ),
+    )
+    .hint("remove it in the same RUN")
 }
 
 fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {

@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use attestations::Reference;
 use images::export::{Content, Form, write_archive};
 use images::layer::write_root;
 use images::{Image, LayerCache, Store};
@@ -81,6 +82,14 @@ impl FromStr for Output {
     }
 }
 
+/// What the image can be called in an output that names no other.
+pub struct Names {
+    /// Each `--tag`.
+    pub tags: Vec<Reference>,
+    /// Its name in `countersign.toml`.
+    pub image: String,
+}
+
 /// `repository:tag`, in the letters that Docker allows.
 fn is_tagged(name: &str) -> bool {
     let plain = |text: &str, more: &str| {
@@ -146,19 +155,26 @@ impl Output {
     ///
     /// # Errors
     /// When a blob is damaged, or the files cannot be written. A file appears whole or not at all.
-    pub fn write(&self, session: &Session, store: &Store, content: Content<'_>, name: &str) -> Result<()> {
+    pub fn write(&self, session: &Session, store: &Store, content: Content<'_>, names: &Names) -> Result<()> {
+        let tags: Vec<String> = match &self.name {
+            Some(name) => vec![name.clone()],
+            None => names.tags.iter().map(ToString::to_string).collect(),
+        };
+        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+        // A layout tells its image by the name in `countersign.toml`, too; Docker would take that for a tag.
+        let called = if tags.is_empty() { vec![names.image.as_str()] } else { tags.clone() };
         match self.form {
             OutputForm::Oci { is_folder: true } => {
                 let layout = Store::open(&self.destination).told()?;
                 copy_blobs(store, &layout, content.blobs())?;
-                layout.set_ref(self.name.as_deref().unwrap_or(name), content.top().told()?).told()
+                let top = content.top().told()?;
+                called.iter().try_for_each(|name| layout.set_ref(name, top)).told()
             }
             OutputForm::Oci { is_folder: false } => {
-                let name = self.name.as_deref().or(Some(name));
-                self.file(&mut |out| write_archive(store, content, Form::Oci, name, out))
+                self.file(&mut |out| write_archive(store, content, Form::Oci, &called, out))
             }
             OutputForm::DockerArchive => {
-                self.file(&mut |out| write_archive(store, content, Form::Docker, self.name.as_deref(), out))
+                self.file(&mut |out| write_archive(store, content, Form::Docker, &tags, out))
             }
             OutputForm::Tar => with_root(session, store, only(content)?, &mut |root| {
                 self.file(&mut |out| write_root(root, folder_of(&self.destination), out))

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod execute;
 pub mod export;
 mod graph;
+pub mod limits;
 mod mounts;
 pub mod order;
 mod output;

@@ -9,12 +9,12 @@ use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
 use jiff::Timestamp;
 use sandbox::Canceller;
-use serde_json::json;
 
 use super::bases::{Bases, Registry};
 use super::copy::ContextTree;
 use super::emulation::Emulator;
 use super::execute::Workshop;
+use super::limits::StepLimits;
 use super::plan::{Plan, Request};
 use super::scratch::Scratch;
 use super::stages::{Executed, execute};
@@ -26,6 +26,7 @@ use crate::error::{Error, Kind, Result, Told};
 use crate::lock::{self, Lock};
 use crate::materials::{Keeper, Place, Record, Replay};
 use crate::packages::{self, Package};
+use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::source::{Location, Repository, Snapshot};
 
@@ -46,6 +47,8 @@ pub struct Order {
     pub upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
     pub alone: Option<String>,
+    /// What its steps may use up.
+    pub limits: StepLimits,
 }
 
 /// Where the steps get what they ask of the network.
@@ -179,7 +182,7 @@ pub fn build(
         recipe,
         epoch,
         host: sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?,
-        canceller: interruptible(runtime),
+        canceller: interruptible(session, runtime),
     };
     plans
         .iter()
@@ -226,14 +229,12 @@ impl Site<'_> {
     ) -> Result<Outcome> {
         let (session, order) = (self.session, self.order);
         let started = Timestamp::now();
-        session.progress(
-            &format!("building for {platform}"),
-            &json!({ "event": "platform", "platform": platform.to_string() }),
-        );
+        session.tell(&Event::Platform { platform: &platform.to_string() });
         let (way, locked_bases) = way(&order.network, self.lock.as_ref(), &self.recipe)?;
         let bases = Bases {
             given: &order.bases,
             project: &self.project,
+            session,
             recorded: locked_bases.as_ref().or(recorded(&order.what)),
             registry: self.registry,
             platform,
@@ -255,8 +256,11 @@ impl Site<'_> {
             capture: &capture,
             scratch: scratch.path(),
             canceller: &self.canceller,
+            limits: &order.limits,
         };
+        let begun = std::time::Instant::now();
         let mut executed = execute(&shop, plan, context, &bases, self.epoch)?;
+        session.tell(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let packages = packages::of(&executed.materials);
         let record = match &way {
             Way::Record(None) => None,
@@ -283,10 +287,10 @@ impl Site<'_> {
 
 /// Ctrl-C, or a request to end, ends the running command, and the build cleans up behind itself. The second is not
 /// waited for.
-fn interruptible(runtime: &tokio::runtime::Handle) -> Canceller {
+fn interruptible(session: &Session, runtime: &tokio::runtime::Handle) -> Canceller {
     use tokio::signal::unix::{SignalKind, signal};
     let canceller = Canceller::new();
-    let used = canceller.clone();
+    let (used, progress) = (canceller.clone(), session.progress().clone());
     runtime.spawn(async move {
         let (Ok(mut interrupt), Ok(mut end)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -296,12 +300,27 @@ fn interruptible(runtime: &tokio::runtime::Handle) -> Canceller {
         loop {
             tokio::select! { _ = interrupt.recv() => {}, _ = end.recv() => {} }
             if used.is_cancelled() {
+                progress.end_now();
                 std::process::exit(i32::from(Kind::Step.exit_code()));
             }
             used.cancel();
+            let message = "interrupted: what runs is ended; once more does not wait for it";
+            progress.tell(&Event::Warning { message, path: None });
         }
     });
     canceller
+}
+
+fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
+    let of_base = executed.layers.iter().filter(|layer| layer.from_base);
+    Summary {
+        platform: platform.to_string(),
+        steps: executed.steps.clone(),
+        base_layers: of_base.map(|layer| layer.size).collect(),
+        seconds,
+        exchanges: executed.exchanges.len(),
+        recorded: executed.exchanges.iter().fold(0, |sum, exchange| exchange.size.saturating_add(sum)),
+    }
 }
 
 fn recipe(what: &What, project: &Project) -> Result<Recipe> {

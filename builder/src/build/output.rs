@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::progress::without_sequences;
+
 /// Lines kept.
 const KEPT: usize = 40;
 /// Longest line kept or shown, in bytes; a longer one is cut into several.
@@ -43,10 +45,7 @@ impl<'a> Output<'a> {
         if self.open.is_empty() {
             return;
         }
-        let text: String = String::from_utf8_lossy(&self.open)
-            .chars()
-            .filter(|letter| *letter == '\t' || !letter.is_control())
-            .collect();
+        let text = without_sequences(&String::from_utf8_lossy(&self.open));
         self.open.clear();
         (self.show)(&text);
         if self.last.len() == KEPT {
@@ -73,6 +72,6 @@ mod tests {
         let last = output.finish();
         assert_eq!((last.len(), shown.len()), (40, 52));
         assert_eq!((last[0].as_str(), last[39].len()), ("line 12", 5000 + 7 - 4096));
-        assert!(last[38].starts_with("[2Jred"));
+        assert!(last[38].starts_with("redx"), "{}", last[38]);
     }
 }

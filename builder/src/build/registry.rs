@@ -3,12 +3,12 @@
 use attestations::{Bundle, Digest, Pinned, Reference, Repository};
 use images::registry::{Attachment, Client, Named, Registries};
 use images::{Descriptor, Image, Index, Platform, Store};
-use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::bases;
 use crate::cli::Session;
 use crate::error::{Error, Kind, Result, Told};
+use crate::progress::Event;
 
 /// A client and the runtime its requests run on. Not to be used from asynchronous code.
 pub struct Registry {
@@ -17,13 +17,15 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Reaches registries as `registries` say, and tells of what has to be tried again.
+    /// Reaches registries as `registries` say. People see the bytes that move, and what has to be tried again.
     pub fn new(registries: Registries, session: &Session, runtime: Handle) -> Self {
-        let session = session.clone();
+        let (progress, teller) = (session.progress().clone(), session.clone());
         let tell = move |text: &str| {
-            session.progress(&format!("registry: {text}"), &json!({ "event": "registry", "text": text }));
+            teller.tell(&Event::Warning { message: &format!("registry: {text}"), path: None });
         };
-        Self { client: Client::with(registries).telling(tell), runtime }
+        let client =
+            Client::with(registries).telling(tell).observed(move |traffic| progress.moved(traffic));
+        Self { client, runtime }
     }
 
     /// Pushes an image, its blobs before its manifest.

@@ -22,8 +22,8 @@ pub(super) struct Report<'a> {
     pub(super) builds: &'a [Built],
     /// What lists the images, when there are several.
     pub(super) index: Option<&'a Index>,
-    /// Where it was pushed.
-    pub(super) pushed: Option<String>,
+    /// Where it was pushed, if anywhere.
+    pub(super) pushed: Vec<String>,
     /// The files that were written.
     pub(super) written: Vec<String>,
     /// Whether to tell each file that the normaliser changed.
@@ -44,9 +44,7 @@ impl Report<'_> {
             let digests = self.builds.iter().map(|built| built.outcome.executed.image.digest());
             text.extend(digests.map(|digest| format!("{digest}\n")));
         }
-        if let Some(reference) = &self.pushed {
-            text.push_str(&format!("pushed {reference}\n"));
-        }
+        text.extend(self.pushed.iter().map(|reference| format!("pushed {reference}\n")));
         text.extend(self.written.iter().map(|place| format!("wrote {place}\n")));
         for built in self.builds {
             let margin = match self.index {
@@ -67,14 +65,16 @@ impl Report<'_> {
             (None, [built]) => {
                 let mut value = built.json();
                 value["event"] = "built".into();
-                value["pushed"] = json!(self.pushed);
+                value["pushed"] = json!(self.pushed.first());
+                value["references"] = json!(self.pushed);
                 value
             }
             (index, builds) => json!({
                 "event": "built",
                 "digest": index.map(Index::digest),
                 "images": builds.iter().map(Built::json).collect::<Vec<_>>(),
-                "pushed": self.pushed,
+                "pushed": self.pushed.first(),
+                "references": self.pushed,
                 "signed": builds.iter().all(|built| built.bundle.is_some()),
             }),
         }

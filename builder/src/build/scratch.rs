@@ -27,6 +27,13 @@ impl Scratch {
     }
 }
 
+impl Drop for Scratch {
+    /// Steps write into what is mounted from here, nested as deeply as they like. What cannot be removed goes with the next build.
+    fn drop(&mut self) {
+        let _ = sandbox::remove_tree(self.folder.path());
+    }
+}
+
 fn remove_abandoned(top: &Path) -> std::io::Result<()> {
     let folders: Vec<PathBuf> = std::fs::read_dir(top)?.filter_map(|item| Some(item.ok()?.path())).collect();
     for folder in folders {
@@ -34,7 +41,7 @@ fn remove_abandoned(top: &Path) -> std::io::Result<()> {
         if let Ok(lock) = std::fs::File::open(folder.join("lock"))
             && lock.try_lock().is_ok()
         {
-            std::fs::remove_dir_all(&folder)?;
+            sandbox::remove_tree(&folder).map_err(std::io::Error::other)?;
         }
     }
     Ok(())

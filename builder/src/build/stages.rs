@@ -18,6 +18,7 @@ use super::plan::{self, Action, Plan, What};
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials;
+use crate::progress::{Label, SummaryStep};
 
 /// What came of it.
 pub struct Executed {
@@ -37,6 +38,8 @@ pub struct Executed {
     pub bases: Vec<Base>,
     /// Whether commands were run.
     pub runs: bool,
+    /// What was done, and how long it took.
+    pub steps: Vec<SummaryStep>,
 }
 
 /// All stages.
@@ -79,6 +82,7 @@ pub fn execute(
         told.materials.extend(stage.told.materials);
         told.unrecorded.extend(stage.told.unrecorded);
         told.fired.extend(stage.told.fired);
+        told.steps.extend(stage.told.steps);
         last = Some(stage.built);
     }
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
@@ -95,6 +99,7 @@ pub fn execute(
         fired: told.fired,
         bases,
         runs,
+        steps: told.steps,
     })
 }
 
@@ -132,8 +137,6 @@ impl Stages<'_> {
             context: self.context,
             epoch: self.epoch,
             done: finished.collect(),
-            is_one_of_several: self.planned.iter().filter(|(_, planned)| !planned.steps.is_empty()).count()
-                > 1,
             told: Records::default(),
         };
         let (needed, planned) = &self.planned[at];
@@ -145,8 +148,14 @@ impl Stages<'_> {
         (stage.config.rootfs, stage.config.history) = (layers_of, history);
         let steps = |stages: &[PlannedStage<'_>]| stages.iter().map(|(_, it)| it.steps.len()).sum::<usize>();
         let (before, total) = (steps(&self.planned[..at]), steps(self.planned));
+        let working = self.planned.iter().filter(|(_, planned)| !planned.steps.is_empty()).count();
         for (number, step) in planned.steps.iter().enumerate() {
-            let label = format!("[{}/{total}] {name}", before + number + 1);
+            let label = Label {
+                number: before + number + 1,
+                total,
+                stage: name.to_string(),
+                is_one_of_several: working > 1,
+            };
             let has_layer = run.step(&mut stage, step, &label)?;
             stage.config.history.extend(self.plan.history(step, has_layer));
         }

@@ -19,6 +19,7 @@ use std::fmt;
 pub use chmod::Chmod;
 pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
 pub use lines::HereDocument;
+pub(crate) use mount::bytes;
 pub use mount::{MountKind, RunMount};
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.

@@ -127,7 +127,7 @@ pub(super) fn parse(flag: &Flag) -> Result<RunMount, Problem> {
 }
 
 /// A size as Docker takes it: `1048576`, `64m`, `1gb`, `1GiB`.
-fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let factor: u64 = match &lower[digits.len()..] {

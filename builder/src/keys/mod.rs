@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::Session;
 use crate::error::Kind;
+use crate::progress::Event;
 
 pub use generate::{Generated, Protection, generate};
 pub use password::{PasswordArguments, PasswordSource};
@@ -115,9 +116,8 @@ pub fn open(
     session: &Session,
 ) -> crate::error::Result<Box<dyn Signer>> {
     if let Some(mode) = exposure(path) {
-        let text = format!("warning: others may read {} (mode {mode:03o}); chmod 600 it", path.display());
-        let event = serde_json::json!({ "event": "warning", "path": path, "message": text });
-        session.progress(&text, &event);
+        let message = format!("others may read {} (mode {mode:03o}); chmod 600 it", path.display());
+        session.tell(&Event::Warning { message: &message, path: Some(path) });
     }
     let source = password.source();
     Ok(load(path, &mut || source.existing(path))?)

@@ -13,6 +13,7 @@ use super::evidence::{Chosen, Trust, choose};
 use super::inputs;
 use crate::build::bases::Registry as _;
 use crate::build::cli::{Signing, bundle_path, pair};
+use crate::build::limits::StepLimits;
 use crate::build::order::{self, Network, Order, Outcome, What};
 use crate::build::registries::Reach;
 use crate::build::registry::Registry;
@@ -20,6 +21,7 @@ use crate::build::reviews;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials::Place;
+use crate::progress::Event;
 use crate::provenance::{self, Identity, bases_of, read_file, write_file};
 use crate::source::Location;
 
@@ -64,6 +66,8 @@ pub struct Arguments {
     bases: Vec<(String, String)>,
     #[command(flatten)]
     signing: Signing,
+    #[command(flatten)]
+    limits: StepLimits,
     /// Write the signed result to a file; of several images, each to one with the platform in its name.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
@@ -187,10 +191,7 @@ impl Work<'_> {
     /// Repeats one build, compares, and signs how it came out.
     fn repeat(&self, pinned: Option<&Pinned>, chosen: Chosen) -> Result<Rebuilt> {
         let (arguments, session, registry) = (self.arguments, self.session, self.registry);
-        session.progress(
-            &format!("repeating {} from {}", chosen.subject, chosen.origin),
-            &json!({ "event": "repeating", "subject": chosen.subject, "origin": chosen.origin }),
-        );
+        session.tell(&Event::Repeating { subject: chosen.subject, origin: &chosen.origin });
         let network = match arguments.online {
             true => Network::Kept(self.place.keeper()),
             false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
@@ -312,6 +313,7 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
         network,
         upstream: arguments.reach.upstream()?,
         alone: None,
+        limits: arguments.limits.clone(),
     })
 }
 

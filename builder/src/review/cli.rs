@@ -14,6 +14,7 @@ use super::{Opinion, Subjects, verify, visible};
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result};
 use crate::keys::{self, PasswordArguments};
+use crate::progress::Event;
 use crate::source::{Location, Repository};
 
 /// Largest signed statement and key file read, in bytes.
@@ -137,9 +138,8 @@ fn sign(arguments: SignArguments, session: &Session) -> Result<Answer> {
     let subjects = Subjects::fetch(&repository, &what.commit, what.since.as_deref())?;
     let authors = subjects.authors()?;
     if authors.iter().any(|author| author.email.eq_ignore_ascii_case(&arguments.email)) {
-        let text =
-            format!("warning: {} is an author of it; policies do not count such a review", arguments.email);
-        session.progress(&text, &json!({ "event": "warning", "message": text }));
+        let message = format!("{} is an author of it; policies do not count such a review", arguments.email);
+        session.tell(&Event::Warning { message: &message, path: None });
     }
     let key = keys::open(&arguments.key, &arguments.password, session)?;
     let verdict = if arguments.reject { Verdict::Rejected } else { Verdict::Approved };

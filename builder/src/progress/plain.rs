@@ -1,0 +1,114 @@
+//! Events as lines for people, and for logs: nothing that was written is ever changed.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::{Event, Label, Show, amount, safe};
+
+/// Bytes on their way are told once in so long.
+const PAUSE: Duration = Duration::from_secs(10);
+
+pub(super) struct Plain {
+    out: Box<dyn Write + Send>,
+    told: Instant,
+}
+
+impl Plain {
+    pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { out, told: Instant::now() }
+    }
+
+    /// Bytes that have been on their way for a while.
+    fn is_time(&mut self) -> bool {
+        let is_time = self.told.elapsed() >= PAUSE;
+        if is_time {
+            self.told = Instant::now();
+        }
+        is_time
+    }
+}
+
+impl Show for Plain {
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Base { .. } | Event::Push { .. } => self.told = Instant::now(),
+            Event::BaseBytes { .. } | Event::PushBytes { .. } if !self.is_time() => return,
+            _ => {}
+        }
+        let mut text = String::new();
+        for line in lines(event) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+}
+
+/// What stands before a line of a step's output.
+fn margin(label: &Label) -> String {
+    if label.is_one_of_several { format!("{} | ", safe::cell(&label.to_string())) } else { "    ".to_owned() }
+}
+
+fn lines(event: &Event<'_>) -> Vec<String> {
+    let cell = safe::cell;
+    vec![match *event {
+        Event::Platform { platform } => format!("building for {}", cell(platform)),
+        Event::Base { name } => format!("base {}", cell(name)),
+        Event::BaseBytes { name, bytes, total } => {
+            format!("base {}: fetched {}", cell(name), of_total(bytes, total))
+        }
+        Event::BaseFetched { name, size, bytes, seconds, .. } => {
+            format!("base {}: {}", cell(name), fetched(size, bytes, seconds))
+        }
+        Event::Step { label, instruction, .. } => {
+            format!("{}: {}", cell(&label.to_string()), cell(instruction))
+        }
+        Event::Output { label, text } => format!("{}{}", margin(label), cell(text)),
+        Event::StepDone { is_configuration: true, .. } => return Vec::new(),
+        Event::StepDone { label, seconds, size, .. } => {
+            format!("{}: done in {seconds:.1} s, {size} bytes", cell(&label.to_string()))
+        }
+        Event::StepFailed { label, seconds, .. } => {
+            format!("{}: failed after {seconds:.1} s", cell(&label.to_string()))
+        }
+        Event::Incident { label, text } => format!("{}network: {}", margin(label), cell(text)),
+        Event::Push { name } => format!("pushing {}", cell(name)),
+        Event::PushBytes { name, bytes, total } => {
+            format!("pushing {}: sent {}", cell(name), of_total(bytes, total))
+        }
+        Event::Pushed { name, bytes, seconds, .. } => {
+            format!("pushed {}: {}", cell(name), sent(bytes, seconds))
+        }
+        Event::Wrote { path, seconds } => {
+            format!("wrote {} in {seconds:.1} s", cell(&path.display().to_string()))
+        }
+        Event::Summary(summary) => return summary.text(),
+        Event::Repeating { subject, origin } => format!("repeating {subject} from {}", cell(origin)),
+        Event::Warning { message, .. } => format!("warning: {}", cell(message)),
+    }]
+}
+
+/// `12.3 MB of 45.6 MB`
+pub(super) fn of_total(bytes: u64, total: Option<u64>) -> String {
+    match total {
+        // What broke off and was begun again is counted again.
+        Some(total) => format!("{} of {}", amount(bytes.min(total)), amount(total)),
+        None => amount(bytes),
+    }
+}
+
+/// What came of fetching a base.
+pub(super) fn fetched(size: u64, bytes: u64, seconds: f64) -> String {
+    match bytes {
+        0 => format!("{}, here", amount(size)),
+        bytes => format!("{}, {} of it fetched in {seconds:.1} s", amount(size), amount(bytes)),
+    }
+}
+
+/// What came of pushing.
+pub(super) fn sent(bytes: u64, seconds: f64) -> String {
+    match bytes {
+        0 => format!("it has all layers already, {seconds:.1} s"),
+        bytes => format!("{} in {seconds:.1} s", amount(bytes)),
+    }
+}

@@ -1,0 +1,86 @@
+//! Bytes between here and a registry.
+
+use std::time::{Duration, Instant};
+
+use images::registry::Traffic;
+
+use super::{Event, Progress};
+
+/// Oftener than this nobody looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// A base comes in.
+    In,
+    /// An image goes out.
+    Out,
+}
+
+/// What is on its way now.
+pub(super) struct Transfer {
+    direction: Direction,
+    name: String,
+    bytes: u64,
+    total: Option<u64>,
+    told: Instant,
+}
+
+impl Transfer {
+    pub(super) fn new(direction: Direction, name: &str) -> Self {
+        Self { direction, name: name.to_owned(), bytes: 0, total: None, told: Instant::now() }
+    }
+
+    pub(super) fn begun(&self) -> Event<'_> {
+        match self.direction {
+            Direction::In => Event::Base { name: &self.name },
+            Direction::Out => Event::Push { name: &self.name },
+        }
+    }
+
+    /// Counts; whether it is time to tell.
+    pub(super) fn moved(&mut self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Expected(bytes) => self.total = Some(self.total.unwrap_or(0).saturating_add(bytes)),
+            Traffic::Moved(bytes) => self.bytes = self.bytes.saturating_add(bytes),
+        }
+        let is_time = self.told.elapsed() >= PAUSE || matches!(traffic, Traffic::Expected(_));
+        if is_time {
+            self.told = Instant::now();
+        }
+        is_time
+    }
+
+    pub(super) fn event(&self) -> Event<'_> {
+        let (name, bytes, total) = (&self.name, self.bytes, self.total);
+        match self.direction {
+            Direction::In => Event::BaseBytes { name, bytes, total },
+            Direction::Out => Event::PushBytes { name, bytes, total },
+        }
+    }
+}
+
+/// A transfer that is going on.
+pub struct Moving<'a> {
+    progress: &'a Progress,
+    begun: Instant,
+}
+
+impl<'a> Moving<'a> {
+    pub(super) fn new(progress: &'a Progress) -> Self {
+        Self { progress, begun: Instant::now() }
+    }
+
+    /// Ends it: how many bytes moved, and how many seconds it took.
+    pub fn done(self) -> (u64, f64) {
+        let bytes = self.progress.state().transfer.take().map_or(0, |transfer| transfer.bytes);
+        (bytes, self.begun.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.progress.state().transfer = None;
+    }
+}
