@@ -10,22 +10,26 @@ mod elsewhere;
 mod engine;
 pub mod files;
 mod git_server;
+mod hostile;
 mod programs;
 mod registry;
 mod repository;
 mod scene;
 mod site;
 pub mod timing;
+mod terminal;
 
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use buildkit::BuildKit;
 pub use elsewhere::{AHEAD, elsewhere};
 pub use engine::Engine;
+pub use hostile::{Hostile, Listing};
 pub use programs::{Outcome, builder, program, run, runner};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
 pub use site::{Asked, Said, Site};
+pub use terminal::{SIZE, Shown, on_terminal};
 
 /// A processor that is not this machine's.
 pub const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
