@@ -8,7 +8,7 @@ use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
 use images::{Descriptor, Image, Index, Platform, Store};
 
 use crate::cli::Session;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result, Told, of_images};
 use crate::progress::{Direction, Event};
 use crate::project::Project;
 
@@ -214,8 +214,11 @@ pub fn copy_blobs<'a>(
     for blob in blobs.into_iter().filter(|blob| !to.contains(&blob.digest)) {
         let mut reader = from.open_blob(blob).told()?;
         let mut writer = to.writer().told()?;
-        std::io::copy(&mut reader, &mut writer)
-            .map_err(|cause| Error::io("copying a blob into", to.root(), cause))?;
+        std::io::copy(&mut reader, &mut writer).map_err(|cause| match cause.downcast::<images::Error>() {
+            // What the reader found wrong with the blob.
+            Ok(ours) => of_images(ours),
+            Err(cause) => Error::io("copying a blob into", to.root(), cause),
+        })?;
         writer.commit_as(blob).told()?;
     }
     Ok(())

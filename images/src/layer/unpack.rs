@@ -219,10 +219,11 @@ impl Unpacking {
             Err(Error::Io { cause, .. })
                 if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
-                self.make_folders(folder)?;
-                self.open_folder(folder)?
+                self.make_folders(folder)
+                    .and_then(|()| self.open_folder(folder))
+                    .map_err(|error| leads_nowhere(folder, error))?
             }
-            other => other?,
+            other => other.map_err(|error| leads_nowhere(folder, error))?,
         };
         // First the old one is left: through a link, both may be one.
         self.leave()?;
@@ -264,6 +265,22 @@ impl Unpacking {
             Some(parent) if parent.path == folder => Ok(&parent.fd),
             _ => Err(Error::refused(folder.display().to_string(), "was left while it was written to")),
         }
+    }
+}
+
+/// A folder that is not there after it was made, or was never to be one, is a link or a file of the layer's own.
+fn leads_nowhere(folder: &Path, error: Error) -> Error {
+    use rustix::io::Errno;
+    let nowhere = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error);
+    match error {
+        Error::Io { cause, .. } if cause.raw_os_error().is_some_and(|code| nowhere.contains(&code)) => {
+            let folder = folder.display();
+            Error::refused(
+                "the layer",
+                format!("it has entries below `{folder}`, which is no folder, or a link that leads to none"),
+            )
+        }
+        other => other,
     }
 }
 
