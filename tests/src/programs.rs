@@ -62,7 +62,8 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIter
         .args(arguments)
         .env("NO_COLOR", "1")
         .env_remove("COUNTERSIGN_KEY_PASSWORD")
-        .env_remove("COUNTERSIGN_STATE");
+        .env_remove("COUNTERSIGN_STATE")
+        .env_remove("COUNTERSIGN_PROGRESS");
     command.stdin(std::process::Stdio::null()).output().unwrap().into()
 }
 
