@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::Runtime;
-use crate::{Canceller, Error, Exit, MountPoint, Network, Overlay, Process, Result, Stream};
+use crate::{Canceller, Error, Exit, Memory, MountPoint, Network, Overlay, Process, Result, Stream};
 use crate::{cgroup, mounts, overlay, run};
 
 /// The machine, ready to hold sandboxes. Cheap to use from many threads.
@@ -56,6 +56,11 @@ impl Host {
     /// A new network namespace with loopback up and nothing else.
     pub fn network(&self) -> Result<Network> {
         Network::create(self.owned.clone())
+    }
+
+    /// A folder that never reaches a disk, for what a process is given in confidence.
+    pub fn memory(&self) -> Result<Memory> {
+        Memory::create(self.owned.clone())
     }
 
     /// A writable root over `lowers`, topmost first, with a fresh upper directory.

@@ -14,6 +14,7 @@ mod defaults;
 mod error;
 pub mod gate;
 mod host;
+mod memory;
 mod mounts;
 mod network;
 mod overlay;
@@ -27,6 +28,9 @@ pub use host::Host;
 pub use mounts::remove_tree;
 pub use network::{Attempt, Network, Watch};
 pub use overlay::{MountPoint, Overlay, Upper};
+pub use memory::Memory;
+pub use network::{Attempt, Network, Ran, Watch};
+pub use overlay::{MountPoint, Overlay};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
 pub use user::{User, resolve_user};
 

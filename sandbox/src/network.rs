@@ -1,3 +1,4 @@
+mod program;
 mod route;
 mod watch;
 
@@ -16,6 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::host::Owned;
 use crate::{Error, Result, mounts};
 
+pub use program::Ran;
 pub use watch::{Attempt, Watch};
 
 /// A network namespace with nothing but loopback in it.

@@ -26,6 +26,8 @@ pub struct Process {
     pub limits: Limits,
     /// What it may do.
     pub profile: Profile,
+    /// Whether something above must reach no disk: what is written down for the runtime then lies in memory.
+    pub confidential: bool,
 }
 
 impl Process {
@@ -41,6 +43,7 @@ impl Process {
             tmpfs: Vec::new(),
             limits: Limits::default(),
             profile,
+            confidential: false,
         }
     }
 }

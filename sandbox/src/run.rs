@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::host::Owned;
-use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, mounts};
+use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, memory, mounts};
 
 /// How often a canceller is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -58,6 +58,9 @@ pub(crate) fn run(
     let configuration = config::of(process, &id, root, network)?;
     let run = Run { owned, id, bundle: owned.fresh("run")?, keep: process.limits.memory.is_some() };
     fs::create_dir(&run.bundle).map_err(Error::path("create", &run.bundle))?;
+    if process.confidential {
+        memory::cover(&run.bundle)?;
+    }
     let file = run.bundle.join("config.json");
     fs::write(&file, configuration.to_string()).map_err(Error::path("write", &file))?;
     let ended = run.start().and_then(|events| {

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use common::{ALGORITHM, ground, shell};
-use sandbox::{Attempt, Error, Network, Profile};
+use sandbox::{Attempt, Canceller, Error, Network, Profile};
 
 /// Answers one connection with the address it was for.
 fn answer_once(listener: std::net::TcpListener) -> thread::JoinHandle<SocketAddr> {
@@ -104,4 +104,36 @@ fn a_running_process_s_network_is_entered_and_the_machine_s_own_is_refused() {
     child.kill().unwrap();
     child.wait().unwrap();
     bound.unwrap();
+}
+
+#[test]
+fn a_program_of_this_machine_sees_the_sandbox_s_network_alone() {
+    let Some(ground) = ground() else { return };
+    let server = answer_once(ground.network.listen((Ipv4Addr::LOCALHOST, 8080).into()).unwrap());
+    let ours = ground.directory.path().join("hosts");
+    std::fs::write(&ours, "127.0.0.1 planted\n").unwrap();
+    let over = [(ours, "/etc/hosts".into()), ("/dev/null".into(), "/no/such/file".into())];
+    let run = |text: &str, canceller: &Canceller| {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", text]);
+        ground.network.run_program(command, &over, canceller).unwrap()
+    };
+    let ran = run("cat /etc/hosts; tail -n +3 /proc/net/dev; exit 7", &Canceller::new());
+    let out = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!((ran.status.code(), out.lines().count(), ran.cancelled), (Some(7), 2, false), "{out}");
+    assert!(out.starts_with("127.0.0.1 planted\n") && out.contains("lo:"), "{out}");
+    assert!(!std::fs::read_to_string("/etc/hosts").unwrap().contains("planted"));
+    let connect = "exec 3<>/dev/tcp/127.0.0.1/8080 && cat <&3";
+    let mut command = Command::new("bash");
+    command.args(["-c", connect]);
+    let answer = ground.network.run_program(command, &over, &Canceller::new()).unwrap();
+    assert!(String::from_utf8_lossy(&answer.stdout).ends_with("planted"), "{answer:?}");
+    server.join().unwrap();
+
+    let (canceller, start) = (Canceller::new(), std::time::Instant::now());
+    canceller.cancel();
+    let ended = run("sleep 60 & sleep 60", &canceller);
+    assert!(ended.cancelled && !ended.status.success() && start.elapsed().as_secs() < 10);
+    let missing = ground.network.run_program(Command::new("no-such-program"), &over, &Canceller::new());
+    assert!(matches!(missing, Err(Error::Path { action: "start", .. })), "{missing:?}");
 }

@@ -191,3 +191,41 @@ fn a_caller_that_panics_leaves_no_container() {
     assert_eq!(alive("32109"), 0);
     assert_eq!(ground.run(&shell(Profile::Build, "true")).exit, Exit::Code(0));
 }
+
+#[test]
+fn what_is_confidential_lies_in_memory_and_is_gone_afterwards() {
+    let Some(ground) = ground() else { return };
+    let memory = ground.host.memory().unwrap();
+    let (folder, secret) = (memory.path().to_owned(), memory.path().join("secret"));
+    std::fs::write(&secret, "told in confidence").unwrap();
+    let state = ground.directory.path().join("state");
+    let kind = |path: &std::path::Path| rustix::fs::statfs(path).unwrap().f_type;
+    const RAMFS: i64 = 0x8584_58f6;
+    assert_eq!((kind(&folder), kind(&state) == RAMFS), (RAMFS, false));
+    let mut process =
+        shell(Profile::Build, "cat /etc/secret; echo \" $WORD\"; touch /etc/secret || echo no; sleep 1");
+    process.mounts.push(Mount { source: secret, target: "/etc/secret".into(), readonly: true });
+    process.env.push(("WORD".into(), "in the environment".into()));
+    process.confidential = true;
+    // What lies on the disk while it runs: everything that is not behind a mount.
+    let watched = state.clone();
+    let watcher = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let found = std::process::Command::new("grep")
+            .args(["-r", "-l", "in the environment"])
+            .arg(&watched)
+            .output()
+            .unwrap();
+        let paths = String::from_utf8(found.stdout).unwrap();
+        paths.lines().filter(|path| kind_of(path) != RAMFS).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let ran = ground.run(&process);
+    assert_eq!(ran.out, "told in confidence in the environment\nno\n", "{ran:?}");
+    assert_eq!(watcher.join().unwrap(), Vec::<String>::new());
+    drop(memory);
+    assert!(!folder.exists());
+}
+
+fn kind_of(path: &str) -> i64 {
+    rustix::fs::statfs(path).map_or(0, |found| found.f_type)
+}

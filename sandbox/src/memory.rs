@@ -1,0 +1,49 @@
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::mount::{MsFlags, mount};
+
+use crate::host::Owned;
+use crate::{Error, Result, mounts};
+
+/// A folder that lies in memory and is never swapped out: nothing in it reaches a disk. Dropped, it is gone.
+///
+/// Nothing bounds it: it is for what the caller knows to be small.
+#[derive(Debug)]
+pub struct Memory {
+    path: PathBuf,
+    /// Kept so that the owner's directory outlives us.
+    _owner: Arc<Owned>,
+}
+
+impl Memory {
+    pub(crate) fn create(owner: Arc<Owned>) -> Result<Self> {
+        let path = owner.fresh("run")?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(Error::path("create", &path))?;
+        let memory = Self { path, _owner: owner };
+        cover(&memory.path)?;
+        Ok(memory)
+    }
+
+    /// Where it is; of mode 0700.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Lays an empty file system in memory over a folder. A ramfs, since a tmpfs may be swapped out.
+pub(crate) fn cover(path: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("ramfs"), path, Some("ramfs"), flags, Some("mode=0700"))
+        .map_err(|error| Error::path("mount memory at", path)(error.into()))
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Err(error) = mounts::remove_tree(&self.path) {
+            tracing::warn!(%error, "left in memory, to be cleared later");
+        }
+    }
+}
