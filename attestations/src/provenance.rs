@@ -1,6 +1,6 @@
 //! SLSA provenance v1 with this project's build type. Documented in `docs/predicates/build-v1.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ pub struct ExternalParameters {
     pub labels: BTreeMap<String, String>,
     /// The platform, as `linux/amd64`.
     pub platform: String,
+    /// The ids of the secrets that steps were told, never anything of their bytes. Who repeats the build has to have them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<String>,
     /// Ports other than 80 and 443 that steps could reach, and what is spoken there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<u16, Spoken>,
@@ -261,6 +264,8 @@ impl ResourceDescriptor {
     pub const PACKAGE: &str = "package";
     /// The kind of an exchange over the network.
     pub const EXCHANGE: &str = "exchange";
+    /// The kind of a commit of another repository, whose files a step added.
+    pub const GIT: &str = "git";
 
     fn of(kind: &str, uri: impl Into<String>, algorithm: &str, digest: impl Into<String>) -> Self {
         Self {
@@ -305,6 +310,11 @@ impl ResourceDescriptor {
     /// An exchange over the network, by the digest of the response's body.
     pub fn exchange(url: impl Into<String>, body: &Digest) -> Self {
         Self::of(Self::EXCHANGE, url, "sha256", body.hex())
+    }
+
+    /// A commit of another repository, whose files a step added.
+    pub fn git(uri: impl Into<String>, commit: &Commit) -> Self {
+        Self::of(Self::GIT, uri, "gitCommit", commit.as_str())
     }
 
     /// The same with one more annotation.

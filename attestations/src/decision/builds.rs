@@ -108,6 +108,7 @@ pub(super) fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'s
         Resource::EXCHANGE,
         Resource::RECORD,
         Resource::PACKAGE,
+        Resource::GIT,
     ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {
         return Err("a dependency of an unknown kind");

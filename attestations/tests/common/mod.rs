@@ -148,6 +148,7 @@ impl World {
                     labels: BTreeMap::new(),
                     platform: "linux/amd64".to_owned(),
                     ports: BTreeMap::new(),
+                    secrets: Default::default(),
                 },
                 internal_parameters: InternalParameters {
                     normaliser: NORMALISER.to_owned(),

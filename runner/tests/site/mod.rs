@@ -272,6 +272,7 @@ fn build(image: &Image) -> Statement {
         labels: BTreeMap::new(),
         platform: Platform::here().to_string(),
         ports: BTreeMap::new(),
+        secrets: Default::default(),
     };
     let internal_parameters = InternalParameters {
         normaliser: NORMALISER.into(),
