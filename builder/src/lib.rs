@@ -16,4 +16,5 @@ pub mod project;
 pub mod provenance;
 pub mod rebuild;
 pub mod review;
+pub mod secrets;
 pub mod source;

@@ -11,6 +11,7 @@ use attestations::provenance::{
 use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
 use images::layer::Fired;
 
+use crate::build::GitTaken;
 use crate::build::order::Outcome;
 use crate::build::reviews::HandedIn;
 use crate::capture::Exchange;
@@ -149,6 +150,7 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
+    all.extend(outcome.executed.git.iter().map(git));
     all.extend(outcome.packages.iter().map(package));
     all.extend(outcome.executed.exchanges.iter().map(exchange));
     all
@@ -158,6 +160,15 @@ fn package(package: &Package) -> ResourceDescriptor {
     ResourceDescriptor::package(package.purl.to_string(), &package.digest)
         .annotated("url", package.url.clone())
         .annotated("step", package.step.clone())
+}
+
+fn git(taken: &GitTaken) -> ResourceDescriptor {
+    let named = ResourceDescriptor::git(format!("git+{}", taken.url), &taken.commit)
+        .annotated("step", taken.step.clone());
+    match &taken.reference {
+        Some(reference) => named.annotated("ref", reference.clone()),
+        None => named,
+    }
 }
 
 /// An exchange as the provenance tells it.

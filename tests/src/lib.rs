@@ -7,6 +7,7 @@
 mod base;
 mod buildkit;
 mod elsewhere;
+mod bench;
 mod engine;
 pub mod files;
 mod git_server;
@@ -22,6 +23,7 @@ mod terminal;
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use buildkit::BuildKit;
 pub use elsewhere::{AHEAD, elsewhere};
+pub use bench::Bench;
 pub use engine::Engine;
 pub use hostile::{Hostile, Listing};
 pub use programs::{Outcome, builder, program, run, runner};

@@ -23,6 +23,7 @@ use crate::lock::{self, Lock};
 use crate::materials::Place;
 use crate::progress::{Direction, Event};
 use crate::provenance::{self, Identity, read_file, write_file};
+use crate::secrets::{Given, Secrets};
 use crate::source::Location;
 
 /// Largest bundle or file of keys read, in bytes.
@@ -65,6 +66,10 @@ pub struct Arguments {
     /// A label of the image, beside those of its Dockerfile.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// A secret for RUN --mount=type=secret, from a file or a variable of the environment. Its bytes are kept nowhere; a build
+    /// that writes them down fails.
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    secrets: Vec<Given>,
     /// Build for these platforms, such as linux/arm64: with a comma between them, or given several times. Of more than one,
     /// the result is an index. What RUN needs of another processor's programs an emulator has to run.
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
@@ -314,6 +319,7 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) 
         upstream: arguments.reach.upstream()?,
         limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
+        secrets: Secrets::read(&arguments.secrets)?,
     })
 }
 

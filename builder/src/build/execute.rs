@@ -1,6 +1,6 @@
 //! Doing a stage's steps: each over a fresh overlay, whose upper directory becomes one canonical layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,21 +11,23 @@ use images::layer::{Compression, Fired, Layer, Normaliser, from_upper};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, Upper, User};
 
+use super::add::{GitTaken, name_of};
 use super::bases::{Base, layer_of_base, of_base};
 use super::config::{self, Config};
-use super::copy::{self, ContextTree, InlineTree, RootTree, Tree};
+use super::copy::{self, ContextTree};
 use super::emulation::Emulator;
 use super::limits::StepLimits;
 use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Step};
-use super::{environment, trust};
+use super::{environment, leak, trust};
 use crate::capture::{Capture, Exchange, Incident, IncidentKind, StepRecord};
 use crate::cli::Session;
-use crate::dockerfile::Network;
+use crate::dockerfile::{Network, SecretMount};
 use crate::error::{Error, Kind, Result, Told, of_images};
 use crate::materials;
 use crate::progress::{Event, Label, SummaryStep};
+use crate::secrets::{Needles, Redactor, Secrets};
 
 /// The machine's part of a build.
 pub struct Workshop<'a> {
@@ -47,6 +49,8 @@ pub struct Workshop<'a> {
     pub canceller: &'a Canceller,
     /// What a step may use up.
     pub limits: &'a StepLimits,
+    /// What steps may be told in confidence.
+    pub secrets: &'a Secrets,
 }
 
 /// A stage that is being built or is done.
@@ -55,7 +59,7 @@ pub(super) struct Built {
     pub(super) config: Config,
     pub(super) layers: Vec<(Descriptor, LayerRecord)>,
     /// The layers as folders, the topmost first.
-    folders: Vec<PathBuf>,
+    pub(super) folders: Vec<PathBuf>,
     /// What keeps those of this build there.
     uppers: Vec<Arc<Upper>>,
 }
@@ -74,6 +78,9 @@ pub(super) struct Records {
     pub(super) unrecorded: Vec<String>,
     pub(super) fired: Vec<Fired>,
     pub(super) steps: Vec<SummaryStep>,
+    pub(super) git: Vec<GitTaken>,
+    /// The ids of the secrets that steps were told.
+    pub(super) secrets: BTreeSet<String>,
 }
 
 /// A stage that is going on.
@@ -171,26 +178,36 @@ impl Run<'_> {
         if is_run && self.inject(&stage.folders, &injected)? {
             lowers.insert(0, injected.clone());
         }
-        let mounts = self.mounts(step)?;
+        let mut mounts = self.mounts(step)?;
+        let needles = Arc::new(self.tell(step, &mut mounts)?);
         let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
         match &step.action {
             Action::Configure => {}
             Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
-            Action::Copy { .. } => self.copy(overlay.merged(), step)?,
+            Action::Copy { .. } => self.copy(overlay.merged(), step, label)?,
             Action::Run { args, env, cwd, user, network, script, .. } => {
                 let mut process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
                 process.mounts.extend(mounts.mounts.iter().cloned());
                 process.tmpfs.extend(mounts.tmpfs.iter().cloned());
+                process.confidential = !mounts.variables.is_empty();
+                for (name, value) in &mounts.variables {
+                    process.env.retain(|(known, _)| known != name);
+                    process.env.push((name.clone(), value.to_string()));
+                }
                 if let Some(script) = script {
                     process.mounts.push(self.script(script)?);
                 }
-                self.command(&process, *network, overlay.merged(), step, label)?;
+                self.command(&process, *network, overlay.merged(), step, label, &needles)?;
                 trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(
                     |cause| match is_too_long(&cause) {
                         true => too_long(step),
                         false => Error::io("cleaning", overlay.upper(), cause),
                     },
                 )?;
+                let found = leak::find(overlay.upper(), &needles);
+                if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
+                    return Err(leaked(step, &leak));
+                }
             }
         }
         let made = from_upper(
@@ -224,6 +241,28 @@ impl Run<'_> {
         })
     }
 
+    /// Adds the step's secrets to what it has mounted; what they look like.
+    fn tell(&mut self, step: &Step, mounts: &mut Mounts) -> Result<Needles> {
+        let Action::Run { secrets: wanted, .. } = &step.action else { return Ok(Needles::default()) };
+        let (host, secrets) = (self.shop.host, self.shop.secrets);
+        for one in wanted {
+            let Some(bytes) = secrets.get(&one.id) else { continue };
+            mounts.tell(one, bytes, host).map_err(|error| match error {
+                MountError::Copy(cause) => copy_failed(step, cause),
+                MountError::Machine(cause) => machine(cause),
+            })?;
+            self.told.secrets.insert(one.id.clone());
+            let reason = format!(
+                "line {}: the step was told the secret {}, which only those have who were given it",
+                step.line, one.id
+            );
+            if !self.told.unrecorded.contains(&reason) {
+                self.told.unrecorded.push(reason);
+            }
+        }
+        Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
+    }
+
     fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<bool> {
         let failed = |cause| Error::io("making", into, cause);
         if into.exists() {
@@ -240,47 +279,6 @@ impl Run<'_> {
         let user = user_of(root, user, step)?;
         copy::make_folder(root, path, (user.uid, user.gid), self.epoch)
             .map_err(|cause| copy_failed(step, cause))
-    }
-
-    fn copy(&self, root: &Path, step: &Step) -> Result<()> {
-        let Action::Copy { from, sources, inline, archives, destination, chown, chmod, excludes, parents } =
-            &step.action
-        else {
-            return Ok(());
-        };
-        let owner = match chown {
-            None => None,
-            Some(text) => Some(owner_of(root, text, step)?),
-        };
-        let request = copy::Request {
-            sources,
-            destination,
-            owner,
-            mode: chmod.as_ref(),
-            archives: *archives,
-            excludes: Some(excludes),
-            parents: *parents,
-            epoch: self.epoch,
-        };
-        if !inline.is_empty() {
-            let tree = InlineTree::new(inline, self.epoch);
-            let names: Vec<String> = inline.iter().map(|document| document.name.clone()).collect();
-            let plain = copy::Request { archives: false, excludes: None, parents: false, ..request.clone() };
-            let request = copy::Request { sources: &names, ..plain };
-            copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
-        }
-        if sources.is_empty() {
-            return Ok(());
-        }
-        let copied = match from.map(|stage| self.done.get(&stage)) {
-            None => copy::copy(self.context, root, &request),
-            Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
-            Some(Some(stage)) => {
-                let view = self.shop.host.view(&stage.built.folders).map_err(machine)?;
-                RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, &request))
-            }
-        };
-        copied.map_err(|cause| copy_failed(step, cause))
     }
 
     fn process(
@@ -322,6 +320,7 @@ impl Run<'_> {
         root: &Path,
         step: &Step,
         label: &Label,
+        needles: &Arc<Needles>,
     ) -> Result<()> {
         let session = self.shop.session;
         let mut show = |text: &str| session.tell(&Event::Output { label, text });
@@ -330,15 +329,17 @@ impl Run<'_> {
         let planted = match reach {
             Network::None => None,
             Network::Default => {
-                let planted = self.shop.capture.plant(&network, &format!("line {}", step.line));
+                let planted = self.shop.capture.plant(&network, &name_of(step), needles);
                 Some(planted.map_err(|cause| {
                     Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
                 })?)
             }
         };
-        let mut take = |_, bytes: &[u8]| output.take(bytes);
+        let mut redactor = Redactor::new(needles);
+        let mut take = |_, bytes: &[u8]| output.take(&redactor.take(bytes));
         let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
         let record = planted.map(|planted| planted.finish());
+        output.take(&redactor.finish());
         let lines = output.finish();
         let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
         let exit = exit.map_err(machine)?;
@@ -361,7 +362,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
-    fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
+    pub(super) fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
         let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
         for text in &incidents {
             self.shop.session.tell(&Event::Incident { label, text });
@@ -398,6 +399,11 @@ fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
             "a kept material is not what was recorded",
             "`countersign-builder materials verify` finds what was changed; remove it, and fetch or import it again",
         ),
+        IncidentKind::HoldsSecret => (
+            Kind::Step,
+            "what would be recorded of its network holds one of its secrets",
+            "send the secret in the Authorization header, of which nothing is kept; it was not kept now either",
+        ),
         _ => (
             Kind::Step,
             "it asked for something that was not recorded",
@@ -407,6 +413,29 @@ fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
     Error::new(kind, format!("line {}: {}: {what}", step.line, step.text))
         .details(all.iter().map(ToString::to_string).collect())
         .hint(hint)
+}
+
+/// Whether a step has the secrets without which it cannot be done.
+///
+/// # Errors
+/// [`Kind::NotFound`] when one was not given.
+pub(super) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
+    let Action::Run { secrets, .. } = &step.action else { return Ok(()) };
+    match secrets.iter().find(|one| one.required && given.get(&one.id).is_none()) {
+        None => Ok(()),
+        Some(SecretMount { id, .. }) => {
+            let what =
+                format!("line {}: {}: the secret {id} is required and was not given", step.line, step.text);
+            Err(Error::new(Kind::NotFound, what).hint(format!("give it: --secret id={id},src=FILE")))
+        }
+    }
+}
+
+fn leaked(step: &Step, leak: &leak::Leak) -> Error {
+    let what = format!("line {}: {}: it wrote the secret {} into the image", step.line, step.text, leak.id);
+    Error::new(Kind::Step, what).details(vec![format!("{} {} holds it", leak.part, leak.path)]).hint(
+        "let the step use the secret where it is mounted without copying it, and take away what its programs write down of it; nothing of the step was kept",
+    )
 }
 
 /// What the base's history says made each of its layers.
@@ -424,7 +453,7 @@ pub(crate) fn machine(cause: sandbox::Error) -> Error {
     Error::new(Kind::Machine, "the sandbox could not be set up").hint(hint).because(cause)
 }
 
-fn cancelled() -> Error {
+pub(super) fn cancelled() -> Error {
     Error::new(Kind::Step, "the build was interrupted")
 }
 
@@ -463,7 +492,7 @@ fn too_long(step: &Step) -> Error {
     .hint("remove it in the same RUN")
 }
 
-fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
+pub(super) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
@@ -478,7 +507,7 @@ fn user_of(root: &Path, text: &str, step: &Step) -> Result<User> {
 }
 
 /// `--chown`: a user's number alone stands for the group of the same number too.
-fn owner_of(root: &Path, text: &str, step: &Step) -> Result<(u32, u32)> {
+pub(super) fn owner_of(root: &Path, text: &str, step: &Step) -> Result<(u32, u32)> {
     match text.parse::<u32>() {
         Ok(number) => Ok((number, number)),
         Err(_) => user_of(root, text, step).map(|user| (user.uid, user.gid)),

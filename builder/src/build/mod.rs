@@ -1,5 +1,6 @@
 //! The build: the plan of a Dockerfile, and its execution step by step over overlays.
 
+mod add;
 pub mod bases;
 pub mod cli;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod environment;
 pub mod execute;
 pub mod export;
 mod graph;
+mod leak;
 pub mod limits;
 mod mounts;
 pub mod order;
@@ -23,3 +25,5 @@ mod scratch;
 mod stage;
 pub mod stages;
 pub mod trust;
+
+pub use add::GitTaken;

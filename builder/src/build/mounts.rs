@@ -5,10 +5,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sandbox::{Host, Mount, MountPoint, Overlay, Tmpfs};
+use sandbox::{Host, Memory, Mount, MountPoint, Overlay, Tmpfs};
+use zeroize::Zeroizing;
 
 use super::copy::{self, ContextTree, CopyError, RootTree};
 use super::plan::{Mounted, What};
+use crate::dockerfile::SecretMount;
 
 /// Bytes of a memory file system that names none.
 const DEFAULT_SIZE: u64 = 1 << 30;
@@ -20,8 +22,12 @@ pub(super) struct Mounts {
     pub(super) tmpfs: Vec<Tmpfs>,
     /// Where they go, for the scaffold below the root.
     pub(super) points: Vec<MountPoint>,
+    /// Secrets that the step finds in its environment.
+    pub(super) variables: Vec<(String, Zeroizing<String>)>,
     /// The stages that some come from.
     _views: Vec<Overlay>,
+    /// Where secrets lie.
+    memories: Vec<Memory>,
 }
 
 /// Why a mount cannot be made.
@@ -59,6 +65,28 @@ impl Mounts {
             made.one(mounted, host, &folder, context, stages)?;
         }
         Ok(made)
+    }
+
+    /// Adds a secret. Its file lies in memory, read-only.
+    pub(super) fn tell(&mut self, secret: &SecretMount, bytes: &[u8], host: &Host) -> Result<(), MountError> {
+        if let Some(name) = &secret.env {
+            let value = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+            let value = value.ok_or_else(|| CopyError::NoText(secret.id.clone()))?;
+            self.variables.push((name.clone(), Zeroizing::new(value.to_owned())));
+        }
+        if let Some(target) = &secret.target {
+            let memory = host.memory()?;
+            let source = memory.path().join("secret");
+            write_secret(&source, secret, bytes).map_err(|cause| CopyError::Io {
+                doing: "writing the secret",
+                path: target.clone(),
+                source: cause,
+            })?;
+            self.points.push(MountPoint::File(target.clone()));
+            self.mounts.push(Mount { source, target: target.clone(), readonly: true });
+            self.memories.push(memory);
+        }
+        Ok(())
     }
 
     fn one<'a>(
@@ -107,6 +135,13 @@ impl Mounts {
         self.mounts.push(Mount { source, target, readonly });
         Ok(())
     }
+}
+
+fn write_secret(path: &Path, secret: &SecretMount, bytes: &[u8]) -> std::io::Result<()> {
+    fs::write(path, bytes)?;
+    let (user, group) = secret.owner;
+    std::os::unix::fs::chown(path, Some(user), Some(group))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(secret.mode))
 }
 
 fn name_of(source: &str) -> &str {

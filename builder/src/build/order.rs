@@ -28,6 +28,7 @@ use crate::materials::{Keeper, Place, Record, Replay};
 use crate::packages::{self, Package};
 use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
+use crate::secrets::Secrets;
 use crate::source::{Location, Repository, Snapshot};
 
 /// What to build.
@@ -49,6 +50,8 @@ pub struct Order {
     pub alone: Option<String>,
     /// What its steps may use up.
     pub limits: StepLimits,
+    /// What its steps may be told in confidence.
+    pub secrets: Secrets,
 }
 
 /// Where the steps get what they ask of the network.
@@ -139,6 +142,7 @@ pub fn build(
     gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
     let recipe = recipe(&order.what, &project)?;
+    refuse_secrets(&order.secrets, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
     let created = rfc3339(epoch)?;
@@ -257,6 +261,7 @@ impl Site<'_> {
             scratch: scratch.path(),
             canceller: &self.canceller,
             limits: &order.limits,
+            secrets: &order.secrets,
         };
         let begun = std::time::Instant::now();
         let mut executed = execute(&shop, plan, context, &bases, self.epoch)?;
@@ -271,8 +276,11 @@ impl Site<'_> {
         };
         Ok(Outcome {
             emulator: if executed.runs { emulator.part() } else { None },
+            parameters: ExternalParameters {
+                secrets: executed.secrets.clone(),
+                ..parameters(&order.location, &order.commit, &self.recipe, platform)
+            },
             executed,
-            parameters: parameters(&order.location, &order.commit, &self.recipe, platform),
             tree: self.tree.clone(),
             authors: self.authors.clone(),
             epoch: self.epoch,
@@ -416,6 +424,20 @@ fn refuse_several(order: &Order, requests: &[Request]) -> Result<()> {
     }
 }
 
+/// Arguments and labels stand in the provenance and in the image.
+fn refuse_secrets(secrets: &Secrets, recipe: &Recipe) -> Result<()> {
+    let needles = secrets.all_needles();
+    let all = recipe.arguments.iter().chain(&recipe.labels);
+    let mut found = all.filter_map(|(name, value)| Some((name, needles.find(value.as_bytes())?)));
+    match found.next() {
+        None => Ok(()),
+        Some((name, id)) => {
+            Err(Error::new(Kind::Usage, format!("the argument or label {name} holds the secret {id}"))
+                .hint("it would stand in the provenance and in the image: use RUN --mount=type=secret alone"))
+        }
+    }
+}
+
 fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
     let bytes = snapshot.file(path, dockerfile::SIZE_LIMIT)?.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()))
@@ -457,6 +479,7 @@ fn parameters(
         labels: recipe.labels,
         platform: platform.to_string(),
         ports: recipe.ports,
+        secrets: BTreeSet::new(),
     }
 }
 

@@ -9,8 +9,9 @@ use super::config::{Config, History};
 use super::platform;
 use super::stage::State;
 use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{
-    Chmod, Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, expand,
+    Chmod, Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, SecretMount, expand,
 };
 
 /// What of the Dockerfile is to be built.
@@ -89,17 +90,21 @@ pub enum Action {
         script: Option<Script>,
         /// What it sees beside its root.
         mounts: Vec<Mounted>,
+        /// Which secrets it is given.
+        secrets: Vec<SecretMount>,
     },
     /// Files are copied.
     Copy {
         /// A stage by its number, instead of the repository.
         from: Option<usize>,
-        /// Paths and patterns.
-        sources: Vec<String>,
+        /// In the order in which they are copied.
+        sources: Vec<Source>,
         /// Files that the Dockerfile itself holds.
         inline: Vec<Inline>,
-        /// Whether an archive is to be unpacked, as by `ADD`.
+        /// Whether an archive of the repository is to be unpacked, as by `ADD`.
         archives: bool,
+        /// Whether an archive that is fetched is to be unpacked.
+        remote_archives: bool,
         /// Absolute; a slash at the end means a folder.
         destination: String,
         /// `user[:group]`
@@ -118,6 +123,15 @@ pub enum Action {
         /// Whose it becomes; empty is root.
         user: String,
     },
+}
+
+/// Where something that is copied comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A path or pattern.
+    Path(String),
+    /// Something to fetch.
+    Remote(Remote),
 }
 
 /// What a step sees beside its root, expanded.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::config::{self, Config};
-use super::plan::{Action, Inline, Mounted, Plan, Script, Step, What};
+use super::plan::{Action, Inline, Mounted, Plan, Script, Source, Step, What};
 use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{
-    Chmod, Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, expand,
-    health,
+    Chmod, Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, SecretMount,
+    expand, health,
 };
 
 /// A stage while its instructions are gone through.
@@ -188,7 +189,8 @@ impl<'a> State<'a> {
         words.extend(args.iter().cloned());
         let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
         let mounts = run.mounts.iter().map(|mount| self.mount(mount)).collect::<Result<_, _>>()?;
-        let action = Action::Run { args, env, cwd, user, network: run.network, script, mounts };
+        let secrets = run.secrets.iter().map(|secret| self.secret(secret)).collect::<Result<_, _>>()?;
+        let action = Action::Run { args, env, cwd, user, network: run.network, script, mounts, secrets };
         Ok((format!("RUN {}", words.join(" ")), action))
     }
 
@@ -209,6 +211,25 @@ impl<'a> State<'a> {
         Ok(Mounted { target, what })
     }
 
+    fn secret(&self, secret: &SecretMount) -> Result<SecretMount, Problem> {
+        let target = secret.target.as_ref().map(|text| {
+            let target = absolute(&self.config.config.working_dir, &self.word(text)?);
+            match target == "/" {
+                true => Err(Problem::syntax("RUN --mount cannot cover the root")),
+                false => Ok(target),
+            }
+        });
+        let env = secret.env.as_ref().map(|text| {
+            let name = self.word(text)?;
+            match name.is_empty() || name.contains(['=', '\0']) {
+                true => Err(Problem::syntax(format!("RUN --mount: env={text} cannot be a variable"))),
+                false => Ok(name),
+            }
+        });
+        let id = self.word(&secret.id)?;
+        Ok(SecretMount { id, target: target.transpose()?, env: env.transpose()?, ..secret.clone() })
+    }
+
     fn copy(&self, copy: &Copy) -> Result<(String, Action), Problem> {
         let sources = copy.sources.iter().map(|source| self.word(source)).collect::<Result<Vec<_>, _>>()?;
         let written = self.word(&copy.destination)?;
@@ -220,6 +241,7 @@ impl<'a> State<'a> {
             let what = format!("with several sources, {}'s destination must end with /", copy.keyword);
             return Err(Problem::syntax(what));
         }
+        let checksum = copy.checksum.as_ref().map(|text| self.word(text)).transpose()?;
         let chown = copy.chown.as_ref().map(|text| self.word(text)).transpose()?;
         let chmod = copy.chmod.as_ref().map(|text| self.word(text)).transpose()?;
         let inline = copy
@@ -237,6 +259,7 @@ impl<'a> State<'a> {
         told.extend(copy.link.then(|| "--link".to_owned()));
         told.extend(copy.parents.then(|| "--parents".to_owned()));
         told.extend(copy.from.iter().map(|from| format!("--from={from}")));
+        told.extend(checksum.iter().map(|checksum| format!("--checksum={checksum}")));
         told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
         told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
         told.extend(copy.excludes.iter().map(|pattern| format!("--exclude={pattern}")));
@@ -246,9 +269,24 @@ impl<'a> State<'a> {
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
         let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
         let excludes = Ignore::of(&copy.excludes).map_err(|cause| Problem::syntax(cause.to_string()))?;
-        let (archives, parents) = (copy.unpack, copy.parents);
-        let action =
-            Action::Copy { from, sources, inline, archives, destination, chown, chmod, excludes, parents };
+        let is_add = copy.keyword == "ADD";
+        let sources = match is_add {
+            false => sources.into_iter().map(Source::Path).collect(),
+            true => added(sources, checksum.as_deref(), &destination)?,
+        };
+        let (archives, remote_archives) = (copy.unpack.unwrap_or(is_add), copy.unpack == Some(true));
+        let action = Action::Copy {
+            from,
+            sources,
+            inline,
+            archives,
+            remote_archives,
+            destination,
+            chown,
+            chmod,
+            excludes,
+            parents: copy.parents,
+        };
         Ok((told.join(" "), action))
     }
 
@@ -324,6 +362,28 @@ impl<'a> State<'a> {
         }
         Ok(format!("EXPOSE [{}]", told.into_iter().collect::<Vec<_>>().join(" ")))
     }
+}
+
+/// The sources of `ADD`, told apart.
+fn added(sources: Vec<String>, checksum: Option<&str>, destination: &str) -> Result<Vec<Source>, Problem> {
+    let mut all = Vec::new();
+    for source in sources {
+        let source = match Remote::parse(&source, checksum)? {
+            Some(Remote::File(file)) if file.name.is_none() && destination.ends_with('/') => {
+                let what = format!("ADD {}: the URL holds no name for a file in {destination}", file.url);
+                return Err(Problem::syntax(what));
+            }
+            Some(remote) => Source::Remote(remote),
+            None if checksum.is_some() => {
+                return Err(Problem::syntax(format!(
+                    "ADD --checksum is for what is fetched, and {source} is not"
+                )));
+            }
+            None => Source::Path(source),
+        };
+        all.push(source);
+    }
+    Ok(all)
 }
 
 fn told(instruction: &str, pairs: &[(String, String)]) -> String {

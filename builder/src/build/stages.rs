@@ -8,11 +8,12 @@ use attestations::provenance::LayerRecord;
 use images::layer::Fired;
 use images::{Image, Store};
 
+use super::add::GitTaken;
 use super::bases::{Base, Bases};
 use super::config::{self, Config};
 use super::copy::ContextTree;
 use super::environment;
-use super::execute::{Finished, Records, Run, Workshop};
+use super::execute::{Finished, Records, Run, Workshop, check_secrets};
 use super::graph::{self, Done};
 use super::plan::{self, Action, Plan, What};
 use crate::capture::Exchange;
@@ -34,6 +35,10 @@ pub struct Executed {
     pub unrecorded: Vec<String>,
     /// Which rules changed what.
     pub fired: Vec<Fired>,
+    /// The commits that files were added from.
+    pub git: Vec<GitTaken>,
+    /// The ids of the secrets that steps were told.
+    pub secrets: BTreeSet<String>,
     /// The bases that were used.
     pub bases: Vec<Base>,
     /// Whether commands were run.
@@ -71,6 +76,10 @@ pub fn execute(
     if runs {
         shop.emulator.check()?;
     }
+    planned
+        .iter()
+        .flat_map(|(_, stage)| &stage.steps)
+        .try_for_each(|step| check_secrets(step, shop.secrets))?;
     let stages = Stages { shop, plan, context, epoch, fetched: &fetched, planned: &planned };
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
@@ -83,6 +92,8 @@ pub fn execute(
         told.unrecorded.extend(stage.told.unrecorded);
         told.fired.extend(stage.told.fired);
         told.steps.extend(stage.told.steps);
+        told.git.extend(stage.told.git);
+        told.secrets.extend(stage.told.secrets);
         last = Some(stage.built);
     }
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
@@ -97,6 +108,8 @@ pub fn execute(
         materials: told.materials,
         unrecorded: told.unrecorded,
         fired: told.fired,
+        git: told.git,
+        secrets: told.secrets,
         bases,
         runs,
         steps: told.steps,

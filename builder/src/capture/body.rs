@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::record::{Complete, Flight, IncidentKind, Recorder};
 use crate::materials::{self, Sink};
+use crate::secrets::{Needles, Search};
 
 /// How much of an answer is still fetched for the record after the step has hung up.
 const MAX_DRAIN: u64 = 256 << 20;
@@ -59,11 +60,12 @@ pub(crate) struct RequestBody {
     size: u64,
     max: u64,
     state: SentState,
+    search: Search,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, max: u64, state: SentState) -> RequestBody {
-        RequestBody { inner, hasher: Sha256::new(), size: 0, max, state }
+    pub(crate) fn new(inner: Incoming, max: u64, state: SentState, secrets: &Arc<Needles>) -> RequestBody {
+        RequestBody { inner, hasher: Sha256::new(), size: 0, max, state, search: Search::new(secrets) }
     }
 
     fn end(&mut self) {
@@ -101,6 +103,9 @@ impl Body for RequestBody {
             self.size += data.len() as u64;
             if self.size > self.max {
                 return Poll::Ready(Some(Err(self.fail(IncidentKind::TooLarge))));
+            }
+            if self.search.take(&data).is_some() {
+                return Poll::Ready(Some(Err(self.fail(IncidentKind::HoldsSecret))));
             }
             self.hasher.update(&data);
             if self.inner.is_end_stream() {
@@ -140,6 +145,7 @@ pub(crate) struct Pending {
     status: u16,
     sent: SentState,
     sink: Option<Sink>,
+    search: Search,
     flight: Option<Flight>,
 }
 
@@ -163,6 +169,7 @@ impl Pending {
             status: 0,
             sent,
             sink: Some(sink),
+            search: Search::new(recorder.secrets()),
             flight: Some(recorder.begin()),
         }
     }
@@ -174,13 +181,29 @@ impl Pending {
         self.response_headers = materials::listed(headers);
     }
 
+    /// The name of a header or trailer that would be kept and holds a secret.
+    pub(crate) fn header_with_secret(&self) -> Option<String> {
+        let secrets = self.recorder.secrets();
+        let holds = |(name, value): &&(String, String)| {
+            let bytes = materials::bytes_of(value).unwrap_or_default();
+            secrets.find(&bytes).or_else(|| secrets.find(name.as_bytes())).is_some()
+        };
+        let kept = self.request_headers.iter().chain(&self.response_headers).chain(&self.trailers);
+        kept.filter(|_| !secrets.is_empty()).find(holds).map(|(name, _)| secrets.redacted(name))
+    }
+
     /// How much of the answer there was so far.
     fn size(&self) -> u64 {
         self.sink.as_ref().map_or(0, Sink::size)
     }
 
-    fn update(&mut self, data: &[u8]) -> std::io::Result<()> {
-        self.sink.as_mut().map_or(Ok(()), |sink| sink.take(data))
+    /// Takes what comes next of the answer; says why it cannot be recorded.
+    fn update(&mut self, data: &[u8]) -> Result<(), (IncidentKind, String)> {
+        if self.search.take(data).is_some() {
+            return Err((IncidentKind::HoldsSecret, "the answer does".to_owned()));
+        }
+        let taken = self.sink.as_mut().map_or(Ok(()), |sink| sink.take(data));
+        taken.map_err(|error| (IncidentKind::NotKept, chain(&error)))
     }
 
     pub(crate) fn complete(mut self) {
@@ -192,6 +215,9 @@ impl Pending {
             }
             Sent::Broken(kind) => return self.fail(kind, "the request's body"),
         };
+        if let Some(trailer) = self.header_with_secret() {
+            return self.fail(IncidentKind::HoldsSecret, &format!("its trailer {trailer} does, which is kept"));
+        }
         let size = self.size();
         let body = match self.sink.take().map(Sink::finish) {
             Some(Ok(digest)) => digest,
@@ -290,8 +316,8 @@ impl Recording {
         let Some(pending) = &mut self.pending else {
             return Ok(());
         };
-        if let Err(error) = pending.update(data) {
-            return Err(self.fail(IncidentKind::NotKept, &chain(&error)));
+        if let Err((kind, detail)) = pending.update(data) {
+            return Err(self.fail(kind, &detail));
         }
         if pending.size() > self.max {
             return Err(self.fail(IncidentKind::TooLarge, ""));
@@ -401,8 +427,8 @@ async fn drain(
             Some(Ok(frame)) => {
                 match frame.into_data() {
                     Ok(data) => {
-                        if let Err(error) = pending.update(&data) {
-                            return pending.fail_after(seen_by_step, IncidentKind::NotKept, &chain(&error));
+                        if let Err((kind, detail)) = pending.update(&data) {
+                            return pending.fail_after(seen_by_step, kind, &detail);
                         }
                     }
                     Err(frame) => {

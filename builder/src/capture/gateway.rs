@@ -28,6 +28,7 @@ use super::record::{IncidentKind, Recorder};
 use super::request::{self, Door, Refusal, Scheme};
 use super::stored;
 use super::upstream::Clients;
+use crate::dockerfile::remote::decoded;
 use crate::materials::{Keeper, Replay, Sink};
 
 /// Connections of a step served at once.
@@ -128,7 +129,8 @@ impl Gateway {
         Ok((stream, wire))
     }
 
-    async fn http<S>(self: Arc<Self>, stream: S, name: HostName, door: Door)
+    /// Serves one connection to a name, over whatever it comes.
+    pub(crate) async fn http<S>(self: Arc<Self>, stream: S, name: HostName, door: Door)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -161,6 +163,10 @@ impl Gateway {
 
     pub(super) async fn exchange(&self, request: Request<Incoming>, name: &HostName, door: Door) -> Answer {
         match request::check(&request, name, door) {
+            Ok(url) if self.holds_secret(request.method().as_str(), &url) => {
+                let refusal = Refusal::new(IncidentKind::HoldsSecret, StatusCode::FORBIDDEN, "its URL or method does");
+                self.refuse(request.method().as_str(), url.as_str(), refusal)
+            }
             Ok(url) if self.recorder.has_room() => match &self.source {
                 Source::Upstream(clients, keeper) => {
                     self.forward(clients, keeper.as_ref(), request, url).await
@@ -182,8 +188,20 @@ impl Gateway {
         }
     }
 
+    /// Both stand in the provenance, for everybody to read.
+    fn holds_secret(&self, method: &str, url: &Url) -> bool {
+        let secrets = self.recorder.secrets();
+        let found = |bytes: &[u8]| secrets.find(bytes).is_some();
+        let url = url.as_str();
+        !secrets.is_empty() && [method.as_bytes(), url.as_bytes(), &decoded(url)].into_iter().any(found)
+    }
+
     fn refuse(&self, method: &str, target: &str, refusal: Refusal) -> Answer {
-        let target = format!("{method} {target}");
+        // In the URL as it is decoded, a secret may stand in a form that is looked for nowhere else.
+        let target = match self.recorder.secrets().find(&decoded(target)) {
+            Some(_) => format!("{method} {}", target.split(['/', '?']).nth(2).unwrap_or_default()),
+            None => format!("{method} {target}"),
+        };
         self.recorder.incident(refusal.kind, &target, &refusal.detail, 0);
         say(refusal.status, &format!("{}: {}", refusal.kind, refusal.detail))
     }
@@ -205,7 +223,7 @@ impl Gateway {
         let mut upstream = reqwest::Request::new(parts.method, url);
         *upstream.headers_mut() = headers;
         if has_body {
-            let body = RequestBody::new(incoming, self.max_body, sent);
+            let body = RequestBody::new(incoming, self.max_body, sent, self.recorder.secrets());
             *upstream.body_mut() = Some(reqwest::Body::wrap(body));
         }
         match clients.execute(upstream, is_http2).await {
@@ -235,6 +253,11 @@ impl Gateway {
             parts.headers.remove(CONTENT_LENGTH);
         }
         pending.answered(parts.status, &parts.headers);
+        if let Some(header) = pending.header_with_secret() {
+            let detail = format!("its header {header} does, which is kept");
+            pending.refuse(IncidentKind::HoldsSecret, &detail, StatusCode::FORBIDDEN);
+            return say(StatusCode::FORBIDDEN, &detail);
+        }
         let mut answer = Response::new(Recording::new(body, pending, self.max_body, is_http2).boxed_unsync());
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
@@ -265,6 +288,7 @@ fn give_up(pending: Pending, error: &reqwest::Error) -> Answer {
         IncidentKind::RequestTruncated => StatusCode::BAD_REQUEST,
         IncidentKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         IncidentKind::Stalled => StatusCode::GATEWAY_TIMEOUT,
+        IncidentKind::HoldsSecret => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_GATEWAY,
     };
     let text = format!("{kind}: {detail}");

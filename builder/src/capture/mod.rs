@@ -16,6 +16,7 @@ mod authority;
 mod body;
 mod dns;
 mod elsewhere;
+mod fetch;
 mod gateway;
 mod http2;
 mod names;
@@ -43,7 +44,9 @@ use names::{Block, Names};
 use record::Recorder;
 
 use crate::materials::{Keeper, Replay};
+use crate::secrets::Needles;
 
+pub use fetch::{FetchError, Fetcher};
 pub use record::{Exchange, Incident, IncidentKind, StepRecord};
 pub use request::Door;
 pub use upstream::{Proxies, Upstream};
@@ -173,21 +176,36 @@ impl Capture {
         matches!(self.source, Source::Record(_))
     }
 
-    /// Serves DNS and listeners for the step called `step` (for records and messages) on sockets that are ready.
-    ///
-    /// # Errors
-    /// When the runtime cannot take one of the sockets.
-    pub fn serve(&self, sockets: Sockets, step: &str) -> Result<Planted, Error> {
-        let _runtime = self.runtime.enter();
-        let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges));
-        let responder = Responder { names: self.names.clone(), recorder: recorder.clone() };
-        let gateway = Arc::new(Gateway {
+    /// What fetches for the step called `step` (for records and messages) without a program of its own. What it is answered
+    /// is recorded as if the step had asked.
+    pub fn fetcher(&self, step: &str) -> Fetcher {
+        let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges, &Arc::default()));
+        let gateway = self.gateway(&recorder);
+        let (runtime, grace) = (self.runtime.clone(), self.options.grace);
+        let planted = Planted { runtime, grace, recorder, elsewhere: None, tasks: JoinSet::new() };
+        Fetcher::new(planted, gateway, self.options.doors.clone())
+    }
+
+    fn gateway(&self, recorder: &Arc<Recorder>) -> Arc<Gateway> {
+        Arc::new(Gateway {
             names: self.names.clone(),
             authority: self.authority.clone(),
             recorder: recorder.clone(),
             source: self.source.clone(),
             max_body: self.options.max_body,
-        });
+        })
+    }
+
+    /// Serves DNS and listeners for the step called `step` (for records and messages) on sockets that are ready. Nothing that
+    /// holds one of `secrets` is recorded: it is an incident.
+    ///
+    /// # Errors
+    /// When the runtime cannot take one of the sockets.
+    pub fn serve(&self, sockets: Sockets, step: &str, secrets: &Arc<Needles>) -> Result<Planted, Error> {
+        let _runtime = self.runtime.enter();
+        let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges, secrets));
+        let responder = Responder { names: self.names.clone(), recorder: recorder.clone() };
+        let gateway = self.gateway(&recorder);
         let udp = udp(sockets.dns_udp)?;
         let dns_tcp = tcp(sockets.dns_tcp)?;
         let doors = sockets.doors.into_iter().map(|(door, listener)| Ok((door, tcp(listener)?)));

@@ -1,7 +1,7 @@
 //! What a step took from the network, and what it tried that was refused.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use attestations::Digest;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::materials;
+use crate::secrets::Needles;
 
 /// Incidents kept per step; later ones are only counted.
 const MAX_INCIDENTS: usize = 256;
@@ -153,12 +154,15 @@ pub enum IncidentKind {
     /// A recorded answer is no longer what its digest says.
     #[error("the kept answer was changed")]
     Changed,
+    /// What would be recorded holds a secret of the step.
+    #[error("holds a secret, and so cannot be recorded")]
+    HoldsSecret,
 }
 
 impl IncidentKind {
     /// Whether a build with such an incident must fail, even if the step that met it did not mind.
     pub fn is_fatal(self) -> bool {
-        matches!(self, Self::NotKept | Self::NotRecorded | Self::Changed)
+        matches!(self, Self::NotKept | Self::NotRecorded | Self::Changed | Self::HoldsSecret)
     }
 }
 
@@ -194,6 +198,7 @@ pub(crate) struct Complete {
 pub(crate) struct Recorder {
     step: String,
     max_exchanges: usize,
+    secrets: Arc<Needles>,
     state: Mutex<State>,
     in_flight: watch::Sender<usize>,
     closed: watch::Sender<bool>,
@@ -209,10 +214,11 @@ struct State {
 }
 
 impl Recorder {
-    pub(crate) fn new(step: &str, max_exchanges: usize) -> Recorder {
+    pub(crate) fn new(step: &str, max_exchanges: usize, secrets: &Arc<Needles>) -> Recorder {
         Recorder {
             step: step.to_owned(),
             max_exchanges,
+            secrets: secrets.clone(),
             state: Mutex::default(),
             in_flight: watch::Sender::new(0),
             closed: watch::Sender::new(false),
@@ -228,6 +234,11 @@ impl Recorder {
     /// The step that is recorded.
     pub(crate) fn step(&self) -> &str {
         &self.step
+    }
+
+    /// What must not be recorded.
+    pub(crate) fn secrets(&self) -> &Arc<Needles> {
+        &self.secrets
     }
 
     /// The number of the request that begins now.
@@ -264,8 +275,8 @@ impl Recorder {
         state.incidents.push(Incident {
             step: self.step.clone(),
             kind,
-            target: printable(target),
-            detail: printable(detail),
+            target: printable(&self.secrets.redacted(target)),
+            detail: printable(&self.secrets.redacted(detail)),
             unrecorded_bytes: bytes,
         });
     }
@@ -354,7 +365,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn exchange(order: usize, url: &str, body: &[u8]) -> Complete {
         let request =
@@ -367,7 +377,7 @@ mod tests {
     #[test]
     fn order_does_not_depend_on_arrival() {
         let list: [(&str, &[u8]); 3] = [("http://b/", b"1"), ("http://a/", b"2"), ("http://a/", b"3")];
-        let (forth, back) = (Recorder::new("s", 9), Recorder::new("s", 9));
+        let (forth, back) = (Recorder::new("s", 9, &Arc::default()), Recorder::new("s", 9, &Arc::default()));
         let complete = |to: &Recorder, n: usize| to.complete(exchange(n, list[n].0, list[n].1));
         (0..3).for_each(|n| complete(&forth, n));
         (0..3).rev().for_each(|n| complete(&back, n));
@@ -381,7 +391,7 @@ mod tests {
 
     #[test]
     fn incidents_are_bounded_and_printable() {
-        let recorder = Recorder::new("RUN 3", 9);
+        let recorder = Recorder::new("RUN 3", 9, &Arc::default());
         for _ in 0..MAX_INCIDENTS + 5 {
             recorder.incident(IncidentKind::BadRequest, "\u{1b}[2J", &"x".repeat(9000), 0);
         }
@@ -396,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn settling_waits_for_what_is_going_on() {
-        let recorder = Arc::new(Recorder::new("s", 9));
+        let recorder = Arc::new(Recorder::new("s", 9, &Arc::default()));
         let flight = recorder.begin();
         assert!(!recorder.settled(Duration::from_millis(20)).await);
         let waiting = tokio::spawn({

@@ -1,9 +1,9 @@
 //! From a logical line to a typed instruction.
 
 use super::lines::HereDocument;
-use super::mount::RunMount;
+use super::mount::{Mount, RunMount, SecretMount};
 use super::words::{Flag, Json, Opening, flags, here_documents, json, pairs, quoted_words};
-use super::{Problem, health, mount};
+use super::{Problem, health, mount, remote};
 
 /// A command in one of its two forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Run {
     pub network: Network,
     /// What it sees beside its root.
     pub mounts: Vec<RunMount>,
+    /// Which secrets it is given.
+    pub secrets: Vec<SecretMount>,
 }
 
 /// What a `RUN` reaches.
@@ -62,7 +64,7 @@ pub struct Health {
     pub retries: i64,
 }
 
-/// `COPY`, and `ADD` of files of the repository; not expanded.
+/// `COPY` and `ADD`; not expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
     /// Which of the two.
@@ -82,9 +84,11 @@ pub struct Copy {
     pub excludes: Vec<String>,
     /// Whether the folders above a source are made as well.
     pub parents: bool,
-    /// Whether archives are unpacked.
-    pub unpack: bool,
-    /// Paths and patterns; at least one, unless there are here-documents.
+    /// Whether archives are unpacked; by default `ADD` does it with those of the repository, and not with what it fetches.
+    pub unpack: Option<bool>,
+    /// What the one source that is fetched has to be.
+    pub checksum: Option<String>,
+    /// Paths, patterns and URLs; at least one, unless there are here-documents.
     pub sources: Vec<String>,
     /// Where to.
     pub destination: String,
@@ -213,8 +217,8 @@ fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
     let instead = match (instruction, name.as_str()) {
         ("RUN", "security") => "leave it out: steps have Docker's default privileges",
         ("ADD", "parents") => "use COPY, which has it",
-        ("ADD", "checksum" | "keep-git-dir") => {
-            "fetch it by RUN with a download tool, whose every request is recorded, and check it there"
+        ("ADD", "keep-git-dir") => {
+            "a .git folder holds times and inode numbers, which differ each time: leave it out, or clone in a RUN and write down what is needed of it"
         }
         _ => "leave it out",
     };
@@ -297,10 +301,13 @@ fn arguments(rest: &str, escape: char) -> Result<Vec<Pair<Option<String>>>, Prob
 }
 
 fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instruction, Problem> {
-    let (mut network, mut mounts) = (None, Vec::new());
+    let (mut network, mut mounts, mut secrets) = (None, Vec::new(), Vec::new());
     for flag in flags {
         match flag.name.as_str() {
-            "mount" => mounts.push(mount::parse(flag)?),
+            "mount" => match mount::parse(flag)? {
+                Mount::Seen(mount) => mounts.push(mount),
+                Mount::Secret(secret) => secrets.push(secret),
+            },
             "network" => set(&mut network, "RUN", flag)?,
             _ => return Err(refuse_flag("RUN", flag)),
         }
@@ -318,7 +325,7 @@ fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instr
         Command::Exec(_) if !documents.is_empty() => {
             Err(Problem::syntax("a here-document is for RUN in its shell form"))
         }
-        command => Ok(Instruction::Run(Run { command, documents, network, mounts })),
+        command => Ok(Instruction::Run(Run { command, documents, network, mounts, secrets })),
     }
 }
 
@@ -329,7 +336,7 @@ fn copy(
     documents: Vec<HereDocument>,
 ) -> Result<Instruction, Problem> {
     let (mut from, mut chown, mut chmod, mut excludes) = (None, None, None, Vec::new());
-    let (mut link, mut parents, mut unpack) = (false, false, keyword == "ADD");
+    let (mut link, mut parents, mut unpack, mut checksum) = (false, false, None, None);
     for flag in flags {
         match (keyword, flag.name.as_str()) {
             ("COPY", "from") => set(&mut from, keyword, flag)?,
@@ -337,7 +344,9 @@ fn copy(
             (_, "chmod") => set(&mut chmod, keyword, flag)?,
             (_, "exclude") => excludes.push(value(keyword, flag)?),
             (_, "link") => link = yes_or_no(keyword, flag)?,
-            ("ADD", "unpack") => unpack = yes_or_no(keyword, flag)?,
+            ("ADD", "unpack") => unpack = Some(yes_or_no(keyword, flag)?),
+            ("ADD", "checksum") => set(&mut checksum, keyword, flag)?,
+            ("ADD", "keep-git-dir") if flag.value.as_deref() == Some("false") => {}
             ("COPY", "parents") => parents = yes_or_no(keyword, flag)?,
             _ => return Err(refuse_flag(keyword, flag)),
         }
@@ -360,14 +369,14 @@ fn copy(
     } else if sources.is_empty() {
         return Err(Problem::syntax(format!("{keyword} needs at least one source and a destination")));
     }
-    let remote = |source: &&String| {
-        ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|it| source.starts_with(it))
-    };
-    if let Some(source) = sources.iter().find(remote).filter(|_| keyword == "ADD") {
-        return Err(Problem::unsupported(
-            format!("ADD {}", source.chars().take(64).collect::<String>()),
-            "fetch it by RUN with a download tool, whose every request is recorded",
-        ));
+    if let Some(source) = sources.iter().find(|source| remote::is_remote(source))
+        && keyword == "COPY"
+    {
+        let source: String = source.chars().take(64).collect();
+        return Err(Problem::syntax(format!("COPY {source}: only ADD fetches")));
+    }
+    if checksum.is_some() && sources.len() + documents.len() != 1 {
+        return Err(Problem::syntax("ADD --checksum is for one source"));
     }
     Ok(Instruction::Copy(Copy {
         keyword,
@@ -379,6 +388,7 @@ fn copy(
         excludes,
         parents,
         unpack,
+        checksum,
         sources,
         destination,
     }))

@@ -12,6 +12,7 @@ mod instruction;
 mod lines;
 mod mount;
 pub mod pattern;
+pub mod remote;
 mod words;
 
 use std::fmt;
@@ -20,7 +21,7 @@ pub use chmod::Chmod;
 pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
 pub use lines::HereDocument;
 pub(crate) use mount::bytes;
-pub use mount::{MountKind, RunMount};
+pub use mount::{MountKind, RunMount, SecretMount};
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.
 pub const SIZE_LIMIT: u64 = 1024 * 1024;

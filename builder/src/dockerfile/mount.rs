@@ -48,13 +48,41 @@ pub enum MountKind {
     },
 }
 
+/// A secret that a step is given, not expanded. What is given by that name at the time of the build is none of the
+/// Dockerfile's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretMount {
+    /// Its name.
+    pub id: String,
+    /// The file that holds it.
+    pub target: Option<String>,
+    /// The variable that holds it.
+    pub env: Option<String>,
+    /// Whether the build fails without it.
+    pub required: bool,
+    /// The file's permissions.
+    pub mode: u32,
+    /// The file's user and group.
+    pub owner: (u32, u32),
+}
+
+/// Either kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mount {
+    /// What a step sees.
+    Seen(RunMount),
+    /// What it is told.
+    Secret(SecretMount),
+}
+
 const TRUE: [&str; 3] = ["", "true", "1"];
 
-pub(super) fn parse(flag: &Flag) -> Result<RunMount, Problem> {
+pub(super) fn parse(flag: &Flag) -> Result<Mount, Problem> {
     let text = flag.value.as_deref().unwrap_or_default();
     let (mut kind, mut target, mut source, mut from) = ("bind", None, None, None);
     let (mut size, mut mode, mut user, mut group) = (None, None, None, None);
-    let (mut readonly, mut writable) = (false, false);
+    let (mut readonly, mut writable, mut required) = (false, false, false);
+    let (mut id, mut env) = (None, None);
     let wrong = |what: &str| Problem::syntax(format!("RUN --mount={}: {what}", shortened(text)));
     for field in text.split(',') {
         let (name, value) = field.split_once('=').unwrap_or((field, ""));
@@ -73,10 +101,11 @@ pub(super) fn parse(flag: &Flag) -> Result<RunMount, Problem> {
             }
             "uid" => user = Some(number()?),
             "gid" => group = Some(number()?),
-            // A name and a way of sharing for what is empty each time.
-            "id" | "sharing" => {}
-            // Of secrets and agents, which are refused below.
-            "required" | "env" => {}
+            // Of a cache a name for what is empty each time, as is the way of sharing it.
+            "id" => id = Some(value.to_owned()),
+            "sharing" => {}
+            "required" => required = TRUE.contains(&value),
+            "env" => env = Some(value.to_owned()),
             _ => return Err(wrong(&format!("{name} is unknown"))),
         }
     }
@@ -85,11 +114,21 @@ pub(super) fn parse(flag: &Flag) -> Result<RunMount, Problem> {
         false => Ok(()),
     };
     let kind = match kind {
-        "secret" | "ssh" => {
+        "ssh" => {
             return Err(Problem::unsupported(
-                format!("RUN --mount=type={kind}"),
-                "nobody else could repeat the build: put what it fetches into the repository, or serve it without a secret",
+                "RUN --mount=type=ssh",
+                "what passes through an agent cannot be recorded: fetch over HTTPS, with a token by --mount=type=secret if it has to be",
             ));
+        }
+        "secret" => {
+            if from.is_some() || size.is_some() || readonly || writable {
+                return Err(wrong("a secret has id, target, env, required, mode, uid and gid"));
+            }
+            let owner = (user.unwrap_or_default(), group.unwrap_or_default());
+            let given = source.or(id);
+            return secret(given, target, env, required, mode.unwrap_or(0o400), owner)
+                .map(Mount::Secret)
+                .map_err(wrong);
         }
         "cache" if from.is_some() || source.is_some() => {
             return Err(Problem::unsupported(
@@ -120,10 +159,38 @@ pub(super) fn parse(flag: &Flag) -> Result<RunMount, Problem> {
     if name != "cache" {
         only_of("cache", mode.is_some() || user.is_some() || group.is_some(), "mode, uid and gid")?;
     }
+    if required || env.is_some() {
+        return Err(wrong("required and env are for type=secret"));
+    }
     match target {
-        Some(target) if !target.is_empty() => Ok(RunMount { target, kind }),
+        Some(target) if !target.is_empty() => Ok(Mount::Seen(RunMount { target, kind })),
         _ => Err(wrong("a target is missing")),
     }
+}
+
+/// As BuildKit: without an id, the target's last part names the secret; without target and variable, it lies in
+/// `/run/secrets` by that name.
+fn secret(
+    id: Option<String>,
+    target: Option<String>,
+    env: Option<String>,
+    required: bool,
+    mode: u32,
+    owner: (u32, u32),
+) -> Result<SecretMount, &'static str> {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (id, target, env) = (given(id), given(target), given(env));
+    let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let id = match (id, &target) {
+        (Some(id), _) => id,
+        (None, Some(target)) => last(target),
+        (None, None) => return Err("a secret needs an id or a target"),
+    };
+    let target = match (target, &env) {
+        (None, None) => Some(format!("/run/secrets/{}", last(&id))),
+        (target, _) => target,
+    };
+    Ok(SecretMount { id, target, env, required, mode, owner })
 }
 
 /// A size as Docker takes it: `1048576`, `64m`, `1gb`, `1GiB`.
@@ -146,11 +213,47 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    fn mount(text: &str) -> Result<RunMount, Problem> {
+    fn any(text: &str) -> Result<Mount, Problem> {
         parse(&Flag { name: "mount".to_owned(), value: Some(text.to_owned()) })
+    }
+
+    fn mount(text: &str) -> Result<RunMount, Problem> {
+        match any(text)? {
+            Mount::Seen(mount) => Ok(mount),
+            Mount::Secret(secret) => Err(Problem::syntax(secret.id)),
+        }
+    }
+
+    #[test]
+    fn secrets_are_named_by_id_or_target() {
+        let secret = |text: &str| match any(text) {
+            Ok(Mount::Secret(it)) => {
+                (it.id, it.target.unwrap_or_default(), it.env.unwrap_or_default(), it.required, it.mode)
+            }
+            other => panic!("{text}: {other:?}"),
+        };
+        let of = |id: &str, target: &str, env: &str, required, mode| {
+            (id.to_owned(), target.to_owned(), env.to_owned(), required, mode)
+        };
+        assert_eq!(secret("type=secret,id=a/b"), of("a/b", "/run/secrets/b", "", false, 0o400));
+        assert_eq!(
+            secret("type=secret,dst=/etc/x.conf,mode=0440"),
+            of("x.conf", "/etc/x.conf", "", false, 0o440)
+        );
+        assert_eq!(secret("type=secret,id=a,env=A,required"), of("a", "", "A", true, 0o400));
+        assert_eq!(secret("type=secret,id=a,env=A,target=/a,required=true"), of("a", "/a", "A", true, 0o400));
+        for text in [
+            "type=secret",
+            "type=secret,id=",
+            "type=secret,id=a,from=b",
+            "type=secret,id=a,rw",
+            "type=secret,id=a,size=1",
+        ] {
+            assert!(any(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -188,8 +291,10 @@ mod tests {
             "type=cache",
             "type=cache,target=",
             "type=cache,target=/x,from=one",
-            "type=secret,id=x",
+            "type=cache,target=/x,env=X",
+            "type=bind,target=/x,required",
             "type=ssh",
+            "type=ssh,id=x",
             "type=else,target=/x",
             "type=tmpfs,target=/x,size=much",
             "type=tmpfs,target=/x,mode=0700",

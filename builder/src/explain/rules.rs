@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::dockerfile::{Command, Instruction, Run};
+use crate::dockerfile::{Command, Copy, Instruction, Run, remote};
 
 /// One thing that makes a build hard to repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,6 +51,11 @@ const MOVING_GIT: Hazard = Hazard {
     why: "a branch or tag can name another commit tomorrow",
     fix: "check out a full commit id: git checkout 3f1c…",
 };
+const MOVING_ADD: Hazard = Hazard {
+    rule: "moving-git",
+    why: "a branch or tag can name another commit tomorrow",
+    fix: "name the full commit id behind #, or say it with --checksum",
+};
 const CLOCK: Hazard = Hazard {
     rule: "clock",
     why: "the time of the build gets into the result",
@@ -67,15 +72,50 @@ const THIS_MACHINE: Hazard = Hazard {
     fix: "name the target: -march=x86-64-v2",
 };
 
+const UNCHECKED_ADD: Hazard = Hazard {
+    rule: "unchecked-add",
+    why: "what the server sends tomorrow may be something else",
+    fix: "say what it has to be: ADD --checksum=sha256:…",
+};
+const SECRET: Hazard = Hazard {
+    rule: "secret",
+    why: "only those can repeat the build who have it, and the provenance says that not all of it is recorded",
+    fix: "serve what the step fetches without a secret, or bring it with the repository",
+};
+
 pub(super) fn of_base(base: &str) -> Vec<Hazard> {
     if base.contains("@sha256:") { Vec::new() } else { vec![BASE_BY_TAG] }
 }
 
 pub(super) fn of_instruction(instruction: &Instruction) -> Vec<Hazard> {
     match instruction {
-        Instruction::Run(run) => of_command(&text_of(run)),
+        Instruction::Run(run) => {
+            let secret = (!run.secrets.is_empty()).then_some(SECRET);
+            secret.into_iter().chain(of_command(&text_of(run))).collect()
+        }
+        Instruction::Copy(copy) if copy.keyword == "ADD" => of_add(copy),
         _ => Vec::new(),
     }
+}
+
+fn of_add(copy: &Copy) -> Vec<Hazard> {
+    let is_commit = |source: &str| {
+        let reference = source.split_once('#').map_or("", |(_, fragment)| fragment).split(':').next();
+        reference.is_some_and(|it| it.len() == 40 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let open = |source: &&String| copy.checksum.is_none() && remote::is_remote(source);
+    let mut found: Vec<Hazard> = Vec::new();
+    for source in copy.sources.iter().filter(open) {
+        let hazard = match (remote::is_git(source), is_commit(source)) {
+            (true, true) => continue,
+            (true, false) => MOVING_ADD,
+            (false, _) => UNCHECKED_ADD,
+        };
+        if !found.contains(&hazard) {
+            found.push(hazard);
+        }
+    }
+    found
 }
 
 fn text_of(run: &Run) -> String {
@@ -174,6 +214,26 @@ fn pipes_into_shell(words: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_added_from_elsewhere_should_be_pinned() {
+        let id = "0123456789012345678901234567890123456789";
+        let table = [
+            ("ADD https://e.example/x /".to_owned(), vec!["unchecked-add"]),
+            ("ADD https://e.example/$V/x a /".to_owned(), vec!["unchecked-add"]),
+            (format!("ADD --checksum=sha256:{id} https://e.example/x /"), vec![]),
+            ("ADD https://e.example/x.git#v1:a /".to_owned(), vec!["moving-git"]),
+            (format!("ADD https://e.example/x.git#{id}:a /"), vec![]),
+            (format!("ADD --checksum={id} https://e.example/x.git /"), vec![]),
+            ("ADD a /".to_owned(), vec![]),
+            ("RUN --mount=type=secret,id=a true".to_owned(), vec!["secret"]),
+        ];
+        for (text, expected) in table {
+            let file = crate::dockerfile::Dockerfile::parse(format!("FROM a\n{text}").as_bytes()).unwrap();
+            let found = of_instruction(&file.stages[0].instructions[0].value);
+            assert_eq!(found.iter().map(|hazard| hazard.rule).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn each_rule_speaks_where_it_should_and_nowhere_else() {

@@ -17,6 +17,7 @@ mod travel;
 
 pub use archive::{export, import};
 pub use keep::{Keeper, Sink};
+pub(crate) use record::bytes_of;
 pub use record::{Exchange, Failure, RECORD_MEDIA_TYPE, Record, Request, Response, Step};
 pub use replay::{Answer, Miss, Replay};
 pub use request::{Asked, listed, selecting};

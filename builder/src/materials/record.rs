@@ -151,7 +151,7 @@ pub(super) fn text_of(value: &[u8]) -> String {
 }
 
 /// The bytes of such text.
-pub(super) fn bytes_of(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 

@@ -23,6 +23,7 @@ use crate::error::{Error, Kind, Result, Told};
 use crate::materials::Place;
 use crate::progress::Event;
 use crate::provenance::{self, Identity, bases_of, read_file, write_file};
+use crate::secrets::{Given, Secrets};
 use crate::source::Location;
 
 /// Largest bundle or file of keys read, in bytes.
@@ -64,6 +65,9 @@ pub struct Arguments {
     /// Take the base that the Dockerfile calls NAME from there; its digest must be the recorded one.
     #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
     bases: Vec<(String, String)>,
+    /// A secret that the build was given: its bytes are kept nowhere, so they have to be given again.
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    secrets: Vec<Given>,
     #[command(flatten)]
     signing: Signing,
     #[command(flatten)]
@@ -314,6 +318,8 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
         upstream: arguments.reach.upstream()?,
         alone: None,
         limits: arguments.limits.clone(),
+        // One that was not used then is not used now either.
+        secrets: Secrets::read(&arguments.secrets)?.only(&parameters.secrets)?,
     })
 }
 

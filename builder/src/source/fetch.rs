@@ -54,43 +54,43 @@ pub(super) fn commit(
     }
 }
 
-/// The outer error is ours, the inner text is what git said when it refused.
-fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<(), String>, SourceError> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(cache)
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.ext.allow=never",
-            "-c",
-            "protocol.git.allow=never",
-        ])
-        .args(["-c", "transfer.fsckObjects=true", "-c", "fetch.fsckObjects=true", "-c", "gc.auto=0"])
-        .args([
-            "-c",
-            "maintenance.auto=false",
-            "-c",
-            "fetch.recurseSubmodules=false",
-            "-c",
-            "core.fsmonitor=false",
-        ])
-        .args([
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--no-recurse-submodules",
-            "--force",
-            "--",
-        ])
-        .arg(location.fetch_argument())
-        .arg(refspec)
+/// What every fetch is told, whatever the configuration of the machine says.
+const HARDENED: [&str; 9] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "protocol.ext.allow=never",
+    "protocol.git.allow=never",
+    "transfer.fsckObjects=true",
+    "fetch.fsckObjects=true",
+    "fetch.recurseSubmodules=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+];
+const FETCH: [&str; 6] =
+    ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force"];
+
+/// `git fetch` into a repository, hardened; `more` configuration comes on top. What is fetched is to be added.
+pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(repository);
+    for setting in HARDENED.iter().chain(more) {
+        command.args(["-c", setting]);
+    }
+    command
+        .args(FETCH)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ASKPASS", "true")
         .env("SSH_ASKPASS", "true")
-        .env("LC_ALL", "C")
+        .env("LC_ALL", "C");
+    command
+}
+
+/// The outer error is ours, the inner text is what git said when it refused.
+fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<(), String>, SourceError> {
+    let output = command(cache, &[])
+        .arg("--")
+        .arg(location.fetch_argument())
+        .arg(refspec)
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_OBJECT_DIRECTORY")
@@ -106,11 +106,11 @@ fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<
 }
 
 /// git's own checks say `error: object <id>: <check>: …` and `fatal: fsck error in packed object`.
-fn malformed(detail: &str) -> bool {
+pub(super) fn malformed(detail: &str) -> bool {
     detail.contains("fsck error") || detail.lines().any(|line| line.starts_with("error: object "))
 }
 
-fn last_lines(detail: &str) -> String {
+pub(super) fn last_lines(detail: &str) -> String {
     let lines: Vec<&str> = detail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
 }

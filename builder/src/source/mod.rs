@@ -5,6 +5,7 @@
 
 mod fetch;
 mod location;
+mod recorded;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use attestations::{Commit, Digest, Tree};
 use git2::{ObjectType, Oid};
 
 pub use location::Location;
+pub use recorded::{Found, RecordedError, Wanted, fetch as fetch_recorded};
 pub use tree::{Blobs, Entry, EntryKind, Walk};
 
 /// Longest commit message read; the trailers stand at its end.
@@ -193,6 +195,12 @@ impl Repository {
         if self.git.find_commit(oid).is_err() {
             fetch::commit(&self.cache, &self.location, id, || self.has(oid))?;
         }
+        self.present(id)
+    }
+
+    /// The commit, which must be there: nothing is fetched.
+    fn present(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
+        let oid = object_id(&id.to_string())?;
         let object = self
             .git
             .find_object(oid, None)

@@ -4,6 +4,7 @@
 //! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
 //! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
 
+mod fetched;
 mod inline;
 mod picked;
 mod place;
@@ -12,6 +13,7 @@ mod unpack;
 
 use std::path::Path;
 
+pub use fetched::FetchedFile;
 pub use inline::InlineTree;
 pub use tree::{ContextTree, Node, NodeKind, RootTree, Tree, lookup};
 
@@ -51,6 +53,12 @@ pub enum CopyError {
         /// What was to be put there.
         what: &'static str,
     },
+    /// A file that is fetched from a URL without one, into a folder.
+    #[error("{0} is a folder, and what is fetched has no name to be put there by")]
+    Unnamed(String),
+    /// A secret that cannot be a variable.
+    #[error("the secret {0} is no text, so no variable can hold it")]
+    NoText(String),
     /// An archive that may not be unpacked.
     #[error("the archive {0}")]
     Archive(#[from] images::Error),
@@ -135,18 +143,37 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     let mut place = Place::open(root, request)?;
     let into_folder = request.destination.ends_with('/') || found.len() > 1;
     for (path, name) in found {
-        let is_folder = is_folder(tree, &path)?;
-        match request.excludes {
-            Some(excludes) if !is_folder && excludes.leaves_out(&name) => {}
-            _ if !is_folder && request.archives && unpack::unpack(tree, &path, &place)? => {}
-            Some(excludes) if is_folder => {
-                let picked = Picked::of(tree, &path, None, excludes)?;
-                place.put(&picked, &path, &name, into_folder)?;
-            }
-            _ => place.put(tree, &path, &name, into_folder)?,
-        }
+        one(tree, &path, &name, &mut place, into_folder)?;
     }
     Ok(())
+}
+
+/// Copies what was fetched from one URL.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_fetched(file: &FetchedFile, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+    let mut place = Place::open(root, request)?;
+    one(file, FetchedFile::PATH, file.file_name(), &mut place, request.destination.ends_with('/'))
+}
+
+fn one(
+    tree: &dyn Tree,
+    path: &[u8],
+    name: &[u8],
+    place: &mut Place<'_>,
+    into_folder: bool,
+) -> Result<(), CopyError> {
+    let is_folder = is_folder(tree, path)?;
+    match place.request.excludes {
+        Some(excludes) if !is_folder && excludes.leaves_out(name) => Ok(()),
+        _ if !is_folder && place.request.archives && unpack::unpack(tree, path, place)? => Ok(()),
+        Some(excludes) if is_folder => {
+            let picked = Picked::of(tree, path, None, excludes)?;
+            place.put(&picked, path, name, into_folder)
+        }
+        _ => place.put(tree, path, name, into_folder),
+    }
 }
 
 /// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.

@@ -43,6 +43,7 @@ impl<'a> Place<'a> {
         }
         let is_folder = matches!(self.root.node(&destination)?, Some(Node { kind: NodeKind::Directory, .. }));
         let path = match into_folder || is_folder {
+            true if name.is_empty() => return Err(CopyError::Unnamed(show(&destination))),
             true => lookup(&self.root, &child(&destination, name))?,
             false => destination,
         };

@@ -60,7 +60,7 @@ impl Stage {
         let dns = sockets.dns_udp.local_addr().unwrap();
         let port = |l: &TcpListener| l.local_addr().unwrap().port();
         let (http, https) = (port(&sockets.doors[0].1), port(&sockets.doors[1].1));
-        let planted = capture.serve(sockets, "RUN 1").unwrap();
+        let planted = capture.serve(sockets, "RUN 1", &Arc::default()).unwrap();
         Stage { capture, planted, dns, http, https }
     }
 

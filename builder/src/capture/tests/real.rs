@@ -98,7 +98,7 @@ async fn pip_and_curl_know_nothing_of_the_recorder() {
     let (index, _, root) = tls("index.example", Script::Site(Arc::new(site))).await;
     let upstream = Upstream::system().with_root(root).with_address("index.example", index);
     let capture = Capture::with_options(Handle::current(), Way::Record(None), options(upstream)).unwrap();
-    let planted = capture.serve(namespace.sockets(), "RUN pip").unwrap();
+    let planted = capture.serve(namespace.sockets(), "RUN pip", &Arc::default()).unwrap();
     let ca = dir.path().join("ca.pem");
     std::fs::write(&ca, capture.ca_pem()).unwrap();
     let (ca, target) = (ca.display(), dir.path().join("target"));

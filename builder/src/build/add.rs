@@ -1,0 +1,297 @@
+//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. What is fetched goes through the
+//! recorder, under the name of the step's line, as what a RUN fetches.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use attestations::Commit;
+use serde_json::json;
+
+use super::copy::{self, ContextTree, FetchedFile, InlineTree, RootTree, Tree};
+use super::execute::{Run, cancelled, copy_failed, machine, owner_of};
+use super::plan::{Action, Source, Step};
+use crate::capture::{FetchError, StepRecord};
+use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
+use crate::error::{Error, Kind, Result};
+use crate::source::{self, RecordedError, SourceError, Wanted};
+
+/// Where this machine's programs look for what leads to names; a step's program sees the recorder's instead.
+const NAMES: [(&str, &str); 3] =
+    [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("nsswitch.conf", "/etc/nsswitch.conf")];
+/// Of `hosts` and DNS alone: neither a cache nor a service of the machine is asked.
+const NSSWITCH: &str = "hosts: files dns\n";
+/// Where a daemon that caches names listens, if there is one; an empty folder is seen instead.
+const NAME_CACHE: &str = "/run/nscd";
+
+/// A commit that a step took files of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitTaken {
+    /// The repository's URL.
+    pub url: String,
+    /// The commit.
+    pub commit: Commit,
+    /// What the Dockerfile calls it.
+    pub reference: Option<String>,
+    /// The step.
+    pub step: String,
+}
+
+impl Run<'_> {
+    /// Does a COPY or ADD in the root of its step.
+    pub(super) fn copy(&mut self, root: &Path, step: &Step, label: &str) -> Result<()> {
+        let Action::Copy {
+            from,
+            sources,
+            inline,
+            archives,
+            remote_archives,
+            destination,
+            chown,
+            chmod,
+            excludes,
+            parents,
+        } = &step.action
+        else {
+            return Ok(());
+        };
+        let owner = match chown {
+            None => None,
+            Some(text) => Some(owner_of(root, text, step)?),
+        };
+        let request = copy::Request {
+            sources: &[],
+            destination,
+            owner,
+            mode: chmod.as_ref(),
+            archives: *archives,
+            excludes: Some(excludes),
+            parents: *parents,
+            epoch: self.epoch,
+        };
+        if !inline.is_empty() {
+            let tree = InlineTree::new(inline, self.epoch);
+            let names: Vec<String> = inline.iter().map(|document| document.name.clone()).collect();
+            let plain = copy::Request { archives: false, excludes: None, parents: false, ..request.clone() };
+            let request = copy::Request { sources: &names, ..plain };
+            copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
+        }
+        // Paths that follow each other are one request: of several, one may match nothing.
+        for group in sources.chunk_by(|a, b| matches!((a, b), (Source::Path(_), Source::Path(_)))) {
+            let paths: Vec<String> = group.iter().filter_map(path_of).collect();
+            if !paths.is_empty() {
+                self.copy_paths(root, step, *from, &copy::Request { sources: &paths, ..request.clone() })?;
+            }
+            for remote in group.iter().filter_map(remote_of) {
+                let request = copy::Request { archives: *remote_archives, ..request.clone() };
+                match remote {
+                    Remote::File(file) => self.add_file(root, step, label, file, &request)?,
+                    Remote::Git(git) => self.add_git(root, step, label, git, &request)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_paths(
+        &self,
+        root: &Path,
+        step: &Step,
+        from: Option<usize>,
+        request: &copy::Request<'_>,
+    ) -> Result<()> {
+        let copied = match from.map(|stage| self.done.get(&stage)) {
+            None => copy::copy(self.context, root, request),
+            Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
+            Some(Some(stage)) => {
+                let view = self.shop.host.view(&stage.built.folders).map_err(machine)?;
+                RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, request))
+            }
+        };
+        copied.map_err(|cause| copy_failed(step, cause))
+    }
+
+    fn add_file(
+        &mut self,
+        root: &Path,
+        step: &Step,
+        label: &str,
+        remote: &RemoteFile,
+        request: &copy::Request<'_>,
+    ) -> Result<()> {
+        self.fetching(label, remote.url.as_str());
+        let path = self.shop.scratch.join("fetched");
+        let writing = |cause| Error::io("writing", &path, cause);
+        let mut file = File::create(&path).map_err(writing)?;
+        let mut hasher = remote.checksum.as_ref().map(|checksum| (checksum, checksum.hasher()));
+        let mut take = |bytes: &[u8]| {
+            if let Some((_, hasher)) = &mut hasher {
+                hasher.update(bytes);
+            }
+            file.write_all(bytes)
+        };
+        let fetcher = self.shop.capture.fetcher(&name_of(step));
+        let got = fetcher.get(&remote.url, &mut take, &|| self.shop.canceller.is_cancelled());
+        self.noted(step, label, fetcher.finish(), got.map_err(|cause| fetch_failed(step, cause)))?;
+        file.flush().map_err(writing)?;
+        if let Some((checksum, hasher)) = hasher
+            && let Some(found) = checksum.differs(hasher)
+        {
+            let what = format!("line {}: {} is not what --checksum says", step.line, remote.url);
+            return Err(Error::new(Kind::Input, what)
+                .details(vec![format!("wanted {checksum}"), format!("found  {found}")])
+                .hint(
+                    "look at what the server gives now: if it is what you want, write its checksum there",
+                ));
+        }
+        let tree = FetchedFile::new(path.clone(), remote.name.as_deref().unwrap_or_default(), self.epoch);
+        copy::copy_fetched(&tree, root, request).map_err(|cause| copy_failed(step, cause))?;
+        std::fs::remove_file(&path).map_err(|cause| Error::io("removing", &path, cause))
+    }
+
+    fn add_git(
+        &mut self,
+        root: &Path,
+        step: &Step,
+        label: &str,
+        remote: &RemoteGit,
+        request: &copy::Request<'_>,
+    ) -> Result<()> {
+        self.fetching(label, remote.url.as_str());
+        let shop = self.shop;
+        let over = self.names()?;
+        let (into, certificates) = (shop.scratch.join("fetched.git"), shop.scratch.join("ca.pem"));
+        let wanted = Wanted {
+            url: &remote.url,
+            reference: remote.reference.as_deref(),
+            folder: &remote.folder,
+            into: &into,
+            certificates: &certificates,
+        };
+        let network = shop.host.network().map_err(machine)?;
+        let planted = shop.capture.plant(&network, &name_of(step), &Arc::default()).map_err(|cause| {
+            Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+        })?;
+        let mut run = |command| {
+            let ran = network.run_program(command, &over, shop.canceller)?;
+            Ok(match ran.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
+            })
+        };
+        let found = source::fetch_recorded(&wanted, &mut run);
+        let found = match shop.canceller.is_cancelled() {
+            true => Err(cancelled()),
+            false => found.map_err(|cause| git_failed(step, remote, cause)),
+        };
+        let found = self.noted(step, label, planted.finish(), found)?;
+        if let Some(commit) = &remote.commit
+            && commit != found.commit()
+        {
+            let what =
+                format!("line {}: {} is not at the commit that --checksum says", step.line, remote.url);
+            return Err(Error::new(Kind::Input, what)
+                .details(vec![format!("wanted {commit}"), format!("found  {}", found.commit())])
+                .hint("look at what is there now: if it is what you want, write that commit's id there"));
+        }
+        let (snapshot, walk) = found.walk(&remote.folder).map_err(|cause| git_failed(step, remote, cause))?;
+        let tree = ContextTree::new(&snapshot, walk)?;
+        let all = ["/".to_owned()];
+        let request = copy::Request { sources: &all, ..request.clone() };
+        copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
+        self.told.git.push(GitTaken {
+            url: remote.url.to_string(),
+            commit: found.commit().clone(),
+            reference: remote.reference.clone(),
+            step: name_of(step),
+        });
+        drop((tree, snapshot));
+        drop(found);
+        std::fs::remove_dir_all(&into).map_err(|cause| Error::io("removing", &into, cause))
+    }
+
+    /// The files that lead names to the recorder, and the places where programs of this machine look for them.
+    fn names(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let scratch = self.shop.scratch;
+        let path = scratch.join("nsswitch.conf");
+        std::fs::write(&path, NSSWITCH).map_err(|cause| Error::io("writing", &path, cause))?;
+        let empty = scratch.join("nothing");
+        std::fs::create_dir_all(&empty).map_err(|cause| Error::io("making", &empty, cause))?;
+        let files = NAMES.iter().map(|(ours, theirs)| (scratch.join(ours), PathBuf::from(theirs)));
+        Ok(files.chain([(empty, PathBuf::from(NAME_CACHE))]).collect())
+    }
+
+    fn fetching(&self, label: &str, url: &str) {
+        self.shop.session.progress(
+            &format!("{}fetching {url}", self.margin(label)),
+            &json!({ "event": "fetching", "label": label, "url": url }),
+        );
+    }
+
+    /// Keeps what fetching did on the network; what it came to, with what went wrong there.
+    fn noted<T>(&mut self, step: &Step, label: &str, record: StepRecord, came: Result<T>) -> Result<T> {
+        let incidents = self.note(step, record, label)?;
+        came.map_err(|error| match incidents.is_empty() {
+            true => error,
+            false => error.hint(format!("its network: {}", incidents.join("; "))),
+        })
+    }
+}
+
+/// A step's name in records.
+pub(super) fn name_of(step: &Step) -> String {
+    format!("line {}", step.line)
+}
+
+fn path_of(source: &Source) -> Option<String> {
+    match source {
+        Source::Path(path) => Some(path.clone()),
+        Source::Remote(_) => None,
+    }
+}
+
+fn remote_of(source: &Source) -> Option<&Remote> {
+    match source {
+        Source::Path(_) => None,
+        Source::Remote(remote) => Some(remote),
+    }
+}
+
+fn fetch_failed(step: &Step, cause: FetchError) -> Error {
+    let (kind, hint) = match &cause {
+        FetchError::Cancelled => return cancelled(),
+        FetchError::Target { .. } => {
+            (Kind::Input, "give a URL with a host's name, on a port that is captured")
+        }
+        FetchError::Redirect { .. } => (Kind::Network, "write the URL that it should lead to"),
+        FetchError::Status { .. } => {
+            (Kind::Network, "check the URL: only an answer with status 200 is taken")
+        }
+        FetchError::Write { .. } => (Kind::Machine, "free some space for the state directory"),
+        _ => (Kind::Network, "check that the server can be reached from here"),
+    };
+    Error::new(kind, format!("line {}: {cause}", step.line)).hint(hint).because(cause)
+}
+
+fn git_failed(step: &Step, remote: &RemoteGit, cause: RecordedError<sandbox::Error>) -> Error {
+    let (kind, hint) = match cause {
+        RecordedError::Run(sandbox::Error::Path { action: "start", source, .. }) => {
+            return SourceError::NoGit(source).into();
+        }
+        RecordedError::Run(cause) => return machine(cause),
+        RecordedError::Git(_) => {
+            (Kind::Network, "check the URL, and that the branch, tag or commit is there")
+        }
+        RecordedError::Submodule(_) => {
+            (Kind::Input, "ADD the submodule's own repository into its folder, with its commit")
+        }
+        RecordedError::Source(SourceError::Unsupported { .. } | SourceError::NoSuchPath { .. }) => {
+            (Kind::Input, "ADD a folder of the repository that an image can hold: #REF:FOLDER")
+        }
+        RecordedError::Source(cause) => return cause.into(),
+    };
+    Error::new(kind, format!("line {}: {}: {cause}", step.line, remote.url))
+        .hint(hint)
+        .because(cause.to_string())
+}

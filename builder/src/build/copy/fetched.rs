@@ -1,0 +1,63 @@
+//! A file that was fetched, on its way into the image.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use super::{CopyError, Node, NodeKind, Tree};
+
+/// One file of root's, 0600 as in Docker, dated with the commit: what a server says of its time is no part of what was asked
+/// for, and differs between mirrors of the same file.
+pub struct FetchedFile {
+    file: PathBuf,
+    name: String,
+    epoch: i64,
+}
+
+impl FetchedFile {
+    /// Where it is in this tree.
+    pub(super) const PATH: &[u8] = b"file";
+
+    /// The file at a path of this machine, with the name it gets in a folder, which may be none.
+    pub fn new(file: PathBuf, name: &str, epoch: i64) -> Self {
+        Self { file, name: name.to_owned(), epoch }
+    }
+
+    pub(super) fn file_name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
+    fn missing(&self, path: &[u8]) -> CopyError {
+        CopyError::NoSource { path: String::from_utf8_lossy(path).into_owned(), origin: self.name() }
+    }
+}
+
+impl Tree for FetchedFile {
+    fn name(&self) -> &'static str {
+        "what was fetched"
+    }
+
+    fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
+        let (kind, mode) = match path {
+            b"" => (NodeKind::Directory, 0o755),
+            Self::PATH => (NodeKind::File, 0o600),
+            _ => return Ok(None),
+        };
+        Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
+    }
+
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
+        Ok(if path.is_empty() { vec![Self::PATH.to_vec()] } else { Vec::new() })
+    }
+
+    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
+        if path != Self::PATH {
+            return Err(self.missing(path));
+        }
+        let copied = File::open(&self.file).and_then(|mut from| std::io::copy(&mut from, into));
+        copied.map(drop).map_err(|cause| CopyError::io("copying", path, cause))
+    }
+
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        Err(self.missing(path))
+    }
+}

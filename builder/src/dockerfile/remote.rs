@@ -1,0 +1,337 @@
+//! What `ADD` takes from elsewhere: a file behind a URL, or a git repository. Told apart as BuildKit does, once all variables
+//! are expanded. Whatever would need a password, an agent or a key of this machine is refused: nobody else has it.
+
+use attestations::Commit;
+use sha2::digest::DynDigest;
+use url::Url;
+
+use super::Problem;
+
+/// Longest URL that is taken apart, in bytes: the recorder passes no longer ones on.
+const MAX_URL: usize = 8192;
+/// The schemes that a URL or repository is fetched by.
+const HTTP: [&str; 2] = ["http://", "https://"];
+/// What BuildKit takes for a repository as well, by transports that are not recorded.
+const OTHER_GIT: [&str; 3] = ["git://", "ssh://", "git@"];
+
+/// Something that `ADD` fetches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// A file.
+    File(RemoteFile),
+    /// The files of a commit.
+    Git(RemoteGit),
+}
+
+/// A file behind a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// The URL, without its fragment.
+    pub url: Url,
+    /// The name it has in a folder, if its path holds one.
+    pub name: Option<String>,
+    /// What it has to be.
+    pub checksum: Option<Checksum>,
+}
+
+/// Files of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteGit {
+    /// Where it is.
+    pub url: Url,
+    /// The branch, tag, reference or commit; the repository's `HEAD` by default.
+    pub reference: Option<String>,
+    /// The folder of it that is taken; "" is the whole.
+    pub folder: String,
+    /// The commit that it has to be.
+    pub commit: Option<Commit>,
+}
+
+/// `--checksum` of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    algorithm: &'static str,
+    hex: String,
+}
+
+impl Checksum {
+    /// Reads `sha256:…`, `sha384:…` or `sha512:…`.
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let wrong = || {
+            let text: String = text.chars().take(160).collect();
+            Problem::syntax(format!(
+                "ADD --checksum={text} is not sha256:, sha384: or sha512: and that many hexadecimal digits"
+            ))
+        };
+        let (name, hex) = text.split_once(':').ok_or_else(wrong)?;
+        let (algorithm, digits) = match name {
+            "sha256" => ("sha256", 64),
+            "sha384" => ("sha384", 96),
+            "sha512" => ("sha512", 128),
+            _ => return Err(wrong()),
+        };
+        let is_hex = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match hex.len() == digits && is_hex {
+            true => Ok(Self { algorithm, hex: hex.to_owned() }),
+            false => Err(wrong()),
+        }
+    }
+
+    /// What takes the sum.
+    pub fn hasher(&self) -> Box<dyn DynDigest> {
+        match self.algorithm {
+            "sha384" => Box::new(sha2::Sha384::default()),
+            "sha512" => Box::new(sha2::Sha512::default()),
+            _ => Box::new(sha2::Sha256::default()),
+        }
+    }
+
+    /// What was found, when it is something else.
+    pub fn differs(&self, hasher: Box<dyn DynDigest>) -> Option<String> {
+        let found = hex::encode(hasher.finalize());
+        (found != self.hex).then(|| format!("{}:{found}", self.algorithm))
+    }
+}
+
+impl std::fmt::Display for Checksum {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:{}", self.algorithm, self.hex)
+    }
+}
+
+/// Whether a source is fetched, as far as it can be told before its variables are expanded.
+pub fn is_remote(source: &str) -> bool {
+    HTTP.iter().chain(&OTHER_GIT).any(|scheme| source.starts_with(scheme))
+}
+
+/// Whether a source that is fetched is a repository.
+pub fn is_git(source: &str) -> bool {
+    let path = source.split(['#', '?']).next().unwrap_or_default();
+    is_remote(source) && (path.ends_with(".git") || OTHER_GIT.iter().any(|it| source.starts_with(it)))
+}
+
+impl Remote {
+    /// What an expanded source of `ADD` means; none when it is a path of the repository.
+    ///
+    /// # Errors
+    /// A URL that cannot be fetched, and a checksum that does not fit.
+    pub fn parse(source: &str, checksum: Option<&str>) -> Result<Option<Self>, Problem> {
+        if OTHER_GIT.iter().any(|it| source.starts_with(it)) {
+            return Err(Problem::unsupported(
+                format!("ADD {}", shown(source)),
+                "its transport cannot be recorded: give the repository's https URL, which ends in .git",
+            ));
+        }
+        if !HTTP.iter().any(|it| source.starts_with(it)) {
+            return Ok(None);
+        }
+        let url = url(source)?;
+        Ok(Some(match url.path().ends_with(".git") {
+            true => Self::Git(RemoteGit::of(url, checksum)?),
+            false => Self::File(RemoteFile::of(url, checksum)?),
+        }))
+    }
+}
+
+impl RemoteFile {
+    fn of(mut url: Url, checksum: Option<&str>) -> Result<Self, Problem> {
+        url.set_fragment(None);
+        let name = name(&url);
+        Ok(Self { url, name, checksum: checksum.map(Checksum::parse).transpose()? })
+    }
+}
+
+impl RemoteGit {
+    fn of(mut url: Url, checksum: Option<&str>) -> Result<Self, Problem> {
+        if url.query().is_some() {
+            return Err(Problem::unsupported(
+                format!("ADD {}", shown(url.as_str())),
+                "a repository's URL has no query here: name the branch, tag or commit, and the folder, as #REF:FOLDER",
+            ));
+        }
+        let fragment = url.fragment().unwrap_or_default().to_owned();
+        url.set_fragment(None);
+        let (reference, folder) = fragment.split_once(':').unwrap_or((&fragment, ""));
+        if !reference.is_empty() && !is_reference(reference) {
+            return Err(Problem::syntax(format!("{} cannot be a branch, tag or commit", shown(reference))));
+        }
+        let parts: Vec<&str> = folder.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        if parts.contains(&"..") {
+            return Err(Problem::syntax(format!("the folder {} leads out of the repository", shown(folder))));
+        }
+        let commit = checksum.map(|text| {
+            text.parse::<Commit>().map_err(|_| {
+                let text = shown(text);
+                Problem::syntax(format!("ADD --checksum={text} of a repository is the full id of a commit"))
+            })
+        });
+        Ok(Self {
+            url,
+            reference: (!reference.is_empty()).then(|| reference.to_owned()),
+            folder: parts.join("/"),
+            commit: commit.transpose()?,
+        })
+    }
+}
+
+fn url(source: &str) -> Result<Url, Problem> {
+    let wrong = |why: &str| Problem::syntax(format!("ADD {}: {why}", shown(source)));
+    if source.len() > MAX_URL {
+        return Err(wrong("the URL is longer than 8192 bytes"));
+    }
+    let url = Url::parse(source).map_err(|cause| wrong(&cause.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        let mut bare = url;
+        // Both are allowed in every URL of these schemes.
+        let _ = bare.set_username("").and_then(|()| bare.set_password(None));
+        return Err(Problem::unsupported(
+            format!("ADD {} with a user or password", shown(bare.as_str())),
+            "they would stand in the provenance, for everybody to read: fetch it in a RUN --mount=type=secret",
+        ));
+    }
+    Ok(url)
+}
+
+/// The last part of the URL's path that is not empty, decoded. None when there is none that a file can have.
+fn name(url: &Url) -> Option<String> {
+    let part = url.path_segments()?.rfind(|part| !part.is_empty())?;
+    let text = String::from_utf8(decoded(part)).ok()?;
+    let name = text.rsplit('/').find(|part| !part.is_empty())?;
+    let fits = !matches!(name, "." | "..") && name.len() <= 255 && !name.contains(char::is_control);
+    fits.then(|| name.to_owned())
+}
+
+/// Percent-encoding taken away; what is none stays.
+pub(crate) fn decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digit = |place: usize| bytes.get(place).and_then(|it| char::from(*it).to_digit(16));
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two hexadecimal digits fit.
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+fn is_reference(text: &str) -> bool {
+    !text.starts_with('-') && git2::Reference::is_valid_name(&format!("refs/heads/{text}"))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn file(source: &str) -> RemoteFile {
+        match Remote::parse(source, None).unwrap().unwrap() {
+            Remote::File(file) => file,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn git(source: &str) -> RemoteGit {
+        match Remote::parse(source, None).unwrap().unwrap() {
+            Remote::Git(git) => git,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn files_have_the_name_of_the_last_part_of_their_path() {
+        for (source, name) in [
+            ("https://a.example/x.tar.gz", Some("x.tar.gz")),
+            ("https://a.example/b/c/?v=1#x", Some("c")),
+            ("https://a.example/a%20b", Some("a b")),
+            ("https://a.example/x%2Fy", Some("y")),
+            ("https://a.example/x.git/y", Some("y")),
+            ("https://a.example", None),
+            ("https://a.example/?x=y", None),
+            ("https://a.example/%2e%2E%2F", None),
+            ("https://a.example/a%00b", None),
+        ] {
+            let file = file(source);
+            assert_eq!(file.name.as_deref(), name, "{source}");
+            assert_eq!(file.url.fragment(), None);
+        }
+        assert_eq!(Remote::parse("dir/https://x", None), Ok(None));
+        assert_eq!(Remote::parse("ftp://a.example/x", None), Ok(None));
+    }
+
+    #[test]
+    fn repositories_have_a_reference_and_a_folder() {
+        let of = |source: &str| {
+            let git = git(source);
+            (git.url.to_string(), git.reference.unwrap_or_default(), git.folder)
+        };
+        let url = "https://a.example/x.git".to_owned();
+        assert_eq!(of("https://a.example/x.git"), (url.clone(), String::new(), String::new()));
+        assert_eq!(of("https://a.example/x.git#v1:/a//b/"), (url.clone(), "v1".into(), "a/b".into()));
+        assert_eq!(of("https://a.example/x.git#:b"), (url.clone(), String::new(), "b".into()));
+        assert_eq!(
+            of("https://a.example/x.git#refs/pull/1/head"),
+            (url, "refs/pull/1/head".into(), "".into())
+        );
+        assert!(
+            is_git("https://a.example/x.git#v1")
+                && is_git("git@a.example:x")
+                && !is_git("https://a.example/x")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_refused_by_name() {
+        for (source, words) in [
+            ("git@a.example:x.git", "cannot be recorded"),
+            ("git://a.example/x.git", "cannot be recorded"),
+            ("ssh://git@a.example/x.git", "cannot be recorded"),
+            ("https://user:s3cret@a.example/x", "stand in the provenance"),
+            ("https://user@a.example/x.git", "stand in the provenance"),
+            ("https://a.example/x.git?ref=v1", "#REF:FOLDER"),
+            ("https://a.example/x.git#--upload-pack=x", "cannot be a branch"),
+            ("https://a.example/x.git#a..b", "cannot be a branch"),
+            ("https://a.example/x.git#v1:../..", "leads out"),
+            ("https://", "ADD https://"),
+        ] {
+            let error = Remote::parse(source, None).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("s3cret"), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn checksums() {
+        let sum = |text: &str| Remote::parse("https://a.example/x", Some(text));
+        for (name, digits) in [("sha256", 64), ("sha384", 96), ("sha512", 128)] {
+            let text = format!("{name}:{}", "0".repeat(digits));
+            let Some(Remote::File(RemoteFile { checksum: Some(checksum), .. })) = sum(&text).unwrap() else {
+                panic!()
+            };
+            assert_eq!(checksum.to_string(), text);
+            let mut hasher = checksum.hasher();
+            hasher.update(b"x");
+            assert!(checksum.differs(hasher).unwrap().starts_with(&format!("{name}:")));
+        }
+        for text in ["sha256:00", "md5:00", "0", &format!("sha256:{}", "A".repeat(64))] {
+            assert!(sum(text).is_err(), "{text}");
+        }
+        let commit = "0123456789012345678901234567890123456789";
+        let git = |text| Remote::parse("https://a.example/x.git", Some(text));
+        assert!(matches!(git(commit), Ok(Some(Remote::Git(RemoteGit { commit: Some(_), .. })))));
+        for text in ["01234567", "sha256:00", &commit.to_uppercase().replace('0', "g")] {
+            assert!(git(text).is_err(), "{text}");
+        }
+    }
+}

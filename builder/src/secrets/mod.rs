@@ -1,0 +1,206 @@
+//! Secrets that a build is given: held in memory alone, mounted into the steps that ask for them, and searched for in all that a
+//! step leaves. What exactly is searched is written down in `docs/materials.md`.
+
+mod forms;
+mod redact;
+mod search;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind, Result};
+use crate::provenance::read_file;
+
+pub use redact::Redactor;
+pub use search::{Needles, Search};
+
+/// Most bytes of a secret, as in Docker.
+const MAX_SIZE: u64 = 500 * 1024;
+/// Fewer bytes are found wherever one looks, so that nobody could tell whether they leaked.
+const MIN_SIZE: usize = 8;
+
+/// `--secret`: where one comes from. Nothing is read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    id: String,
+    origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    File(PathBuf),
+    Variable(String),
+    /// The variable of that name if there is one, and otherwise the file.
+    Either(String),
+}
+
+impl FromStr for Given {
+    type Err = String;
+
+    /// `id=NAME,src=FILE`, `id=NAME,env=VARIABLE` or `id=NAME`, as Docker takes it.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (mut id, mut kind, mut file, mut variable) = (None, None, None, None);
+        for field in text.split(',') {
+            let (name, value) = field
+                .split_once('=')
+                .filter(|(_, value)| !value.is_empty())
+                .ok_or_else(|| format!("{field} is not of the form NAME=VALUE"))?;
+            let slot = match name {
+                "id" => &mut id,
+                "type" => &mut kind,
+                "src" | "source" => &mut file,
+                "env" => &mut variable,
+                _ => return Err(format!("{name} is unknown: a secret has id, and src or env")),
+            };
+            if slot.replace(value.to_owned()).is_some() {
+                return Err(format!("{name} is given twice"));
+            }
+        }
+        let id = id.ok_or("a secret needs an id, which the Dockerfile names it by")?;
+        if id.len() > 128 || id.contains(char::is_control) {
+            return Err("an id has at most 128 bytes, none of them a control character".to_owned());
+        }
+        let origin = match (kind.as_deref(), file, variable) {
+            (None | Some("file"), Some(file), None) => Origin::File(file.into()),
+            (None | Some("env"), None, Some(variable)) | (Some("env"), Some(variable), None) => {
+                Origin::Variable(variable)
+            }
+            (None, None, None) => Origin::Either(id.clone()),
+            (Some("env"), None, None) => Origin::Variable(id.clone()),
+            (Some("file"), None, None) => Origin::File(PathBuf::from(&id)),
+            (Some(other), ..) if !matches!(other, "env" | "file") => {
+                return Err(format!("type={other} is neither file nor env"));
+            }
+            _ => return Err("a secret comes from src or from env".to_owned()),
+        };
+        Ok(Self { id, origin })
+    }
+}
+
+impl Given {
+    fn read(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let of_variable = |name: &str| std::env::var_os(name).map(|value| Zeroizing::new(value.into_vec()));
+        let bytes = match &self.origin {
+            Origin::File(path) => Zeroizing::new(read_file(path, MAX_SIZE)?),
+            Origin::Variable(name) => of_variable(name).ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("secret {}: the variable {name} is not set", self.id))
+            })?,
+            Origin::Either(name) => match of_variable(name) {
+                Some(value) => value,
+                None => Zeroizing::new(read_file(&PathBuf::from(name), MAX_SIZE)?),
+            },
+        };
+        if forms::trimmed(&bytes).len() < MIN_SIZE {
+            return Err(Error::new(
+                Kind::Input,
+                format!("secret {} has fewer than {MIN_SIZE} bytes", self.id),
+            )
+            .hint("so few are found wherever one looks, and nobody could tell whether they leaked: use a longer one"));
+        }
+        match bytes.len() as u64 > MAX_SIZE {
+            true => {
+                Err(Error::new(Kind::Input, format!("secret {} has more than {MAX_SIZE} bytes", self.id)))
+            }
+            false => Ok(bytes),
+        }
+    }
+}
+
+/// The secrets of a build, by their ids. They are wiped from memory at its end, and nothing prints them.
+#[derive(Clone, Default)]
+pub struct Secrets(BTreeMap<String, Arc<Zeroizing<Vec<u8>>>>);
+
+impl Secrets {
+    /// Reads them all. Done before the work, so that a missing one costs nothing.
+    ///
+    /// # Errors
+    /// One that is not there, too short, too long, or given twice.
+    pub fn read(given: &[Given]) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        for one in given {
+            if all.insert(one.id.clone(), Arc::new(one.read()?)).is_some() {
+                return Err(Error::new(Kind::Usage, format!("secret {} is given twice", one.id)));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Those with these ids alone.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when one of them was not given.
+    pub fn only(&self, ids: &BTreeSet<String>) -> Result<Self> {
+        let one = |id: &String| match self.0.get(id) {
+            Some(bytes) => Ok((id.clone(), bytes.clone())),
+            None => Err(Error::new(Kind::Usage, format!("the build was given the secret {id}"))
+                .hint(format!("give it, too: --secret id={id},src=FILE"))),
+        };
+        ids.iter().map(one).collect::<Result<_>>().map(Self)
+    }
+
+    /// One of them.
+    pub fn get(&self, id: &str) -> Option<&[u8]> {
+        self.0.get(id).map(|bytes| bytes.as_slice())
+    }
+
+    /// What those with these ids look like wherever they are written.
+    pub fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Needles {
+        Needles::of(ids.filter_map(|id| Some((id, self.get(id)?))))
+    }
+
+    /// The same of all.
+    pub fn all_needles(&self) -> Needles {
+        self.needles(self.0.keys().map(String::as_str))
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn secrets_are_given_as_to_docker() {
+        let origin = |text: &str| text.parse::<Given>().map(|given| given.origin);
+        assert_eq!(origin("id=a,src=/x"), Ok(Origin::File("/x".into())));
+        assert_eq!(origin("type=file,id=a,source=x"), Ok(Origin::File("x".into())));
+        assert_eq!(origin("id=a,env=A"), Ok(Origin::Variable("A".into())));
+        assert_eq!(origin("type=env,id=a,src=A"), Ok(Origin::Variable("A".into())));
+        assert_eq!(origin("id=a"), Ok(Origin::Either("a".into())));
+        for text in ["", "a", "src=/x", "id=", "id=a,src=x,env=y", "id=a,id=b", "id=a,type=x", "id=a,mode=1"]
+        {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_searched_for_is_refused_and_nothing_prints() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let given: Given = format!("id=a,src={}", path.display()).parse().unwrap();
+            Secrets::read(std::slice::from_ref(&given))
+        };
+        assert!(read(b"1234567\n\n").unwrap_err().to_string().contains("fewer than 8"));
+        assert!(read(&vec![b'x'; 600 * 1024]).is_err());
+        let secrets = read(b"12345678\n").unwrap();
+        assert_eq!(secrets.get("a"), Some(&b"12345678\n"[..]));
+        assert_eq!(format!("{secrets:?}"), "{\"a\"}");
+        assert!(secrets.only(&BTreeSet::from(["b".to_owned()])).unwrap_err().hint_text().is_some());
+        let given: Given = "id=a,env=NO_SUCH_VARIABLE_HERE".parse().unwrap();
+        assert_eq!(Secrets::read(&[given]).unwrap_err().kind(), Kind::NotFound);
+    }
+}
