@@ -130,8 +130,8 @@ fn repository(folder: &Path) -> (Repository, String, String) {
     let upstream = Repository::new();
     upstream.write("top.txt", "first");
     upstream.write("sub/tool", "a tool");
-    upstream.git(&["add", "--all"]);
-    upstream.git(&["update-index", "--chmod=+x", "sub/tool"]);
+    let executable: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(upstream.path().join("sub/tool"), executable).unwrap();
     let first = upstream.commit("first");
     upstream.git(&["tag", "--annotate", "--message", "one", "v1"]);
     upstream.write("top.txt", "second");

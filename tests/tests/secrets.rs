@@ -27,7 +27,7 @@ struct Given {
 impl Given {
     fn new() -> Given {
         let bench = Bench::new();
-        std::fs::write(bench.path("token"), format!("{SECRET}\n")).unwrap();
+        std::fs::write(bench.path("token"), SECRET).unwrap();
         let option = format!("--secret=id=token,src={}", bench.text("token"));
         Given { bench, option }
     }

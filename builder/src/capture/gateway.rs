@@ -164,7 +164,8 @@ impl Gateway {
     pub(super) async fn exchange(&self, request: Request<Incoming>, name: &HostName, door: Door) -> Answer {
         match request::check(&request, name, door) {
             Ok(url) if self.holds_secret(request.method().as_str(), &url) => {
-                let refusal = Refusal::new(IncidentKind::HoldsSecret, StatusCode::FORBIDDEN, "its URL or method does");
+                let refusal =
+                    Refusal::new(IncidentKind::HoldsSecret, StatusCode::FORBIDDEN, "its URL or method does");
                 self.refuse(request.method().as_str(), url.as_str(), refusal)
             }
             Ok(url) if self.recorder.has_room() => match &self.source {

@@ -61,7 +61,7 @@ pub struct Found {
 }
 
 /// How a command of git ended: nothing, or what it said.
-pub type Said<E> = Result<Result<(), String>, E>;
+type Said<E> = Result<Result<(), String>, E>;
 
 /// Fetches by what `run` makes of commands, which have an environment of their own and are to see the recorder's network.
 ///
