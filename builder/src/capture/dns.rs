@@ -194,7 +194,10 @@ mod tests {
     use std::str::FromStr;
 
     fn responder() -> Responder {
-        Responder { names: Arc::new(Names::new(Block::CAPTURE)), recorder: Arc::new(Recorder::new("s", 10)) }
+        Responder {
+            names: Arc::new(Names::new(Block::CAPTURE)),
+            recorder: Arc::new(Recorder::new("s", 10, &Arc::default())),
+        }
     }
 
     fn ask(responder: &Responder, name: &str, kind: RecordType) -> Message {

@@ -17,7 +17,8 @@ fn only(instruction: &str) -> Instruction {
 }
 
 fn run(command: Command) -> Instruction {
-    Instruction::Run(Run { command, documents: Vec::new(), network: Network::Default, mounts: Vec::new() })
+    let (documents, mounts, secrets) = (Vec::new(), Vec::new(), Vec::new());
+    Instruction::Run(Run { command, documents, network: Network::Default, mounts, secrets })
 }
 
 fn shell(text: &str) -> Instruction {
