@@ -1,7 +1,7 @@
 //! What is told while something goes on, on standard error: one place, from typed events to what people or machines see.
 //!
 //! Whoever works tells an [`Event`]; how it looks is a [`Mode`]. Text of strangers (what a step prints, names in a Dockerfile, what a
-//! server sent) never steers the terminal, in any mode: see [`safe`].
+//! server sent) never steers the terminal, in any mode: see the module `safe`.
 
 mod bytes;
 mod event;
