@@ -25,12 +25,10 @@ mod user;
 
 pub use error::Error;
 pub use host::Host;
-pub use mounts::remove_tree;
-pub use network::{Attempt, Network, Watch};
-pub use overlay::{MountPoint, Overlay, Upper};
 pub use memory::Memory;
+pub use mounts::remove_tree;
 pub use network::{Attempt, Network, Ran, Watch};
-pub use overlay::{MountPoint, Overlay};
+pub use overlay::{MountPoint, Overlay, Upper};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
 pub use user::{User, resolve_user};
 

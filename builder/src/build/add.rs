@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestations::Commit;
-use serde_json::json;
 
 use super::copy::{self, ContextTree, FetchedFile, InlineTree, RootTree, Tree};
 use super::execute::{Run, cancelled, copy_failed, machine, owner_of};
@@ -15,6 +14,7 @@ use super::plan::{Action, Source, Step};
 use crate::capture::{FetchError, StepRecord};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Label};
 use crate::source::{self, RecordedError, SourceError, Wanted};
 
 /// Where this machine's programs look for what leads to names; a step's program sees the recorder's instead.
@@ -40,7 +40,7 @@ pub struct GitTaken {
 
 impl Run<'_> {
     /// Does a COPY or ADD in the root of its step.
-    pub(super) fn copy(&mut self, root: &Path, step: &Step, label: &str) -> Result<()> {
+    pub(super) fn copy(&mut self, root: &Path, step: &Step, label: &Label) -> Result<()> {
         let Action::Copy {
             from,
             sources,
@@ -116,7 +116,7 @@ impl Run<'_> {
         &mut self,
         root: &Path,
         step: &Step,
-        label: &str,
+        label: &Label,
         remote: &RemoteFile,
         request: &copy::Request<'_>,
     ) -> Result<()> {
@@ -154,7 +154,7 @@ impl Run<'_> {
         &mut self,
         root: &Path,
         step: &Step,
-        label: &str,
+        label: &Label,
         remote: &RemoteGit,
         request: &copy::Request<'_>,
     ) -> Result<()> {
@@ -222,15 +222,12 @@ impl Run<'_> {
         Ok(files.chain([(empty, PathBuf::from(NAME_CACHE))]).collect())
     }
 
-    fn fetching(&self, label: &str, url: &str) {
-        self.shop.session.progress(
-            &format!("{}fetching {url}", self.margin(label)),
-            &json!({ "event": "fetching", "label": label, "url": url }),
-        );
+    fn fetching(&self, label: &Label, url: &str) {
+        self.shop.session.tell(&Event::Fetching { label, url });
     }
 
     /// Keeps what fetching did on the network; what it came to, with what went wrong there.
-    fn noted<T>(&mut self, step: &Step, label: &str, record: StepRecord, came: Result<T>) -> Result<T> {
+    fn noted<T>(&mut self, step: &Step, label: &Label, record: StepRecord, came: Result<T>) -> Result<T> {
         let incidents = self.note(step, record, label)?;
         came.map_err(|error| match incidents.is_empty() {
             true => error,

@@ -73,6 +73,13 @@ pub enum Event<'a> {
         /// The instruction.
         instruction: &'a str,
     },
+    /// An ADD fetches something.
+    Fetching {
+        /// Which step.
+        label: &'a Label,
+        /// From where.
+        url: &'a str,
+    },
     /// A step's command printed a line.
     Output {
         /// Which step.
@@ -176,6 +183,9 @@ impl Event<'_> {
             }),
             Self::Step { label, line, instruction } => {
                 json!({ "event": "step", "label": label.to_string(), "line": line, "instruction": instruction })
+            }
+            Self::Fetching { label, url } => {
+                json!({ "event": "fetching", "label": label.to_string(), "url": url })
             }
             Self::Output { label, text } => {
                 json!({ "event": "output", "label": label.to_string(), "text": text })

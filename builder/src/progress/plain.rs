@@ -63,6 +63,7 @@ fn lines(event: &Event<'_>) -> Vec<String> {
         Event::Step { label, instruction, .. } => {
             format!("{}: {}", cell(&label.to_string()), cell(instruction))
         }
+        Event::Fetching { label, url } => format!("{}fetching {}", margin(label), cell(url)),
         Event::Output { label, text } => format!("{}{}", margin(label), cell(text)),
         Event::StepDone { is_configuration: true, .. } => return Vec::new(),
         Event::StepDone { label, seconds, size, .. } => {

@@ -160,6 +160,7 @@ impl Show for Rich {
                 self.line(&self.styles.good, "✔", &text, "");
             }
             Event::Step { label, instruction, .. } => self.begin(label, instruction),
+            Event::Fetching { label, url } => self.output(label, &format!("fetching {url}")),
             Event::Output { label, text } => self.output(label, text),
             Event::StepDone { label, seconds, is_configuration, .. } => {
                 let text = format!("{}  {}", cell(&label.to_string()), self.finish(label));

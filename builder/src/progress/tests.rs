@@ -47,6 +47,7 @@ fn tell_all(progress: &Progress) {
     progress.tell(&Event::Step { label: &label, line: 4, instruction: BAD });
     progress.tell(&Event::Output { label: &label, text: BAD });
     progress.tell(&Event::Output { label: &alone, text: "of one stage alone" });
+    progress.tell(&Event::Fetching { label: &label, url: BAD });
     progress.tell(&Event::Incident { label: &label, text: BAD });
     let done = |is_configuration| Event::StepDone {
         label: &alone,
