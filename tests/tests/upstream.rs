@@ -265,20 +265,20 @@ fn proxies_and_authorities_are_used_where_they_were_named() {
     let built = bench.build(&known, &["--extra-ca", &site.authority]).expect(0).json();
     assert_eq!((&built["exchanges"], &built["unrecorded"]), (&1.into(), &serde_json::json!([])), "{built}");
     assert!(seen.lock().unwrap().iter().all(|head| head.starts_with("CONNECT site.example:443 ")));
-    let variable = format!("COUNTERSIGN_EXTRA_CA={}", site.authority);
-    bench.build(&[&known[..], &[variable.clone()]].concat(), &[]).expect(0);
+    let variable = [format!("COUNTERSIGN_EXTRA_CA={}", site.authority)];
+    bench.build(&[&known[..], &variable[..]].concat(), &[]).expect(0);
 
     let untrusted = bench.build(&known, &[]).expect(5).text();
     assert!(
         untrusted.contains("GET https://site.example/x") && untrusted.contains("certificate"),
         "{untrusted}"
     );
-    let stranger = bench.build(&[&through("user:wr0ng", "127.0.0.1")[..], &[variable.clone()]].concat(), &[]);
+    let stranger = bench.build(&[&through("user:wr0ng", "127.0.0.1")[..], &variable[..]].concat(), &[]);
     let stranger = stranger.expect(5).text();
     assert!(stranger.contains("GET https://site.example/x") && !stranger.contains("wr0ng"), "{stranger}");
     // Where no proxy is to be used, none is asked: the name leads nowhere.
     let before = seen.lock().unwrap().len();
-    bench.build(&[&through("user:hunter2", ".example")[..], &[variable]].concat(), &[]).expect(5);
+    bench.build(&[&through("user:hunter2", ".example")[..], &variable[..]].concat(), &[]).expect(5);
     assert_eq!(seen.lock().unwrap().len(), before);
     std::fs::write(bench.text("none.pem"), "no certificate\n").unwrap();
     let none = bench.build(&[], &["--extra-ca", &bench.text("none.pem")]).expect(3).text();
