@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what a test stands on fails the test by panicking")]
 
 mod base;
+mod bench;
 mod buildkit;
 mod elsewhere;
-mod bench;
 mod engine;
 pub mod files;
 mod git_server;
@@ -17,13 +17,13 @@ mod registry;
 mod repository;
 mod scene;
 mod site;
-pub mod timing;
 mod terminal;
+pub mod timing;
 
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
+pub use bench::Bench;
 pub use buildkit::BuildKit;
 pub use elsewhere::{AHEAD, elsewhere};
-pub use bench::Bench;
 pub use engine::Engine;
 pub use hostile::{Hostile, Listing};
 pub use programs::{Outcome, builder, program, run, runner};

@@ -254,7 +254,8 @@ fn volumes_signals_and_checks() {
     assert_eq!(config.config.other["Healthcheck"], check);
     assert_eq!(config.author.as_deref(), Some("Carol"));
     let told: Vec<_> = planned.steps[1..].iter().map(|step| step.created_by.as_str()).collect();
-    let health = "HEALTHCHECK {Test:[CMD a b] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}";
+    let health =
+        "HEALTHCHECK {Test:[CMD a b] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}";
     assert_eq!(told, ["VOLUME [/data /b]", "STOPSIGNAL sigint", health, "MAINTAINER Carol"]);
     for text in ["VOLUME $none", "STOPSIGNAL SIGNOTHING", "STOPSIGNAL 65", "STOPSIGNAL 0"] {
         assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_err(), "{text}");

@@ -23,8 +23,7 @@ impl Registry {
         let tell = move |text: &str| {
             teller.tell(&Event::Warning { message: &format!("registry: {text}"), path: None });
         };
-        let client =
-            Client::with(registries).telling(tell).observed(move |traffic| progress.moved(traffic));
+        let client = Client::with(registries).telling(tell).observed(move |traffic| progress.moved(traffic));
         Self { client, runtime }
     }
 

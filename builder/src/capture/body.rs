@@ -216,7 +216,8 @@ impl Pending {
             Sent::Broken(kind) => return self.fail(kind, "the request's body"),
         };
         if let Some(trailer) = self.header_with_secret() {
-            return self.fail(IncidentKind::HoldsSecret, &format!("its trailer {trailer} does, which is kept"));
+            return self
+                .fail(IncidentKind::HoldsSecret, &format!("its trailer {trailer} does, which is kept"));
         }
         let size = self.size();
         let body = match self.sink.take().map(Sink::finish) {
