@@ -9,7 +9,8 @@ use std::sync::Arc;
 use attestations::Commit;
 
 use super::copy::{self, ContextTree, FetchedFile, InlineTree, RootTree, Tree};
-use super::execute::{Run, cancelled, copy_failed, machine, owner_of};
+use super::execute::{Run, owner_of};
+use super::failures::{cancelled, copy_failed, machine};
 use super::plan::{Action, Source, Step};
 use crate::capture::{FetchError, StepRecord};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};

@@ -9,22 +9,25 @@ use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
 use images::layer::{Compression, Fired, Layer, Normaliser, from_upper};
 use images::{Descriptor, LayerCache, Store};
-use sandbox::{Canceller, Exit, Host, Mount, Process, Profile, Upper, User};
+use sandbox::{Canceller, Exit, Host, Mount, Overlay, Process, Profile, Upper, User};
 
 use super::add::{GitTaken, name_of};
 use super::bases::{Base, layer_of_base, of_base};
 use super::config::{self, Config};
 use super::copy::{self, ContextTree};
 use super::emulation::Emulator;
+use super::failures::{
+    cancelled, copy_failed, fatal_incidents, is_too_long, layer_failed, leaked, machine, too_long,
+};
 use super::limits::StepLimits;
 use super::mounts::{MountError, Mounts};
 use super::output::Output;
 use super::plan::{self, Action, Step};
 use super::{environment, leak, trust};
-use crate::capture::{Capture, Exchange, Incident, IncidentKind, StepRecord};
+use crate::capture::{Capture, Exchange, Incident, Planted, StepRecord};
 use crate::cli::Session;
 use crate::dockerfile::{Network, SecretMount};
-use crate::error::{Error, Kind, Result, Told, of_images};
+use crate::error::{Error, Kind, Result, Told};
 use crate::materials;
 use crate::progress::{Event, Label, SummaryStep};
 use crate::secrets::{Needles, Redactor, Secrets};
@@ -81,6 +84,12 @@ pub(super) struct Records {
     pub(super) git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
     pub(super) secrets: BTreeSet<String>,
+}
+
+/// What a command sees of the network: nothing, or what is planted there.
+struct Reach {
+    namespace: sandbox::Network,
+    planted: Option<Planted>,
 }
 
 /// A stage that is going on.
@@ -172,20 +181,20 @@ impl Run<'_> {
 
     /// Does it to the stage's files; the layer that came of it, and the folder that stands for it in the next step.
     fn files(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<(Layer, Upper)>> {
-        let mut lowers = stage.folders.clone();
-        let injected = self.shop.scratch.join("injected");
-        let is_run = step.is_run();
-        if is_run && self.inject(&stage.folders, &injected)? {
-            lowers.insert(0, injected.clone());
-        }
         let mut mounts = self.mounts(step)?;
         let needles = Arc::new(self.tell(step, &mut mounts)?);
-        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
+        // The kernel lets both wait, and neither needs the other.
+        let (ground, network) = std::thread::scope(|scope| {
+            let network = scope.spawn(|| self.network(step, &needles));
+            (self.ground(stage, step, &mounts), network.join())
+        });
+        let (overlay, lowers) = ground?;
+        let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
         match &step.action {
             Action::Configure => {}
             Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
             Action::Copy { .. } => self.copy(overlay.merged(), step, label)?,
-            Action::Run { args, env, cwd, user, network, script, .. } => {
+            Action::Run { args, env, cwd, user, script, .. } => {
                 let mut process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
                 process.mounts.extend(mounts.mounts.iter().cloned());
                 process.tmpfs.extend(mounts.tmpfs.iter().cloned());
@@ -197,7 +206,7 @@ impl Run<'_> {
                 if let Some(script) = script {
                     process.mounts.push(self.script(script)?);
                 }
-                self.command(&process, *network, overlay.merged(), step, label, &needles)?;
+                self.command(&process, network, overlay.merged(), step, label, &needles)?;
                 trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(
                     |cause| match is_too_long(&cause) {
                         true => too_long(step),
@@ -225,10 +234,40 @@ impl Run<'_> {
         drop(mounts);
         // What was left would be in the next step's caches, which have to be empty.
         sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
-        if is_run {
-            let _ = std::fs::remove_dir_all(&injected);
-        }
+        let _ = std::fs::remove_dir_all(self.injected());
         Ok(made)
+    }
+
+    /// The root of a step, and the folders it stands on.
+    fn ground(&self, stage: &Built, step: &Step, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
+        let mut lowers = stage.folders.clone();
+        let injected = self.injected();
+        if step.is_run() && self.inject(&stage.folders, &injected)? {
+            lowers.insert(0, injected);
+        }
+        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
+        Ok((overlay, lowers))
+    }
+
+    /// What a command sees of the network; none for steps that have no command.
+    fn network(&self, step: &Step, needles: &Arc<Needles>) -> Result<Option<Reach>> {
+        let Action::Run { network, .. } = &step.action else { return Ok(None) };
+        let namespace = self.shop.host.network().map_err(machine)?;
+        let planted = match network {
+            Network::None => None,
+            Network::Default => {
+                let planted = self.shop.capture.plant(&namespace, &name_of(step), needles);
+                Some(planted.map_err(|cause| {
+                    Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+                })?)
+            }
+        };
+        Ok(Some(Reach { namespace, planted }))
+    }
+
+    /// Where the lists of certificates lie that a step sees.
+    fn injected(&self) -> PathBuf {
+        self.shop.scratch.join("injected")
     }
 
     fn mounts(&self, step: &Step) -> Result<Mounts> {
@@ -316,7 +355,7 @@ impl Run<'_> {
     fn command(
         &mut self,
         process: &Process,
-        reach: Network,
+        network: Option<Reach>,
         root: &Path,
         step: &Step,
         label: &Label,
@@ -325,19 +364,11 @@ impl Run<'_> {
         let session = self.shop.session;
         let mut show = |text: &str| session.tell(&Event::Output { label, text });
         let mut output = Output::new(&mut show);
-        let network = self.shop.host.network().map_err(machine)?;
-        let planted = match reach {
-            Network::None => None,
-            Network::Default => {
-                let planted = self.shop.capture.plant(&network, &name_of(step), needles);
-                Some(planted.map_err(|cause| {
-                    Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
-                })?)
-            }
-        };
+        let Reach { namespace, planted } =
+            network.ok_or_else(|| Error::new(Kind::Bug, "a command without a network"))?;
         let mut redactor = Redactor::new(needles);
         let mut take = |_, bytes: &[u8]| output.take(&redactor.take(bytes));
-        let exit = self.shop.host.run_until(process, root, &network, &mut take, self.shop.canceller);
+        let exit = self.shop.host.run_until(process, root, &namespace, &mut take, self.shop.canceller);
         let record = planted.map(|planted| planted.finish());
         output.take(&redactor.finish());
         let lines = output.finish();
@@ -386,35 +417,6 @@ impl Run<'_> {
     }
 }
 
-/// Why a step's network makes the build worthless.
-fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
-    let (kind, what, hint) = match first.kind {
-        IncidentKind::NotKept => (
-            Kind::Machine,
-            "what it took from the network could not be kept",
-            "free some space for the state directory, or build with --no-keep",
-        ),
-        IncidentKind::Changed => (
-            Kind::Input,
-            "a kept material is not what was recorded",
-            "`countersign-builder materials verify` finds what was changed; remove it, and fetch or import it again",
-        ),
-        IncidentKind::HoldsSecret => (
-            Kind::Step,
-            "what would be recorded of its network holds one of its secrets",
-            "send the secret in the Authorization header, of which nothing is kept; it was not kept now either",
-        ),
-        _ => (
-            Kind::Step,
-            "it asked for something that was not recorded",
-            "the step does not ask the same each time: see `explain-dockerfile`, or repeat it over the network with --online",
-        ),
-    };
-    Error::new(kind, format!("line {}: {}: {what}", step.line, step.text))
-        .details(all.iter().map(ToString::to_string).collect())
-        .hint(hint)
-}
-
 /// Whether a step has the secrets without which it cannot be done.
 ///
 /// # Errors
@@ -431,70 +433,10 @@ pub(super) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
     }
 }
 
-fn leaked(step: &Step, leak: &leak::Leak) -> Error {
-    let what = format!("line {}: {}: it wrote the secret {} into the image", step.line, step.text, leak.id);
-    Error::new(Kind::Step, what).details(vec![format!("{} {} holds it", leak.part, leak.path)]).hint(
-        "let the step use the secret where it is mounted without copying it, and take away what its programs write down of it; nothing of the step was kept",
-    )
-}
-
 /// What the base's history says made each of its layers.
 fn created_by_of_layers(config: &Config) -> Vec<String> {
     let with_layer = config.history.iter().filter(|entry| !entry.empty_layer);
     with_layer.map(|entry| entry.created_by.clone().unwrap_or_default()).collect()
-}
-
-pub(crate) fn machine(cause: sandbox::Error) -> Error {
-    let hint = match &cause {
-        sandbox::Error::NotRoot { .. } => "run it as root",
-        sandbox::Error::NoRuntime { .. } => "install runc",
-        _ => "check the machine's kernel, mounts and free space",
-    };
-    Error::new(Kind::Machine, "the sandbox could not be set up").hint(hint).because(cause)
-}
-
-pub(super) fn cancelled() -> Error {
-    Error::new(Kind::Step, "the build was interrupted")
-}
-
-/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
-fn layer_failed(step: &Step, cause: images::Error) -> Error {
-    if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
-        return too_long(step);
-    }
-    let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
-    let what = format!("line {}: {}: {cause}", step.line, step.text);
-    let told = of_images(cause);
-    let (kind, hint) = match (is_its_own, told.hint_text()) {
-        (true, _) => (
-            Kind::Step,
-            "what a step leaves must be a layer that others can read: remove the rest in the same RUN"
-                .to_owned(),
-        ),
-        (false, hint) => (told.kind(), hint.unwrap_or_default().to_owned()),
-    };
-    Error::new(kind, what).because(told).hint(hint)
-}
-
-fn is_too_long(cause: &std::io::Error) -> bool {
-    cause.kind() == std::io::ErrorKind::InvalidFilename
-}
-
-/// A shell gets there by going down step by step; nobody can name such a file, and no archive could be unpacked.
-fn too_long(step: &Step) -> Error {
-    Error::new(
-        Kind::Step,
-        format!(
-            "line {}: {}: it made a path longer than 4096 bytes, the most that Linux takes",
-            step.line, step.text
-        ),
-    )
-    .hint("remove it in the same RUN")
-}
-
-pub(super) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
-    let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
-    Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
 
 fn user_of(root: &Path, text: &str, step: &Step) -> Result<User> {

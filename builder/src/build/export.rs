@@ -11,7 +11,7 @@ use images::{Image, LayerCache, Store};
 
 use super::bases::copy_blobs;
 use super::copy::{self, RootTree, Tree};
-use super::execute::machine;
+use super::failures::machine;
 use crate::cli::Session;
 use crate::error::{Error, Kind, Result, Told};
 

@@ -9,6 +9,7 @@ pub mod emulation;
 pub mod environment;
 pub mod execute;
 pub mod export;
+mod failures;
 mod graph;
 mod leak;
 pub mod limits;

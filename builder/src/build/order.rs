@@ -185,7 +185,7 @@ pub fn build(
         project,
         recipe,
         epoch,
-        host: sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::execute::machine)?,
+        host: sandbox::Host::open(&session.state_dir().join("sandbox")).map_err(super::failures::machine)?,
         canceller: interruptible(session, runtime),
     };
     plans
