@@ -19,7 +19,7 @@ use crate::policy::{Allowed, Policy, Rule};
 use crate::reference::{Pinned, Reference};
 
 use bases::{Bases, Built};
-use evidence::Sorted;
+use evidence::Checked;
 
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
 pub use few::Few;
@@ -137,15 +137,11 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
 pub struct Case<'a> {
     policy: &'a Policy,
     question: &'a Question,
-    evidence: &'a [Evidence],
     now: Timestamp,
+    count: usize,
     rule: Option<&'a Rule>,
-    checked: Option<Checked>,
-}
-
-/// What a case holds once a rule is about its image and the evidence is not too much.
-struct Checked {
-    sorted: Sorted,
+    /// None where no rule is about the image or the evidence is too much.
+    checked: Option<Vec<Checked<'a>>>,
     bases: Vec<WantedBase>,
 }
 
@@ -158,26 +154,30 @@ impl<'a> Case<'a> {
         now: Timestamp,
     ) -> Self {
         let rule = policy.rule_for(question.asked.repository(), &question.digest);
-        let checked = rule.filter(|_| evidence.len() <= MAX_EVIDENCE).map(|rule| {
-            let sorted = evidence::sort(policy, &rule.image, &question.digest, evidence, now);
-            let built = rule.built_bases.as_ref();
-            let bases =
-                built.map(|built| bases::wanted(policy, &rule.image, built, &question.digest, &sorted));
-            Checked { sorted, bases: bases.unwrap_or_default() }
-        });
-        Self { policy, question, evidence, now, rule, checked }
+        let few = rule.filter(|_| evidence.len() <= MAX_EVIDENCE);
+        let checked = few.map(|_| evidence::check(policy, evidence));
+        let mut case =
+            Self { policy, question, now, count: evidence.len(), rule, checked, bases: Vec::new() };
+        case.bases = case.wanted();
+        case
+    }
+
+    fn wanted(&self) -> Vec<WantedBase> {
+        let (Some(rule), Some(checked)) = (self.rule, &self.checked) else { return Vec::new() };
+        let Some(built) = &rule.built_bases else { return Vec::new() };
+        let sorted = evidence::sort(self.policy, &rule.image, &self.question.digest, checked, self.now);
+        bases::wanted(self.policy, &rule.image, built, &self.question.digest, &sorted)
     }
 
     /// The bases whose own evidence decides. None where the rule does not ask, and where there are more than [`MAX_BASES`]:
     /// those deny whatever is found.
     pub fn bases(&self) -> &[WantedBase] {
-        let bases = self.checked.as_ref().map(|checked| &checked.bases[..]).unwrap_or_default();
-        if bases.len() > MAX_BASES { &[] } else { bases }
+        if self.bases.len() > MAX_BASES { &[] } else { &self.bases }
     }
 
     /// Decides, with what was found out about the bases.
     pub fn decide(self, gathered: &BTreeMap<Digest, Gathered>) -> Decision {
-        let Self { policy, question, evidence, now, rule, checked } = self;
+        let Self { policy, question, now, count, rule, checked, bases: wanted } = self;
         let mut unmet = Vec::new();
         let pinned = question.asked.pin(question.digest);
         if pinned.is_err() {
@@ -194,16 +194,17 @@ impl<'a> Case<'a> {
         if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
             unmet.push(Unmet::Function { function: function.clone() });
         }
-        let Some(Checked { sorted, bases: wanted }) = checked else {
-            unmet.push(Unmet::TooMuchEvidence { count: evidence.len() });
+        let Some(checked) = checked else {
+            unmet.push(Unmet::TooMuchEvidence { count });
             return denied(unmet, Vec::new());
         };
         if wanted.len() > MAX_BASES {
             unmet.push(Unmet::TooManyBases { count: wanted.len() });
             return denied(unmet, Vec::new());
         }
-        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: evidence, gathered, now });
+        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: &checked, gathered, now });
         let mut bases = Bases::new(built);
+        let sorted = evidence::sort(policy, &rule.image, &question.digest, &checked, now);
         let judged = judge::judge(policy, &rule.image, &question.digest, sorted, &mut bases);
         match (pinned, judged.met) {
             (Ok(pinned), Ok(met)) if unmet.is_empty() => Decision::Admitted(Admitted {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::evidence::{self, Sorted};
+use super::evidence::{self, Checked, Sorted};
 use super::judge::{Judged, Met, judge};
 use super::{Evidence, Few, Ignored, MAX_EVIDENCE, Unmet, builds};
 use crate::digest::{Commit, Digest};
@@ -65,7 +65,7 @@ pub(super) struct Bases<'a> {
 pub(super) struct Built<'a> {
     pub(super) rule: &'a BuiltBases,
     /// What is at hand about the image: a no about its base is one wherever it hangs.
-    pub(super) at_hand: &'a [Evidence],
+    pub(super) at_hand: &'a [Checked<'a>],
     pub(super) gathered: &'a BTreeMap<Digest, Gathered>,
     pub(super) now: Timestamp,
 }
@@ -120,7 +120,8 @@ impl Built<'_> {
             Some(Gathered::Nothing { why }) => return lacks(Unmet::BaseEvidence { reason: Few::one(why) }),
             None => return lacks(Unmet::BaseEvidence { reason: Few::one("nobody asked for it") }),
         };
-        let all = bundles.iter().chain(self.at_hand);
+        let own = evidence::check(policy, bundles);
+        let all = own.iter().chain(self.at_hand);
         let sorted = evidence::sort(policy, &self.rule.base, digest, all, self.now);
         // What this base stands on is listed, or it is not allowed: there is no further level.
         judge(policy, &self.rule.base, digest, sorted, &mut Bases::new(None))
@@ -139,7 +140,7 @@ pub(super) fn wanted(
     demands: &Demands,
     rule: &BuiltBases,
     digest: &Digest,
-    sorted: &Sorted,
+    sorted: &Sorted<'_>,
 ) -> Vec<WantedBase> {
     let mut found: BTreeMap<Digest, BTreeSet<&str>> = BTreeMap::new();
     for build in sorted.builds.iter().filter(|build| builds::consistent(build, digest).is_ok()) {

@@ -54,7 +54,7 @@ pub(super) fn groups(
     demands: &Demands,
     digest: &Digest,
     bases: &mut Bases<'_>,
-    sorted: &mut Sorted,
+    sorted: &mut Sorted<'_>,
     unmet: &mut Vec<Unmet>,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
@@ -62,7 +62,7 @@ pub(super) fn groups(
         match consistent(build, digest) {
             Ok(()) => add(policy, demands, bases, build, &mut groups, &mut sorted.ignored),
             Err(reason) => {
-                sorted.ignored.push(Ignored { origin: build.origin.clone(), reason: reason.to_owned() })
+                sorted.ignored.push(Ignored { origin: build.origin.to_owned(), reason: reason.to_owned() })
             }
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn groups(
 }
 
 /// Whether it says of the image `digest` what a build has to say.
-pub(super) fn consistent(build: &SignedBuild, digest: &Digest) -> Result<(), &'static str> {
+pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(), &'static str> {
     let definition = &build.provenance.build_definition;
     if build.subject.sha256() != Some(*digest) {
         return Err(ELSEWHERE);
@@ -135,7 +135,7 @@ fn add(
     policy: &Policy,
     demands: &Demands,
     allowed: &mut Bases<'_>,
-    build: &SignedBuild,
+    build: &SignedBuild<'_>,
     groups: &mut BTreeMap<String, Group>,
     ignored: &mut Vec<Ignored>,
 ) {
@@ -160,7 +160,7 @@ fn add(
         refused: Vec::new(),
         told_by: Vec::new(),
     });
-    group.told_by.push(build.builder.clone());
+    group.told_by.push(build.builder.to_owned());
     let mut refused = Vec::new();
     let source = normal_source(&external.source);
     if policy.revoked.contains(&internal.config_digest) {
@@ -178,18 +178,18 @@ fn add(
     group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));
     group.trees.extend(trees);
     if refused.is_empty() {
-        if let Some(builder) = policy.builders.get(&build.builder) {
+        if let Some(builder) = policy.builders.get(build.builder) {
             let name =
-                group.operators.entry(builder.operator.clone()).or_insert_with(|| build.builder.clone());
-            if build.builder < *name {
-                name.clone_from(&build.builder);
+                group.operators.entry(builder.operator.clone()).or_insert_with(|| build.builder.to_owned());
+            if build.builder < name.as_str() {
+                build.builder.clone_into(name);
             }
         }
     } else {
         let reasons: Vec<String> =
             refused.iter().map(|it| format!("{}: {}", it.condition(), it.found())).collect();
         let reason = format!("wanted {}", reasons.join("; wanted "));
-        ignored.push(Ignored { origin: build.origin.clone(), reason });
+        ignored.push(Ignored { origin: build.origin.to_owned(), reason });
         group.refused.extend(refused);
     }
 }

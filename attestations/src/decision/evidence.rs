@@ -11,16 +11,34 @@ use crate::keys::{KeyId, PublicKey};
 use crate::policy::{Demands, Policy};
 use crate::provenance::{Provenance, RebuildVerdict};
 use crate::review::{Review, Verdict};
-use crate::statement::{Predicate, Subject};
+use crate::statement::{Predicate, Statement, Subject};
 
 /// How far another machine's clock may be ahead.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
-/// Bundles about one image, their signatures checked.
+/// One bundle, its signature checked: whose it is, and what it says. Neither depends on what is asked, so it is found out once.
+pub(super) struct Checked<'a> {
+    origin: &'a str,
+    found: Result<(Holder<'a>, Result<Statement, String>), String>,
+}
+
+/// Checks each signature, and reads what was signed.
+pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Checked<'a>> {
+    let holders = Holders::of(policy);
+    let found = |one: &Evidence| {
+        let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
+        let (holder, payload) = holders.signed(&bundle).ok_or("no key of this policy signed it")?;
+        let statement = payload.statement().map(Verified::into_value).map_err(|error| error.to_string());
+        Ok((holder, statement))
+    };
+    evidence.iter().map(|one| Checked { origin: &one.origin, found: found(one) }).collect()
+}
+
+/// What was signed, by what it means for one image.
 #[derive(Default)]
-pub(super) struct Sorted {
-    pub(super) reviews: Vec<SignedReview>,
-    pub(super) builds: Vec<SignedBuild>,
+pub(super) struct Sorted<'a> {
+    pub(super) reviews: Vec<SignedReview<'a>>,
+    pub(super) builds: Vec<SignedBuild<'a>>,
     /// Who rejected which commit. A no counts from every person of the policy, whatever else is wrong with it.
     pub(super) rejections: BTreeSet<(String, Commit, Tree)>,
     /// Who got another image from the same inputs. Counts from every builder of the policy, too.
@@ -30,63 +48,59 @@ pub(super) struct Sorted {
     pub(super) ignored: Vec<Ignored>,
 }
 
-pub(super) struct SignedReview {
-    pub(super) origin: String,
-    pub(super) person: String,
+pub(super) struct SignedReview<'a> {
+    pub(super) origin: &'a str,
+    pub(super) person: &'a str,
     pub(super) commit: Commit,
-    pub(super) review: Review,
+    pub(super) review: &'a Review,
 }
 
-pub(super) struct SignedBuild {
-    pub(super) origin: String,
-    pub(super) builder: String,
-    pub(super) subject: Subject,
-    pub(super) provenance: Provenance,
+pub(super) struct SignedBuild<'a> {
+    pub(super) origin: &'a str,
+    pub(super) builder: &'a str,
+    pub(super) subject: &'a Subject,
+    pub(super) provenance: &'a Provenance,
 }
 
 pub(super) fn sort<'a>(
     policy: &Policy,
     demands: &Demands,
     digest: &Digest,
-    evidence: impl IntoIterator<Item = &'a Evidence>,
+    checked: impl IntoIterator<Item = &'a Checked<'a>>,
     now: Timestamp,
-) -> Sorted {
-    let holders = Holders::of(policy);
+) -> Sorted<'a> {
     let mut sorted = Sorted::default();
-    for one in evidence {
-        if let Err(reason) = take(policy, demands, digest, &holders, one, now, &mut sorted) {
-            sorted.ignored.push(Ignored { origin: one.origin.clone(), reason });
+    for one in checked {
+        if let Err(reason) = take(policy, demands, digest, one, now, &mut sorted) {
+            sorted.ignored.push(Ignored { origin: one.origin.to_owned(), reason });
         }
     }
     sorted
 }
 
-fn take(
+fn take<'a>(
     policy: &Policy,
     demands: &Demands,
     digest: &Digest,
-    holders: &Holders<'_>,
-    one: &Evidence,
+    one: &'a Checked<'a>,
     now: Timestamp,
-    sorted: &mut Sorted,
+    sorted: &mut Sorted<'a>,
 ) -> Result<(), String> {
-    let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
-    let (holder, payload) = holders.signed(&bundle).ok_or("no key of this policy signed it")?;
-    let statement = match payload.statement() {
-        Ok(statement) => statement.into_value(),
+    let (holder, statement) = one.found.as_ref().map_err(Clone::clone)?;
+    let statement = match statement {
+        Ok(statement) => statement,
         // It may be a no in words that are not known here: that is never the same as silence.
-        Err(error) => {
-            let (by, reason) = (holder.name().to_owned(), error.to_string());
-            sorted.unreadable.insert((by, one.origin.clone(), reason.clone()));
-            return Err(reason);
+        Err(reason) => {
+            sorted.unreadable.insert((holder.name().to_owned(), one.origin.to_owned(), reason.clone()));
+            return Err(reason.clone());
         }
     };
-    match (holder, statement.predicate) {
+    match (holder, &statement.predicate) {
         (Holder::Person(person), Predicate::Review(review)) => {
             take_review(demands, one, person, &statement.subject, review, now, sorted)
         }
         (Holder::Builder(builder), Predicate::Provenance(provenance)) => {
-            let signed = (builder, statement.subject, *provenance);
+            let signed = (*builder, &statement.subject[..], &**provenance);
             take_build(policy, demands, digest, one, signed, now, sorted)
         }
         (Holder::Builder(name), Predicate::Review(_)) => {
@@ -101,14 +115,14 @@ fn take(
     }
 }
 
-fn take_review(
+fn take_review<'a>(
     demands: &Demands,
-    one: &Evidence,
-    person: &str,
+    one: &Checked<'a>,
+    person: &'a str,
     subjects: &[Subject],
-    review: Review,
+    review: &'a Review,
     now: Timestamp,
-    sorted: &mut Sorted,
+    sorted: &mut Sorted<'a>,
 ) -> Result<(), String> {
     if review.verdict == Verdict::Rejected {
         let commits = subjects.iter().filter_map(Subject::git_commit);
@@ -125,26 +139,25 @@ fn take_review(
     if late(review.reviewed_on, now) {
         return Err(format!("reviewed in the future, at {}", review.reviewed_on));
     }
-    let (origin, person) = (one.origin.clone(), person.to_owned());
-    sorted.reviews.push(SignedReview { origin, person, commit, review });
+    sorted.reviews.push(SignedReview { origin: one.origin, person, commit, review });
     Ok(())
 }
 
-fn take_build(
+fn take_build<'a>(
     policy: &Policy,
     demands: &Demands,
     digest: &Digest,
-    one: &Evidence,
-    (builder, subjects, provenance): (&str, Vec<Subject>, Provenance),
+    one: &Checked<'a>,
+    (builder, subjects, provenance): (&'a str, &'a [Subject], &'a Provenance),
     now: Timestamp,
-    sorted: &mut Sorted,
+    sorted: &mut Sorted<'a>,
 ) -> Result<(), String> {
     let rebuild = provenance.build_definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs) {
         sorted.failed.insert(builder.to_owned());
         return Ok(());
     }
-    let Ok([subject]) = <[Subject; 1]>::try_from(subjects) else {
+    let [subject] = subjects else {
         return Err("provenance of several subjects".into());
     };
     if !demands.builds.from.iter().any(|name| name == builder) {
@@ -157,8 +170,7 @@ fn take_build(
     if late(provenance.run_details.metadata.finished_on, now) {
         return Err("built in the future".into());
     }
-    let (origin, builder) = (one.origin.clone(), builder.to_owned());
-    sorted.builds.push(SignedBuild { origin, builder, subject, provenance });
+    sorted.builds.push(SignedBuild { origin: one.origin, builder, subject, provenance });
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub(super) fn judge(
     policy: &Policy,
     demands: &Demands,
     digest: &Digest,
-    mut sorted: Sorted,
+    mut sorted: Sorted<'_>,
     bases: &mut Bases<'_>,
 ) -> Judged {
     let mut unmet = Vec::new();

@@ -18,7 +18,7 @@ struct Count<'a> {
     policy: &'a Policy,
     demands: &'a Demands,
     group: &'a Group,
-    reviews: &'a [SignedReview],
+    reviews: &'a [SignedReview<'a>],
     rejections: &'a BTreeSet<(String, Commit, Tree)>,
     ignored: &'a mut Vec<Ignored>,
     steps: usize,
@@ -29,7 +29,7 @@ pub(super) fn count(
     policy: &Policy,
     demands: &Demands,
     group: &Group,
-    reviews: &[SignedReview],
+    reviews: &[SignedReview<'_>],
     rejections: &BTreeSet<(String, Commit, Tree)>,
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
@@ -63,7 +63,7 @@ impl Count<'_> {
         let mut authors: BTreeSet<String> =
             if path.len() == 1 { self.group.authors.clone() } else { BTreeSet::new() };
         let reviews = self.reviews;
-        let of_commit: Vec<&SignedReview> = reviews.iter().filter(|it| it.commit == *commit).collect();
+        let of_commit: Vec<&SignedReview<'_>> = reviews.iter().filter(|it| it.commit == *commit).collect();
         for one in &of_commit {
             authors.extend(one.review.authors.iter().map(|it| it.email.trim().to_lowercase()));
         }
@@ -84,19 +84,19 @@ impl Count<'_> {
                     (!enough).then(|| format!("it covers the changes since {since}, which lacks reviews"));
             }
             match reason {
-                None => _ = approved.insert(one.person.clone()),
-                Some(reason) => self.ignored.push(Ignored { origin: one.origin.clone(), reason }),
+                None => _ = approved.insert(one.person.to_owned()),
+                Some(reason) => self.ignored.push(Ignored { origin: one.origin.to_owned(), reason }),
             }
         }
         path.pop();
         approved
     }
 
-    fn refusal(&self, one: &SignedReview, authors: &BTreeSet<String>, is_built: bool) -> Option<String> {
+    fn refusal(&self, one: &SignedReview<'_>, authors: &BTreeSet<String>, is_built: bool) -> Option<String> {
         if is_built && self.group.trees.iter().any(|tree| tree != one.review.tree.as_str()) {
             return Some("the tree it names is not the one that was built".into());
         }
-        let Some(person) = self.policy.people.get(&one.person) else {
+        let Some(person) = self.policy.people.get(one.person) else {
             return Some(format!("{} is nobody of this policy", one.person));
         };
         let own = person.emails.iter().chain([&one.review.reviewer.email]);
