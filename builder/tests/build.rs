@@ -141,9 +141,9 @@ fn bad_input_is_refused_before_anything_runs() {
     assert_eq!(answer(&bench.build("state", &none, &[]), 4)["kind"], "not-found");
     let table = [
         (
-            "FROM busybox:test\nRUN touch /ran\nADD https://example.org/x /\n",
+            "FROM busybox:test\nRUN touch /ran\nRUN --mount=type=ssh true\n",
             3,
-            "line 3: ADD https://example.org/x is not supported",
+            "line 3: RUN --mount=type=ssh is not supported",
         ),
         ("FROM busybox:test\nCOPY missing /\n", 3, "missing is not in the context"),
         ("FROM busybox:test\nCOPY ../x /\n", 3, "leads out of the context"),
