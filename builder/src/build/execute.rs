@@ -234,15 +234,22 @@ impl Run<'_> {
         drop(mounts);
         // What was left would be in the next step's caches, which have to be empty.
         sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
-        let _ = std::fs::remove_dir_all(self.injected());
+        if let Some((_, upper)) = &made
+            && trust::is_stale(&self.injected(), upper.path())
+        {
+            sandbox::remove_tree(&self.injected()).map_err(machine)?;
+        }
         Ok(made)
     }
 
     /// The root of a step, and the folders it stands on.
     fn ground(&self, stage: &Built, step: &Step, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
         let mut lowers = stage.folders.clone();
-        let injected = self.injected();
-        if step.is_run() && self.inject(&stage.folders, &injected)? {
+        if step.is_run() {
+            let injected = self.injected();
+            if !injected.exists() {
+                self.inject(&stage.folders, &injected)?;
+            }
             lowers.insert(0, injected);
         }
         let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
@@ -265,7 +272,7 @@ impl Run<'_> {
         Ok(Some(Reach { namespace, planted }))
     }
 
-    /// Where the lists of certificates lie that a step sees.
+    /// Where the lists of certificates lie that a stage's steps see, for as long as no step changes what is there.
     fn injected(&self) -> PathBuf {
         self.shop.scratch.join("injected")
     }
@@ -302,16 +309,17 @@ impl Run<'_> {
         Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
     }
 
-    fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<bool> {
+    /// Puts what has to lie above a stage's folders into one of its own, which appears whole.
+    fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<()> {
+        let making = into.with_extension("making");
         let failed = |cause| Error::io("making", into, cause);
-        if into.exists() {
-            std::fs::remove_dir_all(into).map_err(failed)?;
-        }
-        std::fs::create_dir(into).map_err(failed)?;
+        sandbox::remove_tree(&making).map_err(machine)?;
+        std::fs::create_dir(&making).map_err(failed)?;
         let root = self.shop.host.overlay_readonly(folders).map_err(machine)?;
-        trust::inject(root.merged(), into, self.shop.capture.ca_pem()).map_err(|cause| {
+        trust::inject(root.merged(), &making, self.shop.capture.ca_pem()).map_err(|cause| {
             Error::new(Kind::Machine, "the base's list of certificates could not be prepared").because(cause)
-        })
+        })?;
+        std::fs::rename(&making, into).map_err(failed)
     }
 
     fn workdir(&self, root: &Path, path: &str, user: &str, step: &Step) -> Result<()> {

@@ -26,7 +26,7 @@ const LIST_LIMIT: u64 = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// When either side fails.
-pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<bool, CopyError> {
+pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<(), CopyError> {
     let tree = RootTree::open(root)?;
     let mut done: Vec<Vec<u8>> = Vec::new();
     for list in LISTS {
@@ -37,7 +37,14 @@ pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<bool, CopyError> {
             done.push(path);
         }
     }
-    Ok(!done.is_empty())
+    Ok(())
+}
+
+/// Whether a step changed something (it is in `upper`) near what `layer` was made of: then it is to be made anew.
+pub fn is_stale(layer: &Path, upper: &Path) -> bool {
+    // The lists themselves, and whatever links to or from them led to.
+    let made_of = fs::read_dir(layer).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    made_of.chain(["etc".into()]).any(|name| fs::symlink_metadata(upper.join(name)).is_ok())
 }
 
 fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
@@ -159,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_put_in_is_taken_out_to_the_byte() {
         let (root, layer) = (root(), tempfile::tempdir().unwrap());
-        assert!(inject(root.path(), layer.path(), CA).unwrap());
+        inject(root.path(), layer.path(), CA).unwrap();
         let list = layer.path().join("etc/ssl/certs/ca-certificates.crt");
         assert_eq!(fs::read_to_string(&list).unwrap(), format!("one\ntwo\n{CA}"));
         assert!(!layer.path().join("etc/ssl/cert.pem").exists());
@@ -173,9 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_put_in_holds_until_a_step_comes_near() {
+        let (root, layer) = (root(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.path().join("opt/lists")).unwrap();
+        fs::rename(root.path().join("etc/ssl/certs/ca-certificates.crt"), root.path().join("opt/lists/all"))
+            .unwrap();
+        std::os::unix::fs::symlink("/opt/lists/all", root.path().join("etc/ssl/certs/ca-certificates.crt"))
+            .unwrap();
+        inject(root.path(), layer.path(), CA).unwrap();
+        assert!(layer.path().join("opt/lists/all").exists());
+        for (changed, stale) in [("usr", false), ("etc", true), ("opt", true)] {
+            let upper = tempfile::tempdir().unwrap();
+            fs::create_dir(upper.path().join(changed)).unwrap();
+            assert_eq!(is_stale(layer.path(), upper.path()), stale, "{changed}");
+        }
+    }
+
+    #[test]
     fn an_image_without_a_list_gets_none() {
         let (root, layer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        assert!(!inject(root.path(), layer.path(), CA).unwrap());
+        inject(root.path(), layer.path(), CA).unwrap();
         assert_eq!(fs::read_dir(layer.path()).unwrap().count(), 0);
     }
 }
