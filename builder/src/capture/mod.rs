@@ -274,7 +274,7 @@ impl Planted {
     /// that last longer become incidents. Call it when the step's processes are gone.
     pub fn finish(mut self) -> StepRecord {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let runtime = self.runtime.clone();
+        let (runtime, closing) = (self.runtime.clone(), self.runtime.clone());
         let recorder = self.recorder.clone();
         let elsewhere = self.elsewhere.take();
         runtime.spawn(async move {
@@ -288,8 +288,10 @@ impl Planted {
         // An error means that the runtime is shutting down: what was recorded until now still holds.
         let _ = receiver.recv();
         recorder.close();
-        if let Some(elsewhere) = &elsewhere {
+        if let Some(elsewhere) = elsewhere {
             elsewhere.take_all(&recorder);
+            // The kernel lets whoever closes such a socket wait, for longer than all else here takes.
+            closing.spawn_blocking(move || drop(elsewhere));
         }
         recorder.take()
     }
