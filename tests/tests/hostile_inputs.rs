@@ -196,7 +196,11 @@ fn manifests_that_are_none_are_refused_by_name() {
         let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned();
         (Descriptor { media_type: kind, ..store.put(LAYER, &bytes).unwrap() }, Digest::of(&bytes))
     });
-    said(place.build_on(&foreign, DOCKERFILE, &[]), 3, &["rootfs.foreign.diff.tar.gzip` is not in the registry"]);
+    said(
+        place.build_on(&foreign, DOCKERFILE, &[]),
+        3,
+        &["rootfs.foreign.diff.tar.gzip` is not in the registry"],
+    );
     let schema_1 =
         json!({ "schemaVersion": 1, "name": "a", "tag": "1", "fsLayers": [{ "blobSum": Digest::of(b"") }] });
     let (many, deep) = (vec![0; 5 << 20], "[".repeat(100_000));
