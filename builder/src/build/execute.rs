@@ -17,10 +17,11 @@ use super::config::{self, Config};
 use super::copy::{self, ContextTree};
 use super::emulation::Emulator;
 use super::failures::{
-    cancelled, copy_failed, fatal_incidents, is_too_long, layer_failed, leaked, machine, too_long,
+    cancelled, copy_failed, fatal_incidents, is_too_long, layer_failed, leaked, machine, mount_failed,
+    too_long,
 };
 use super::limits::StepLimits;
-use super::mounts::{MountError, Mounts};
+use super::mounts::Mounts;
 use super::output::Output;
 use super::plan::{self, Action, Step};
 use super::{environment, leak, trust};
@@ -236,6 +237,7 @@ impl Run<'_> {
         sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
         if let Some((_, upper)) = &made
             && trust::is_stale(&self.injected(), upper.path())
+                .map_err(|cause| Error::io("reading", upper.path(), cause))?
         {
             sandbox::remove_tree(&self.injected()).map_err(machine)?;
         }
@@ -281,10 +283,8 @@ impl Run<'_> {
         let Action::Run { mounts, .. } = &step.action else { return Ok(Mounts::default()) };
         let stages = |stage: usize| self.done.get(&stage).map(|stage| stage.built.folders.as_slice());
         let scratch = self.shop.scratch.join("mounts");
-        Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages).map_err(|error| match error {
-            MountError::Copy(cause) => copy_failed(step, cause),
-            MountError::Machine(cause) => machine(cause),
-        })
+        Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages)
+            .map_err(|error| mount_failed(step, error))
     }
 
     /// Adds the step's secrets to what it has mounted; what they look like.
@@ -293,10 +293,7 @@ impl Run<'_> {
         let (host, secrets) = (self.shop.host, self.shop.secrets);
         for one in wanted {
             let Some(bytes) = secrets.get(&one.id) else { continue };
-            mounts.tell(one, bytes, host).map_err(|error| match error {
-                MountError::Copy(cause) => copy_failed(step, cause),
-                MountError::Machine(cause) => machine(cause),
-            })?;
+            mounts.tell(one, bytes, host).map_err(|error| mount_failed(step, error))?;
             self.told.secrets.insert(one.id.clone());
             let reason = format!(
                 "line {}: the step was told the secret {}, which only those have who were given it",

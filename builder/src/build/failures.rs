@@ -1,5 +1,6 @@
 //! How a step's failure is told: whose fault it is, at which line, and the way out.
 
+use super::mounts::MountError;
 use super::plan::Step;
 use super::{copy, leak};
 use crate::capture::{Incident, IncidentKind};
@@ -97,4 +98,12 @@ pub(super) fn too_long(step: &Step) -> Error {
 pub(super) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
+}
+
+/// What a step is to see beside its root could not be put there.
+pub(super) fn mount_failed(step: &Step, error: MountError) -> Error {
+    match error {
+        MountError::Copy(cause) => copy_failed(step, cause),
+        MountError::Machine(cause) => machine(cause),
+    }
 }

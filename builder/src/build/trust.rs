@@ -41,10 +41,26 @@ pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<(), CopyError> {
 }
 
 /// Whether a step changed something (it is in `upper`) near what `layer` was made of: then it is to be made anew.
-pub fn is_stale(layer: &Path, upper: &Path) -> bool {
+///
+/// # Errors
+/// When either cannot be read.
+pub fn is_stale(layer: &Path, upper: &Path) -> std::io::Result<bool> {
+    if !layer.exists() {
+        return Ok(false);
+    }
     // The lists themselves, and whatever links to or from them led to.
-    let made_of = fs::read_dir(layer).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    made_of.chain(["etc".into()]).any(|name| fs::symlink_metadata(upper.join(name)).is_ok())
+    let mut made_of = vec!["etc".into()];
+    for child in fs::read_dir(layer)? {
+        made_of.push(child?.file_name());
+    }
+    for name in made_of {
+        match fs::symlink_metadata(upper.join(name)) {
+            Ok(_) => return Ok(true),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(false)
 }
 
 fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
@@ -192,7 +208,7 @@ mod tests {
         for (changed, stale) in [("usr", false), ("etc", true), ("opt", true)] {
             let upper = tempfile::tempdir().unwrap();
             fs::create_dir(upper.path().join(changed)).unwrap();
-            assert_eq!(is_stale(layer.path(), upper.path()), stale, "{changed}");
+            assert_eq!(is_stale(layer.path(), upper.path()).unwrap(), stale, "{changed}");
         }
     }
 
