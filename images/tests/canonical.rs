@@ -5,12 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use images::Store;
-use images::layer::{Compression, Layer, Limits, Normaliser, from_upper, unpack};
+use images::layer::{
+    Compression, Drawing, Drawn, Dress, Layer, Limits, New, NodeKind, Normaliser, Strata, Stratum,
+    from_upper, unpack,
+};
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -226,9 +231,7 @@ fn attributes(here: &Path, planned: &Planned, overlay: bool) {
         rustix::fs::lsetxattr(here, "trusted.test", value, XattrFlags::empty()).unwrap();
     }
     if matches!(planned.item, Item::File { .. }) && planned.mode & 1 == 1 {
-        // cap_net_raw=ep, as `setcap` writes it.
-        let capability = [&[1, 0, 0, 2, 0, 0x20, 0, 0][..], &[0; 12]].concat();
-        rustix::fs::lsetxattr(here, "security.capability", &capability, XattrFlags::empty()).unwrap();
+        rustix::fs::lsetxattr(here, "security.capability", &capability(), XattrFlags::empty()).unwrap();
     }
     if matches!(planned.item, Item::Directory { opaque: true }) && !overlay {
         rustix::fs::lsetxattr(here, "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
@@ -236,6 +239,90 @@ fn attributes(here: &Path, planned: &Planned, overlay: bool) {
     let time = Timespec { tv_sec: planned.time, tv_nsec: 123 };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, here, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// cap_net_raw=ep, as `setcap` writes it.
+fn capability() -> Vec<u8> {
+    [&[1, 0, 0, 2, 0, 0x20, 0, 0][..], &[0; 12]].concat()
+}
+
+/// Draws the tree over what lies below.
+fn draw<'a>(tree: &Tree, below: &'a Strata) -> Drawing<'a, Vec<u8>> {
+    let mut drawing = Drawing::over(below, EPOCH);
+    for (path, planned) in tree {
+        let name = drawn_name(path);
+        let new = match &planned.item {
+            Item::Directory { opaque: false } if drawing.node(&name).unwrap().is_some() => continue,
+            Item::Directory { .. } => New::Directory,
+            Item::Symlink(target) => New::Link(target.clone()),
+            Item::Fifo => New::Fifo,
+            Item::File { hole, content, .. } => {
+                let hole = usize::try_from(*hole).unwrap();
+                let hole = if content.is_empty() { 0 } else { hole };
+                New::File([vec![0; hole], content.clone()].concat())
+            }
+            Item::Whiteout => panic!("a drawing deletes nothing"),
+        };
+        drawing.put(&name, new, Dress::default()).unwrap();
+        if let Item::File { others: names, .. } = &planned.item {
+            for other in others(tree, path, names) {
+                drawing.link(&drawn_name(&other), &name, |_| panic!("it is drawn")).unwrap();
+            }
+        }
+    }
+    for (path, planned) in tree {
+        let mut xattrs = BTreeMap::new();
+        if let Some(value) = &planned.attribute {
+            xattrs.insert(b"trusted.test".to_vec(), value.clone());
+        }
+        if matches!(planned.item, Item::File { .. }) && planned.mode & 1 == 1 {
+            xattrs.insert(b"security.capability".to_vec(), capability());
+        }
+        let (mode, owner, mtime) = (Some(planned.mode), Some(planned.owner), Some(planned.time));
+        drawing.dress(&drawn_name(path), Dress { mode, owner, mtime, xattrs }).unwrap();
+    }
+    drawing
+}
+
+fn drawn_name(path: &[usize]) -> Name {
+    path.iter().map(|name| NAMES[*name]).collect::<Vec<_>>().join(&b'/')
+}
+
+/// The layer of a drawing. What it is unpacked lies in `unpacked` then.
+fn drawn_layer(drawing: Drawing<'_, Vec<u8>>, unpacked: &Path) -> (Option<(Layer, Vec<u8>)>, Drawn) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut open = |content: Vec<u8>| -> Result<(u64, Box<dyn Read>), images::Error> {
+        Ok((content.len() as u64, Box::new(Cursor::new(content))))
+    };
+    let (written, drawn) = drawing.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
+    fs::create_dir(unpacked).unwrap();
+    let layer = written.layer.map(|layer| {
+        let bytes = store.read(&layer.descriptor, 1 << 30).unwrap();
+        unpack(&store, &layer.descriptor, &layer.diff_id, unpacked, Limits::default()).unwrap();
+        (layer, bytes)
+    });
+    (layer, drawn)
+}
+
+/// What is found at each of these paths.
+fn found(below: &Strata, paths: &BTreeSet<Name>) -> Vec<String> {
+    let told = |path: &Name| {
+        let Some(found) = below.find(path).unwrap() else {
+            return format!("{}: nothing", path.escape_ascii());
+        };
+        let node = &found.node;
+        // What a directory that is only passed through has for a time is not told by the layer.
+        let time = (node.kind != NodeKind::Directory).then_some(node.mtime);
+        let target = (node.kind == NodeKind::Link).then(|| found.target().unwrap());
+        let (kind, mode, owner) = (node.kind, node.mode, node.owner);
+        format!(
+            "{}: {kind:?} {mode:o} {owner:?} {time:?} {target:?} {:?}",
+            path.escape_ascii(),
+            found.xattrs()
+        )
+    };
+    paths.iter().map(told).collect()
 }
 
 /// An overlay, taken down when it is dropped.
@@ -393,6 +480,42 @@ proptest! {
             prop_assert_eq!(names(&layers[0]), names(other), "{}", at);
             prop_assert!(&layers[0] == other, "{}: the entries are the same, their headers or contents are not", at);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_tree_that_is_drawn_is_the_layer_of_one_that_was_made(
+        mut tree in tree(),
+        second in tree(),
+        order in prop::collection::vec(any::<u32>(), 40),
+    ) {
+        if skip() {
+            return Ok(());
+        }
+        tree.retain(|_, planned| !matches!(planned.item, Item::Whiteout));
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let lower = folder.path().join("lower");
+        fs::create_dir(&lower).unwrap();
+        plant_lower(&tree, &lower);
+        let below = Strata::new(vec![Stratum::Folder(lower.clone())]);
+        let unpacked = folder.path().join("drawn");
+        let (drawn, names_of_it) = drawn_layer(draw(&tree, &below), &unpacked);
+        let overlay = Overlay::mount(folder.path()).unwrap();
+        plant(&tree, &overlay.0, &order, true);
+        drop(overlay);
+        let made = layer(&folder.path().join("upper"), std::slice::from_ref(&lower));
+        prop_assert_eq!(names(&drawn), names(&made));
+        prop_assert!(drawn == made, "the entries are the same, their headers or contents are not");
+
+        // Who looks at it sees the same before it lies anywhere.
+        let on_disk = Strata::new(vec![Stratum::Folder(unpacked), Stratum::Folder(lower.clone())]);
+        let in_mind = Strata::new(vec![Stratum::Drawn(Arc::new(names_of_it)), Stratum::Folder(lower)]);
+        let mut paths: BTreeSet<Name> = tree.keys().chain(second.keys()).map(|path| drawn_name(path)).collect();
+        paths.extend(paths.clone().into_iter().map(|path| [&path[..], b"/old"].concat()));
+        prop_assert_eq!(found(&on_disk, &paths), found(&in_mind, &paths));
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::Runtime;
-use crate::{Canceller, Error, Exit, Memory, MountPoint, Network, Overlay, Process, Result, Stream};
+use crate::{Canceller, Error, Exit, Memory, MountPoint, Network, Overlay, Process, Result, Stream, Upper};
 use crate::{cgroup, mounts, overlay, run};
 
 /// The machine, ready to hold sandboxes. Cheap to use from many threads.
@@ -84,6 +84,11 @@ impl Host {
     /// As [`Self::overlay_readonly`], with further places to mount at, since none can be created later.
     pub fn overlay_readonly_with(&self, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Overlay> {
         Overlay::readonly(self.owned.clone(), lowers, points)
+    }
+
+    /// An empty folder that others can lie above and below of, to be filled by hand in overlayfs's own form.
+    pub fn folder(&self) -> Result<Upper> {
+        Upper::empty(self.owned.clone())
     }
 
     /// What lies in `lowers` and nothing else, for reading files: nothing can be run in it, since it has no places to

@@ -22,11 +22,21 @@ pub struct Overlay {
     _owner: Arc<Owned>,
 }
 
-/// What was written to an overlay that is mounted no longer. Dropped, it is gone.
+/// What was written to an overlay that is mounted no longer, or would have been. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Upper(Overlay);
 
 impl Upper {
+    /// An empty one, to be filled by hand.
+    pub(crate) fn empty(owner: Arc<Owned>) -> Result<Self> {
+        let directory = owner.fresh("overlay")?;
+        let (merged, upper) = (directory.join("merged"), directory.join("upper"));
+        let made = Self(Overlay { directory, merged, upper, _owner: owner });
+        make_directory(&made.0.directory)?;
+        make_directory(&made.0.upper)?;
+        Ok(made)
+    }
+
     /// The directory, in overlayfs's own form.
     pub fn path(&self) -> &Path {
         &self.0.upper

@@ -24,22 +24,29 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 /// Docker's bound, the kernel's `id_t` without its sign.
 const MOST_ID: u32 = i32::MAX as u32;
 
-/// Finds out whom `USER spec` means in the image at `root`, as Docker does: `user`, `uid`, `user:group`, `uid:gid` or
-/// nothing for root. A number needs no entry; a name does.
-///
-/// The primary group stands in `groups` as well, as with Docker, so that a program which drops it keeps what a
-/// file denies to that group. When `spec` names a group, it is the only one.
+/// Finds out whom `USER spec` means in the image at `root`: see [`resolve_user_in`].
 ///
 /// The image's files are opened with `root` as the root of every symbolic link.
 ///
 /// # Errors
-/// When a name is not there, a number is too large, or the image's files cannot be read.
+/// As [`resolve_user_in`], and when the image's files cannot be read.
 pub fn resolve_user(root: &Path, spec: &str) -> Result<User> {
+    resolve_user_in(&read(root, PASSWD)?, &read(root, GROUP)?, spec)
+}
+
+/// Finds out whom `USER spec` means with these `/etc/passwd` and `/etc/group`, as Docker does: `user`, `uid`, `user:group`,
+/// `uid:gid` or nothing for root. A number needs no entry; a name does.
+///
+/// The primary group stands in `groups` as well, as with Docker, so that a program which drops it keeps what a
+/// file denies to that group. When `spec` names a group, it is the only one.
+///
+/// # Errors
+/// When a name is not there, or a number is too large.
+pub fn resolve_user_in(passwd: &str, table: &str, spec: &str) -> Result<User> {
     let (user, group) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),
     };
-    let passwd = read(root, PASSWD)?;
     let number = if user.is_empty() { Some(0) } else { id(user)? };
     let entry = passwd.lines().filter_map(Entry::parse).find(|entry| match number {
         Some(uid) => entry.uid == uid,
@@ -50,15 +57,14 @@ pub fn resolve_user(root: &Path, spec: &str) -> Result<User> {
         (None, Some(uid)) => uid,
         (None, None) => return Err(missing("user", user, "/etc/passwd")),
     };
-    let table = read(root, GROUP)?;
     if let Some(group) = group {
-        let gid = named_group(&table, group)?;
+        let gid = named_group(table, group)?;
         return Ok(User { uid, gid, groups: vec![gid] });
     }
     let gid = entry.as_ref().map_or(0, |entry| entry.gid);
     let mut groups = vec![gid];
     if let Some(entry) = &entry {
-        groups.extend(memberships(&table, entry.name).filter(|group| *group != gid));
+        groups.extend(memberships(table, entry.name).filter(|group| *group != gid));
     }
     Ok(User { uid, gid, groups })
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestations::Commit;
+use sandbox::Overlay;
 
-use super::copy::{self, ContextTree, FetchedFile, InlineTree, RootTree, Tree};
-use super::execute::{Run, owner_of};
+use super::copy::{self, ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
+use super::execute::{Built, Made, Run};
 use super::failures::{cancelled, copy_failed, machine};
 use super::plan::{Action, Source, Step};
 use crate::capture::{FetchError, StepRecord};
@@ -39,90 +40,137 @@ pub struct GitTaken {
     pub step: String,
 }
 
-impl Run<'_> {
-    /// Does a COPY or ADD in the root of its step.
-    pub(super) fn copy(&mut self, root: &Path, step: &Step, label: &Label) -> Result<()> {
-        let Action::Copy {
-            from,
-            sources,
-            inline,
-            archives,
-            remote_archives,
-            destination,
-            chown,
-            chmod,
-            excludes,
-            parents,
-        } = &step.action
-        else {
-            return Ok(());
+/// Something that a step copies from, which stays until its bytes are written.
+struct Gathered<'a> {
+    from: Origin<'a>,
+    paths: Vec<String>,
+    archives: bool,
+    /// Whether `--exclude` and `--parents` are for it.
+    is_picked: bool,
+}
+
+enum Origin<'a> {
+    Context(&'a ContextTree),
+    /// With what keeps it mounted.
+    Stage(RootTree, #[expect(dead_code, reason = "it is held")] Overlay),
+    Inline(InlineTree<'a>),
+    Fetched(FetchedFile),
+    Git(ContextTree),
+}
+
+impl Gathered<'_> {
+    fn copy<'t>(
+        &'t self,
+        ground: &mut dyn Ground<'t>,
+        request: &copy::Request<'_>,
+    ) -> std::result::Result<(), CopyError> {
+        let request = copy::Request { sources: &self.paths, archives: self.archives, ..request.clone() };
+        let request = match self.is_picked {
+            true => request,
+            false => copy::Request { excludes: None, parents: false, ..request },
         };
-        let owner = match chown {
-            None => None,
-            Some(text) => Some(owner_of(root, text, step)?),
+        match &self.from {
+            Origin::Context(tree) => copy::copy(*tree, ground, &request),
+            Origin::Stage(tree, _) => copy::copy(tree, ground, &request),
+            Origin::Inline(tree) => copy::copy(tree, ground, &request),
+            Origin::Git(tree) => copy::copy(tree, ground, &request),
+            Origin::Fetched(file) => copy::copy_fetched(file, ground, &request),
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Does a COPY or ADD.
+    pub(super) fn copy(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
+        let Action::Copy { destination, chown, chmod, excludes, parents, .. } = &step.action else {
+            return Ok(None);
         };
+        let owner = chown.as_ref().map(|text| self.owner(&stage.root, text, step)).transpose()?;
         let request = copy::Request {
             sources: &[],
             destination,
             owner,
             mode: chmod.as_ref(),
-            archives: *archives,
+            archives: false,
             excludes: Some(excludes),
             parents: *parents,
             epoch: self.epoch,
         };
+        let gathered = self.gather(step, label)?;
+        if gathered.iter().any(|one| one.archives) {
+            // An archive may give another name to a file that lies below.
+            stage.root.folders(self.shop.host, self.shop.store)?;
+        }
+        let made = self.draw(stage, step, &mut |drawing| {
+            gathered.iter().try_for_each(|one| one.copy(drawing, &request))
+        })?;
+        drop(gathered);
+        sandbox::remove_tree(&self.fetched()).map_err(machine)?;
+        Ok(made)
+    }
+
+    /// All that a step copies from, in its order. What is remote is fetched.
+    fn gather<'s>(&mut self, step: &'s Step, label: &Label) -> Result<Vec<Gathered<'s>>>
+    where
+        'a: 's,
+    {
+        let Action::Copy { from, sources, inline, archives, remote_archives, .. } = &step.action else {
+            return Ok(Vec::new());
+        };
+        let mut gathered = Vec::new();
         if !inline.is_empty() {
-            let tree = InlineTree::new(inline, self.epoch);
-            let names: Vec<String> = inline.iter().map(|document| document.name.clone()).collect();
-            let plain = copy::Request { archives: false, excludes: None, parents: false, ..request.clone() };
-            let request = copy::Request { sources: &names, ..plain };
-            copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
+            gathered.push(Gathered {
+                from: Origin::Inline(InlineTree::new(inline, self.epoch)),
+                paths: inline.iter().map(|document| document.name.clone()).collect(),
+                archives: false,
+                is_picked: false,
+            });
         }
         // Paths that follow each other are one request: of several, one may match nothing.
         for group in sources.chunk_by(|a, b| matches!((a, b), (Source::Path(_), Source::Path(_)))) {
             let paths: Vec<String> = group.iter().filter_map(path_of).collect();
             if !paths.is_empty() {
-                self.copy_paths(root, step, *from, &copy::Request { sources: &paths, ..request.clone() })?;
+                let from = match from {
+                    None => Origin::Context(self.context),
+                    Some(stage) => {
+                        let view = self.shop.host.view(&self.folders_of(*stage)?).map_err(machine)?;
+                        let tree = RootTree::open(view.merged());
+                        Origin::Stage(tree.map_err(|cause| copy_failed(step, cause))?, view)
+                    }
+                };
+                gathered.push(Gathered { from, paths, archives: *archives, is_picked: true });
             }
             for remote in group.iter().filter_map(remote_of) {
-                let request = copy::Request { archives: *remote_archives, ..request.clone() };
-                match remote {
-                    Remote::File(file) => self.add_file(root, step, label, file, &request)?,
-                    Remote::Git(git) => self.add_git(root, step, label, git, &request)?,
-                }
+                let folder = self.fetched();
+                std::fs::create_dir_all(&folder).map_err(|cause| Error::io("making", &folder, cause))?;
+                let place = folder.join(gathered.len().to_string());
+                let (from, paths) = match remote {
+                    Remote::File(file) => {
+                        (Origin::Fetched(self.fetch(step, label, file, place)?), Vec::new())
+                    }
+                    Remote::Git(git) => {
+                        (Origin::Git(self.fetch_git(step, label, git, &place)?), vec!["/".to_owned()])
+                    }
+                };
+                gathered.push(Gathered { from, paths, archives: *remote_archives, is_picked: true });
             }
         }
-        Ok(())
+        Ok(gathered)
     }
 
-    fn copy_paths(
-        &self,
-        root: &Path,
-        step: &Step,
-        from: Option<usize>,
-        request: &copy::Request<'_>,
-    ) -> Result<()> {
-        let copied = match from.map(|stage| self.done.get(&stage)) {
-            None => copy::copy(self.context, root, request),
-            Some(None) => return Err(Error::new(Kind::Bug, "a stage is copied from before it is built")),
-            Some(Some(stage)) => {
-                let view = self.shop.host.view(&stage.built.folders).map_err(machine)?;
-                RootTree::open(view.merged()).and_then(|tree| copy::copy(&tree as &dyn Tree, root, request))
-            }
-        };
-        copied.map_err(|cause| copy_failed(step, cause))
+    /// Where what is fetched lies until it is written.
+    fn fetched(&self) -> PathBuf {
+        self.shop.scratch.join("fetched")
     }
 
-    fn add_file(
+    fn fetch(
         &mut self,
-        root: &Path,
         step: &Step,
         label: &Label,
         remote: &RemoteFile,
-        request: &copy::Request<'_>,
-    ) -> Result<()> {
+        path: PathBuf,
+    ) -> Result<FetchedFile> {
         self.fetching(label, remote.url.as_str());
-        let path = self.shop.scratch.join("fetched");
         let writing = |cause| Error::io("writing", &path, cause);
         let mut file = File::create(&path).map_err(writing)?;
         let mut hasher = remote.checksum.as_ref().map(|checksum| (checksum, checksum.hasher()));
@@ -146,28 +194,25 @@ impl Run<'_> {
                     "look at what the server gives now: if it is what you want, write its checksum there",
                 ));
         }
-        let tree = FetchedFile::new(path.clone(), remote.name.as_deref().unwrap_or_default(), self.epoch);
-        copy::copy_fetched(&tree, root, request).map_err(|cause| copy_failed(step, cause))?;
-        std::fs::remove_file(&path).map_err(|cause| Error::io("removing", &path, cause))
+        Ok(FetchedFile::new(path, remote.name.as_deref().unwrap_or_default(), self.epoch))
     }
 
-    fn add_git(
+    fn fetch_git(
         &mut self,
-        root: &Path,
         step: &Step,
         label: &Label,
         remote: &RemoteGit,
-        request: &copy::Request<'_>,
-    ) -> Result<()> {
+        into: &Path,
+    ) -> Result<ContextTree> {
         self.fetching(label, remote.url.as_str());
         let shop = self.shop;
         let over = self.names()?;
-        let (into, certificates) = (shop.scratch.join("fetched.git"), shop.scratch.join("ca.pem"));
+        let certificates = shop.scratch.join("ca.pem");
         let wanted = Wanted {
             url: &remote.url,
             reference: remote.reference.as_deref(),
             folder: &remote.folder,
-            into: &into,
+            into,
             certificates: &certificates,
         };
         let network = shop.host.network().map_err(machine)?;
@@ -198,18 +243,13 @@ impl Run<'_> {
         }
         let (snapshot, walk) = found.walk(&remote.folder).map_err(|cause| git_failed(step, remote, cause))?;
         let tree = ContextTree::new(&snapshot, walk)?;
-        let all = ["/".to_owned()];
-        let request = copy::Request { sources: &all, ..request.clone() };
-        copy::copy(&tree as &dyn Tree, root, &request).map_err(|cause| copy_failed(step, cause))?;
         self.told.git.push(GitTaken {
             url: remote.url.to_string(),
             commit: found.commit().clone(),
             reference: remote.reference.clone(),
             step: name_of(step),
         });
-        drop((tree, snapshot));
-        drop(found);
-        std::fs::remove_dir_all(&into).map_err(|cause| Error::io("removing", &into, cause))
+        Ok(tree)
     }
 
     /// The files that lead names to the recorder, and the places where programs of this machine look for them.

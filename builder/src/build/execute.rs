@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
-use images::layer::{Compression, Fired, Layer, Normaliser, from_upper};
+use images::layer::{Compression, Drawing, Drawn, Fired, Layer, Normaliser, Written, from_upper};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Exit, Host, Mount, Overlay, Process, Profile, Upper, User};
 
 use super::add::{GitTaken, name_of};
 use super::bases::{Base, layer_of_base, of_base};
 use super::config::{self, Config};
-use super::copy::{self, ContextTree};
+use super::copy::{self, Content, ContextTree, CopyError};
 use super::emulation::Emulator;
 use super::failures::{
     cancelled, copy_failed, fatal_incidents, is_too_long, layer_failed, leaked, machine, mount_failed,
@@ -24,6 +24,7 @@ use super::limits::StepLimits;
 use super::mounts::Mounts;
 use super::output::Output;
 use super::plan::{self, Action, Step};
+use super::root::Root;
 use super::{environment, leak, trust};
 use crate::capture::{Capture, Exchange, Incident, Planted, StepRecord};
 use crate::cli::Session;
@@ -62,10 +63,21 @@ pub struct Workshop<'a> {
 pub(super) struct Built {
     pub(super) config: Config,
     pub(super) layers: Vec<(Descriptor, LayerRecord)>,
-    /// The layers as folders, the topmost first.
-    pub(super) folders: Vec<PathBuf>,
-    /// What keeps those of this build there.
-    uppers: Vec<Arc<Upper>>,
+    /// Its files.
+    pub(super) root: Root,
+}
+
+/// A layer that a step made, and what stands for it in the next one.
+pub(super) struct Made {
+    layer: Layer,
+    files: Files,
+}
+
+enum Files {
+    /// They lie in a folder.
+    Written(Upper),
+    /// They are only in the layer.
+    Drawn(Drawn),
 }
 
 /// A stage that is done, and what is to be told of it.
@@ -113,7 +125,7 @@ impl Run<'_> {
         }
         let Some(base) = base else {
             let config = Config::default();
-            return Ok(Built { config, layers: Vec::new(), folders: Vec::new(), uppers: Vec::new() });
+            return Ok(Built { config, layers: Vec::new(), root: Root::default() });
         };
         let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told();
         let folders = folders.map_err(|error| of_base(&base.asked, error))?;
@@ -131,7 +143,7 @@ impl Run<'_> {
                 (layer_of_base(layer), record)
             },
         );
-        Ok(Built { layers: layers.collect(), config, folders, uppers: Vec::new() })
+        Ok(Built { layers: layers.collect(), config, root: Root::of_base(folders) })
     }
 
     /// Does one step; says whether it made a layer.
@@ -143,16 +155,18 @@ impl Run<'_> {
         let done = self.act(stage, step, label);
         let is_configuration = step.action == Action::Configure;
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
-        let layer = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
-        let made = layer.as_ref().map(|(layer, _)| (layer.descriptor.digest, layer.descriptor.size));
-        let (digest, size) = made.unzip();
+        let made = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
+        let blob = made.as_ref().map(|made| (made.layer.descriptor.digest, made.layer.descriptor.size));
+        let (digest, size) = blob.unzip();
         let size = size.unwrap_or(0);
         session.tell(&Event::StepDone { label, line, seconds, layer: digest, size, is_configuration });
         let (label, instruction) = (label.to_string(), step.text.clone());
-        self.told.steps.push(SummaryStep { label, instruction, seconds, layer: made });
-        let Some((layer, upper)) = layer else { return Ok(false) };
-        stage.folders.insert(0, upper.path().to_owned());
-        stage.uppers.push(Arc::new(upper));
+        self.told.steps.push(SummaryStep { label, instruction, seconds, layer: blob });
+        let Some(Made { layer, files }) = made else { return Ok(false) };
+        match files {
+            Files::Written(upper) => stage.root.add_written(upper),
+            Files::Drawn(drawn) => stage.root.add_drawn(layer.clone(), drawn),
+        }
         stage.config.rootfs.diff_ids.push(layer.diff_id);
         let record = LayerRecord {
             diff_id: layer.diff_id,
@@ -165,7 +179,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<(Layer, Upper)>> {
+    fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
         if self.shop.canceller.is_cancelled() {
             return Err(cancelled());
         }
@@ -177,83 +191,117 @@ impl Run<'_> {
             return Err(Error::new(Kind::Input, what)
                 .hint("an image has no more: join instructions, or copy what they made into a new stage"));
         }
-        self.files(stage, step, label)
+        let epoch = self.epoch;
+        match &step.action {
+            Action::Configure => Ok(None),
+            Action::Run { args, env, cwd, user, script, .. } => {
+                self.run(stage, step, label, (args, env, cwd, user), script.as_ref())
+            }
+            Action::Workdir { path, user } => {
+                let user = self.user(&stage.root, user, step)?;
+                self.draw(stage, step, &mut |drawing| {
+                    copy::make_folder(drawing, path, (user.uid, user.gid), epoch)
+                })
+            }
+            Action::Copy { .. } => self.copy(stage, step, label),
+        }
     }
 
-    /// Does it to the stage's files; the layer that came of it, and the folder that stands for it in the next step.
-    fn files(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<(Layer, Upper)>> {
+    /// Draws a layer over what the stage has.
+    pub(super) fn draw<'t>(
+        &mut self,
+        stage: &Built,
+        step: &Step,
+        put: &mut dyn FnMut(&mut Drawing<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
+    ) -> Result<Option<Made>> {
+        let below = stage.root.strata();
+        let mut drawing = Drawing::over(&below, self.epoch);
+        let done = put(&mut drawing).and_then(|()| {
+            drawing.write(self.shop.store, Compression::Gzip, Normaliser::Version1, &mut |content| content())
+        });
+        let (Written { layer, fired }, drawn) = done.map_err(|cause| copy_failed(step, cause))?;
+        self.told.fired.extend(fired);
+        let Some(layer) = layer else { return Ok(None) };
+        self.refresh(&|path| Ok(drawn.mentions(path)))?;
+        Ok(Some(Made { layer, files: Files::Drawn(drawn) }))
+    }
+
+    /// Runs a command; the layer that came of it, and the folder that stands for it in the next step.
+    fn run(
+        &mut self,
+        stage: &Built,
+        step: &Step,
+        label: &Label,
+        (args, env, cwd, user): (&[String], &[(String, String)], &str, &str),
+        script: Option<&plan::Script>,
+    ) -> Result<Option<Made>> {
         let mut mounts = self.mounts(step)?;
         let needles = Arc::new(self.tell(step, &mut mounts)?);
+        let user = self.user(&stage.root, user, step)?;
         // The kernel lets both wait, and neither needs the other.
         let (ground, network) = std::thread::scope(|scope| {
             let network = scope.spawn(|| self.network(step, &needles));
-            (self.ground(stage, step, &mounts), network.join())
+            (self.ground(stage, &mounts), network.join())
         });
         let (overlay, lowers) = ground?;
         let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
-        match &step.action {
-            Action::Configure => {}
-            Action::Workdir { path, user } => self.workdir(overlay.merged(), path, user, step)?,
-            Action::Copy { .. } => self.copy(overlay.merged(), step, label)?,
-            Action::Run { args, env, cwd, user, script, .. } => {
-                let mut process = self.process(overlay.merged(), (args, env, cwd, user), step)?;
-                process.mounts.extend(mounts.mounts.iter().cloned());
-                process.tmpfs.extend(mounts.tmpfs.iter().cloned());
-                process.confidential = !mounts.variables.is_empty();
-                for (name, value) in &mounts.variables {
-                    process.env.retain(|(known, _)| known != name);
-                    process.env.push((name.clone(), value.to_string()));
-                }
-                if let Some(script) = script {
-                    process.mounts.push(self.script(script)?);
-                }
-                self.command(&process, network, overlay.merged(), step, label, &needles)?;
-                trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(
-                    |cause| match is_too_long(&cause) {
-                        true => too_long(step),
-                        false => Error::io("cleaning", overlay.upper(), cause),
-                    },
-                )?;
-                let found = leak::find(overlay.upper(), &needles);
-                if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
-                    return Err(leaked(step, &leak));
-                }
-            }
+        let mut process = self.process(args, env, cwd, user);
+        process.mounts.extend(mounts.mounts.iter().cloned());
+        process.tmpfs.extend(mounts.tmpfs.iter().cloned());
+        process.confidential = !mounts.variables.is_empty();
+        for (name, value) in &mounts.variables {
+            process.env.retain(|(known, _)| known != name);
+            process.env.push((name.clone(), value.to_string()));
         }
-        let made = from_upper(
-            self.shop.store,
-            overlay.upper(),
-            &lowers,
-            self.epoch,
-            Compression::Gzip,
-            Normaliser::Version1,
-        )
-        .map_err(|cause| layer_failed(step, cause))?;
-        self.told.fired.extend(made.fired);
-        let made = made.layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
+        if let Some(script) = script {
+            process.mounts.push(self.script(script)?);
+        }
+        self.command(&process, network, overlay.merged(), step, label, &needles)?;
+        trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(|cause| {
+            match is_too_long(&cause) {
+                true => too_long(step),
+                false => Error::io("cleaning", overlay.upper(), cause),
+            }
+        })?;
+        let found = leak::find(overlay.upper(), &needles);
+        if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
+            return Err(leaked(step, &leak));
+        }
+        let (store, upper) = (self.shop.store, overlay.upper());
+        let written = from_upper(store, upper, &lowers, self.epoch, Compression::Gzip, Normaliser::Version1);
+        let Written { layer, fired } = written.map_err(|cause| layer_failed(step, cause))?;
+        self.told.fired.extend(fired);
+        let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);
         // What was left would be in the next step's caches, which have to be empty.
         sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
-        if let Some((_, upper)) = &made
-            && trust::is_stale(&self.injected(), upper.path())
-                .map_err(|cause| Error::io("reading", upper.path(), cause))?
-        {
-            sandbox::remove_tree(&self.injected()).map_err(machine)?;
+        let Some((layer, upper)) = made else { return Ok(None) };
+        self.refresh(&|path| match std::fs::symlink_metadata(upper.path().join(path)) {
+            Ok(_) => Ok(true),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(cause),
+        })?;
+        Ok(Some(Made { layer, files: Files::Written(upper) }))
+    }
+
+    /// Takes down the lists of certificates when a step changed something near what they were made of.
+    fn refresh(&self, changed: &dyn Fn(&Path) -> std::io::Result<bool>) -> Result<()> {
+        let injected = self.injected();
+        match trust::is_stale(&injected, changed).map_err(|cause| Error::io("reading", &injected, cause))? {
+            true => sandbox::remove_tree(&injected).map_err(machine),
+            false => Ok(()),
         }
-        Ok(made)
     }
 
     /// The root of a step, and the folders it stands on.
-    fn ground(&self, stage: &Built, step: &Step, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
-        let mut lowers = stage.folders.clone();
-        if step.is_run() {
-            let injected = self.injected();
-            if !injected.exists() {
-                self.inject(&stage.folders, &injected)?;
-            }
-            lowers.insert(0, injected);
+    fn ground(&self, stage: &Built, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
+        let mut lowers = stage.root.folders(self.shop.host, self.shop.store)?;
+        let injected = self.injected();
+        if !injected.exists() {
+            self.inject(&lowers, &injected)?;
         }
+        lowers.insert(0, injected);
         let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
         Ok((overlay, lowers))
     }
@@ -281,7 +329,7 @@ impl Run<'_> {
 
     fn mounts(&self, step: &Step) -> Result<Mounts> {
         let Action::Run { mounts, .. } = &step.action else { return Ok(Mounts::default()) };
-        let stages = |stage: usize| self.done.get(&stage).map(|stage| stage.built.folders.as_slice());
+        let stages = |stage: usize| self.folders_of(stage);
         let scratch = self.shop.scratch.join("mounts");
         Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages)
             .map_err(|error| mount_failed(step, error))
@@ -319,19 +367,37 @@ impl Run<'_> {
         std::fs::rename(&making, into).map_err(failed)
     }
 
-    fn workdir(&self, root: &Path, path: &str, user: &str, step: &Step) -> Result<()> {
-        let user = user_of(root, user, step)?;
-        copy::make_folder(root, path, (user.uid, user.gid), self.epoch)
-            .map_err(|cause| copy_failed(step, cause))
+    /// The files of an earlier stage, as folders.
+    pub(super) fn folders_of(&self, stage: usize) -> Result<Vec<PathBuf>> {
+        let earlier = self.done.get(&stage);
+        let earlier =
+            earlier.ok_or_else(|| Error::new(Kind::Bug, "a stage is looked into before it is built"))?;
+        earlier.built.root.folders(self.shop.host, self.shop.store)
     }
 
-    fn process(
-        &self,
-        root: &Path,
-        (args, env, cwd, user): (&[String], &[(String, String)], &str, &str),
-        step: &Step,
-    ) -> Result<Process> {
-        let user = user_of(root, user, step)?;
+    /// Whom a name or number means in the image.
+    pub(super) fn user(&self, root: &Root, text: &str, step: &Step) -> Result<User> {
+        let text = if text.is_empty() { "0" } else { text };
+        let refuse = |cause: Error| {
+            Error::new(Kind::Input, format!("line {}: the image has no user {text}", step.line))
+                .hint("make the user in an earlier RUN, or give its number")
+                .because(cause)
+        };
+        let (host, store) = (self.shop.host, self.shop.store);
+        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.text(path, host, store));
+        let (passwd, group) = (passwd.map_err(refuse)?, group.map_err(refuse)?);
+        sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
+    }
+
+    /// `--chown`: a user's number alone stands for the group of the same number too.
+    pub(super) fn owner(&self, root: &Root, text: &str, step: &Step) -> Result<(u32, u32)> {
+        match text.parse::<u32>() {
+            Ok(number) => Ok((number, number)),
+            Err(_) => self.user(root, text, step).map(|user| (user.uid, user.gid)),
+        }
+    }
+
+    fn process(&self, args: &[String], env: &[(String, String)], cwd: &str, user: User) -> Process {
         let mounts = environment::MOUNTED.iter().map(|file| Mount {
             source: self.shop.scratch.join(file.name),
             target: file.target.to_owned(),
@@ -344,7 +410,7 @@ impl Run<'_> {
         process.hostname = environment::HOSTNAME.to_owned();
         process.mounts = mounts.collect();
         process.limits = self.shop.limits.of_process();
-        Ok(process)
+        process
     }
 
     /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
@@ -442,21 +508,4 @@ pub(super) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
 fn created_by_of_layers(config: &Config) -> Vec<String> {
     let with_layer = config.history.iter().filter(|entry| !entry.empty_layer);
     with_layer.map(|entry| entry.created_by.clone().unwrap_or_default()).collect()
-}
-
-fn user_of(root: &Path, text: &str, step: &Step) -> Result<User> {
-    let text = if text.is_empty() { "0" } else { text };
-    sandbox::resolve_user(root, text).map_err(|cause| {
-        Error::new(Kind::Input, format!("line {}: the image has no user {text}", step.line))
-            .hint("make the user in an earlier RUN, or give its number")
-            .because(cause)
-    })
-}
-
-/// `--chown`: a user's number alone stands for the group of the same number too.
-pub(super) fn owner_of(root: &Path, text: &str, step: &Step) -> Result<(u32, u32)> {
-    match text.parse::<u32>() {
-        Ok(number) => Ok((number, number)),
-        Err(_) => user_of(root, text, step).map(|user| (user.uid, user.gid)),
-    }
 }

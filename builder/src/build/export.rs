@@ -10,7 +10,7 @@ use images::layer::write_root;
 use images::{Image, LayerCache, Store};
 
 use super::bases::copy_blobs;
-use super::copy::{self, RootTree, Tree};
+use super::copy::{self, Folder, RootTree};
 use super::failures::machine;
 use crate::cli::Session;
 use crate::error::{Error, Kind, Result, Told};
@@ -204,9 +204,11 @@ impl Output {
         let place = &self.destination;
         std::fs::create_dir_all(place).map_err(|cause| Error::io("making", place, cause))?;
         let all = ["/".to_owned()];
-        let copied = RootTree::open(root)
-            .and_then(|tree| copy::copy(&tree as &dyn Tree, place, &copy::Request::plain(&all, "/", 0)));
-        copied.map_err(|cause| {
+        let copied = || {
+            let (tree, mut folder) = (RootTree::open(root)?, Folder::open(place)?);
+            copy::copy(&tree, &mut folder, &copy::Request::plain(&all, "/", 0))
+        };
+        copied().map_err(|cause| {
             let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
             Error::new(kind, format!("--output {}: {cause}", place.display())).because(cause)
         })

@@ -96,6 +96,10 @@ pub(super) fn too_long(step: &Step) -> Error {
 
 /// Files could not be copied as the step asks.
 pub(super) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
+    let cause = match cause {
+        copy::CopyError::Layer(cause) => return layer_failed(step, cause),
+        other => other,
+    };
     let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
@@ -105,5 +109,6 @@ pub(super) fn mount_failed(step: &Step, error: MountError) -> Error {
     match error {
         MountError::Copy(cause) => copy_failed(step, cause),
         MountError::Machine(cause) => machine(cause),
+        MountError::Stage(error) => error,
     }
 }

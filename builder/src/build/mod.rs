@@ -22,6 +22,7 @@ pub mod registries;
 pub mod registry;
 mod report;
 pub mod reviews;
+mod root;
 mod scratch;
 mod stage;
 pub mod stages;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use sandbox::{Host, Memory, Mount, MountPoint, Overlay, Tmpfs};
 use zeroize::Zeroizing;
 
-use super::copy::{self, ContextTree, CopyError, RootTree};
+use super::copy::{self, ContextTree, CopyError, Folder, RootTree};
 use super::plan::{Mounted, What};
 use crate::dockerfile::SecretMount;
+use crate::error::Error;
 
 /// Bytes of a memory file system that names none.
 const DEFAULT_SIZE: u64 = 1 << 30;
@@ -36,6 +37,8 @@ pub(super) enum MountError {
     Copy(CopyError),
     /// The machine.
     Machine(sandbox::Error),
+    /// The stage that it is of.
+    Stage(Error),
 }
 
 impl From<CopyError> for MountError {
@@ -52,12 +55,12 @@ impl From<sandbox::Error> for MountError {
 
 impl Mounts {
     /// Makes them below `scratch`, a folder of this step alone. `stages` gives the unpacked layers of an earlier stage.
-    pub(super) fn make<'a>(
+    pub(super) fn make(
         wanted: &[Mounted],
         host: &Host,
         scratch: &Path,
         context: &ContextTree,
-        stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
+        stages: &dyn Fn(usize) -> crate::error::Result<Vec<PathBuf>>,
     ) -> Result<Self, MountError> {
         let mut made = Self::default();
         for (number, mounted) in wanted.iter().enumerate() {
@@ -89,13 +92,13 @@ impl Mounts {
         Ok(())
     }
 
-    fn one<'a>(
+    fn one(
         &mut self,
         mounted: &Mounted,
         host: &Host,
         folder: &Path,
         context: &ContextTree,
-        stages: &dyn Fn(usize) -> Option<&'a [PathBuf]>,
+        stages: &dyn Fn(usize) -> crate::error::Result<Vec<PathBuf>>,
     ) -> Result<(), MountError> {
         let target = mounted.target.clone();
         let (source, readonly) = match &mounted.what {
@@ -113,13 +116,13 @@ impl Mounts {
                 let sources = std::slice::from_ref(source);
                 let request = copy::Request::plain(sources, "/", 0);
                 let path = copy::lookup(context, source.as_bytes())?;
-                copy::copy(context, folder, &request)?;
+                copy::copy(context, &mut Folder::open(folder)?, &request)?;
                 let is_folder = copy::is_folder(context, &path)?;
                 (if is_folder { folder.to_path_buf() } else { folder.join(name_of(source)) }, !writable)
             }
             What::Bind { from: Some(stage), source, writable } => {
-                let folders = stages(*stage).unwrap_or_default();
-                let view = if *writable { host.overlay(folders)? } else { host.view(folders)? };
+                let folders = stages(*stage).map_err(MountError::Stage)?;
+                let view = if *writable { host.overlay(&folders)? } else { host.view(&folders)? };
                 let tree = RootTree::open(view.merged())?;
                 let path = copy::lookup(&tree, source.as_bytes())?;
                 copy::existing(&tree, &path)?;

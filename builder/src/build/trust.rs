@@ -8,7 +8,7 @@ use std::path::Path;
 
 use memchr::memmem;
 
-use super::copy::{self, CopyError, Node, NodeKind, RootTree, Tree};
+use super::copy::{self, CopyError, Folder, Names, Node, NodeKind, RootTree};
 
 /// Where distributions keep the list: Debian and Alpine, Red Hat, SUSE, and the name OpenSSL looks for.
 const LISTS: [&str; 5] = [
@@ -40,24 +40,21 @@ pub fn inject(root: &Path, layer: &Path, ca: &str) -> Result<(), CopyError> {
     Ok(())
 }
 
-/// Whether a step changed something (it is in `upper`) near what `layer` was made of: then it is to be made anew.
+/// Whether a step changed something near what `layer` was made of: then it is to be made anew.
 ///
 /// # Errors
-/// When either cannot be read.
-pub fn is_stale(layer: &Path, upper: &Path) -> std::io::Result<bool> {
+/// When `layer` cannot be read, or `changed` cannot tell.
+pub fn is_stale(layer: &Path, changed: &dyn Fn(&Path) -> std::io::Result<bool>) -> std::io::Result<bool> {
     if !layer.exists() {
         return Ok(false);
     }
     // The lists themselves, and whatever links to or from them led to.
-    let mut made_of = vec!["etc".into()];
-    for child in fs::read_dir(layer)? {
-        made_of.push(child?.file_name());
+    if changed(Path::new("etc"))? {
+        return Ok(true);
     }
-    for name in made_of {
-        match fs::symlink_metadata(upper.join(name)) {
-            Ok(_) => return Ok(true),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(cause),
+    for child in fs::read_dir(layer)? {
+        if changed(Path::new(&child?.file_name()))? {
+            return Ok(true);
         }
     }
     Ok(false)
@@ -66,7 +63,8 @@ pub fn is_stale(layer: &Path, upper: &Path) -> std::io::Result<bool> {
 fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
     let text = String::from_utf8_lossy(path).into_owned();
     let destination = format!("/{text}");
-    copy::copy(tree, layer, &copy::Request::plain(std::slice::from_ref(&text), &destination, 0))?;
+    let request = copy::Request::plain(std::slice::from_ref(&text), &destination, 0);
+    copy::copy(tree, &mut Folder::open(layer)?, &request)?;
     let file = layer.join(&text);
     let append = || {
         let mut file = File::options().append(true).custom_flags(libc_nofollow()).open(&file)?;
@@ -208,7 +206,8 @@ mod tests {
         for (changed, stale) in [("usr", false), ("etc", true), ("opt", true)] {
             let upper = tempfile::tempdir().unwrap();
             fs::create_dir(upper.path().join(changed)).unwrap();
-            assert_eq!(is_stale(layer.path(), upper.path()).unwrap(), stale, "{changed}");
+            let changed_in = |path: &Path| upper.path().join(path).try_exists();
+            assert_eq!(is_stale(layer.path(), &changed_in).unwrap(), stale, "{changed}");
         }
     }
 

@@ -48,6 +48,11 @@ impl Ignore {
         Ok(Self { rules })
     }
 
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Of patterns, one `--exclude` each.
     ///
     /// # Errors

@@ -55,6 +55,14 @@ pub enum Kind {
     BlockDevice(u32, u32),
 }
 
+impl Entry {
+    /// An empty file whose name alone says something.
+    pub(super) fn marker(path: Vec<u8>, epoch: i64) -> Self {
+        let (kind, xattrs) = (Kind::File { size: 0 }, BTreeMap::new());
+        Self { path, kind, mode: 0o600, uid: 0, gid: 0, mtime: epoch.max(0) as u64, xattrs }
+    }
+}
+
 impl Kind {
     fn flag(&self) -> u8 {
         match self {

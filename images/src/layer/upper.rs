@@ -15,32 +15,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::compress::Compression;
+use super::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use super::entry::{Entry, Kind};
 use super::links::Links;
 use super::names::{Sorted, Spill};
 use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
 use super::read::Limits;
-use super::write::{Layer, LayerWriter};
+use super::strata::on_disk;
+use super::write::Written;
 use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
 
-/// How names begin in an archive that delete something below.
-const WHITEOUT: &[u8] = b".wh.";
-/// The name in an archive that hides all that is below its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-
 /// The mode of a root that no layer says anything about.
 const ROOT_MODE: u32 = 0o755;
-
-/// What came of an upper directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FromUpper {
-    /// The layer; none when the step changed nothing.
-    pub layer: Option<Layer>,
-    /// The rules that changed something, by rule and path.
-    pub fired: Vec<Fired>,
-}
 
 /// Writes what is in `upper` as a layer: times no later than `epoch` (seconds since 1970), in canonical order, normalised by `rules`.
 ///
@@ -59,7 +47,7 @@ pub fn from_upper(
     epoch: i64,
     compression: Compression,
     rules: Normaliser,
-) -> Result<FromUpper> {
+) -> Result<Written> {
     from_upper_within(store, upper, lowers, epoch, compression, rules, Limits::default())
 }
 
@@ -72,12 +60,9 @@ fn from_upper_within(
     compression: Compression,
     rules: Normaliser,
     limits: Limits,
-) -> Result<FromUpper> {
+) -> Result<Written> {
     let mut walk = Walk {
-        store,
-        limits,
-        bytes: 0,
-        compression,
+        out: Emitter::new(store, compression, limits),
         upper,
         lowers,
         epoch: epoch.max(0),
@@ -85,21 +70,14 @@ fn from_upper_within(
         fired: Vec::new(),
         links: Links::new(store.root()),
         spill: Spill::new(store.root()),
-        waiting: Vec::new(),
-        writer: None,
     };
     walk.all()?;
     settle_root(upper)?;
-    let layer = walk.writer.map(LayerWriter::finish).transpose()?;
-    Ok(FromUpper { layer, fired: walk.fired })
+    Ok(Written { layer: walk.out.finish()?, fired: walk.fired })
 }
 
 struct Walk<'a> {
-    store: &'a Store,
-    limits: Limits,
-    /// The bytes of files that were written so far.
-    bytes: u64,
-    compression: Compression,
+    out: Emitter<'a>,
     upper: &'a Path,
     lowers: &'a [PathBuf],
     epoch: i64,
@@ -107,10 +85,6 @@ struct Walk<'a> {
     fired: Vec<Fired>,
     links: Links,
     spill: Spill,
-    /// The directories on the way to the present one in which nothing has changed so far.
-    waiting: Vec<Entry>,
-    /// None before the first change: a step without changes makes no layer.
-    writer: Option<LayerWriter>,
 }
 
 /// A directory that is being walked.
@@ -119,8 +93,8 @@ struct Folder {
     names: Sorted,
     /// Whether nothing from below shows in it.
     bare: bool,
-    /// Its time in the layer, and how many directories were waiting with it. The root is no entry.
-    entry: Option<(u64, usize)>,
+    /// Its time in the layer, and what waits for it. The root is no entry.
+    entry: Option<(u64, Entered)>,
 }
 
 impl Walk<'_> {
@@ -140,7 +114,7 @@ impl Walk<'_> {
             let bare = folder.bare;
             way.push(folder);
             if name.starts_with(WHITEOUT) {
-                self.emit(&marker(path, self.epoch), &mut io::empty())?;
+                self.out.emit(&Entry::marker(path, self.epoch), &mut io::empty())?;
             } else {
                 way.extend(self.child(path, bare)?);
             }
@@ -158,9 +132,7 @@ impl Walk<'_> {
             let child = child.at("reading", place)?;
             let mut name = child.file_name().into_vec();
             if name.starts_with(WHITEOUT) {
-                let reason =
-                    "a step made a name that begins with `.wh.`: in a layer it would delete something";
-                return Err(Error::refused(child.path().display().to_string(), reason));
+                return Err(refuse_whiteout_name(child.path().display().to_string()));
             }
             if is_whiteout(&child, marked)? {
                 name.splice(..0, WHITEOUT.iter().copied());
@@ -195,103 +167,53 @@ impl Walk<'_> {
         let entry = self.entry(path, kind, &metadata, attributes.own);
         match entry.kind {
             Kind::File { size } if size > 0 => {
-                self.emit(&entry, &mut File::open(&place).at("opening", &place)?)?
+                self.out.emit(&entry, &mut File::open(&place).at("opening", &place)?)?
             }
-            _ => self.emit(&entry, &mut io::empty())?,
+            _ => self.out.emit(&entry, &mut io::empty())?,
         }
         Ok(None)
     }
 
     fn enter(&mut self, path: Vec<u8>, bare: bool, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
         let attributes = Attributes::of(place)?;
-        let below = if bare { None } else { self.below(&path)? };
+        let below = if bare { None } else { self.directory_below(&path)? };
         // The kernel marks directories that are simply new as well, as it likes: the layer says what hides something.
         let opaque = attributes.opaque() && below.is_some();
         let bare = below.is_none() || opaque;
         let names = self.names(place, opaque, attributes.holds_whiteouts())?;
         let entry = self.entry(path.clone(), Kind::Directory, metadata, attributes.own);
         let time = entry.mtime;
-        self.waiting.push(entry);
-        Ok(Folder { path, names, bare, entry: Some((time, self.waiting.len())) })
+        let entered = self.out.enter(entry);
+        Ok(Folder { path, names, bare, entry: Some((time, entered)) })
     }
 
     fn leave(&mut self, folder: Folder) -> Result<()> {
         self.spill.end(folder.names);
-        let Some((time, waited)) = folder.entry else { return Ok(()) };
+        let Some((time, entered)) = folder.entry else { return Ok(()) };
         let place = self.upper.join(OsStr::from_bytes(&folder.path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
-        // Nothing in it was written, or else no directory would be waiting as long as it.
-        if self.waiting.len() == waited
-            && let Some(entry) = self.waiting.pop()
-        {
+        if let Some(entry) = self.out.leave(entered) {
             let below = if folder.bare { None } else { self.only_copied_up(&entry)? };
             if let Some(below) = below {
                 // The layer says nothing of it, so it has the time that it had.
                 return set_time(&place, (below.mtime(), below.mtime_nsec()), &metadata);
             }
-            self.emit(&entry, &mut io::empty())?;
+            self.out.emit(&entry, &mut io::empty())?;
         }
         // What the walk took out changed the time; the layer says the one before.
         set_time(&place, (time as i64, 0), &metadata)
     }
 
-    /// What could not be unpacked again is not written: neither more entries, nor a file that claims petabytes.
-    fn check(&mut self, entry: &Entry) -> Result<()> {
-        if let Kind::File { size } = entry.kind {
-            self.bytes = self.bytes.saturating_add(size);
-        }
-        if self.bytes > self.limits.bytes {
-            return Err(Error::TooLarge { what: "the layer".to_owned(), limit: self.limits.bytes });
-        }
-        let entries = self.writer.as_ref().map_or(0, LayerWriter::entries) + self.waiting.len() as u64;
-        if entries >= self.limits.entries {
-            let reason = format!("more than {} entries, the most that are read", self.limits.entries);
-            return Err(Error::refused("the layer", reason));
-        }
-        Ok(())
-    }
-
-    fn emit(&mut self, entry: &Entry, content: &mut dyn io::Read) -> Result<()> {
-        self.check(entry)?;
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(LayerWriter::new(self.store, self.compression)?),
-        };
-        for directory in self.waiting.drain(..) {
-            writer.add(&directory, &mut io::empty())?;
-        }
-        writer.add(entry, content)
-    }
-
     /// The directory below that this one is a mere copy of.
     fn only_copied_up(&self, entry: &Entry) -> Result<Option<fs::Metadata>> {
-        let Some((place, below)) = self.below(&entry.path)? else { return Ok(None) };
+        let Some((place, below)) = self.directory_below(&entry.path)? else { return Ok(None) };
         let same = (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
         Ok((same && Attributes::of(&place)?.own == entry.xattrs).then_some(below))
     }
 
-    /// The directory that the step saw at `path` when it began, if no file, whiteout or opaque directory hid it.
-    fn below(&self, path: &[u8]) -> Result<Option<(PathBuf, fs::Metadata)>> {
-        'lowers: for lower in self.lowers {
-            let mut place = lower.clone();
-            let mut found = None;
-            let mut last = false;
-            for name in path.split(|byte| *byte == b'/') {
-                place.push(OsStr::from_bytes(name));
-                match fs::symlink_metadata(&place) {
-                    Ok(metadata) if metadata.is_dir() => {
-                        last |= Attributes::of(&place)?.opaque();
-                        found = Some(metadata);
-                    }
-                    Ok(_) => return Ok(None),
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound && !last => continue 'lowers,
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    Err(cause) => return Err(cause).at("reading", &place),
-                }
-            }
-            return Ok(found.map(|metadata| (place, metadata)));
-        }
-        Ok(None)
+    /// The directory that the step saw at `path` when it began.
+    fn directory_below(&self, path: &[u8]) -> Result<Option<(PathBuf, fs::Metadata)>> {
+        Ok(on_disk(self.lowers, path)?.filter(|(_, metadata)| metadata.is_dir()))
     }
 
     fn normalise(
@@ -415,18 +337,6 @@ fn is_whiteout(child: &DirEntry, marked: bool) -> Result<bool> {
     }
     let empty = marked && file_type.is_file() && child.metadata().at("reading", &place)?.len() == 0;
     Ok(empty && Attributes::of(&place)?.whiteout())
-}
-
-fn marker(path: Vec<u8>, epoch: i64) -> Entry {
-    Entry {
-        path,
-        kind: Kind::File { size: 0 },
-        mode: 0o600,
-        uid: 0,
-        gid: 0,
-        mtime: epoch.max(0) as u64,
-        xattrs: BTreeMap::new(),
-    }
 }
 
 #[cfg(test)]

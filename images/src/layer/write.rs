@@ -8,6 +8,7 @@ use attestations::Digest;
 use super::compress::{Compressing, Compression};
 use super::entry::{self, Entry, Kind};
 use super::hashing::Hashing;
+use super::normalise::Fired;
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
@@ -21,6 +22,15 @@ pub struct Layer {
     pub diff_id: Digest,
     /// How many entries it has.
     pub entries: u64,
+}
+
+/// What came of what a step changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The layer; none when the step changed nothing.
+    pub layer: Option<Layer>,
+    /// The rules that changed something, by rule and path.
+    pub fired: Vec<Fired>,
 }
 
 /// Writes entries in canonical order into a store.

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::{CopyError, Node, NodeKind, Tree};
+use super::tree::opened;
+use super::{Content, CopyError, Names, Node, NodeKind, Tree, Walk};
 
 /// One file of root's, 0600 as in Docker, dated with the commit: what a server says of its time is no part of what was asked
 /// for, and differs between mirrors of the same file.
@@ -25,17 +26,9 @@ impl FetchedFile {
     pub(super) fn file_name(&self) -> &[u8] {
         self.name.as_bytes()
     }
-
-    fn missing(&self, path: &[u8]) -> CopyError {
-        CopyError::NoSource { path: String::from_utf8_lossy(path).into_owned(), origin: self.name() }
-    }
 }
 
-impl Tree for FetchedFile {
-    fn name(&self) -> &'static str {
-        "what was fetched"
-    }
-
+impl Names for FetchedFile {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let (kind, mode) = match path {
             b"" => (NodeKind::Directory, 0o755),
@@ -45,19 +38,27 @@ impl Tree for FetchedFile {
         Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
     }
 
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        Err(CopyError::NoSource { path: String::from_utf8_lossy(path).into_owned(), origin: self.name() })
+    }
+}
+
+impl Walk for FetchedFile {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         Ok(if path.is_empty() { vec![Self::PATH.to_vec()] } else { Vec::new() })
     }
+}
 
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        if path != Self::PATH {
-            return Err(self.missing(path));
-        }
-        let copied = File::open(&self.file).and_then(|mut from| std::io::copy(&mut from, into));
-        copied.map(drop).map_err(|cause| CopyError::io("copying", path, cause))
+impl Tree for FetchedFile {
+    fn name(&self) -> &'static str {
+        "what was fetched"
     }
 
-    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Err(self.missing(path))
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        let path = path.to_vec();
+        Box::new(move || {
+            let file = File::open(&self.file).map_err(|cause| CopyError::io("reading", &path, cause))?;
+            opened(file, &path)
+        })
     }
 }

@@ -1,9 +1,7 @@
 //! Files that the Dockerfile itself holds, in here-documents.
 
-use std::fs::File;
-use std::io::Write;
-
-use super::{CopyError, Node, NodeKind, Tree};
+use super::tree::held;
+use super::{Content, CopyError, Names, Node, NodeKind, Tree, Walk};
 use crate::build::plan::Inline;
 
 /// A folder of here-documents.
@@ -18,16 +16,16 @@ impl<'a> InlineTree<'a> {
         Self { documents, epoch }
     }
 
+    fn missing(&self, path: &[u8]) -> CopyError {
+        CopyError::NoSource { path: String::from_utf8_lossy(path).into_owned(), origin: self.name() }
+    }
+
     fn find(&self, path: &[u8]) -> Option<&Inline> {
         self.documents.iter().find(|document| document.name.as_bytes() == path)
     }
 }
 
-impl Tree for InlineTree<'_> {
-    fn name(&self) -> &'static str {
-        "the Dockerfile"
-    }
-
+impl Names for InlineTree<'_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let (kind, mode) = match (path, self.find(path)) {
             (b"", _) => (NodeKind::Directory, 0o755),
@@ -37,6 +35,12 @@ impl Tree for InlineTree<'_> {
         Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
     }
 
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        Err(self.missing(path))
+    }
+}
+
+impl Walk for InlineTree<'_> {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         let mut names: Vec<Vec<u8>> = match path {
             b"" => self.documents.iter().map(|document| document.name.clone().into_bytes()).collect(),
@@ -45,16 +49,18 @@ impl Tree for InlineTree<'_> {
         names.sort();
         Ok(names)
     }
+}
 
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        let document = self.find(path).ok_or_else(|| CopyError::NoSource {
-            path: String::from_utf8_lossy(path).into_owned(),
-            origin: self.name(),
-        })?;
-        into.write_all(document.text.as_bytes()).map_err(|cause| CopyError::io("writing", path, cause))
+impl Tree for InlineTree<'_> {
+    fn name(&self) -> &'static str {
+        "the Dockerfile"
     }
 
-    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Err(CopyError::NoSource { path: String::from_utf8_lossy(path).into_owned(), origin: self.name() })
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        let path = path.to_vec();
+        Box::new(move || {
+            let document = self.find(&path).ok_or_else(|| self.missing(&path))?;
+            Ok(held(document.text.clone().into_bytes()))
+        })
     }
 }

@@ -1,27 +1,29 @@
-//! `COPY`: from the commit's tree, or from another stage's root, into the root of a step.
+//! `COPY`: from the commit's tree, or from another stage's root, into the layer of a step, which is drawn and never made as
+//! files; or into a folder of this machine.
 //!
 //! Paths are worked out against the tree they are in, never against the machine's: a link that points to `/etc` means
 //! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
 //! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
 
 mod fetched;
+mod ground;
 mod inline;
 mod picked;
 mod place;
 mod tree;
 mod unpack;
 
-use std::path::Path;
-
 pub use fetched::FetchedFile;
+pub use ground::{Folder, Ground};
+pub use images::layer::{Node, NodeKind};
 pub use inline::InlineTree;
-pub use tree::{ContextTree, Node, NodeKind, RootTree, Tree, lookup};
+pub use tree::{Content, ContextTree, Names, RootTree, Tree, Walk, lookup};
 
 use crate::dockerfile::Chmod;
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
 use picked::Picked;
-use place::Place;
+use place::{From, Place};
 
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,10 @@ pub enum CopyError {
     NoText(String),
     /// An archive that may not be unpacked.
     #[error("the archive {0}")]
-    Archive(#[from] images::Error),
+    Archive(#[source] images::Error),
+    /// What lies below, or the layer itself.
+    #[error(transparent)]
+    Layer(#[from] images::Error),
     /// A device or socket.
     #[error("{0} is a device or a socket, which no image may bring")]
     Special(String),
@@ -87,7 +92,10 @@ impl CopyError {
 
     /// Whether the machine is at fault, and not the Dockerfile.
     pub fn is_machine(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Archive(images::Error::Io { .. }))
+        matches!(
+            self,
+            Self::Io { .. } | Self::Archive(images::Error::Io { .. }) | Self::Layer(images::Error::Io { .. })
+        )
     }
 }
 
@@ -120,13 +128,17 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Copies into the root directory `root`.
+/// Copies what is asked for.
 ///
 /// # Errors
-/// See [`CopyError`]. The root may be left with some of the files: the caller throws it away.
-pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+/// See [`CopyError`]. The ground may have some of the files then: the caller throws it away.
+pub fn copy<'t>(
+    tree: &'t dyn Tree,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
     if request.parents {
-        return with_parents(tree, root, request);
+        return with_parents(tree, ground, request);
     }
     let mut found = Vec::new();
     let mut none = None;
@@ -140,7 +152,7 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
     if let (true, Some(source)) = (found.is_empty(), none) {
         return Err(CopyError::NoSource { path: source.clone(), origin: tree.name() });
     }
-    let mut place = Place::open(root, request)?;
+    let mut place = Place::new(ground, request);
     let into_folder = request.destination.ends_with('/') || found.len() > 1;
     for (path, name) in found {
         one(tree, &path, &name, &mut place, into_folder)?;
@@ -152,35 +164,48 @@ pub fn copy(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), C
 ///
 /// # Errors
 /// As [`copy`].
-pub fn copy_fetched(file: &FetchedFile, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
-    let mut place = Place::open(root, request)?;
+pub fn copy_fetched<'t>(
+    file: &'t FetchedFile,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
+    let mut place = Place::new(ground, request);
     one(file, FetchedFile::PATH, file.file_name(), &mut place, request.destination.ends_with('/'))
 }
 
-fn one(
-    tree: &dyn Tree,
+fn one<'t>(
+    tree: &'t dyn Tree,
     path: &[u8],
     name: &[u8],
-    place: &mut Place<'_>,
+    place: &mut Place<'_, 't>,
     into_folder: bool,
 ) -> Result<(), CopyError> {
+    let excludes = place.request.excludes.filter(|excludes| !excludes.is_empty());
     let is_folder = is_folder(tree, path)?;
-    match place.request.excludes {
-        Some(excludes) if !is_folder && excludes.leaves_out(name) => Ok(()),
-        _ if !is_folder && place.request.archives && unpack::unpack(tree, path, place)? => Ok(()),
+    if !is_folder && excludes.is_some_and(|excludes| excludes.leaves_out(name)) {
+        return Ok(());
+    }
+    if !is_folder && place.request.archives && unpack::unpack(tree, path, place)? {
+        return Ok(());
+    }
+    match excludes {
         Some(excludes) if is_folder => {
             let picked = Picked::of(tree, path, None, excludes)?;
-            place.put(&picked, path, name, into_folder)
+            place.put(From { walk: &picked, tree }, path, name, into_folder)
         }
-        _ => place.put(tree, path, name, into_folder),
+        _ => place.put(From::all_of(tree), path, name, into_folder),
     }
 }
 
 /// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.
-fn with_parents(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(), CopyError> {
+fn with_parents<'t>(
+    tree: &'t dyn Tree,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
     let none = Ignore::default();
     let excludes = request.excludes.unwrap_or(&none);
-    let mut place = Place::open(root, request)?;
+    let mut place = Place::new(ground, request);
     for source in request.sources {
         let (base, inner) = source.split_once("/./").unwrap_or(("/", source));
         let pattern = Some(clean(inner)?).filter(|text| !text.is_empty());
@@ -193,7 +218,7 @@ fn with_parents(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(
             if !picked.found() && !is_pattern(source) {
                 return Err(missing());
             }
-            place.put(&picked, &path, &name, true)?;
+            place.put(From { walk: &picked, tree }, &path, &name, true)?;
         }
     }
     Ok(())
@@ -202,10 +227,15 @@ fn with_parents(tree: &dyn Tree, root: &Path, request: &Request<'_>) -> Result<(
 /// Makes the folder `path` and those above it, as `WORKDIR` does.
 ///
 /// # Errors
-/// When a file is in the way or the file system fails.
-pub fn make_folder(root: &Path, path: &str, owner: (u32, u32), epoch: i64) -> Result<(), CopyError> {
+/// When a file is in the way, or what is there cannot be read.
+pub fn make_folder(
+    ground: &mut dyn Ground<'_>,
+    path: &str,
+    owner: (u32, u32),
+    epoch: i64,
+) -> Result<(), CopyError> {
     let request = Request { owner: Some(owner), ..Request::plain(&[], path, epoch) };
-    Place::open(root, &request)?.folder(path.as_bytes()).map(drop)
+    Place::new(ground, &request).folder(path.as_bytes()).map(drop)
 }
 
 /// Whether there is a folder at a path without links.

@@ -1,11 +1,9 @@
 //! What `--exclude` and `--parents` leave of a tree.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::fd::OwnedFd;
 
 use super::tree::child;
-use super::{CopyError, Node, NodeKind, Tree};
+use super::{CopyError, Names, Node, NodeKind, Tree, Walk};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
 
@@ -76,31 +74,21 @@ impl<'a> Picked<'a> {
     }
 }
 
-impl Tree for Picked<'_> {
-    fn name(&self) -> &'static str {
-        self.tree.name()
-    }
-
+impl Names for Picked<'_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         if self.has(path) { self.tree.node(path) } else { Ok(None) }
     }
 
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.tree.target(path)
+    }
+}
+
+impl Walk for Picked<'_> {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         let mut names = self.tree.children(path)?;
         names.retain(|name| self.has(&child(path, name)));
         Ok(names)
-    }
-
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        self.tree.write(path, into)
-    }
-
-    fn give_attributes(&self, folder: &[u8], to: &OwnedFd) -> Result<(), CopyError> {
-        self.tree.give_attributes(folder, to)
-    }
-
-    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        self.tree.target(path)
     }
 
     fn is_on_the_way(&self, folder: &[u8]) -> bool {

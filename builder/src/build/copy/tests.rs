@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
+use images::layer::{Drawing, Strata, Stratum};
+
 use super::*;
 
 struct Roots {
@@ -56,8 +58,38 @@ impl Roots {
         self.ask(&Request { excludes: Some(&excludes), parents, ..request })
     }
 
+    /// Copies into the folder, and into a drawing over what it was before: both come to the same.
     fn ask(&self, request: &Request<'_>) -> Result<(), CopyError> {
-        copy(&RootTree::open(&self.from()).unwrap(), &self.to(), request)
+        let before = self.folder.path().join("before");
+        let copied = std::process::Command::new("cp").arg("-a").arg(self.to()).arg(&before).status().unwrap();
+        assert!(copied.success());
+        let tree = RootTree::open(&self.from()).unwrap();
+        let below = Strata::new(vec![Stratum::Folder(before.clone())]);
+        let mut drawing = Drawing::over(&below, 1_000_000);
+        let drawn = copy(&tree, &mut drawing, request);
+        let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
+        assert_eq!(drawn.as_ref().map_err(told), made.as_ref().map_err(told));
+        if made.is_ok() {
+            let folder = RootTree::open(&self.to()).unwrap();
+            let mut left = vec![Vec::new()];
+            while let Some(path) = left.pop() {
+                let said = |names: &dyn Names| {
+                    let Node { kind, mode, owner, .. } = names.node(&path).unwrap()?;
+                    let mode = if kind == NodeKind::Link { 0o777 } else { mode };
+                    let target = (kind == NodeKind::Link).then(|| names.target(&path).unwrap());
+                    Some((kind, mode, owner, target))
+                };
+                let of_folder = said(&folder);
+                if !path.is_empty() {
+                    assert_eq!(said(&drawing), of_folder, "{}", path.escape_ascii());
+                }
+                if of_folder.is_some_and(|it| it.0 == NodeKind::Directory) {
+                    left.extend(folder.children(&path).unwrap().iter().map(|name| join(&path, name)));
+                }
+            }
+        }
+        fs::remove_dir_all(before).unwrap();
+        made
     }
 
     /// Every path in a folder of the target, sorted.
@@ -80,6 +112,10 @@ impl Roots {
     fn read(&self, path: &str) -> String {
         fs::read_to_string(self.to().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
+}
+
+fn told(error: &CopyError) -> String {
+    error.to_string()
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {
@@ -241,10 +277,11 @@ fn attributes_of_files_and_folders_come_along() {
 fn a_working_folder_keeps_what_exists() {
     let roots = Roots::new();
     let here = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    make_folder(&roots.to(), "/a/b/c", here, 5).unwrap();
+    let make = |path| make_folder(&mut Folder::open(&roots.to()).unwrap(), path, here, 5);
+    make("/a/b/c").unwrap();
     assert_eq!(fs::metadata(roots.to().join("a/b/c")).unwrap().mtime(), 5);
     roots.write("to/file", "F");
-    assert!(matches!(make_folder(&roots.to(), "/file/x", here, 5), Err(CopyError::InTheWay { .. })));
+    assert!(matches!(make("/file/x"), Err(CopyError::InTheWay { .. })));
 }
 
 #[test]

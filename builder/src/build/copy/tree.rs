@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use images::layer::{Node, NodeKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
 use super::{CopyError, base_name, join};
@@ -14,79 +15,57 @@ use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
 /// As many links as Linux follows.
 const LINK_LIMIT: usize = 40;
 
-/// What something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A folder.
-    Directory,
-    /// A file.
-    File,
-    /// A symbolic link.
-    Link,
-    /// A pipe.
-    Fifo,
-    /// A device or socket.
-    Special,
-}
+/// A file's bytes, to be opened when they are written: how many there are, and what reads them.
+pub type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
 
-/// What is known of a path without opening it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permissions with setuid, setgid and sticky.
-    pub mode: u32,
-    /// User and group.
-    pub owner: (u32, u32),
-    /// Last change of contents, in whole seconds since 1970.
-    pub mtime: i64,
-    /// Device and inode of a file that has several names.
-    pub shared: Option<(u64, u64)>,
-}
-
-/// Something to copy from. No method follows a link.
-pub trait Tree {
-    /// For messages: "the context", "the stage".
-    fn name(&self) -> &'static str;
+/// Names in a root. No method follows a link.
+pub trait Names {
     /// What is at `path`.
     ///
     /// # Errors
     /// When it cannot be read; a path that is not there is no error.
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError>;
-    /// The names in a folder, sorted.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError>;
-    /// Writes a file's bytes and extended attributes.
-    ///
-    /// # Errors
-    /// When either side fails.
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError>;
     /// A link's target.
     ///
     /// # Errors
     /// When it cannot be read.
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
-    /// Gives a folder's extended attributes to another.
+}
+
+/// Names in folders, to be gone through.
+pub trait Walk: Names {
+    /// The names in a folder, sorted.
     ///
     /// # Errors
-    /// When either side fails.
-    fn give_attributes(&self, _folder: &[u8], _to: &OwnedFd) -> Result<(), CopyError> {
-        Ok(())
-    }
+    /// When it cannot be read.
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError>;
     /// Whether a folder is there only for what lies in it, so that one that exists keeps its owner.
     fn is_on_the_way(&self, _folder: &[u8]) -> bool {
         false
     }
 }
 
-/// Where `path` leads within `tree` when every link is followed. What is missing keeps its name, so that the result
+/// Something to copy from.
+pub trait Tree: Walk {
+    /// For messages: "the context", "the stage".
+    fn name(&self) -> &'static str;
+    /// A file's bytes.
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t>;
+    /// The extended attributes of a file or folder, without those that belong to the machine.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn xattrs(&self, _path: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CopyError> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// Where `path` leads within a root when every link is followed. What is missing keeps its name, so that the result
 /// can also be a place to make something.
 ///
 /// # Errors
 /// [`CopyError::Loop`] after 40 links.
-pub fn lookup(tree: &dyn Tree, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+pub fn lookup(tree: &dyn Names, path: &[u8]) -> Result<Vec<u8>, CopyError> {
     let mut rest: Vec<Vec<u8>> = parts(path);
     rest.reverse();
     let mut at: Vec<Vec<u8>> = Vec::new();
@@ -151,17 +130,14 @@ impl ContextTree {
         Ok(Self { blobs: snapshot.blobs()?, entries, folders, epoch: snapshot.committed_at() })
     }
 
-    fn entry(&self, path: &[u8]) -> Result<&Entry, CopyError> {
+    fn read(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
         let missing = || CopyError::NoSource { path: super::show(path), origin: "the context" };
-        self.entries.get(path).and_then(Option::as_ref).ok_or_else(missing)
+        let entry = self.entries.get(path).and_then(Option::as_ref).ok_or_else(missing)?;
+        Ok(self.blobs.read(entry)?)
     }
 }
 
-impl Tree for ContextTree {
-    fn name(&self) -> &'static str {
-        "the context (is it committed, and not left out by .dockerignore?)"
-    }
-
+impl Names for ContextTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let Some(entry) = self.entries.get(path) else { return Ok(None) };
         let (kind, mode) = match entry.as_ref().map(|entry| entry.kind) {
@@ -173,18 +149,31 @@ impl Tree for ContextTree {
         Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
     }
 
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.read(path)
+    }
+}
+
+impl Walk for ContextTree {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         Ok(self.folders.get(path).cloned().unwrap_or_default())
     }
+}
 
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        let bytes = self.blobs.read(self.entry(path)?)?;
-        into.write_all(&bytes).map_err(|error| CopyError::io("writing", path, error))
+impl Tree for ContextTree {
+    fn name(&self) -> &'static str {
+        "the context (is it committed, and not left out by .dockerignore?)"
     }
 
-    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Ok(self.blobs.read(self.entry(path)?)?)
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        let path = path.to_vec();
+        Box::new(move || Ok(held(self.read(&path)?)))
     }
+}
+
+/// A content that lies in memory.
+pub(super) fn held(bytes: Vec<u8>) -> (u64, Box<dyn Read>) {
+    (bytes.len() as u64, Box::new(Cursor::new(bytes)))
 }
 
 /// A root directory of this machine, such as another stage's.
@@ -203,11 +192,6 @@ impl RootTree {
             Ok(top) => Ok(Self { top }),
             Err(error) => Err(CopyError::io("opening the root", b"", error)),
         }
-    }
-
-    /// An open folder as a root of its own.
-    pub(super) fn within(top: OwnedFd) -> Self {
-        Self { top }
     }
 
     fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
@@ -248,11 +232,7 @@ impl RootTree {
     }
 }
 
-impl Tree for RootTree {
-    fn name(&self) -> &'static str {
-        "the stage"
-    }
-
+impl Names for RootTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         use rustix::io::Errno;
         let stat = match self.stat(path) {
@@ -277,6 +257,18 @@ impl Tree for RootTree {
         }))
     }
 
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        let read = || {
+            let (folder, name) = self.parent(path)?;
+            rustix::fs::readlinkat(folder, name, Vec::new())
+        };
+        read()
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|error| CopyError::io("reading the link", path, error))
+    }
+}
+
+impl Walk for RootTree {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         let failed = |error| CopyError::io("listing", path, error);
         let folder = self.folder(path)?;
@@ -290,47 +282,53 @@ impl Tree for RootTree {
         names.sort();
         Ok(names)
     }
+}
 
-    fn write(&self, path: &[u8], into: &mut File) -> Result<(), CopyError> {
-        let mut from = File::from(self.file(path)?);
-        let copied = std::io::copy(&mut Read::by_ref(&mut from), into);
-        copied.map_err(|error| CopyError::io("copying", path, error))?;
-        copy_attributes(&from, into).map_err(|error| CopyError::io("copying the attributes of", path, error))
+impl Tree for RootTree {
+    fn name(&self) -> &'static str {
+        "the stage"
     }
 
-    fn give_attributes(&self, folder: &[u8], to: &OwnedFd) -> Result<(), CopyError> {
-        copy_attributes(self.folder(folder)?, to)
-            .map_err(|error| CopyError::io("copying the attributes of", folder, error))
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        let path = path.to_vec();
+        Box::new(move || opened(File::from(self.file(&path)?), &path))
     }
 
-    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        let read = || {
-            let (folder, name) = self.parent(path)?;
-            rustix::fs::readlinkat(folder, name, Vec::new())
-        };
-        read()
-            .map(std::ffi::CString::into_bytes)
-            .map_err(|error| CopyError::io("reading the link", path, error))
+    fn xattrs(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CopyError> {
+        xattrs(self.file(path)?).map_err(|error| CopyError::io("reading the attributes of", path, error))
     }
 }
 
-/// Extended attributes, among them file capabilities. Those that belong to the machine are not copied.
-fn copy_attributes(from: impl AsFd, into: impl AsFd) -> Result<(), rustix::io::Errno> {
+/// The content of an open file.
+pub(super) fn opened(file: File, path: &[u8]) -> Result<(u64, Box<dyn Read>), CopyError> {
+    let metadata = file.metadata().map_err(|error| CopyError::io("looking at", path, error))?;
+    Ok((metadata.len(), Box::new(file)))
+}
+
+/// Extended attributes, among them file capabilities. Those that belong to the machine are left out.
+fn xattrs(from: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Errno> {
+    let mut found = BTreeMap::new();
     let mut names = vec![0_u8; 64 * 1024];
     let length = match rustix::fs::flistxattr(&from, &mut names) {
         Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(found),
         Err(error) => return Err(error),
     };
-    let mut value = vec![0_u8; 64 * 1024];
+    let mut value = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
+        if is_the_machines(name) {
             continue;
         }
-        let length = rustix::fs::fgetxattr(&from, name, &mut value)?;
-        rustix::fs::fsetxattr(&into, name, &value[..length], rustix::fs::XattrFlags::empty())?;
+        value.resize(64 * 1024, 0);
+        let length = rustix::fs::fgetxattr(&from, name, &mut value[..])?;
+        found.insert(name.to_vec(), value[..length].to_vec());
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Whether an attribute belongs to the machine, or to the overlay, and not to an image.
+pub(super) fn is_the_machines(name: &[u8]) -> bool {
+    [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux"].iter().any(|it| name.starts_with(it))
 }
 
 /// The path of `name` in `folder`.

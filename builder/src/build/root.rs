@@ -1,0 +1,149 @@
+//! The root of a stage: the layers of its base, and above them what its steps made. What a COPY made is only drawn until
+//! somebody needs its files.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use images::Store;
+use images::layer::{Drawn, Layer, Limits, Strata, Stratum, unpack};
+use sandbox::{Host, Upper};
+
+use super::copy::{self, CopyError, Names, Node};
+use super::failures::machine;
+use crate::error::{Error, Kind, Result, Told};
+
+/// The machine's own limit for files of users and groups; real ones have some KiB.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// What a step sees, layer above layer. Cheap to clone: the layers are shared.
+#[derive(Clone, Default)]
+pub(super) struct Root {
+    /// The topmost first.
+    layers: Vec<Part>,
+}
+
+#[derive(Clone)]
+enum Part {
+    /// A layer of the base, unpacked.
+    Base(PathBuf),
+    /// What a command left.
+    Written(Arc<Upper>),
+    /// What a COPY drew.
+    Drawn(Arc<Pending>),
+}
+
+/// A layer that is in the store and drawn, and lies in a folder once it has to.
+struct Pending {
+    layer: Layer,
+    drawn: Arc<Drawn>,
+    folder: Mutex<Option<Arc<Upper>>>,
+}
+
+impl Root {
+    /// Of the unpacked layers of a base, the topmost first.
+    pub(super) fn of_base(folders: Vec<PathBuf>) -> Self {
+        Self { layers: folders.into_iter().map(Part::Base).collect() }
+    }
+
+    /// Puts what a command left on top.
+    pub(super) fn add_written(&mut self, upper: Upper) {
+        self.layers.insert(0, Part::Written(Arc::new(upper)));
+    }
+
+    /// Puts what was drawn on top.
+    pub(super) fn add_drawn(&mut self, layer: Layer, drawn: Drawn) {
+        let pending = Pending { layer, drawn: Arc::new(drawn), folder: Mutex::new(None) };
+        self.layers.insert(0, Part::Drawn(Arc::new(pending)));
+    }
+
+    /// What lies where, for looking; nothing is unpacked for it.
+    pub(super) fn strata(&self) -> Strata {
+        let layers = self.layers.iter().map(|part| match part {
+            Part::Base(folder) => Stratum::Folder(folder.clone()),
+            Part::Written(upper) => Stratum::Folder(upper.path().to_owned()),
+            Part::Drawn(pending) => match pending.unpacked() {
+                Some(upper) => Stratum::Folder(upper.path().to_owned()),
+                None => Stratum::Drawn(pending.drawn.clone()),
+            },
+        });
+        Strata::new(layers.collect())
+    }
+
+    /// The folders, the topmost first; what is only drawn is unpacked now.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub(super) fn folders(&self, host: &Host, store: &Store) -> Result<Vec<PathBuf>> {
+        let folder = |part: &Part| match part {
+            Part::Base(folder) => Ok(folder.clone()),
+            Part::Written(upper) => Ok(upper.path().to_owned()),
+            Part::Drawn(pending) => pending.folder(host, store),
+        };
+        self.layers.iter().map(folder).collect()
+    }
+
+    /// The text of a file, links followed; empty when there is none. Its layer is unpacked if it is only drawn.
+    ///
+    /// # Errors
+    /// When it is no file, or larger than 4 MiB.
+    pub(super) fn text(&self, path: &str, host: &Host, store: &Store) -> Result<String> {
+        let failed = |cause| Error::io("reading", Path::new(path), cause);
+        let mut strata = self.strata();
+        let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
+            .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
+        let Some(mut found) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+        if found.on_disk().is_none() {
+            self.folders(host, store)?;
+            strata = self.strata();
+            let Some(again) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+            found = again;
+        }
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let place = found.on_disk().unwrap_or(Path::new(path));
+        let file = File::options().read(true).custom_flags(flags).open(place).map_err(failed)?;
+        let refuse = |why: &str| failed(std::io::Error::other(why));
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(refuse("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        match bytes.len() as u64 > MOST_BYTES {
+            true => Err(refuse("larger than 4 MiB")),
+            // What is not UTF-8 cannot be asked for anyway.
+            false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        }
+    }
+}
+
+impl Pending {
+    fn unpacked(&self) -> Option<Arc<Upper>> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn folder(&self, host: &Host, store: &Store) -> Result<PathBuf> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upper) = &*folder {
+            return Ok(upper.path().to_owned());
+        }
+        let upper = host.folder().map_err(machine)?;
+        let Layer { descriptor, diff_id, .. } = &self.layer;
+        unpack(store, descriptor, diff_id, upper.path(), Limits::default()).told()?;
+        Ok(folder.insert(Arc::new(upper)).path().to_owned())
+    }
+}
+
+/// Layers, to be looked up in.
+struct Seen<'a>(&'a Strata);
+
+impl Names for Seen<'_> {
+    fn node(&self, path: &[u8]) -> std::result::Result<Option<Node>, CopyError> {
+        Ok(self.0.find(path)?.map(|found| found.node))
+    }
+
+    fn target(&self, path: &[u8]) -> std::result::Result<Vec<u8>, CopyError> {
+        Ok(self.0.find(path)?.map_or(Ok(Vec::new()), |found| found.target())?)
+    }
+}

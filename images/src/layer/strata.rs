@@ -1,0 +1,224 @@
+//! What lies below a step: layers above each other, each a directory in overlayfs's form or only drawn, looked through as
+//! overlayfs would, without mounting anything.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::drawn::Drawn;
+use super::xattrs::Attributes;
+use crate::error::{At, Result};
+
+/// What something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A folder.
+    Directory,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A pipe.
+    Fifo,
+    /// A device or socket.
+    Special,
+}
+
+/// What is known of a path without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
+    /// Permissions with setuid, setgid and sticky.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Last change of contents, in whole seconds since 1970.
+    pub mtime: i64,
+    /// Device and inode of a file that has several names, where they are known.
+    pub shared: Option<(u64, u64)>,
+}
+
+impl Node {
+    /// Of what the file system says.
+    pub fn of(metadata: &Metadata) -> Self {
+        let file_type = metadata.file_type();
+        let kind = match () {
+            () if file_type.is_dir() => NodeKind::Directory,
+            () if file_type.is_file() => NodeKind::File,
+            () if file_type.is_symlink() => NodeKind::Link,
+            () if file_type.is_fifo() => NodeKind::Fifo,
+            () => NodeKind::Special,
+        };
+        let is_shared = kind == NodeKind::File && metadata.nlink() > 1;
+        Self {
+            kind,
+            mode: metadata.mode() & 0o7777,
+            owner: (metadata.uid(), metadata.gid()),
+            mtime: metadata.mtime(),
+            shared: is_shared.then(|| (metadata.dev(), metadata.ino())),
+        }
+    }
+}
+
+/// One layer of a root.
+#[derive(Debug, Clone)]
+pub enum Stratum {
+    /// A directory in overlayfs's own form.
+    Folder(PathBuf),
+    /// A layer that no directory stands for.
+    Drawn(Arc<Drawn>),
+}
+
+/// Layers above each other, the topmost first. Paths are bytes without a leading slash, and no link in them is followed.
+#[derive(Debug, Clone, Default)]
+pub struct Strata(Vec<Stratum>);
+
+/// Something that was found in one of the layers.
+#[derive(Debug)]
+pub struct Found {
+    /// What is known of it.
+    pub node: Node,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Root,
+    Disk(PathBuf),
+    Drawn(Arc<Drawn>, usize),
+}
+
+/// What one layer says of a path.
+pub(super) enum Seen<T> {
+    /// Nothing: what lies below shows.
+    Through,
+    /// That nothing is there.
+    Nothing,
+    /// What is there.
+    This(T),
+}
+
+impl Strata {
+    /// Of layers, the topmost first.
+    pub fn new(layers: Vec<Stratum>) -> Self {
+        Self(layers)
+    }
+
+    /// What a step that begins now would see at `path`.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn find(&self, path: &[u8]) -> Result<Option<Found>> {
+        if path.is_empty() {
+            let node = Node { kind: NodeKind::Directory, mode: 0o755, owner: (0, 0), mtime: 0, shared: None };
+            return Ok(Some(Found { node, place: Place::Root }));
+        }
+        for layer in &self.0 {
+            let seen = match layer {
+                Stratum::Folder(folder) => match look(folder, path)? {
+                    Seen::This((place, metadata)) => {
+                        Seen::This(Found { node: Node::of(&metadata), place: Place::Disk(place) })
+                    }
+                    Seen::Nothing => Seen::Nothing,
+                    Seen::Through => Seen::Through,
+                },
+                Stratum::Drawn(drawn) => match drawn.look(path) {
+                    Seen::This(at) => {
+                        Seen::This(Found { node: drawn.node(at), place: Place::Drawn(drawn.clone(), at) })
+                    }
+                    Seen::Nothing => Seen::Nothing,
+                    Seen::Through => Seen::Through,
+                },
+            };
+            match seen {
+                Seen::Through => {}
+                Seen::Nothing => return Ok(None),
+                Seen::This(found) => return Ok(Some(found)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Found {
+    /// A link's target; nothing of what is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn target(&self) -> Result<Vec<u8>> {
+        match &self.place {
+            Place::Disk(place) => {
+                Ok(fs::read_link(place).at("reading the link", place)?.into_os_string().into_vec())
+            }
+            Place::Drawn(drawn, at) => Ok(drawn.target(*at).to_vec()),
+            Place::Root => Ok(Vec::new()),
+        }
+    }
+
+    /// Its extended attributes, without overlayfs's own.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        match &self.place {
+            Place::Disk(place) => Ok(Attributes::of(place)?.own),
+            Place::Drawn(drawn, at) => Ok(drawn.xattrs(*at).clone()),
+            Place::Root => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// Where its bytes are; none while its layer is only drawn.
+    pub fn on_disk(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Disk(place) => Some(place),
+            Place::Drawn(..) | Place::Root => None,
+        }
+    }
+}
+
+/// What a step saw at `path` when it began, above these directories, the topmost first.
+pub(super) fn on_disk(folders: &[PathBuf], path: &[u8]) -> Result<Option<(PathBuf, Metadata)>> {
+    for folder in folders {
+        match look(folder, path)? {
+            Seen::Through => {}
+            Seen::Nothing => return Ok(None),
+            Seen::This(found) => return Ok(Some(found)),
+        }
+    }
+    Ok(None)
+}
+
+fn look(folder: &Path, path: &[u8]) -> Result<Seen<(PathBuf, Metadata)>> {
+    let mut place = folder.to_owned();
+    let mut found = None;
+    let mut is_opaque = false;
+    for name in path.split(|byte| *byte == b'/') {
+        if let Some(above) = &found
+            && !Metadata::is_dir(above)
+        {
+            return Ok(Seen::Nothing);
+        }
+        place.push(OsStr::from_bytes(name));
+        match fs::symlink_metadata(&place) {
+            Ok(metadata) => {
+                let is_whiteout = metadata.file_type().is_char_device() && metadata.rdev() == 0;
+                if is_whiteout {
+                    return Ok(Seen::Nothing);
+                }
+                is_opaque |= metadata.is_dir() && Attributes::of(&place)?.opaque();
+                found = Some(metadata);
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                return Ok(if is_opaque { Seen::Nothing } else { Seen::Through });
+            }
+            Err(cause) => return Err(cause).at("reading", &place),
+        }
+    }
+    Ok(found.map_or(Seen::Through, |metadata| Seen::This((place, metadata))))
+}
