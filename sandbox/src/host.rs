@@ -1,9 +1,12 @@
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::mount::{MsFlags, mount};
 
 use crate::runtime::Runtime;
 use crate::{Canceller, Error, Exit, Memory, MountPoint, Network, Overlay, Process, Result, Stream, Upper};
@@ -16,20 +19,32 @@ pub struct Host {
 }
 
 /// One program's own directory below the state directory. Everything it makes lies in there, and a lock says it lives.
+///
+/// What is small and short-lived lies in a file system in memory over its folder `memory`: a disk that has had many files deleted
+/// lately takes its time to make new ones.
 #[derive(Debug)]
 pub(crate) struct Owned {
     directory: PathBuf,
     name: String,
     pub(crate) runtime: Runtime,
     counter: AtomicU64,
+    /// The short names of lower directories, by their paths.
+    links: Mutex<HashMap<PathBuf, u64>>,
     /// Held for as long as we live; the kernel lets go of it when we are killed.
     _lock: File,
 }
 
 const LOCK: &str = "lock";
 const PREFIX: &str = "o-";
-/// The subdirectories of an owner's directory.
-const KINDS: [&str; 4] = ["net", "overlay", "run", "runc"];
+/// Where an owner's overlays keep what was written, on the disk.
+const OVERLAYS: &str = "overlay";
+/// Two directories with nothing in them: overlayfs wants each layer to be another.
+pub(crate) const EMPTY: [&str; 2] = ["empty-top", "empty-bottom"];
+/// The folder in which nothing reaches the disk, and its subdirectories.
+const MEMORY: &str = "memory";
+const IN_MEMORY: [&str; 5] = ["net", "merged", "run", "runc", "links"];
+/// More than thousands of steps need.
+const MEMORY_OPTIONS: &str = "mode=0700,size=64m";
 
 impl Host {
     /// Opens the state directory, creating it (mode 0700) when it is not there, and clears what killed programs left
@@ -132,23 +147,68 @@ impl Owned {
         let directory = made.map_err(Error::path("make a directory in", state))?.keep();
         let lock = open_lock(&directory.join(LOCK))?;
         lock.lock().map_err(Error::path("lock", &directory))?;
-        for kind in KINDS {
+        for kind in [OVERLAYS, MEMORY] {
             make_private(&directory.join(kind))?;
         }
+        for name in EMPTY {
+            overlay::make_directory(&directory.join(name))?;
+        }
+        let memory = directory.join(MEMORY);
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("tmpfs"), &memory, Some("tmpfs"), flags, Some(MEMORY_OPTIONS))
+            .map_err(|error| Error::path("mount memory at", &memory)(error.into()))?;
+        for kind in IN_MEMORY {
+            make_private(&memory.join(kind))?;
+        }
         let name = name_of(&directory);
-        let runtime = Runtime::new(program, &directory.join("runc"));
-        Ok(Self { directory, name, runtime, counter: AtomicU64::new(0), _lock: lock })
+        let runtime = Runtime::new(program, &memory.join("runc"));
+        let (counter, links) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self { directory, name, runtime, counter, links, _lock: lock })
     }
 
     /// A name of ours that was never used before, unique on this machine.
     pub(crate) fn fresh_id(&self) -> String {
-        format!("{}-{}", self.name, self.counter.fetch_add(1, Ordering::Relaxed))
+        format!("{}-{}", self.name, self.number())
     }
 
-    /// A path of that kind where nothing is yet.
-    pub(crate) fn fresh(&self, kind: &str) -> Result<PathBuf> {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        Ok(self.directory.join(kind).join(number.to_string()))
+    /// A number that was never given before.
+    fn number(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A path in memory, of that kind, where nothing is yet.
+    pub(crate) fn fresh(&self, kind: &str) -> PathBuf {
+        self.memory(kind).join(self.number().to_string())
+    }
+
+    /// The folder for all of a kind, in memory.
+    pub(crate) fn memory(&self, kind: &str) -> PathBuf {
+        self.directory.join(MEMORY).join(kind)
+    }
+
+    /// A path on the disk where nothing is yet, for one overlay.
+    pub(crate) fn fresh_on_disk(&self) -> PathBuf {
+        self.directory.join(OVERLAYS).join(self.number().to_string())
+    }
+
+    /// One of [`EMPTY`].
+    pub(crate) fn empty(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The name by which a lower directory is known in the folder of links: so short that hundreds of layers stay within the one page
+    /// that mount options may fill, and no path's own commas and colons are in the way.
+    pub(crate) fn link(&self, lower: &Path) -> Result<u64> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = links.get(lower) {
+            return Ok(*number);
+        }
+        let real = lower.canonicalize().map_err(Error::path("find the layer", lower))?;
+        let number = self.number();
+        let link = self.memory("links").join(number.to_string());
+        symlink(real, &link).map_err(Error::path("create", &link))?;
+        links.insert(lower.to_owned(), number);
+        Ok(number)
     }
 
     /// The lowest layer of every overlay of ours.
@@ -189,7 +249,7 @@ fn clear_dead(state: &Path, program: &Path) -> Result<()> {
 /// Clears what one dead program left, from the inside out: processes, cgroups, mounts, files.
 fn clear(directory: &Path, program: &Path) -> Result<()> {
     tracing::info!(directory = %directory.display(), "clearing what a killed program left");
-    let containers = directory.join("runc");
+    let containers = directory.join(MEMORY).join("runc");
     let runtime = Runtime::new(program, &containers);
     if containers.exists() {
         for entry in fs::read_dir(&containers).map_err(Error::path("list", &containers))? {

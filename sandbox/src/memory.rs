@@ -20,7 +20,7 @@ pub struct Memory {
 
 impl Memory {
     pub(crate) fn create(owner: Arc<Owned>) -> Result<Self> {
-        let path = owner.fresh("run")?;
+        let path = owner.fresh("run");
         DirBuilder::new().mode(0o700).create(&path).map_err(Error::path("create", &path))?;
         let memory = Self { path, _owner: owner };
         cover(&memory.path)?;

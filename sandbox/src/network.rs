@@ -34,7 +34,7 @@ pub struct Network {
 
 impl Network {
     pub(crate) fn create(owner: Arc<Owned>) -> Result<Self> {
-        let path = owner.fresh("net")?;
+        let path = owner.fresh("net");
         File::create_new(&path).map_err(Error::path("create", &path))?;
         let target = path.clone();
         in_thread(move || {

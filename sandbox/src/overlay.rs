@@ -1,6 +1,6 @@
 use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -8,18 +8,19 @@ use std::time::UNIX_EPOCH;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::host::Owned;
+use crate::host::{EMPTY, Owned};
 use crate::network::in_thread;
 use crate::{Error, Process, Result, mounts};
 
 /// Several directories seen as one root. Dropped, it is unmounted and its upper directory is gone.
 #[derive(Debug)]
 pub struct Overlay {
+    /// On the disk: the upper directory and what it needs beside it.
     directory: PathBuf,
     merged: PathBuf,
     upper: PathBuf,
     /// Kept so that the owner's directory outlives us.
-    _owner: Arc<Owned>,
+    owner: Arc<Owned>,
 }
 
 /// What was written to an overlay that is mounted no longer, or would have been. Dropped, it is gone.
@@ -29,12 +30,10 @@ pub struct Upper(Overlay);
 impl Upper {
     /// An empty one, to be filled by hand.
     pub(crate) fn empty(owner: Arc<Owned>) -> Result<Self> {
-        let directory = owner.fresh("overlay")?;
-        let (merged, upper) = (directory.join("merged"), directory.join("upper"));
-        let made = Self(Overlay { directory, merged, upper, _owner: owner });
-        make_directory(&made.0.directory)?;
-        make_directory(&made.0.upper)?;
-        Ok(made)
+        let overlay = Overlay::new(owner);
+        make_directory(&overlay.directory)?;
+        make_directory(&overlay.upper)?;
+        Ok(Self(overlay))
     }
 
     /// The directory, in overlayfs's own form.
@@ -84,12 +83,15 @@ const MOST_LOWERS: usize = 498;
 
 impl Overlay {
     pub(crate) fn writable(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
-        let overlay = Self::prepare(owner, lowers, Some(points))?;
+        let overlay = Self::new(owner);
+        make_directory(&overlay.directory)?;
         for name in ["upper", "work"] {
             make_directory(&overlay.directory.join(name))?;
         }
-        let count = lowers.len() + 1;
-        let data = format!("lowerdir={},upperdir=upper,workdir=work,{FIXED}", lower_names(count));
+        let bottom = overlay.bottom(points)?;
+        let own = overlay.owner.link(&overlay.directory)?;
+        let lowers = overlay.names(&[], lowers, &bottom)?;
+        let data = format!("lowerdir={lowers},upperdir={own}/upper,workdir={own}/work,{FIXED}");
         // Nobody needs this directory after a crash, so the file system may skip every fsync in it (Linux 5.10).
         let volatile = format!("{data},volatile");
         overlay.mount(&volatile, MsFlags::empty()).or_else(|_| overlay.mount(&data, MsFlags::empty()))?;
@@ -97,18 +99,21 @@ impl Overlay {
     }
 
     pub(crate) fn readonly(owner: Arc<Owned>, lowers: &[PathBuf], points: &[MountPoint]) -> Result<Self> {
-        Self::prepare(owner, lowers, Some(points))?.mount_readonly(lowers.len() + 1)
+        let overlay = Self::new(owner);
+        let bottom = overlay.bottom(points)?;
+        overlay.mount_readonly(lowers, &bottom)
     }
 
     pub(crate) fn view(owner: Arc<Owned>, lowers: &[PathBuf]) -> Result<Self> {
-        Self::prepare(owner, lowers, None)?.mount_readonly(lowers.len() + 1)
+        let [_, bottom] = EMPTY.map(|name| owner.empty(name));
+        Self::new(owner).mount_readonly(lowers, &bottom)
     }
 
-    fn mount_readonly(self, count: usize) -> Result<Self> {
-        // Two lowers at least are asked for without an upper: the scaffold may be listed under an empty directory.
-        make_directory(&self.directory.join("upper"))?;
-        let data = format!("lowerdir=upper:{},{FIXED}", lower_names(count));
-        self.mount(&data, MsFlags::MS_RDONLY)?;
+    fn mount_readonly(self, lowers: &[PathBuf], bottom: &Path) -> Result<Self> {
+        // Two lowers at least are asked for without an upper: the bottom may be listed under an empty directory.
+        let [top, _] = EMPTY.map(|name| self.owner.empty(name));
+        let names = self.names(&[top], lowers, bottom)?;
+        self.mount(&format!("lowerdir={names},{FIXED}"), MsFlags::MS_RDONLY)?;
         Ok(self)
     }
 
@@ -132,51 +137,45 @@ impl Overlay {
         Ok(Upper(self))
     }
 
-    /// Lays out `0`, `1`, … as links to the lowers. Their short names keep hundreds of layers within the one page
-    /// that mount options may fill, and no path's own commas and colons are in the way.
-    ///
-    /// Without `points`, an empty directory lies beneath them instead of the scaffold.
-    fn prepare(owner: Arc<Owned>, lowers: &[PathBuf], points: Option<&[MountPoint]>) -> Result<Self> {
+    /// Nothing yet.
+    fn new(owner: Arc<Owned>) -> Self {
+        let directory = owner.fresh_on_disk();
+        Self { merged: owner.fresh("merged"), upper: directory.join("upper"), directory, owner }
+    }
+
+    /// What lies beneath all layers, with the places for mounts.
+    fn bottom(&self, points: &[MountPoint]) -> Result<PathBuf> {
+        if points.is_empty() {
+            return Ok(self.owner.scaffold());
+        }
+        if !self.directory.exists() {
+            make_directory(&self.directory)?;
+        }
+        let own = self.directory.join("scaffold");
+        make_scaffold(&own, points)?;
+        Ok(own)
+    }
+
+    /// The names of the layers for the kernel, the topmost first.
+    fn names(&self, top: &[PathBuf], lowers: &[PathBuf], bottom: &Path) -> Result<String> {
         if lowers.len() > MOST_LOWERS {
             return Err(Error::Invalid { what: format!("{} layers", lowers.len()), why: "at most 498" });
         }
-        let directory = owner.fresh("overlay")?;
-        let overlay = Self {
-            merged: directory.join("merged"),
-            upper: directory.join("upper"),
-            directory,
-            _owner: owner.clone(),
-        };
-        make_directory(&overlay.directory)?;
-        make_directory(&overlay.merged)?;
-        let scaffold = match points {
-            Some([]) => owner.scaffold(),
-            Some(points) => {
-                let own = overlay.directory.join("scaffold");
-                make_scaffold(&own, points)?;
-                own
-            }
-            None => {
-                let empty = overlay.directory.join("empty");
-                make_directory(&empty)?;
-                empty
-            }
-        };
-        for (number, lower) in lowers.iter().chain([&scaffold]).enumerate() {
-            let real = lower.canonicalize().map_err(Error::path("find the layer", lower))?;
-            let link = overlay.directory.join(number.to_string());
-            symlink(real, &link).map_err(Error::path("create", &link))?;
-        }
-        Ok(overlay)
+        let all = top.iter().chain(lowers).map(PathBuf::as_path).chain([bottom]);
+        let names = all.map(|lower| self.owner.link(lower).map(|number| number.to_string()));
+        Ok(names.collect::<Result<Vec<_>>>()?.join(":"))
     }
 
     fn mount(&self, data: &str, flags: MsFlags) -> Result<()> {
-        let (directory, data) = (self.directory.clone(), data.to_owned());
+        if !self.merged.exists() {
+            make_directory(&self.merged)?;
+        }
+        let (links, merged, data) = (self.owner.memory("links"), self.merged.clone(), data.to_owned());
         in_thread(move || {
             // A working directory of the thread's own, in which the short names mean something.
             unshare(CloneFlags::CLONE_FS)?;
-            std::env::set_current_dir(&directory)?;
-            Ok(mount(Some("overlay"), "merged", Some("overlay"), flags, Some(data.as_str()))?)
+            std::env::set_current_dir(&links)?;
+            Ok(mount(Some("overlay"), &merged, Some("overlay"), flags, Some(data.as_str()))?)
         })
         .map_err(Error::path("mount an overlay at", &self.merged))
     }
@@ -184,14 +183,12 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        if let Err(error) = mounts::remove_tree(&self.directory) {
-            tracing::warn!(%error, "left behind, to be cleared later");
+        for place in [&self.merged, &self.directory] {
+            if let Err(error) = mounts::remove_tree(place) {
+                tracing::warn!(%error, "left behind, to be cleared later");
+            }
         }
     }
-}
-
-fn lower_names(count: usize) -> String {
-    (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(":")
 }
 
 /// Makes a directory tree with the places of [`ALWAYS`] and of `points`, all dated 1970.
@@ -245,7 +242,7 @@ fn make_point(root: &Path, path: &str, form: Form) -> Result<()> {
     Ok(())
 }
 
-fn make_directory(path: &Path) -> Result<()> {
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
     make_directory_of(path, ORDINARY)
 }
 

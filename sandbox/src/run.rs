@@ -56,7 +56,7 @@ pub(crate) fn run(
     }
     let id = owned.fresh_id();
     let configuration = config::of(process, &id, root, network)?;
-    let run = Run { owned, id, bundle: owned.fresh("run")?, keep: process.limits.memory.is_some() };
+    let run = Run { owned, id, bundle: owned.fresh("run"), keep: process.limits.memory.is_some() };
     fs::create_dir(&run.bundle).map_err(Error::path("create", &run.bundle))?;
     if process.confidential {
         memory::cover(&run.bundle)?;

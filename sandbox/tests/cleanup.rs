@@ -29,19 +29,35 @@ fn held_open() {
     assert_eq!(exit, Exit::Code(0));
 }
 
-fn hold(directory: &Path, mark: &str) -> Child {
+/// A program that holds a container open, killed when the test ends in whatever way: it would keep the test's output open.
+struct Held(Child);
+
+impl Held {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn hold(directory: &Path, mark: &str) -> Held {
     fs::write(directory.join("mark"), mark).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "held_open"]).env(STATE, directory).stdout(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let held = Held(command.spawn().unwrap());
     for _ in 0..200 {
         if running(mark) == 1 {
-            return child;
+            return held;
         }
         thread::sleep(Duration::from_millis(50));
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
     panic!("the container did not come up");
 }
 
@@ -72,21 +88,19 @@ fn a_killed_owner_is_cleared_and_a_living_one_stays() {
     let mut live = hold(directory, live_mark);
     assert_eq!(
         (owners(&state), mounts_in(&state)),
-        (3, 5),
-        "ours has a network, theirs a network and a root each"
+        (3, 8),
+        "each has its memory, ours a network, theirs a network and a root each"
     );
-    dead.kill().unwrap();
-    dead.wait().unwrap();
+    dead.kill();
     // Killing the owner does not end its container: that is what clearing is for.
     assert_eq!(running(dead_mark), 1);
     let next = Host::open(&state).unwrap();
     assert_eq!((running(dead_mark), running(live_mark)), (0, 1));
-    assert_eq!((owners(&state), mounts_in(&state)), (3, 3));
-    live.kill().unwrap();
-    live.wait().unwrap();
+    assert_eq!((owners(&state), mounts_in(&state)), (3, 6));
+    live.kill();
     drop(Host::open(&state).unwrap());
     drop(next);
-    assert_eq!((running(live_mark), owners(&state), mounts_in(&state)), (0, 1, 1));
+    assert_eq!((running(live_mark), owners(&state), mounts_in(&state)), (0, 1, 2));
     let network = ground.host.network().unwrap();
     assert!(network.path().exists());
 }
