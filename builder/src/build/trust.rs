@@ -4,7 +4,10 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use memchr::memmem;
 
@@ -20,6 +23,9 @@ const LISTS: [&str; 5] = [
 ];
 /// Larger lists, and larger files that may hold a copy of one, are left alone; real lists have 200 KiB.
 const LIST_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// As many files are looked into at once.
+const MOST_WORKERS: usize = 8;
 
 /// Writes into `layer`, an empty folder, each list that `root` has with `ca` at its end. The folders above have the
 /// owner, permissions and time they have in `root`, since they hide those.
@@ -103,34 +109,62 @@ fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
 pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     let block = format!("\n{ca}");
     let block = memmem::Finder::new(block.as_bytes());
-    let mut found = 0;
-    let mut folders = vec![upper.to_path_buf()];
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+    // Bounded: a step may leave millions of files.
+    let (sender, files) = sync_channel::<PathBuf>(256);
+    let files = Mutex::new(files);
+    let work = || {
+        let mut found = Ok(0);
+        loop {
+            let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(file) = next else { return found };
+            // After a failure they are still taken, since whoever sends them would wait.
+            if let Ok(count) = &mut found {
+                match strip(&file, &block) {
+                    Ok(had) => *count += usize::from(had),
+                    Err(cause) => found = Err(cause),
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let walked = walk(upper, &sender);
+        drop(sender);
+        let lost = |_| std::io::Error::other("a thread that looked for certificates ended early");
+        let found = workers.into_iter().map(|worker| worker.join().map_err(lost)?);
+        let found = found.collect::<std::io::Result<Vec<usize>>>()?;
+        walked?;
+        Ok(found.into_iter().sum())
+    })
+}
+
+/// Sends every file below a folder.
+fn walk(folder: &Path, files: &SyncSender<PathBuf>) -> std::io::Result<()> {
+    let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for item in fs::read_dir(folder)? {
             let item = item?;
             let kind = item.file_type()?;
             if kind.is_dir() {
                 folders.push(item.path());
-            } else if kind.is_file() && strip(&item.path(), &block)? {
-                found += 1;
+            } else if kind.is_file() {
+                files.send(item.path()).map_err(|_| std::io::Error::other("nobody looks for certificates"))?;
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
+/// Two names of one file may be worked on at once: who writes to it writes the same.
 fn strip(path: &Path, block: &memmem::Finder<'_>) -> std::io::Result<bool> {
-    let size = fs::symlink_metadata(path)?.len();
+    let mut file = File::options().read(true).custom_flags(libc_nofollow()).open(path)?;
+    let size = file.metadata()?.len();
     if size > LIST_LIMIT || size < block.needle().len() as u64 {
         return Ok(false);
     }
-    let mut bytes = Vec::new();
-    File::options()
-        .read(true)
-        .custom_flags(libc_nofollow())
-        .open(path)?
-        .take(LIST_LIMIT)
-        .read_to_end(&mut bytes)?;
+    let mut bytes = Vec::with_capacity(size as usize);
+    Read::by_ref(&mut file).take(LIST_LIMIT).read_to_end(&mut bytes)?;
     let Some(kept) = without(&bytes, block) else { return Ok(false) };
     // The same file is written, so that owner, permissions and other names stay.
     let mut file = File::options().write(true).custom_flags(libc_nofollow()).open(path)?;
