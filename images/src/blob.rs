@@ -10,17 +10,22 @@ use tempfile::NamedTempFile;
 
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
+use crate::hashing::Hashing;
 use crate::store::Store;
 
-/// A blob that is being written, hashed on the way.
+/// A blob that is being written, hashed beside that.
 pub struct BlobWriter {
-    file: BlobFile,
-    hash: Sha256,
+    out: Hashing<BlobFile>,
+    size: u64,
 }
 
 impl BlobWriter {
     pub(crate) fn new(file: BlobFile) -> Self {
-        Self { file, hash: Sha256::new() }
+        Self { out: Hashing::new(file), size: 0 }
+    }
+
+    fn finish(self) -> Result<(Digest, BlobFile)> {
+        self.out.finish().at("writing", "a blob")
     }
 
     /// Flushes the blob to the disk and gives it its name.
@@ -28,8 +33,8 @@ impl BlobWriter {
     /// # Errors
     /// When the disk refuses; then nothing is left.
     pub fn commit(self, media_type: &str) -> Result<Descriptor> {
-        let digest = Digest::from_bytes(self.hash.finalize().into());
-        self.file.commit(digest, media_type)
+        let (digest, file) = self.finish()?;
+        file.commit(digest, media_type)
     }
 
     /// Gives the blob its name at once and leaves the disk to [`Store::flush`], which must come before anything that
@@ -39,8 +44,8 @@ impl BlobWriter {
     /// # Errors
     /// When the disk refuses; then nothing is left.
     pub fn commit_unflushed(self, media_type: &str) -> Result<Descriptor> {
-        let digest = Digest::from_bytes(self.hash.finalize().into());
-        self.file.name(digest, media_type, |_, _| Ok(()))
+        let (digest, file) = self.finish()?;
+        file.name(digest, media_type, |_, _| Ok(()))
     }
 
     /// Like [`BlobWriter::commit`], for a blob that must be the one a stranger promised.
@@ -48,32 +53,32 @@ impl BlobWriter {
     /// # Errors
     /// When its size or digest is another, or the disk refuses; then nothing is left.
     pub fn commit_as(self, promised: &Descriptor) -> Result<Descriptor> {
-        let found = Digest::from_bytes(self.hash.clone().finalize().into());
         let what = || format!("blob {}", promised.digest);
         if self.size() != promised.size {
             return Err(Error::Size { what: what(), wanted: promised.size, found: self.size() });
         }
+        let (found, file) = self.finish()?;
         if found != promised.digest {
             return Err(Error::Digest { what: what(), wanted: promised.digest, found });
         }
-        self.commit(&promised.media_type)
+        file.commit(found, &promised.media_type)
     }
 
     /// How many bytes have been written.
     pub fn size(&self) -> u64 {
-        self.file.size
+        self.size
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hash.update(&bytes[..count]);
+        let count = self.out.write(bytes)?;
+        self.size += count as u64;
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.out.flush()
     }
 }
 

@@ -14,7 +14,7 @@ const EPOCH: i64 = 1_700_000_000;
 const DIFF_ID: &str = "sha256:8f545a2a54e782ddb36061b4078097c667675087c879779e676d00db1a4ba5e8";
 const GOLDEN: [(Compression, &str); 3] = [
     (Compression::None, "sha256:8f545a2a54e782ddb36061b4078097c667675087c879779e676d00db1a4ba5e8"),
-    (Compression::Gzip, "sha256:2c96d3b349ff2045b74f5ac1a7a586c6b93fa169bfad33ea6c94ae7524370864"),
+    (Compression::Gzip, "sha256:7d92835695da406e7f325a80122a82ad54d4815a1a1ead7ad1bd0e91b316dffb"),
     (Compression::Zstd, "sha256:520f9a7bdb95369c8b3476869c4f50e90bdccbde2513b98d4d0a1d53a21db55e"),
 ];
 

@@ -1,6 +1,7 @@
 //! What recording costs: beside the same commands with a plain network, in one run. Medians of pairs, never a verdict.
 //!
-//! `cargo bench -p tests --bench network` as root, with the programs built in release mode. The peer is the base's own tree,
+//! `cargo bench -p tests --bench network` as root, with the programs built in release mode. `ROUNDS` says how many pairs
+//! (default 3), `ONLY` which rows. The peer is the base's own tree,
 //! entered with `chroot`, on the machine's own network. Memory is the peak of the whole builder (`VmHWM`).
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
@@ -15,7 +16,6 @@ use std::thread;
 use tests::timing::Table;
 use tests::{Outcome, Repository, cannot_run, program, python_base, run};
 
-const ROUNDS: usize = 5;
 /// Bytes of the one large file.
 const LARGE: usize = 2 << 30;
 /// Exchanges of many.
@@ -66,9 +66,13 @@ fn main() {
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     let server = Server::start();
     let plain = Plain::new(place.path());
-    let table = Table::seconds(ROUNDS);
+    let table = Table::seconds(std::env::var("ROUNDS").map_or(3, |text| text.parse().unwrap()));
+    let only = std::env::var("ONLY").unwrap_or_default();
     let memory = Mutex::new(0_u64);
     let row = |what: &str, aim: &str, program: &str| {
+        if !what.contains(&only) {
+            return;
+        }
         let ours = Ours::new(place.path(), program, &server);
         let recorded = || {
             let (seconds, peak) = ours.build();
@@ -201,6 +205,8 @@ impl Server {
 
 /// Whoever goes away in between is not waited for.
 fn serve(stream: &TcpStream) -> Option<()> {
+    // As servers do: the body of a small answer must not wait until its head is acknowledged.
+    stream.set_nodelay(true).ok()?;
     let block = vec![7_u8; BLOCK];
     let mut reader = BufReader::new(stream);
     let mut out = stream;

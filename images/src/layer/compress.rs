@@ -18,10 +18,10 @@ use crate::error::{At, Result};
 use crate::store::Store;
 
 /// The name of the compressor with its settings, as provenance records it.
-pub const COMPRESSOR: &str = "gzip: libdeflate level 6, a member for each MiB";
+pub const COMPRESSOR: &str = "gzip: libdeflate level 5, a member for each MiB";
 
 const MEMBER: usize = 1 << 20;
-const LEVEL: i32 = 6;
+const LEVEL: i32 = 5;
 const ZSTD_LEVEL: i32 = 3;
 
 /// How a layer's blob is compressed. Its identity is the diff ID, which does not depend on this.

@@ -8,7 +8,6 @@ mod compress;
 mod drawn;
 mod emit;
 mod entry;
-mod hashing;
 mod links;
 mod names;
 mod normalise;

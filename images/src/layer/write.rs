@@ -7,10 +7,10 @@ use attestations::Digest;
 
 use super::compress::{Compressing, Compression};
 use super::entry::{self, Entry, Kind};
-use super::hashing::Hashing;
 use super::normalise::Fired;
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
+use crate::hashing::Hashing;
 use crate::store::Store;
 
 /// A layer that is in a store.

@@ -1,5 +1,5 @@
-//! Hashing beside writing: the digest of what goes into a layer is taken on a thread of its own, from the same blocks that are
-//! compressed and written, so that no byte is copied for it and the slower of the two alone is waited for.
+//! Hashing beside writing: the digest of what goes into a blob or a layer is taken on a thread of its own, from the same blocks
+//! that are compressed and written, so that no byte is copied for it and the slower of the two alone is waited for.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use sha2::{Digest as _, Sha256};
 
 /// Small enough to lie in a processor's own cache.
 const BLOCK: usize = 256 << 10;
+/// How large the first one is until it is full: most of what is written is small.
+const FIRST: usize = 8 << 10;
 /// How many blocks there are: one that is filled, one that is hashed, and some between.
 const BLOCKS: usize = 4;
 
 /// Passes on what is written, and knows its digest at the end.
-pub(super) struct Hashing<W> {
+pub(crate) struct Hashing<W> {
     inner: W,
     block: Vec<u8>,
     filled: usize,
@@ -31,12 +33,12 @@ struct Hasher {
 }
 
 impl<W: Write> Hashing<W> {
-    pub(super) fn new(inner: W) -> Self {
-        Self { inner, block: vec![0; BLOCK], filled: 0, hasher: None }
+    pub(crate) fn new(inner: W) -> Self {
+        Self { inner, block: vec![0; FIRST], filled: 0, hasher: None }
     }
 
     /// Takes at most `size` bytes from `content`, straight into the block; says how many there were.
-    pub(super) fn copy(&mut self, content: &mut dyn Read, size: u64) -> io::Result<u64> {
+    pub(crate) fn copy(&mut self, content: &mut dyn Read, size: u64) -> io::Result<u64> {
         let mut left = size;
         while left > 0 {
             let most = (self.block.len() - self.filled).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -52,7 +54,7 @@ impl<W: Write> Hashing<W> {
     }
 
     /// The digest of all that was written, and what it was written to.
-    pub(super) fn finish(mut self) -> io::Result<(Digest, W)> {
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, W)> {
         let last = &self.block[..self.filled];
         self.inner.write_all(last)?;
         let mut hash = match self.hasher {
@@ -69,6 +71,10 @@ impl<W: Write> Hashing<W> {
     fn advance(&mut self, count: usize) -> io::Result<()> {
         self.filled += count;
         if self.filled < self.block.len() {
+            return Ok(());
+        }
+        if self.block.len() < BLOCK {
+            self.block.resize((self.block.len() * 4).min(BLOCK), 0);
             return Ok(());
         }
         let block = Arc::new(std::mem::take(&mut self.block));
