@@ -149,7 +149,9 @@ fn walk(folder: &Path, files: &SyncSender<PathBuf>) -> std::io::Result<()> {
             if kind.is_dir() {
                 folders.push(item.path());
             } else if kind.is_file() {
-                files.send(item.path()).map_err(|_| std::io::Error::other("nobody looks for certificates"))?;
+                files
+                    .send(item.path())
+                    .map_err(|_| std::io::Error::other("nobody looks for certificates"))?;
             }
         }
     }
