@@ -102,9 +102,10 @@ impl Root {
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        let place = found.on_disk().unwrap_or(Path::new(path));
-        let file = File::options().read(true).custom_flags(flags).open(place).map_err(failed)?;
         let refuse = |why: &str| failed(std::io::Error::other(why));
+        // What is unpacked and still on no disk is the root itself, to which a link may lead.
+        let place = found.on_disk().ok_or_else(|| refuse("not a regular file"))?;
+        let file = File::options().read(true).custom_flags(flags).open(place).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(refuse("not a regular file"));
         }
