@@ -203,6 +203,16 @@ RUN --mount=type=cache,target=/w/cache --mount=type=tmpfs,target=/v/tmpfs echo e
 }
 
 #[test]
+fn a_list_of_users_that_leads_to_the_root_is_refused() {
+    need!("runc", "git");
+    let place = Hostile::new();
+    let steps =
+        "FROM base:1\nRUN busybox mkdir -p /etc; busybox ln -sf / /etc/passwd\nUSER root\nWORKDIR /x\n";
+    said(place.build(steps, &[]), 3, &["line 4: the image has no user root", "not a regular file"]);
+    place.expect_unharmed();
+}
+
+#[test]
 fn a_step_that_deletes_everything_deletes_its_own_layer_alone() {
     need!("runc", "git", "skopeo");
     let place = Hostile::new();
