@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use memchr::memmem;
@@ -112,23 +112,20 @@ pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
     // Bounded: a step may leave millions of files.
     let (sender, files) = sync_channel::<PathBuf>(256);
-    let files = Mutex::new(files);
-    let work = || {
-        let mut found = Ok(0);
+    // Theirs alone: when none is left to take a file, nobody waits to send one.
+    let files = Arc::new(Mutex::new(files));
+    let work = |files: &Mutex<Receiver<PathBuf>>| {
+        let mut found = 0;
         loop {
             let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(file) = next else { return found };
-            // After a failure they are still taken, since whoever sends them would wait.
-            if let Ok(count) = &mut found {
-                match strip(&file, &block) {
-                    Ok(had) => *count += usize::from(had),
-                    Err(cause) => found = Err(cause),
-                }
-            }
+            let Ok(file) = next else { return Ok(found) };
+            found += usize::from(strip(&file, &block)?);
         }
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let start = |files: Arc<_>| scope.spawn(move || work(&files));
+        let workers: Vec<_> = (0..workers).map(|_| start(files.clone())).collect();
+        drop(files);
         let walked = walk(upper, &sender);
         drop(sender);
         let lost = |_| std::io::Error::other("a thread that looked for certificates ended early");
