@@ -121,7 +121,8 @@ fn credential_helpers_are_asked_as_docker_asks_them() {
     assert!(locked.contains("docker-credential-test failed: the key ring is locked"), "{locked}");
     let missing = run(host, &of_host.replace("\"test\"", "\"nowhere\""), "exit 0", &[]);
     assert!(missing.contains("cannot be run"), "{missing}");
-    assert!(run(host, &of_host, "echo no json", &[]).contains("malformed"));
+    let garbled = run(host, &of_host, &asks("echo no json"), &[]);
+    assert!(garbled.contains("malformed"), "{garbled}");
 }
 
 /// What belongs to the registry is never shown to its mirror, nor the other way.

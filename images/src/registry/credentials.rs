@@ -94,7 +94,8 @@ fn words(failure: &Failure) -> String {
             format!("{helper} failed: {}", said.trim())
         }
         Failure::HelperCommunicationError => {
-            "the credential helper that Docker's configuration names cannot be run".to_owned()
+            "the credential helper that Docker's configuration names cannot be run, or never read what it was asked"
+                .to_owned()
         }
         other => other.to_string(),
     }
