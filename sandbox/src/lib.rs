@@ -27,7 +27,7 @@ pub use error::Error;
 pub use host::Host;
 pub use memory::Memory;
 pub use mounts::remove_tree;
-pub use network::{Attempt, Network, Ran, Watch};
+pub use network::{Attempt, Inside, Network, Ran, Watch};
 pub use overlay::{MountPoint, Overlay, Upper};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
 pub use user::{User, resolve_user, resolve_user_in};

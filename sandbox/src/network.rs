@@ -4,6 +4,7 @@ mod watch;
 
 use std::fs::{self, File};
 use std::io;
+use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -75,25 +76,62 @@ impl Network {
         &self.path
     }
 
-    /// Plants a TCP listener. It is served from outside like any other, and is there before any process of the sandbox.
-    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
-        self.inside(move || TcpListener::bind(address)).map_err(|source| Error::Bind { address, source })
+    /// Runs `act` in a short-lived thread that has entered the namespace. What it opens stays there, and is served from
+    /// outside like any other socket: whatever is planted is there before any process of the sandbox.
+    ///
+    /// # Errors
+    /// Those of `act`, and when the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, act: impl FnOnce(&Inside) -> Result<T> + Send) -> Result<T> {
+        let entering = Error::system("enter the sandbox's network");
+        let inside = || {
+            setns(&self.namespace, CloneFlags::CLONE_NEWNET)?;
+            Ok(act(&Inside { _thread: PhantomData }))
+        };
+        in_thread(inside).map_err(entering)?
     }
 
-    /// Plants a UDP socket, as [`Self::listen`].
+    /// Plants one TCP listener.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+        self.enter(|inside| inside.listen(address))
+    }
+}
+
+/// Proof that the thread at hand has entered a network. It stays in that thread.
+#[derive(Debug)]
+pub struct Inside {
+    _thread: PhantomData<*const ()>,
+}
+
+impl Inside {
+    /// Plants a TCP listener.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn listen(&self, address: SocketAddr) -> Result<TcpListener> {
+        TcpListener::bind(address).map_err(|source| Error::Bind { address, source })
+    }
+
+    /// Plants a UDP socket.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
     pub fn udp(&self, address: SocketAddr) -> Result<UdpSocket> {
-        self.inside(move || UdpSocket::bind(address)).map_err(|source| Error::Bind { address, source })
+        UdpSocket::bind(address).map_err(|source| Error::Bind { address, source })
     }
 
     /// Gives loopback the address 198.18.0.1/15 (RFC 2544, never routed), which makes that whole block local: a listener
     /// on 0.0.0.0 then answers for each of its 131,072 addresses. Every other address becomes local, too: what is tried
     /// there is refused at once by this very namespace, and a [`Watch`] sees it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
     pub fn claim_every_address(&self) -> Result<()> {
-        self.inside(|| {
-            interface::address("lo:1", [198, 18, 0, 1], [255, 254, 0, 0])?;
-            route::everything_local(interface::LOOPBACK)
-        })
-        .map_err(Error::system("make every address local to the sandbox's network"))
+        interface::address("lo:1", [198, 18, 0, 1], [255, 254, 0, 0])
+            .and_then(|()| route::everything_local(interface::LOOPBACK))
+            .map_err(Error::system("make every address local to the sandbox's network"))
     }
 
     /// Watches what is tried in this namespace.
@@ -101,19 +139,7 @@ impl Network {
     /// # Errors
     /// When the kernel has no packet sockets.
     pub fn watch(&self) -> Result<Watch> {
-        self.inside(Watch::here).map_err(Error::system("watch the sandbox's network"))
-    }
-
-    /// Runs `act` in a short-lived thread that has entered the namespace. What it opens stays there.
-    fn inside<T: Send + 'static>(
-        &self,
-        act: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let namespace = self.namespace.try_clone()?;
-        in_thread(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            act()
-        })
+        Watch::here().map_err(Error::system("watch the sandbox's network"))
     }
 }
 
@@ -126,14 +152,11 @@ impl Drop for Network {
     }
 }
 
-pub(crate) fn in_thread<T: Send + 'static>(
-    act: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    thread::Builder::new()
-        .name("sandbox".into())
-        .spawn(act)?
-        .join()
-        .unwrap_or_else(|_| Err(io::Error::other("the helper thread ended early")))
+pub(crate) fn in_thread<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("sandbox".into()).spawn_scoped(scope, act)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the helper thread ended early")))
+    })
 }
 
 /// The three `ioctl`s on an interface for which no safe wrapper is at hand.

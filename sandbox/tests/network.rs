@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 
 use common::{ALGORITHM, ground, shell};
-use sandbox::{Attempt, Canceller, Error, Network, Profile};
+use sandbox::{Attempt, Canceller, Error, Inside, Network, Profile};
 
 /// Answers one connection with the address it was for.
 fn answer_once(listener: std::net::TcpListener) -> thread::JoinHandle<SocketAddr> {
@@ -48,16 +48,16 @@ fn there_is_only_loopback_and_every_other_address_is_unreachable() {
 #[test]
 fn every_address_can_be_made_ours_and_what_is_tried_is_seen() {
     let Some(ground) = ground() else { return };
-    ground.network.claim_every_address().unwrap();
+    ground.network.enter(Inside::claim_every_address).unwrap();
     let server = answer_once(ground.network.listen((Ipv4Addr::UNSPECIFIED, 80).into()).unwrap());
     let ran = ground.run(&shell(Profile::Build, "wget -q -O - http://198.19.255.7/"));
     assert_eq!(ran.out, "planted", "{ran:?}");
     assert_eq!(server.join().unwrap(), (Ipv4Addr::new(198, 19, 255, 7), 80).into());
-    let watch = ground.network.watch().unwrap();
+    let watch = ground.network.enter(Inside::watch).unwrap();
     let script = "nc -w 2 192.0.2.9 8443; nc -w 2 2001:db8::7 22; nc -w 2 127.0.0.1 9";
     let beyond = ground.run(&shell(Profile::Build, script));
     assert!(beyond.err.contains("refused"), "{beyond:?}");
-    let sender = ground.network.udp((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+    let sender = ground.network.enter(|inside| inside.udp((Ipv4Addr::UNSPECIFIED, 0).into())).unwrap();
     sender.send_to(b"who", (Ipv4Addr::new(192, 0, 2, 53), 53)).unwrap();
     let seen: std::collections::BTreeSet<Attempt> = std::iter::from_fn(|| watch.next().unwrap()).collect();
     for (is_tcp, to) in [(true, "192.0.2.9:8443"), (false, "192.0.2.53:53"), (true, "127.0.0.1:9")] {
@@ -69,13 +69,13 @@ fn every_address_can_be_made_ours_and_what_is_tried_is_seen() {
 #[test]
 fn datagrams_are_planted_too() {
     let Some(ground) = ground() else { return };
-    let socket = ground.network.udp((Ipv4Addr::LOCALHOST, 53).into()).unwrap();
+    let socket = ground.network.enter(|inside| inside.udp((Ipv4Addr::LOCALHOST, 53).into())).unwrap();
     let server = thread::spawn(move || {
         let mut buffer = [0; 16];
         let (length, _) = socket.recv_from(&mut buffer).unwrap();
         buffer[..length].to_vec()
     });
-    let sender = ground.network.udp((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let sender = ground.network.enter(|inside| inside.udp((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
     sender.send_to(b"who", (Ipv4Addr::LOCALHOST, 53)).unwrap();
     assert_eq!(server.join().unwrap(), b"who");
 }

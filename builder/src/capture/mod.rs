@@ -103,17 +103,17 @@ pub enum Error {
     /// The upstream client could not be set up.
     #[error("setting up the upstream client")]
     Client(#[from] reqwest::Error),
-    /// A socket in the step's network namespace could not be made.
-    #[error("listening on {address} in the step's network")]
+    /// A planted socket could not be taken over.
+    #[error("serving {address} in the step's network")]
     Listen {
         /// Where.
         address: SocketAddr,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Every address could not be made local to the step's network.
-    #[error("claiming every address in the step's network")]
-    Claim(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The step's network could not be prepared.
+    #[error("planting what is served in the step's network")]
+    Plant(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Where a build's steps get their answers from.

@@ -19,22 +19,20 @@ impl Capture {
         step: &str,
         secrets: &Arc<Needles>,
     ) -> Result<Planted, Error> {
-        network.claim_every_address().map_err(|source| Error::Claim(source.into()))?;
-        let listen = |ip: Ipv4Addr, port: u16| {
-            let address = SocketAddr::from((ip, port));
-            network.listen(address).map_err(|source| Error::Listen { address, source: source.into() })
-        };
-        let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
-        let dns_udp =
-            network.udp(dns).map_err(|source| Error::Listen { address: dns, source: source.into() })?;
-        let doors = self.options.doors.iter();
-        let doors = doors.map(|door| Ok((*door, listen(Ipv4Addr::UNSPECIFIED, door.port)?)));
-        let sockets = Sockets {
-            dns_udp,
-            dns_tcp: listen(Ipv4Addr::LOCALHOST, 53)?,
-            doors: doors.collect::<Result<_, Error>>()?,
-            watch: Some(network.watch().map_err(|source| Error::Claim(source.into()))?),
-        };
-        self.serve(sockets, step, secrets)
+        let sockets = network.enter(|inside| {
+            inside.claim_every_address()?;
+            let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+            let doors = self.options.doors.iter().map(|door| {
+                let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, door.port));
+                Ok((*door, inside.listen(address)?))
+            });
+            Ok(Sockets {
+                dns_udp: inside.udp(dns)?,
+                dns_tcp: inside.listen(dns)?,
+                doors: doors.collect::<sandbox::Result<_>>()?,
+                watch: Some(inside.watch()?),
+            })
+        });
+        self.serve(sockets.map_err(|source| Error::Plant(source.into()))?, step, secrets)
     }
 }
