@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -24,6 +24,8 @@ const LISTS: [&str; 5] = [
 /// Larger lists, and larger files that may hold a copy of one, are left alone; real lists have 200 KiB.
 const LIST_LIMIT: u64 = 4 * 1024 * 1024;
 
+/// So many files are looked into by threads, at least.
+const FEW: usize = 64;
 /// As many files are looked into at once.
 const MOST_WORKERS: usize = 8;
 
@@ -109,6 +111,11 @@ fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
 pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     let block = format!("\n{ca}");
     let block = memmem::Finder::new(block.as_bytes());
+    let mut below = Below { folders: vec![upper.to_path_buf()], reading: None };
+    let first = below.by_ref().take(FEW).collect::<std::io::Result<Vec<_>>>()?;
+    if first.len() < FEW {
+        return first.iter().try_fold(0, |found, file| Ok(found + usize::from(strip(file, &block)?)));
+    }
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
     // Bounded: a step may leave millions of files.
     let (sender, files) = sync_channel::<PathBuf>(256);
@@ -126,7 +133,10 @@ pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
         let start = |files: Arc<_>| scope.spawn(move || work(&files));
         let workers: Vec<_> = (0..workers).map(|_| start(files.clone())).collect();
         drop(files);
-        let walked = walk(upper, &sender);
+        let walked = first.into_iter().map(Ok).chain(below).try_for_each(|file| {
+            let lost = |_| std::io::Error::other("nobody looks for certificates");
+            sender.send(file?).map_err(lost)
+        });
         drop(sender);
         let lost = |_| std::io::Error::other("a thread that looked for certificates ended early");
         let found = workers.into_iter().map(|worker| worker.join().map_err(lost)?);
@@ -136,23 +146,32 @@ pub fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     })
 }
 
-/// Sends every file below a folder.
-fn walk(folder: &Path, files: &SyncSender<PathBuf>) -> std::io::Result<()> {
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for item in fs::read_dir(folder)? {
-            let item = item?;
-            let kind = item.file_type()?;
-            if kind.is_dir() {
-                folders.push(item.path());
-            } else if kind.is_file() {
-                files
-                    .send(item.path())
-                    .map_err(|_| std::io::Error::other("nobody looks for certificates"))?;
+/// Every file below some folders.
+struct Below {
+    folders: Vec<PathBuf>,
+    reading: Option<fs::ReadDir>,
+}
+
+impl Iterator for Below {
+    type Item = std::io::Result<PathBuf>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(item) = self.reading.as_mut().and_then(Iterator::next) else {
+                self.reading = match fs::read_dir(self.folders.pop()?) {
+                    Ok(reading) => Some(reading),
+                    Err(cause) => return Some(Err(cause)),
+                };
+                continue;
+            };
+            match item.and_then(|item| Ok((item.file_type()?, item.path()))) {
+                Ok((kind, path)) if kind.is_dir() => self.folders.push(path),
+                Ok((kind, path)) if kind.is_file() => return Some(Ok(path)),
+                Ok(_) => {}
+                Err(cause) => return Some(Err(cause)),
             }
         }
     }
-    Ok(())
 }
 
 /// Two names of one file may be worked on at once: who writes to it writes the same.
@@ -224,6 +243,21 @@ mod tests {
         assert_eq!(remove(layer.path(), CA).unwrap(), 2);
         assert_eq!(fs::read_to_string(&list).unwrap(), "one\ntwo");
         assert_eq!(fs::read_to_string(layer.path().join("copy")).unwrap(), "xyz");
+    }
+
+    #[test]
+    fn many_files_are_looked_into() {
+        let upper = tempfile::tempdir().unwrap();
+        for number in 0..3 * FEW {
+            let folder = upper.path().join(format!("{}", number % 7));
+            fs::create_dir_all(&folder).unwrap();
+            let text = if number % 3 == 0 { format!("a\n{CA}b") } else { "ab".to_owned() };
+            fs::write(folder.join(number.to_string()), text).unwrap();
+        }
+        assert_eq!(remove(upper.path(), CA).unwrap(), FEW);
+        let below = Below { folders: vec![upper.path().to_path_buf()], reading: None };
+        let texts: Vec<String> = below.map(|file| fs::read_to_string(file.unwrap()).unwrap()).collect();
+        assert!(texts.len() == 3 * FEW && texts.iter().all(|text| text == "ab"), "{texts:?}");
     }
 
     #[test]
