@@ -220,7 +220,7 @@ fn measured(mode: &str, from: &Path, to: &Path) {
 fn layer(upper: &Path, store: &Path, compression: Compression) -> (Store, Layer) {
     let store = Store::open(store).unwrap();
     let made = from_upper(&store, upper, &[], 1_700_000_000, compression, Normaliser::Version1).unwrap();
-    (store, made.layer.unwrap())
+    (store, made.layer.unwrap().layer().unwrap())
 }
 
 /// Bytes of which about half are news, as in a model's weights.

@@ -297,7 +297,8 @@ fn drawn_layer(drawing: Drawing<'_, Vec<u8>>, unpacked: &Path) -> (Option<(Layer
     };
     let (written, drawn) = drawing.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
     fs::create_dir(unpacked).unwrap();
-    let layer = written.layer.map(|layer| {
+    let layer = written.layer.map(|packing| {
+        let layer = packing.layer().unwrap();
         let bytes = store.read(&layer.descriptor, 1 << 30).unwrap();
         unpack(&store, &layer.descriptor, &layer.diff_id, unpacked, Limits::default()).unwrap();
         (layer, bytes)
@@ -363,7 +364,8 @@ fn layer(upper: &Path, lowers: &[PathBuf]) -> Option<(Layer, Vec<u8>)> {
     let made = from_upper(&store, upper, lowers, EPOCH, Compression::None, Normaliser::Version1).unwrap();
     let unpacked = upper.with_extension("unpacked");
     fs::create_dir(&unpacked).unwrap();
-    made.layer.map(|layer| {
+    made.layer.map(|packing| {
+        let layer = packing.layer().unwrap();
         let bytes = store.read(&layer.descriptor, 1 << 30).unwrap();
         unpack(&store, &layer.descriptor, &layer.diff_id, &unpacked, Limits::default()).unwrap();
         (layer, bytes)

@@ -179,7 +179,7 @@ fn directory_time_on_disk_is_the_layers() {
     let times = rustix::fs::Timestamps { last_access: old, last_modification: old };
     rustix::fs::utimensat(rustix::fs::CWD, &folder, &times, rustix::fs::AtFlags::empty()).unwrap();
     let made = from_upper(&store, upper.path(), &[], 5000, Compression::None, Normaliser::default()).unwrap();
-    let layer = made.layer.unwrap();
+    let layer = made.layer.unwrap().layer().unwrap();
     let bytes = store.read(&layer.descriptor, 1 << 20).unwrap();
     let mut archive = tar::Archive::new(&bytes[..]);
     let said = archive.entries().unwrap().next().unwrap().unwrap().header().mtime().unwrap();
@@ -370,7 +370,7 @@ fn a_program_stays_where_data_would_be_cleaned_up() {
     let mut fired: Vec<&str> = made.fired.iter().map(|it| it.path.as_str()).collect();
     fired.sort_unstable();
     assert_eq!(fired, ["root/.npm/_cacache/entry", "var/cache/fontconfig/list", "var/log/apt/term.log"]);
-    let bytes = store.read(&made.layer.unwrap().descriptor, 1 << 20).unwrap();
+    let bytes = store.read(&made.layer.unwrap().layer().unwrap().descriptor, 1 << 20).unwrap();
     let mut found = tar::Archive::new(&bytes[..]);
     let files =
         found.entries().unwrap().map(|entry| entry.unwrap()).filter(|it| it.header().entry_type().is_file());

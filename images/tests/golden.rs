@@ -60,7 +60,7 @@ fn layer(place: &Path, turn: usize, compression: Compression) -> images::layer::
     let store = Store::open(folder.path()).unwrap();
     let made = from_upper(&store, upper.path(), &[], EPOCH, compression, Normaliser::Version1).unwrap();
     assert!(made.fired.iter().any(|it| it.rule == "package-manager-logs"), "{:?}", made.fired);
-    made.layer.unwrap()
+    made.layer.unwrap().layer().unwrap()
 }
 
 fn skip() -> bool {

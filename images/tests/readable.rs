@@ -69,7 +69,7 @@ fn image(folder: &Path, compression: Compression) -> (Store, BTreeMap<Vec<u8>, S
     let store = Store::open(folder.join("layout")).unwrap();
     let layers = [(&below, vec![]), (&upper, vec![below.clone()])].map(|(it, lowers)| {
         let made = from_upper(&store, it, &lowers, EPOCH, compression, Normaliser::Version1).unwrap();
-        made.layer.unwrap()
+        made.layer.unwrap().layer().unwrap()
     });
     let config = Config {
         architecture: "amd64".into(),

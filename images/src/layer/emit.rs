@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use super::compress::Compression;
 use super::entry::{Entry, Kind};
 use super::read::Limits;
-use super::write::{Layer, LayerWriter};
+use super::write::{LayerWriter, Packing};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -63,8 +63,8 @@ impl<'a> Emitter<'a> {
     }
 
     /// The layer; none when nothing was written.
-    pub(super) fn finish(self) -> Result<Option<Layer>> {
-        self.writer.map(LayerWriter::finish).transpose()
+    pub(super) fn finish(self) -> Result<Option<Packing>> {
+        self.writer.map(LayerWriter::pack).transpose()
     }
 
     /// What could not be unpacked again is not written: neither more entries, nor a file that claims petabytes.

@@ -1,11 +1,13 @@
 //! Writing a layer: one pass over the bytes, hashed before and after compression, both once.
 
+use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use attestations::Digest;
 
-use super::compress::{Compressing, Compression};
+use super::compress::{Compressed, Compressing, Compression};
 use super::entry::{self, Entry, Kind};
 use super::normalise::Fired;
 use crate::descriptor::Descriptor;
@@ -24,11 +26,70 @@ pub struct Layer {
     pub entries: u64,
 }
 
+/// A layer whose archive is complete, so that what it is stands fast, and whose blob is still being compressed. Once the last
+/// clone is dropped, that is left off, and leaves nothing.
+#[derive(Clone)]
+pub struct Packing {
+    /// The digest of the uncompressed archive: what the layer is.
+    pub diff_id: Digest,
+    /// How many entries it has.
+    pub entries: u64,
+    blob: Arc<Mutex<Blob>>,
+    place: PathBuf,
+}
+
+enum Blob {
+    Packing(Compressed),
+    Packed(Descriptor),
+    Failed,
+}
+
+impl Packing {
+    /// Waits for the blob.
+    ///
+    /// # Errors
+    /// When the store cannot be written. It is told once; afterwards only that the layer could not be written.
+    pub fn layer(&self) -> Result<Layer> {
+        self.layer_unless(&|| false)
+    }
+
+    /// Waits for the blob, and leaves off within a moment once `stop` says so.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or `stop` said so.
+    pub fn layer_unless(&self, stop: &dyn Fn() -> bool) -> Result<Layer> {
+        let mut blob = self.blob.lock().unwrap_or_else(PoisonError::into_inner);
+        let descriptor = match std::mem::replace(&mut *blob, Blob::Failed) {
+            Blob::Packing(compressed) => compressed.wait(stop, &self.place)?,
+            Blob::Packed(descriptor) => descriptor,
+            Blob::Failed => {
+                return Err(Error::refused(self.diff_id.to_string(), "the layer could not be written"));
+            }
+        };
+        *blob = Blob::Packed(descriptor.clone());
+        Ok(Layer { descriptor, diff_id: self.diff_id, entries: self.entries })
+    }
+
+    /// Whether there is nothing left to wait for but the disk.
+    pub fn is_done(&self) -> bool {
+        match &*self.blob.lock().unwrap_or_else(PoisonError::into_inner) {
+            Blob::Packing(compressed) => compressed.is_done(),
+            Blob::Packed(_) | Blob::Failed => true,
+        }
+    }
+}
+
+impl fmt::Debug for Packing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Packing").field("diff_id", &self.diff_id).finish_non_exhaustive()
+    }
+}
+
 /// What came of what a step changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Written {
     /// The layer; none when the step changed nothing.
-    pub layer: Option<Layer>,
+    pub layer: Option<Packing>,
     /// The rules that changed something, by rule and path.
     pub fired: Vec<Fired>,
 }
@@ -87,11 +148,20 @@ impl LayerWriter {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn finish(mut self) -> Result<Layer> {
+    pub fn finish(self) -> Result<Layer> {
+        self.pack()?.layer()
+    }
+
+    /// Ends the archive, and goes on compressing behind the caller's back.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn pack(mut self) -> Result<Packing> {
         entry::write_end(&mut self.out).at("writing a layer in", &self.place)?;
         let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
-        let descriptor = out.finish(diff_id, &self.place)?;
-        Ok(Layer { descriptor, diff_id, entries: self.entries })
+        let blob = Blob::Packing(out.finish(diff_id, &self.place)?);
+        let blob = Arc::new(Mutex::new(blob));
+        Ok(Packing { diff_id, entries: self.entries, blob, place: self.place })
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) fn image(store: &Store, compression: Compression) -> Image {
     let layer = from_upper(store, upper.path(), &[], 1000, compression, Normaliser::default())
         .unwrap()
         .layer
+        .unwrap()
+        .layer()
         .unwrap();
     let config = Config {
         architecture: "amd64".into(),

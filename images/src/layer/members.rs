@@ -1,0 +1,471 @@
+//! Gzip as one member (RFC 1952 allows several) for each mebibyte of input, compressed side by side by libdeflate, behind the
+//! back of who writes: a block that finds no worker free waits on the disk, and the writer goes on.
+//!
+//! The cut is by input alone, so neither the number of processors nor the size of the writes shows in the bytes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use libdeflater::{CompressionLvl, Compressor};
+
+/// How much input goes into a member.
+pub(super) const MEMBER: usize = 1 << 20;
+const LEVEL: i32 = 5;
+/// More threads compress faster than any disk here writes.
+const MOST_WORKERS: usize = 8;
+/// The most bytes of one layer that wait on the disk; then whoever writes waits as well.
+const MOST_SPOOLED: u64 = 1 << 30;
+/// How often one who waits asks whether they still want to.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes what is to be compressed.
+pub(super) struct Members<W> {
+    block: Vec<u8>,
+    folder: PathBuf,
+    most_spooled: u64,
+    stage: Stage<W>,
+}
+
+enum Stage<W> {
+    /// Less than one member so far: that needs no threads.
+    Small(W),
+    Several(Workers<W>, Spool),
+    /// The workers could not be given more.
+    Broken,
+}
+
+/// What was written, being compressed. Dropped, it leaves off.
+pub(super) struct Growing<W>(Way<W>);
+
+enum Way<W> {
+    Done(W),
+    Working(Workers<W>),
+}
+
+struct Workers<W> {
+    shared: Arc<Shared<W>>,
+    /// None once all blocks were handed out.
+    jobs: Option<Sender<(usize, Block)>>,
+    threads: Vec<JoinHandle<()>>,
+    /// How many blocks were handed out.
+    count: usize,
+}
+
+enum Block {
+    Held(Vec<u8>),
+    Spooled { file: Arc<File>, at: u64, length: usize },
+}
+
+struct Shared<W> {
+    jobs: Mutex<Receiver<(usize, Block)>>,
+    state: Mutex<State<W>>,
+    changed: Condvar,
+}
+
+struct State<W> {
+    /// The member that is to be written next: they are compressed in any order, and written in theirs.
+    next: usize,
+    /// How many blocks are held in memory.
+    held: usize,
+    /// Where members go; none while one is being written.
+    out: Option<W>,
+    /// Why no more are, if so.
+    end: Option<End>,
+}
+
+enum End {
+    Failed(io::Error),
+    /// The failure was told, or nobody wants the members any more.
+    Told,
+}
+
+impl<W: Write + Send + 'static> Members<W> {
+    /// `folder` is where blocks wait, in a file without a name.
+    pub(super) fn new(out: W, folder: &Path) -> Self {
+        let block = Vec::with_capacity(MEMBER);
+        Self { block, folder: folder.to_owned(), most_spooled: MOST_SPOOLED, stage: Stage::Small(out) }
+    }
+
+    /// Ends the input.
+    pub(super) fn finish(mut self) -> io::Result<Growing<W>> {
+        if matches!(self.stage, Stage::Several(..)) && !self.block.is_empty() {
+            self.submit()?;
+        }
+        match self.stage {
+            Stage::Small(mut out) => {
+                out.write_all(&member(&self.block)?)?;
+                Ok(Growing(Way::Done(out)))
+            }
+            Stage::Several(mut workers, _) => {
+                workers.jobs = None;
+                Ok(Growing(Way::Working(workers)))
+            }
+            Stage::Broken => Err(lost()),
+        }
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(MEMBER));
+        let (mut workers, mut spool) = match std::mem::replace(&mut self.stage, Stage::Broken) {
+            Stage::Small(out) => (Workers::start(out), Spool { file: None, length: 0 }),
+            Stage::Several(workers, spool) => (workers, spool),
+            Stage::Broken => return Err(lost()),
+        };
+        let block = match workers.hold(false)? {
+            true => Block::Held(block),
+            false => match spool.put(&block, &self.folder, self.most_spooled)? {
+                Some(spooled) => spooled,
+                None => {
+                    workers.hold(true)?;
+                    Block::Held(block)
+                }
+            },
+        };
+        workers.give(block)?;
+        self.stage = Stage::Several(workers, spool);
+        Ok(())
+    }
+}
+
+impl<W: Write + Send + 'static> Write for Members<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(MEMBER - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == MEMBER {
+            self.submit()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<W> Growing<W> {
+    /// Whether there is nothing left to wait for.
+    pub(super) fn is_done(&self) -> bool {
+        match &self.0 {
+            Way::Done(_) => true,
+            Way::Working(workers) => workers.is_done(&workers.shared.state()),
+        }
+    }
+
+    /// Waits until all is compressed and written, unless `stop` says to leave off: then the error is `Interrupted`.
+    pub(super) fn wait(self, stop: &dyn Fn() -> bool) -> io::Result<W> {
+        match self.0 {
+            Way::Done(out) => Ok(out),
+            Way::Working(workers) => workers.wait(stop),
+        }
+    }
+}
+
+impl<W: Write + Send + 'static> Workers<W> {
+    fn start(out: W) -> Self {
+        let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+        let (sender, receiver) = channel();
+        let state = State { next: 0, held: 0, out: Some(out), end: None };
+        let shared = Arc::new(Shared {
+            jobs: Mutex::new(receiver),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let worker = |_| {
+            let shared = shared.clone();
+            thread::spawn(move || shared.work())
+        };
+        let threads = (0..count).map(worker).collect();
+        Self { shared, jobs: Some(sender), threads, count: 0 }
+    }
+}
+
+impl<W> Workers<W> {
+    /// Makes room for a block in memory, one for each worker; says whether there is any, or waits until there is.
+    fn hold(&self, wait: bool) -> io::Result<bool> {
+        let mut state = self.shared.state();
+        loop {
+            if let Some(cause) = state.failure() {
+                return Err(cause);
+            }
+            if state.held < self.threads.len() {
+                state.held += 1;
+                return Ok(true);
+            }
+            if !wait {
+                return Ok(false);
+            }
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give(&mut self, block: Block) -> io::Result<()> {
+        let jobs = self.jobs.as_ref().ok_or_else(lost)?;
+        jobs.send((self.count, block)).map_err(|_| lost())?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn is_done(&self, state: &State<W>) -> bool {
+        state.next == self.count || state.end.is_some()
+    }
+
+    fn wait(mut self, stop: &dyn Fn() -> bool) -> io::Result<W> {
+        let mut state = self.shared.state();
+        while !self.is_done(&state) {
+            let changed = self.shared.changed.wait_timeout(state, PAUSE);
+            state = changed.unwrap_or_else(PoisonError::into_inner).0;
+            if stop() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
+        drop(state);
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| lost())?;
+        }
+        let mut state = self.shared.state();
+        match state.failure() {
+            Some(cause) => Err(cause),
+            None => state.out.take().ok_or_else(lost),
+        }
+    }
+}
+
+impl<W> Drop for Workers<W> {
+    /// Nobody waited: what is left is not worth doing. Each worker ends after its present member.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if self.threads.is_empty() {
+            return;
+        }
+        self.shared.end(End::Told);
+        for thread in self.threads.drain(..) {
+            // Its panic, if any, is told where its work is waited for; here nobody wants it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<W> Shared<W> {
+    fn state(&self) -> MutexGuard<'_, State<W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, end: End) {
+        self.state().end.get_or_insert(end);
+        self.changed.notify_all();
+    }
+}
+
+impl<W: Write> Shared<W> {
+    fn work(&self) {
+        let _watch = Watch(self);
+        loop {
+            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok((index, block)) = job else { return };
+            let is_held = matches!(block, Block::Held(_));
+            let packed = block.into_bytes().and_then(|bytes| member(&bytes));
+            let mut state = self.state();
+            if is_held {
+                state.held -= 1;
+                self.changed.notify_all();
+            }
+            while state.next != index && state.end.is_none() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.end.is_some() {
+                return;
+            }
+            let Some(mut out) = state.out.take() else { return };
+            drop(state);
+            let written = packed.and_then(|packed| out.write_all(&packed));
+            let mut state = self.state();
+            state.out = Some(out);
+            match written {
+                Ok(()) => state.next += 1,
+                Err(cause) => drop(state.end.get_or_insert(End::Failed(cause))),
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// Tells the others when a worker ends by a panic, so that nobody waits for its member.
+struct Watch<'a, W>(&'a Shared<W>);
+
+impl<W> Drop for Watch<'_, W> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(End::Failed(lost()));
+        }
+    }
+}
+
+impl<W> State<W> {
+    /// Why it ended, told once.
+    fn failure(&mut self) -> Option<io::Error> {
+        self.end.as_mut().map(|end| match std::mem::replace(end, End::Told) {
+            End::Failed(cause) => cause,
+            End::Told => lost(),
+        })
+    }
+}
+
+/// Blocks that wait on the disk.
+struct Spool {
+    file: Option<Arc<File>>,
+    length: u64,
+}
+
+impl Spool {
+    /// None when it is full, or the disk is: waiting costs less room.
+    fn put(&mut self, block: &[u8], folder: &Path, most: u64) -> io::Result<Option<Block>> {
+        let (at, length) = (self.length, block.len());
+        if at + length as u64 > most {
+            return Ok(None);
+        }
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => self.file.insert(Arc::new(tempfile::tempfile_in(folder)?)).clone(),
+        };
+        match file.write_all_at(block, at) {
+            Ok(()) => {}
+            Err(cause) if cause.kind() == io::ErrorKind::StorageFull => return Ok(None),
+            Err(cause) => return Err(cause),
+        }
+        self.length += length as u64;
+        Ok(Some(Block::Spooled { file, at, length }))
+    }
+}
+
+impl Block {
+    fn into_bytes(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Held(bytes) => Ok(bytes),
+            Self::Spooled { file, at, length } => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, at)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+fn member(block: &[u8]) -> io::Result<Vec<u8>> {
+    let level =
+        CompressionLvl::new(LEVEL).map_err(|_| io::Error::other("libdeflate does not know its own level"))?;
+    let mut compressor = Compressor::new(level);
+    let mut out = vec![0; compressor.gzip_compress_bound(block.len())];
+    let length = compressor
+        .gzip_compress(block, &mut out)
+        .map_err(|cause| io::Error::other(format!("libdeflate: {cause:?}")))?;
+    out.truncate(length);
+    Ok(out)
+}
+
+fn lost() -> io::Error {
+    io::Error::other("a compressing thread ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read;
+
+    use super::*;
+
+    const SIZE: usize = 20 * MEMBER + 12345;
+
+    /// Bytes that do not become fewer (xorshift).
+    fn noise() -> Vec<u8> {
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        (0..SIZE).map(|_| next()).collect()
+    }
+
+    fn packed(most_spooled: u64, piece: usize) -> Vec<u8> {
+        let mut members = Members::new(Vec::new(), &std::env::temp_dir());
+        members.most_spooled = most_spooled;
+        noise().chunks(piece).for_each(|piece| members.write_all(piece).unwrap());
+        members.finish().unwrap().wait(&|| false).unwrap()
+    }
+
+    #[test]
+    fn where_blocks_wait_does_not_show() {
+        let all = packed(u64::MAX, 1 << 16);
+        for (most, piece) in [(0, 1 << 16), (3 * MEMBER as u64, 1 << 20), (u64::MAX, 54321)] {
+            assert!(packed(most, piece) == all, "{most}");
+        }
+        let mut back = Vec::new();
+        flate2::read::MultiGzDecoder::new(&all[..]).read_to_end(&mut back).unwrap();
+        assert!(back == noise());
+    }
+
+    /// Takes so many bytes, and no more.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told() {
+        for most_spooled in [0, u64::MAX] {
+            let mut members = Members::new(Full(3 * MEMBER), &std::env::temp_dir());
+            members.most_spooled = most_spooled;
+            let done = members.write_all(&noise()).and_then(|()| members.finish()?.wait(&|| false));
+            assert_eq!(done.err().unwrap().kind(), io::ErrorKind::StorageFull, "{most_spooled}");
+        }
+    }
+
+    /// Takes nothing before it may.
+    struct Slow(Arc<Mutex<()>>, Arc<Mutex<usize>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _may = self.0.lock().unwrap();
+            *self.1.lock().unwrap() += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_writes_goes_on_and_may_leave_off() {
+        let (gate, taken) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(0)));
+        let closed = gate.lock().unwrap();
+        let mut members = Members::new(Slow(gate.clone(), taken.clone()), &std::env::temp_dir());
+        members.write_all(&noise()).unwrap();
+        let growing = members.finish().unwrap();
+        assert!(!growing.is_done());
+        let opening = thread::spawn({
+            let growing = growing;
+            move || growing.wait(&|| true).map(|_| ()).unwrap_err().kind()
+        });
+        drop(closed);
+        assert_eq!(opening.join().unwrap(), io::ErrorKind::Interrupted);
+        // The threads are gone, and with them the other hold on what they wrote to.
+        assert!(*taken.lock().unwrap() < SIZE);
+        assert_eq!(Arc::strong_count(&gate), 1);
+    }
+}
