@@ -12,7 +12,7 @@ use sandbox::Overlay;
 use super::copy::{self, ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
 use super::execute::{Built, Made, Run};
 use super::failures::{cancelled, copy_failed, machine};
-use super::plan::{Action, Source, Step};
+use super::plan::{Copying, Source, Step};
 use crate::capture::{FetchError, StepRecord};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};
@@ -81,10 +81,14 @@ impl Gathered<'_> {
 
 impl<'a> Run<'a> {
     /// Does a COPY or ADD.
-    pub(super) fn copy(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
-        let Action::Copy { destination, chown, chmod, excludes, parents, .. } = &step.action else {
-            return Ok(None);
-        };
+    pub(super) fn copy(
+        &mut self,
+        stage: &Built,
+        step: &Step,
+        copying: &Copying,
+        label: &Label,
+    ) -> Result<Option<Made>> {
+        let Copying { destination, chown, chmod, excludes, parents, .. } = copying;
         let owner = chown.as_ref().map(|text| self.owner(&stage.root, text, step)).transpose()?;
         let request = copy::Request {
             sources: &[],
@@ -96,10 +100,10 @@ impl<'a> Run<'a> {
             parents: *parents,
             epoch: self.epoch,
         };
-        let gathered = self.gather(step, label)?;
+        let gathered = self.gather(step, copying, label)?;
         if gathered.iter().any(|one| one.archives) {
             // An archive may give another name to a file that lies below.
-            stage.root.folders(self.shop.host, self.shop.store)?;
+            stage.root.folders(self.shop)?;
         }
         let made = self.draw(stage, step, &mut |drawing| {
             gathered.iter().try_for_each(|one| one.copy(drawing, &request))
@@ -110,13 +114,11 @@ impl<'a> Run<'a> {
     }
 
     /// All that a step copies from, in its order. What is remote is fetched.
-    fn gather<'s>(&mut self, step: &'s Step, label: &Label) -> Result<Vec<Gathered<'s>>>
+    fn gather<'s>(&mut self, step: &Step, copying: &'s Copying, label: &Label) -> Result<Vec<Gathered<'s>>>
     where
         'a: 's,
     {
-        let Action::Copy { from, sources, inline, archives, remote_archives, .. } = &step.action else {
-            return Ok(Vec::new());
-        };
+        let Copying { from, sources, inline, archives, remote_archives, .. } = copying;
         let mut gathered = Vec::new();
         if !inline.is_empty() {
             gathered.push(Gathered {

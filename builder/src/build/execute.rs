@@ -1,4 +1,4 @@
-//! Doing a stage's steps: each over a fresh overlay, whose upper directory becomes one canonical layer.
+//! Doing a stage's steps: each makes one canonical layer, over what the steps before it left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,32 +7,30 @@ use std::time::Instant;
 
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
-use images::layer::{Compression, Drawing, Drawn, Fired, Layer, Normaliser, Written, from_upper};
+use images::layer::{Compression, Drawing, Drawn, Fired, Normaliser, Packing, Written};
 use images::{Descriptor, LayerCache, Store};
-use sandbox::{Canceller, Exit, Host, Mount, Overlay, Process, Profile, Upper, User};
+use sandbox::{Canceller, Host, Upper, User};
 
-use super::add::{GitTaken, name_of};
+use super::add::GitTaken;
 use super::bases::{Base, layer_of_base, of_base};
 use super::config::{self, Config};
 use super::copy::{self, Content, ContextTree, CopyError};
 use super::emulation::Emulator;
-use super::failures::{
-    cancelled, copy_failed, fatal_incidents, is_too_long, layer_failed, leaked, machine, mount_failed,
-    too_long,
-};
+use super::failures::{cancelled, copy_failed, machine};
 use super::limits::StepLimits;
-use super::mounts::Mounts;
-use super::output::Output;
-use super::plan::{self, Action, Step};
+use super::packing::Waiting;
+use super::plan::{self, Action, Execution, Step};
 use super::root::Root;
-use super::{environment, leak, trust};
-use crate::capture::{Capture, Exchange, Incident, Planted, StepRecord};
+use crate::capture::{Capture, Exchange};
 use crate::cli::Session;
-use crate::dockerfile::{Network, SecretMount};
+use crate::dockerfile::SecretMount;
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials;
 use crate::progress::{Event, Label, SummaryStep};
-use crate::secrets::{Needles, Redactor, Secrets};
+use crate::secrets::Secrets;
+
+/// How many layers of a stage may be compressed while its next step goes on.
+const MOST_WAITING: usize = 2;
 
 /// The machine's part of a build.
 pub struct Workshop<'a> {
@@ -69,11 +67,11 @@ pub(super) struct Built {
 
 /// A layer that a step made, and what stands for it in the next one.
 pub(super) struct Made {
-    layer: Layer,
-    files: Files,
+    pub(super) layer: Packing,
+    pub(super) files: Files,
 }
 
-enum Files {
+pub(super) enum Files {
     /// They lie in a folder.
     Written(Upper),
     /// They are only in the layer.
@@ -99,12 +97,6 @@ pub(super) struct Records {
     pub(super) secrets: BTreeSet<String>,
 }
 
-/// What a command sees of the network: nothing, or what is planted there.
-struct Reach {
-    namespace: sandbox::Network,
-    planted: Option<Planted>,
-}
-
 /// A stage that is going on.
 pub(super) struct Run<'a> {
     pub(super) shop: &'a Workshop<'a>,
@@ -113,9 +105,10 @@ pub(super) struct Run<'a> {
     /// The stages it needs, by number.
     pub(super) done: BTreeMap<usize, Arc<Finished>>,
     pub(super) told: Records,
+    pub(super) waiting: Waiting<'a>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// A stage before its first step.
     pub(super) fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<Built> {
         if let plan::Base::Stage(earlier) = needed.base
@@ -147,7 +140,7 @@ impl Run<'_> {
     }
 
     /// Does one step; says whether it made a layer.
-    pub(super) fn step(&mut self, stage: &mut Built, step: &Step, label: &Label) -> Result<bool> {
+    pub(super) fn step(&mut self, stage: &mut Built, step: &'a Step, label: &Label) -> Result<bool> {
         let session = self.shop.session;
         let line = step.line;
         session.tell(&Event::Step { label, line, instruction: &step.text });
@@ -156,26 +149,18 @@ impl Run<'_> {
         let is_configuration = step.action == Action::Configure;
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
         let made = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
-        let blob = made.as_ref().map(|made| (made.layer.descriptor.digest, made.layer.descriptor.size));
-        let (digest, size) = blob.unzip();
-        let size = size.unwrap_or(0);
-        session.tell(&Event::StepDone { label, line, seconds, layer: digest, size, is_configuration });
-        let (label, instruction) = (label.to_string(), step.text.clone());
-        self.told.steps.push(SummaryStep { label, instruction, seconds, layer: blob });
+        let diff_id = made.as_ref().map(|made| made.layer.diff_id);
+        session.tell(&Event::StepDone { label, line, seconds, diff_id, is_configuration });
+        let instruction = step.text.clone();
+        self.told.steps.push(SummaryStep { label: label.to_string(), instruction, seconds, layer: None });
         let Some(Made { layer, files }) = made else { return Ok(false) };
+        stage.config.rootfs.diff_ids.push(layer.diff_id);
+        self.waiting.add(layer.clone(), step, label, self.told.steps.len() - 1);
         match files {
             Files::Written(upper) => stage.root.add_written(upper),
-            Files::Drawn(drawn) => stage.root.add_drawn(layer.clone(), drawn),
+            Files::Drawn(drawn) => stage.root.add_drawn(layer, drawn),
         }
-        stage.config.rootfs.diff_ids.push(layer.diff_id);
-        let record = LayerRecord {
-            diff_id: layer.diff_id,
-            digest: layer.descriptor.digest,
-            size: layer.descriptor.size,
-            created_by: step.created_by.clone(),
-            from_base: false,
-        };
-        stage.layers.push((layer.descriptor, record));
+        self.settle(stage, MOST_WAITING)?;
         Ok(true)
     }
 
@@ -186,7 +171,7 @@ impl Run<'_> {
         if step.action == Action::Configure {
             return Ok(None);
         }
-        if stage.layers.len() >= MAX_LAYERS {
+        if stage.config.rootfs.diff_ids.len() >= MAX_LAYERS {
             let what = format!("line {}: {}: {MAX_LAYERS} layers lie below it already", step.line, step.text);
             return Err(Error::new(Kind::Input, what)
                 .hint("an image has no more: join instructions, or copy what they made into a new stage"));
@@ -194,16 +179,14 @@ impl Run<'_> {
         let epoch = self.epoch;
         match &step.action {
             Action::Configure => Ok(None),
-            Action::Run { args, env, cwd, user, script, .. } => {
-                self.run(stage, step, label, (args, env, cwd, user), script.as_ref())
-            }
+            Action::Run(execution) => self.run(stage, step, execution, label),
+            Action::Copy(copying) => self.copy(stage, step, copying, label),
             Action::Workdir { path, user } => {
                 let user = self.user(&stage.root, user, step)?;
                 self.draw(stage, step, &mut |drawing| {
                     copy::make_folder(drawing, path, (user.uid, user.gid), epoch)
                 })
             }
-            Action::Copy { .. } => self.copy(stage, step, label),
         }
     }
 
@@ -226,153 +209,12 @@ impl Run<'_> {
         Ok(Some(Made { layer, files: Files::Drawn(drawn) }))
     }
 
-    /// Runs a command; the layer that came of it, and the folder that stands for it in the next step.
-    fn run(
-        &mut self,
-        stage: &Built,
-        step: &Step,
-        label: &Label,
-        (args, env, cwd, user): (&[String], &[(String, String)], &str, &str),
-        script: Option<&plan::Script>,
-    ) -> Result<Option<Made>> {
-        let mut mounts = self.mounts(step)?;
-        let needles = Arc::new(self.tell(step, &mut mounts)?);
-        let user = self.user(&stage.root, user, step)?;
-        // The kernel lets both wait, and neither needs the other.
-        let (ground, network) = std::thread::scope(|scope| {
-            let network = scope.spawn(|| self.network(step, &needles));
-            (self.ground(stage, &mounts), network.join())
-        });
-        let (overlay, lowers) = ground?;
-        let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
-        let mut process = self.process(args, env, cwd, user);
-        process.mounts.extend(mounts.mounts.iter().cloned());
-        process.tmpfs.extend(mounts.tmpfs.iter().cloned());
-        process.confidential = !mounts.variables.is_empty();
-        for (name, value) in &mounts.variables {
-            process.env.retain(|(known, _)| known != name);
-            process.env.push((name.clone(), value.to_string()));
-        }
-        if let Some(script) = script {
-            process.mounts.push(self.script(script)?);
-        }
-        self.command(&process, network, overlay.merged(), step, label, &needles)?;
-        trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(|cause| {
-            match is_too_long(&cause) {
-                true => too_long(step),
-                false => Error::io("cleaning", overlay.upper(), cause),
-            }
-        })?;
-        let found = leak::find(overlay.upper(), &needles);
-        if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
-            return Err(leaked(step, &leak));
-        }
-        let (store, upper) = (self.shop.store, overlay.upper());
-        let written = from_upper(store, upper, &lowers, self.epoch, Compression::Gzip, Normaliser::Version1);
-        let Written { layer, fired } = written.map_err(|cause| layer_failed(step, cause))?;
-        self.told.fired.extend(fired);
-        let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
-        let made = made.transpose().map_err(machine)?;
-        drop(mounts);
-        // What was left would be in the next step's caches, which have to be empty.
-        sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
-        let Some((layer, upper)) = made else { return Ok(None) };
-        self.refresh(&|path| match std::fs::symlink_metadata(upper.path().join(path)) {
-            Ok(_) => Ok(true),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(cause) => Err(cause),
-        })?;
-        Ok(Some(Made { layer, files: Files::Written(upper) }))
-    }
-
-    /// Takes down the lists of certificates when a step changed something near what they were made of.
-    fn refresh(&self, changed: &dyn Fn(&Path) -> std::io::Result<bool>) -> Result<()> {
-        let injected = self.injected();
-        match trust::is_stale(&injected, changed).map_err(|cause| Error::io("reading", &injected, cause))? {
-            true => sandbox::remove_tree(&injected).map_err(machine),
-            false => Ok(()),
-        }
-    }
-
-    /// The root of a step, and the folders it stands on.
-    fn ground(&self, stage: &Built, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
-        let mut lowers = stage.root.folders(self.shop.host, self.shop.store)?;
-        let injected = self.injected();
-        if !injected.exists() {
-            self.inject(&lowers, &injected)?;
-        }
-        lowers.insert(0, injected);
-        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
-        Ok((overlay, lowers))
-    }
-
-    /// What a command sees of the network; none for steps that have no command.
-    fn network(&self, step: &Step, needles: &Arc<Needles>) -> Result<Option<Reach>> {
-        let Action::Run { network, .. } = &step.action else { return Ok(None) };
-        let namespace = self.shop.host.network().map_err(machine)?;
-        let planted = match network {
-            Network::None => None,
-            Network::Default => {
-                let planted = self.shop.capture.plant(&namespace, &name_of(step), needles);
-                Some(planted.map_err(|cause| {
-                    Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
-                })?)
-            }
-        };
-        Ok(Some(Reach { namespace, planted }))
-    }
-
-    /// Where the lists of certificates lie that a stage's steps see, for as long as no step changes what is there.
-    fn injected(&self) -> PathBuf {
-        self.shop.scratch.join("injected")
-    }
-
-    fn mounts(&self, step: &Step) -> Result<Mounts> {
-        let Action::Run { mounts, .. } = &step.action else { return Ok(Mounts::default()) };
-        let stages = |stage: usize| self.folders_of(stage);
-        let scratch = self.shop.scratch.join("mounts");
-        Mounts::make(mounts, self.shop.host, &scratch, self.context, &stages)
-            .map_err(|error| mount_failed(step, error))
-    }
-
-    /// Adds the step's secrets to what it has mounted; what they look like.
-    fn tell(&mut self, step: &Step, mounts: &mut Mounts) -> Result<Needles> {
-        let Action::Run { secrets: wanted, .. } = &step.action else { return Ok(Needles::default()) };
-        let (host, secrets) = (self.shop.host, self.shop.secrets);
-        for one in wanted {
-            let Some(bytes) = secrets.get(&one.id) else { continue };
-            mounts.tell(one, bytes, host).map_err(|error| mount_failed(step, error))?;
-            self.told.secrets.insert(one.id.clone());
-            let reason = format!(
-                "line {}: the step was told the secret {}, which only those have who were given it",
-                step.line, one.id
-            );
-            if !self.told.unrecorded.contains(&reason) {
-                self.told.unrecorded.push(reason);
-            }
-        }
-        Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
-    }
-
-    /// Puts what has to lie above a stage's folders into one of its own, which appears whole.
-    fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<()> {
-        let making = into.with_extension("making");
-        let failed = |cause| Error::io("making", into, cause);
-        sandbox::remove_tree(&making).map_err(machine)?;
-        std::fs::create_dir(&making).map_err(failed)?;
-        let root = self.shop.host.overlay_readonly(folders).map_err(machine)?;
-        trust::inject(root.merged(), &making, self.shop.capture.ca_pem()).map_err(|cause| {
-            Error::new(Kind::Machine, "the base's list of certificates could not be prepared").because(cause)
-        })?;
-        std::fs::rename(&making, into).map_err(failed)
-    }
-
     /// The files of an earlier stage, as folders.
     pub(super) fn folders_of(&self, stage: usize) -> Result<Vec<PathBuf>> {
         let earlier = self.done.get(&stage);
         let earlier =
             earlier.ok_or_else(|| Error::new(Kind::Bug, "a stage is looked into before it is built"))?;
-        earlier.built.root.folders(self.shop.host, self.shop.store)
+        earlier.built.root.folders(self.shop)
     }
 
     /// Whom a name or number means in the image.
@@ -383,8 +225,7 @@ impl Run<'_> {
                 .hint("make the user in an earlier RUN, or give its number")
                 .because(cause)
         };
-        let (host, store) = (self.shop.host, self.shop.store);
-        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.text(path, host, store));
+        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.text(path, self.shop));
         let (passwd, group) = (passwd.map_err(refuse)?, group.map_err(refuse)?);
         sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
     }
@@ -396,96 +237,6 @@ impl Run<'_> {
             Err(_) => self.user(root, text, step).map(|user| (user.uid, user.gid)),
         }
     }
-
-    fn process(&self, args: &[String], env: &[(String, String)], cwd: &str, user: User) -> Process {
-        let mounts = environment::MOUNTED.iter().map(|file| Mount {
-            source: self.shop.scratch.join(file.name),
-            target: file.target.to_owned(),
-            readonly: false,
-        });
-        let mut process = Process::new(Profile::Build, args);
-        process.env = environment::variables(env, self.epoch);
-        process.cwd = cwd.to_owned();
-        process.user = user;
-        process.hostname = environment::HOSTNAME.to_owned();
-        process.mounts = mounts.collect();
-        process.limits = self.shop.limits.of_process();
-        process
-    }
-
-    /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
-    fn script(&self, script: &plan::Script) -> Result<Mount> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let source = self.shop.scratch.join("script");
-        let failed = |cause| Error::io("writing", &source, cause);
-        std::fs::write(&source, &script.text).map_err(failed)?;
-        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
-        Ok(Mount { source: source.clone(), target: script.path.clone(), readonly: true })
-    }
-
-    fn command(
-        &mut self,
-        process: &Process,
-        network: Option<Reach>,
-        root: &Path,
-        step: &Step,
-        label: &Label,
-        needles: &Arc<Needles>,
-    ) -> Result<()> {
-        let session = self.shop.session;
-        let mut show = |text: &str| session.tell(&Event::Output { label, text });
-        let mut output = Output::new(&mut show);
-        let Reach { namespace, planted } =
-            network.ok_or_else(|| Error::new(Kind::Bug, "a command without a network"))?;
-        let mut redactor = Redactor::new(needles);
-        let mut take = |_, bytes: &[u8]| output.take(&redactor.take(bytes));
-        let exit = self.shop.host.run_until(process, root, &namespace, &mut take, self.shop.canceller);
-        let record = planted.map(|planted| planted.finish());
-        output.take(&redactor.finish());
-        let lines = output.finish();
-        let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
-        let exit = exit.map_err(machine)?;
-        let hint = self.shop.limits.hint(exit, &lines);
-        let how = match exit {
-            Exit::Code(0) => return Ok(()),
-            Exit::Code(code) => format!("ended with exit code {code}"),
-            Exit::Signal(signal) => format!("was ended by signal {signal}"),
-            Exit::TimedOut => "took too long".to_owned(),
-            Exit::OutOfMemory => "ran out of memory".to_owned(),
-            Exit::Cancelled => return Err(cancelled()),
-        };
-        let error = Error::new(Kind::Step, format!("line {}: {} {how}", step.line, step.text)).details(lines);
-        let network = (!incidents.is_empty()).then(|| format!("its network: {}", incidents.join("; ")));
-        let hints: Vec<String> = hint.into_iter().chain(network).collect();
-        Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
-    }
-
-    /// Keeps what a step did on the network; returns what went wrong there.
-    ///
-    /// # Errors
-    /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
-    pub(super) fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
-        let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
-        for text in &incidents {
-            self.shop.session.tell(&Event::Incident { label, text });
-        }
-        if record.incidents_dropped > 0 {
-            self.told
-                .unrecorded
-                .push(format!("line {}: more incidents on the network than are listed", step.line));
-        }
-        self.told.unrecorded.extend(
-            record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
-        );
-        self.told.exchanges.extend(record.exchanges);
-        self.told.materials.extend(record.material);
-        let fatal: Vec<&Incident> =
-            record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
-        match fatal.first() {
-            None => Ok(incidents),
-            Some(first) => Err(fatal_incidents(step, first, &fatal)),
-        }
-    }
 }
 
 /// Whether a step has the secrets without which it cannot be done.
@@ -493,7 +244,7 @@ impl Run<'_> {
 /// # Errors
 /// [`Kind::NotFound`] when one was not given.
 pub(super) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
-    let Action::Run { secrets, .. } = &step.action else { return Ok(()) };
+    let Action::Run(Execution { secrets, .. }) = &step.action else { return Ok(()) };
     match secrets.iter().find(|one| one.required && given.get(&one.id).is_none()) {
         None => Ok(()),
         Some(SecretMount { id, .. }) => {

@@ -3,6 +3,7 @@
 mod add;
 pub mod bases;
 pub mod cli;
+mod command;
 pub mod config;
 pub mod copy;
 pub mod emulation;
@@ -16,6 +17,7 @@ pub mod limits;
 mod mounts;
 pub mod order;
 mod output;
+mod packing;
 pub mod plan;
 pub mod platform;
 pub mod registries;

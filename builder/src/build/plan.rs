@@ -65,7 +65,7 @@ pub struct Step {
 impl Step {
     /// Whether it runs a command.
     pub fn is_run(&self) -> bool {
-        matches!(self.action, Action::Run { .. })
+        matches!(self.action, Action::Run(_))
     }
 }
 
@@ -75,47 +75,9 @@ pub enum Action {
     /// Nothing: only the configuration changes.
     Configure,
     /// A command is run.
-    Run {
-        /// Its words.
-        args: Vec<String>,
-        /// Variables of `ENV` and `ARG`, without what the build adds.
-        env: Vec<(String, String)>,
-        /// Where.
-        cwd: String,
-        /// As whom; empty is root.
-        user: String,
-        /// What it reaches.
-        network: Network,
-        /// A program that the Dockerfile itself holds.
-        script: Option<Script>,
-        /// What it sees beside its root.
-        mounts: Vec<Mounted>,
-        /// Which secrets it is given.
-        secrets: Vec<SecretMount>,
-    },
+    Run(Execution),
     /// Files are copied.
-    Copy {
-        /// A stage by its number, instead of the repository.
-        from: Option<usize>,
-        /// In the order in which they are copied.
-        sources: Vec<Source>,
-        /// Files that the Dockerfile itself holds.
-        inline: Vec<Inline>,
-        /// Whether an archive of the repository is to be unpacked, as by `ADD`.
-        archives: bool,
-        /// Whether an archive that is fetched is to be unpacked.
-        remote_archives: bool,
-        /// Absolute; a slash at the end means a folder.
-        destination: String,
-        /// `user[:group]`
-        chown: Option<String>,
-        /// Permissions.
-        chmod: Option<Chmod>,
-        /// What is not copied.
-        excludes: Ignore,
-        /// Whether the folders above a source are made as well.
-        parents: bool,
-    },
+    Copy(Copying),
     /// A folder is made.
     Workdir {
         /// Absolute.
@@ -123,6 +85,52 @@ pub enum Action {
         /// Whose it becomes; empty is root.
         user: String,
     },
+}
+
+/// A command that is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// Its words.
+    pub args: Vec<String>,
+    /// Variables of `ENV` and `ARG`, without what the build adds.
+    pub env: Vec<(String, String)>,
+    /// Where.
+    pub cwd: String,
+    /// As whom; empty is root.
+    pub user: String,
+    /// What it reaches.
+    pub network: Network,
+    /// A program that the Dockerfile itself holds.
+    pub script: Option<Script>,
+    /// What it sees beside its root.
+    pub mounts: Vec<Mounted>,
+    /// Which secrets it is given.
+    pub secrets: Vec<SecretMount>,
+}
+
+/// Files that are copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copying {
+    /// A stage by its number, instead of the repository.
+    pub from: Option<usize>,
+    /// In the order in which they are copied.
+    pub sources: Vec<Source>,
+    /// Files that the Dockerfile itself holds.
+    pub inline: Vec<Inline>,
+    /// Whether an archive of the repository is to be unpacked, as by `ADD`.
+    pub archives: bool,
+    /// Whether an archive that is fetched is to be unpacked.
+    pub remote_archives: bool,
+    /// Absolute; a slash at the end means a folder.
+    pub destination: String,
+    /// `user[:group]`
+    pub chown: Option<String>,
+    /// Permissions.
+    pub chmod: Option<Chmod>,
+    /// What is not copied.
+    pub excludes: Ignore,
+    /// Whether the folders above a source are made as well.
+    pub parents: bool,
 }
 
 /// Where something that is copied comes from.

@@ -90,7 +90,7 @@ fn scopes_of_arguments_and_variables() {
         ]
     );
     let planned = planned(text, &[]).unwrap();
-    let Action::Run { env, cwd, user, .. } = &planned.steps[9].action else { panic!() };
+    let Action::Run(Execution { env, cwd, user, .. }) = &planned.steps[9].action else { panic!() };
     let value = |name: &str| {
         env.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
     };
@@ -112,7 +112,7 @@ fn commands_shells_and_entry_points() {
         planned.config.config.cmd,
         Some(vec!["/bin/bash".to_owned(), "-c".to_owned(), "f $g".to_owned()])
     );
-    let Action::Run { args, .. } = &planned.steps[4].action else { panic!() };
+    let Action::Run(Execution { args, .. }) = &planned.steps[4].action else { panic!() };
     assert_eq!(args, &["c", "$d"]);
     assert_eq!(planned.steps[3].created_by, "RUN /bin/bash -c a && b");
     assert_eq!(planned.steps[5].created_by, "CMD [\"/bin/bash\" \"-c\" \"f $g\"]");
@@ -144,13 +144,13 @@ fn paths_of_workdir_and_copy() {
     let destinations: Vec<_> = planned.steps[5..]
         .iter()
         .map(|step| match &step.action {
-            Action::Copy { destination, .. } => destination.as_str(),
+            Action::Copy(Copying { destination, .. }) => destination.as_str(),
             _ => "",
         })
         .collect();
     assert_eq!(destinations, ["/app/", "/app/b", "/app/b/", "/app/", "/etc/", "/", "/app/x."]);
     assert!(
-        matches!(&planned.steps[9].action, Action::Copy { chmod: Some(Chmod::Octal(0o644)), chown: Some(chown), .. } if chown == "1:2")
+        matches!(&planned.steps[9].action, Action::Copy(Copying { chmod: Some(Chmod::Octal(0o644)), chown: Some(chown), .. }) if chown == "1:2")
     );
     for text in
         ["COPY a b c", "COPY --chmod=u+y a b", "COPY --chmod=77777 a b", "WORKDIR $none", "USER $none"]
@@ -225,14 +225,14 @@ fn here_documents_are_run_or_copied() {
     );
     let planned = planned(text, &[]).unwrap();
     let run = |at: usize| match &planned.steps[at].action {
-        Action::Run { args, script, .. } => (args.last().unwrap().as_str(), script.clone()),
+        Action::Run(Execution { args, script, .. }) => (args.last().unwrap().as_str(), script.clone()),
         other => panic!("{other:?}"),
     };
     assert_eq!(run(1), ("echo $x\n", None));
     let script = Script { path: "/dev/pipes/P".to_owned(), text: "#!/bin/cat\nx\n".to_owned() };
     assert_eq!(run(2), ("/dev/pipes/P", Some(script)));
     assert_eq!(run(3), ("cat <<EOF > /a\n$x\nEOF", None));
-    let Action::Copy { inline, sources, .. } = &planned.steps[4].action else { panic!() };
+    let Action::Copy(Copying { inline, sources, .. }) = &planned.steps[4].action else { panic!() };
     let file = |name: &str, text: &str| Inline { name: name.to_owned(), text: text.to_owned() };
     assert_eq!(
         (inline.as_slice(), sources.len()),

@@ -7,13 +7,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::Store;
-use images::layer::{Drawn, Layer, Limits, Strata, Stratum, unpack};
-use sandbox::{Host, Upper};
+use images::layer::{Drawn, Layer, Limits, Packing, Strata, Stratum, unpack};
+use sandbox::Upper;
 
 use super::copy::{self, CopyError, Names, Node};
+use super::execute::Workshop;
 use super::failures::machine;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result, Told, of_images};
 
 /// The machine's own limit for files of users and groups; real ones have some KiB.
 const MOST_BYTES: u64 = 4 << 20;
@@ -35,9 +35,9 @@ enum Part {
     Drawn(Arc<Pending>),
 }
 
-/// A layer that is in the store and drawn, and lies in a folder once it has to.
+/// A layer that is drawn, and lies in a folder once it has to.
 struct Pending {
-    layer: Layer,
+    layer: Packing,
     drawn: Arc<Drawn>,
     folder: Mutex<Option<Arc<Upper>>>,
 }
@@ -54,7 +54,7 @@ impl Root {
     }
 
     /// Puts what was drawn on top.
-    pub(super) fn add_drawn(&mut self, layer: Layer, drawn: Drawn) {
+    pub(super) fn add_drawn(&mut self, layer: Packing, drawn: Drawn) {
         let pending = Pending { layer, drawn: Arc::new(drawn), folder: Mutex::new(None) };
         self.layers.insert(0, Part::Drawn(Arc::new(pending)));
     }
@@ -76,11 +76,11 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be.
-    pub(super) fn folders(&self, host: &Host, store: &Store) -> Result<Vec<PathBuf>> {
+    pub(super) fn folders(&self, shop: &Workshop<'_>) -> Result<Vec<PathBuf>> {
         let folder = |part: &Part| match part {
             Part::Base(folder) => Ok(folder.clone()),
             Part::Written(upper) => Ok(upper.path().to_owned()),
-            Part::Drawn(pending) => pending.folder(host, store),
+            Part::Drawn(pending) => pending.folder(shop),
         };
         self.layers.iter().map(folder).collect()
     }
@@ -89,14 +89,14 @@ impl Root {
     ///
     /// # Errors
     /// When it is no file, or larger than 4 MiB.
-    pub(super) fn text(&self, path: &str, host: &Host, store: &Store) -> Result<String> {
+    pub(super) fn text(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
         let mut strata = self.strata();
         let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
             .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
         let Some(mut found) = strata.find(&resolved).told()? else { return Ok(String::new()) };
         if found.on_disk().is_none() {
-            self.folders(host, store)?;
+            self.folders(shop)?;
             strata = self.strata();
             let Some(again) = strata.find(&resolved).told()? else { return Ok(String::new()) };
             found = again;
@@ -124,14 +124,14 @@ impl Pending {
         self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn folder(&self, host: &Host, store: &Store) -> Result<PathBuf> {
+    fn folder(&self, shop: &Workshop<'_>) -> Result<PathBuf> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upper) = &*folder {
             return Ok(upper.path().to_owned());
         }
-        let upper = host.folder().map_err(machine)?;
-        let Layer { descriptor, diff_id, .. } = &self.layer;
-        unpack(store, descriptor, diff_id, upper.path(), Limits::default()).told()?;
+        let upper = shop.host.folder().map_err(machine)?;
+        let Layer { descriptor, diff_id, .. } = shop.packed(&self.layer, of_images)?;
+        unpack(shop.store, &descriptor, &diff_id, upper.path(), Limits::default()).told()?;
         Ok(folder.insert(Arc::new(upper)).path().to_owned())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::{self, Config};
-use super::plan::{Action, Inline, Mounted, Plan, Script, Source, Step, What};
+use super::plan::{Action, Copying, Execution, Inline, Mounted, Plan, Script, Source, Step, What};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{
@@ -190,8 +190,8 @@ impl<'a> State<'a> {
         let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
         let mounts = run.mounts.iter().map(|mount| self.mount(mount)).collect::<Result<_, _>>()?;
         let secrets = run.secrets.iter().map(|secret| self.secret(secret)).collect::<Result<_, _>>()?;
-        let action = Action::Run { args, env, cwd, user, network: run.network, script, mounts, secrets };
-        Ok((format!("RUN {}", words.join(" ")), action))
+        let execution = Execution { args, env, cwd, user, network: run.network, script, mounts, secrets };
+        Ok((format!("RUN {}", words.join(" ")), Action::Run(execution)))
     }
 
     fn mount(&self, mount: &RunMount) -> Result<Mounted, Problem> {
@@ -275,7 +275,7 @@ impl<'a> State<'a> {
             true => added(sources, checksum.as_deref(), &destination)?,
         };
         let (archives, remote_archives) = (copy.unpack.unwrap_or(is_add), copy.unpack == Some(true));
-        let action = Action::Copy {
+        let copying = Copying {
             from,
             sources,
             inline,
@@ -287,7 +287,7 @@ impl<'a> State<'a> {
             excludes,
             parents: copy.parents,
         };
-        Ok((told.join(" "), action))
+        Ok((told.join(" "), Action::Copy(copying)))
     }
 
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {

@@ -15,6 +15,7 @@ use super::copy::ContextTree;
 use super::environment;
 use super::execute::{Finished, Records, Run, Workshop, check_secrets};
 use super::graph::{self, Done};
+use super::packing::Waiting;
 use super::plan::{self, Action, Plan, What};
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result, Told};
@@ -151,6 +152,7 @@ impl Stages<'_> {
             epoch: self.epoch,
             done: finished.collect(),
             told: Records::default(),
+            waiting: Waiting::default(),
         };
         let (needed, planned) = &self.planned[at];
         let mut stage = run.start(needed, self.fetched.get(&needed.stage))?;
@@ -172,6 +174,7 @@ impl Stages<'_> {
             let has_layer = run.step(&mut stage, step, &label)?;
             stage.config.history.extend(self.plan.history(step, has_layer));
         }
+        run.settle(&mut stage, 0)?;
         Ok(Finished { built: stage, told: run.told })
     }
 }
@@ -179,9 +182,9 @@ impl Stages<'_> {
 /// The stages that a step takes files from.
 fn sources_of(action: &Action) -> Vec<usize> {
     match action {
-        Action::Copy { from, .. } => from.iter().copied().collect(),
-        Action::Run { mounts, .. } => {
-            let from = mounts.iter().filter_map(|mounted| match &mounted.what {
+        Action::Copy(copying) => copying.from.iter().copied().collect(),
+        Action::Run(execution) => {
+            let from = execution.mounts.iter().filter_map(|mounted| match &mounted.what {
                 What::Bind { from, .. } => *from,
                 _ => None,
             });

@@ -95,12 +95,26 @@ pub enum Event<'a> {
         line: usize,
         /// How long it took.
         seconds: f64,
-        /// The layer it made, if it changed anything.
-        layer: Option<Digest>,
-        /// The layer's size, compressed.
-        size: u64,
+        /// What the layer is that it made, if it changed anything.
+        diff_id: Option<Digest>,
         /// Whether it is one that changes the configuration alone.
         is_configuration: bool,
+    },
+    /// Nothing else of its stage is left to do than to compress a step's layer.
+    Packing {
+        /// Which step.
+        label: &'a Label,
+    },
+    /// A step's layer is in the store.
+    Layer {
+        /// Which step.
+        label: &'a Label,
+        /// What it is.
+        diff_id: Digest,
+        /// Its blob.
+        digest: Digest,
+        /// The blob's size.
+        size: u64,
     },
     /// A step failed, or was ended because another did or the person had enough.
     StepFailed {
@@ -190,9 +204,13 @@ impl Event<'_> {
             Self::Output { label, text } => {
                 json!({ "event": "output", "label": label.to_string(), "text": text })
             }
-            Self::StepDone { label, line, seconds, layer, size, .. } => json!({
-                "event": "step-done", "label": label.to_string(), "line": line, "seconds": seconds, "layer": layer,
-                "size": size,
+            Self::StepDone { label, line, seconds, diff_id, .. } => json!({
+                "event": "step-done", "label": label.to_string(), "line": line, "seconds": seconds,
+                "diff_id": diff_id,
+            }),
+            Self::Packing { label } => json!({ "event": "packing", "label": label.to_string() }),
+            Self::Layer { label, diff_id, digest, size } => json!({
+                "event": "layer", "label": label.to_string(), "diff_id": diff_id, "digest": digest, "size": size,
             }),
             Self::StepFailed { label, line, seconds } => {
                 json!({ "event": "step-failed", "label": label.to_string(), "line": line, "seconds": seconds })

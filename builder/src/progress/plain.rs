@@ -65,10 +65,12 @@ fn lines(event: &Event<'_>) -> Vec<String> {
         }
         Event::Fetching { label, url } => format!("{}fetching {}", margin(label), cell(url)),
         Event::Output { label, text } => format!("{}{}", margin(label), cell(text)),
-        Event::StepDone { is_configuration: true, .. } => return Vec::new(),
-        Event::StepDone { label, seconds, size, .. } => {
-            format!("{}: done in {seconds:.1} s, {size} bytes", cell(&label.to_string()))
+        // How large a layer became stands in the summary.
+        Event::StepDone { is_configuration: true, .. } | Event::Layer { .. } => return Vec::new(),
+        Event::StepDone { label, seconds, .. } => {
+            format!("{}: done in {seconds:.1} s", cell(&label.to_string()))
         }
+        Event::Packing { label } => format!("{}: its layer is being compressed", cell(&label.to_string())),
         Event::StepFailed { label, seconds, .. } => {
             format!("{}: failed after {seconds:.1} s", cell(&label.to_string()))
         }

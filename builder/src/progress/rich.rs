@@ -167,6 +167,8 @@ impl Show for Rich {
                 let end = if is_configuration { String::new() } else { format!("{seconds:.1}s") };
                 self.line(&self.styles.good, "✔", &text, &end);
             }
+            Event::Packing { label } => self.begin(label, "compressing its layer"),
+            Event::Layer { label, .. } => drop(self.finish(label)),
             Event::StepFailed { label, seconds, .. } => {
                 let text = format!("{}  {}", cell(&label.to_string()), self.finish(label));
                 self.line(&self.styles.bad, "✘", &text, &format!("{seconds:.1}s"));

@@ -53,12 +53,13 @@ fn tell_all(progress: &Progress) {
         label: &alone,
         line: 5,
         seconds: 2.0,
-        layer: Some(digest),
-        size: 4_200_000,
+        diff_id: Some(digest),
         is_configuration,
     };
     progress.tell(&done(false));
     progress.tell(&done(true));
+    progress.tell(&Event::Packing { label: &alone });
+    progress.tell(&Event::Layer { label: &alone, diff_id: digest, digest, size: 4_200_000 });
     progress.tell(&Event::StepFailed { label: &label, line: 4, seconds: 0.5 });
     let moving = progress.moving(Direction::Out, BAD);
     let (bytes, _) = moving.done();
@@ -101,7 +102,8 @@ fn plain_lines_say_what_happens_and_steer_nothing() {
         &format!("[2/6] {BAD} | {BAD}"),
         "    of one stage alone",
         &format!("[2/6] {BAD} | network: {BAD}"),
-        "[3/6] build: done in 2.0 s, 4200000 bytes",
+        "[3/6] build: done in 2.0 s",
+        "[3/6] build: its layer is being compressed",
         &format!("[2/6] {BAD}: failed after 0.5 s"),
         &format!("pushed {BAD}: it has all layers already, 3.0 s"),
         &format!("warning: {BAD}"),
