@@ -1,0 +1,206 @@
+//! From a drawing to a layer: the same bytes as those of an upper directory with the same in it.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use super::{Drawing, Drawn, Inode, Origin, ROOT, What, shown};
+use crate::error::{At, Error};
+use crate::layer::compress::Compression;
+use crate::layer::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
+use crate::layer::entry::{Entry, Kind};
+use crate::layer::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use crate::layer::read::Limits;
+use crate::layer::write::Written;
+use crate::store::Store;
+
+impl<C> Drawing<'_, C> {
+    /// Writes the layer, as [`crate::layer::from_upper`] would that of an upper directory with the same in it. `open` gives the size
+    /// of a file and its bytes.
+    ///
+    /// # Errors
+    /// When a content cannot be had, or the store cannot be written; when the layer would hold more than [`Limits`] let
+    /// anybody read again.
+    pub fn write<E: From<Error>>(
+        self,
+        store: &Store,
+        compression: Compression,
+        rules: Normaliser,
+        open: &mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
+    ) -> Result<(Written, Drawn), E> {
+        let mut writing = Writing {
+            out: Emitter::new(store, compression, Limits::default()),
+            drawn: &self.drawn,
+            contents: self.contents,
+            epoch: self.epoch,
+            rules,
+            open,
+            fired: Vec::new(),
+            first: HashMap::new(),
+            dropped: Vec::new(),
+        };
+        writing.all()?;
+        let Writing { out, fired, dropped, .. } = writing;
+        let layer = out.finish()?;
+        let mut drawn = self.drawn;
+        for (above, name) in dropped {
+            drawn.children(above).map(|children| children.remove(&name));
+        }
+        Ok((Written { layer, fired }, drawn))
+    }
+}
+
+/// A drawing on its way to a layer.
+struct Writing<'a, 'o, C, E> {
+    out: Emitter<'a>,
+    drawn: &'a Drawn,
+    contents: Vec<Option<C>>,
+    epoch: i64,
+    rules: Normaliser,
+    open: &'o mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
+    fired: Vec<Fired>,
+    /// The first names of what has several, once they are written.
+    first: HashMap<usize, Vec<u8>>,
+    /// What the rules left out, by directory and name.
+    dropped: Vec<(usize, Vec<u8>)>,
+}
+
+/// A directory that is being written, and what is left of what is in it.
+struct Level<'d> {
+    path: Vec<u8>,
+    at: usize,
+    left: std::vec::IntoIter<(&'d [u8], Child)>,
+    /// The root is no entry.
+    entered: Option<Entered>,
+}
+
+#[derive(Clone, Copy)]
+enum Child {
+    Inode(usize),
+    /// What says that nothing from below shows.
+    Marker,
+}
+
+impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
+    fn all(&mut self) -> Result<(), E> {
+        // Not by recursion: how deep directories are nested is not ours to say.
+        let mut way: Vec<Level<'a>> = self.level(&[], ROOT).into_iter().collect();
+        while let Some(level) = way.last_mut() {
+            let Some((name, child)) = level.left.next() else {
+                if let Some(level) = way.pop() {
+                    self.leave(&level)?;
+                }
+                continue;
+            };
+            let path = match level.path.is_empty() {
+                true => name.to_vec(),
+                false => [&level.path[..], b"/", name].concat(),
+            };
+            let above = level.at;
+            match child {
+                Child::Marker => {
+                    self.out.emit(&Entry::marker(path, self.epoch), &mut io::empty())?;
+                }
+                Child::Inode(_) if name.starts_with(WHITEOUT) => {
+                    return Err(refuse_whiteout_name(shown(&path)).into());
+                }
+                Child::Inode(at) => match self.level(&path, at) {
+                    Some(inner) => way.push(inner),
+                    None => self.leaf(path, at, (above, name))?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a directory; none when it is something else.
+    fn level(&mut self, path: &[u8], at: usize) -> Option<Level<'a>> {
+        let What::Directory { children, origin } = &self.drawn.inodes[at].what else { return None };
+        let mut left: Vec<(&[u8], Child)> =
+            children.iter().map(|(name, child)| (&name[..], Child::Inode(*child))).collect();
+        if matches!(origin, Origin::Instead) {
+            let place = left.partition_point(|(name, _)| *name < OPAQUE);
+            left.insert(place, (OPAQUE, Child::Marker));
+        }
+        let entry = (at != ROOT).then(|| self.entry(path.to_vec(), Kind::Directory, at));
+        let entered = entry.map(|entry| self.out.enter(entry));
+        Some(Level { path: path.to_vec(), at, left: left.into_iter(), entered })
+    }
+
+    fn leave(&mut self, level: &Level<'_>) -> Result<(), E> {
+        let Some(entry) = level.entered.and_then(|entered| self.out.leave(entered)) else { return Ok(()) };
+        let What::Directory { origin, .. } = &self.drawn.inodes[level.at].what else { return Ok(()) };
+        let is_as_before = match origin {
+            Origin::Over { mode, owner, xattrs } => {
+                (*mode, *owner, xattrs) == (entry.mode, (entry.uid, entry.gid), &entry.xattrs)
+            }
+            Origin::New | Origin::Instead => false,
+        };
+        if !is_as_before {
+            self.out.emit(&entry, &mut io::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is no directory, and is called `name` in one.
+    fn leaf(&mut self, path: Vec<u8>, at: usize, (above, name): (usize, &[u8])) -> Result<(), E> {
+        let Inode { what, mode, names, .. } = &self.drawn.inodes[at];
+        let first = self.first.get(&at);
+        // A program is the step's work, in whatever folder it lies.
+        let is_data = matches!(what, What::File) && mode & 0o111 == 0;
+        let rule = is_data.then(|| self.rules.action(&path)).flatten();
+        if let Some((rule, Action::Drop)) = rule {
+            self.fire(rule, &path);
+            self.dropped.push((above, name.to_vec()));
+            return Ok(());
+        }
+        if let Some(first) = first {
+            let link = Kind::HardLink(first.clone());
+            return Ok(self.out.emit(&self.entry(path, link, at), &mut io::empty())?);
+        }
+        if *names > 1 {
+            self.first.insert(at, path.clone());
+        }
+        let kind = match what {
+            What::Link(target) => Kind::Symlink(target.clone()),
+            What::Fifo => Kind::Fifo,
+            What::File | What::Directory { .. } => return self.file(path, at, rule),
+        };
+        Ok(self.out.emit(&self.entry(path, kind, at), &mut io::empty())?)
+    }
+
+    fn file(&mut self, path: Vec<u8>, at: usize, rule: Option<(&'static str, Action)>) -> Result<(), E> {
+        let content = self.contents[at].take();
+        let content = content.ok_or_else(|| Error::refused(shown(&path), "a file without content"))?;
+        let (size, mut bytes) = (self.open)(content)?;
+        let other = match rule {
+            Some((rule, Action::Empty)) if size > 0 => Some((rule, Vec::new())),
+            Some((rule, Action::Rewrite(rewrite))) if size <= MAX_REWRITTEN => {
+                let mut whole = Vec::new();
+                bytes.read_to_end(&mut whole).at("reading", shown(&path))?;
+                let other = rewrite(&whole, self.epoch).filter(|other| *other != whole);
+                bytes = Box::new(io::Cursor::new(whole));
+                other.map(|other| (rule, other))
+            }
+            _ => None,
+        };
+        let Some((rule, other)) = other else {
+            return Ok(self.out.emit(&self.entry(path, Kind::File { size }, at), &mut bytes)?);
+        };
+        self.fire(rule, &path);
+        let entry = self.entry(path, Kind::File { size: other.len() as u64 }, at);
+        // It was changed now.
+        let entry = Entry { mtime: self.epoch as u64, ..entry };
+        Ok(self.out.emit(&entry, &mut &other[..])?)
+    }
+
+    fn entry(&self, path: Vec<u8>, kind: Kind, at: usize) -> Entry {
+        let Inode { mode, owner: (uid, gid), mtime, xattrs, .. } = &self.drawn.inodes[at];
+        // Never negative: it was clamped.
+        let mtime = *mtime as u64;
+        Entry { path, kind, mode: *mode, uid: *uid, gid: *gid, mtime, xattrs: xattrs.clone() }
+    }
+
+    fn fire(&mut self, rule: &'static str, path: &[u8]) {
+        self.fired.push(Fired { rule, path: String::from_utf8_lossy(path).into_owned() });
+    }
+}
