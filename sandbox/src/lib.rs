@@ -30,7 +30,7 @@ pub use mounts::remove_tree;
 pub use network::{Attempt, Inside, Network, Ran, Watch};
 pub use overlay::{MountPoint, Overlay, Upper};
 pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
-pub use user::{User, resolve_user, resolve_user_in};
+pub use user::{User, read_user_table, resolve_user, resolve_user_in};
 
 /// What every fallible call of this crate answers.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -121,7 +121,7 @@ fn missing(kind: &'static str, name: &str, file: &'static str) -> Error {
     Error::NoSuchUser { kind, name: name.to_owned(), file }
 }
 
-/// The text of one of the image's files; empty when it has none. What is not UTF-8 cannot be asked for anyway.
+/// The text of one of the image's files; empty when it has none.
 fn read(root: &Path, name: &str) -> Result<String> {
     let shown = root.join(name);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -132,14 +132,21 @@ fn read(root: &Path, name: &str) -> Result<String> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
         Err(error) => return Err(Error::path("open", &shown)(error.into())),
     };
-    let refuse = |why| Error::path("read", &shown)(io::Error::other(why));
-    if !file.metadata().map_err(Error::path("look at", &shown))?.is_file() {
-        return Err(refuse("not a regular file"));
+    read_user_table(file).map_err(Error::path("read", &shown))
+}
+
+/// The text of an opened `/etc/passwd` or `/etc/group` of an image. What is not UTF-8 cannot be asked for anyway.
+///
+/// # Errors
+/// When it is no regular file, or larger than 4 MiB.
+pub fn read_user_table(file: File) -> io::Result<String> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(Error::path("read", &shown))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(refuse("larger than 4 MiB"));
+        return Err(io::Error::other("larger than 4 MiB"));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

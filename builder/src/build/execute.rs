@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
                 .hint("make the user in an earlier RUN, or give its number")
                 .because(cause)
         };
-        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.text(path, self.shop));
+        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.user_table(path, self.shop));
         let (passwd, group) = (passwd.map_err(refuse)?, group.map_err(refuse)?);
         sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
     }

@@ -2,7 +2,6 @@
 //! somebody needs its files.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +13,6 @@ use super::copy::{self, CopyError, Names, Node};
 use super::execute::Workshop;
 use super::failures::machine;
 use crate::error::{Error, Kind, Result, Told, of_images};
-
-/// The machine's own limit for files of users and groups; real ones have some KiB.
-const MOST_BYTES: u64 = 4 << 20;
 
 /// What a step sees, layer above layer. Cheap to clone: the layers are shared.
 #[derive(Clone, Default)]
@@ -85,11 +81,12 @@ impl Root {
         self.layers.iter().map(folder).collect()
     }
 
-    /// The text of a file, links followed; empty when there is none. Its layer is unpacked if it is only drawn.
+    /// The text of a table of users or groups, links followed; empty when there is none. Its layer is unpacked if it is only
+    /// drawn.
     ///
     /// # Errors
     /// When it is no file, or larger than 4 MiB.
-    pub(super) fn text(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
+    pub(super) fn user_table(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
         let mut strata = self.strata();
         let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
@@ -102,20 +99,10 @@ impl Root {
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        let refuse = |why: &str| failed(std::io::Error::other(why));
         // What is unpacked and still on no disk is the root itself, to which a link may lead.
-        let place = found.on_disk().ok_or_else(|| refuse("not a regular file"))?;
-        let file = File::options().read(true).custom_flags(flags).open(place).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(refuse("not a regular file"));
-        }
-        let mut bytes = Vec::new();
-        file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-        match bytes.len() as u64 > MOST_BYTES {
-            true => Err(refuse("larger than 4 MiB")),
-            // What is not UTF-8 cannot be asked for anyway.
-            false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        }
+        let place = found.on_disk().ok_or_else(|| failed(std::io::Error::other("not a regular file")))?;
+        let file = File::options().read(true).custom_flags(flags).open(place);
+        file.and_then(sandbox::read_user_table).map_err(failed)
     }
 }
 
