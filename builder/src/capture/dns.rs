@@ -10,9 +10,8 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
+use super::accept;
 use super::names::{BadName, HostName, Names};
 use super::record::{IncidentKind, Recorder};
 
@@ -54,24 +53,11 @@ impl Responder {
 
     /// Serves connections until the task is aborted.
     pub(crate) async fn serve_tcp(self, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            let Ok(permit) = room.clone().acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let this = self.clone();
-                    connections.spawn(async move {
-                        let _permit = permit;
-                        this.converse(stream).await;
-                    });
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
+        accept::each(listener, MAX_CONNECTIONS, |stream| {
+            let this = self.clone();
+            async move { this.converse(stream).await }
+        })
+        .await;
     }
 
     async fn converse(&self, mut stream: TcpStream) {

@@ -15,11 +15,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_rustls::LazyConfigAcceptor;
 use url::Url;
 
+use super::accept;
 use super::authority::Authority;
 use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
 use super::http2::{self, Wire};
@@ -67,25 +66,11 @@ pub(crate) enum Source {
 impl Gateway {
     /// Accepts until the task is aborted, and its connections with it.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, door: Door) {
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            let Ok(permit) = room.clone().acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let this = self.clone();
-                    connections.spawn(async move {
-                        let _permit = permit;
-                        this.connection(stream, door).await;
-                    });
-                }
-                // Out of descriptors, or a client gone already: the next one may be better.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
+        accept::each(listener, MAX_CONNECTIONS, |stream| {
+            let this = self.clone();
+            async move { this.connection(stream, door).await }
+        })
+        .await;
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, door: Door) {

@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
+mod accept;
 mod authority;
 mod body;
 mod dns;
