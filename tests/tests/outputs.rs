@@ -3,13 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use attestations::Digest;
 use images::layer::{Limits, open_archive};
 use images::{Image, Store};
 use tests::files::{Root, Tree};
-use tests::{Engine, Outcome, Repository, base_image, builder, need, run};
+use tests::{Engine, Outcome, Place, need, run};
 
 const DOCKERFILE: &str = r#"FROM base:1
 RUN mkdir -p /d/e && echo 1 >/d/a && ln /d/a /d/hard && ln -s a /d/link && mkfifo /d/pipe && echo 2 >/gone
@@ -18,44 +18,10 @@ LABEL own=yes kept=yes
 CMD ["cat", "/d/a"]
 "#;
 
-struct Place {
-    folder: tempfile::TempDir,
-    base: PathBuf,
-    repository: Repository,
-    commit: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::TempDir::new().unwrap();
-        let base = base_image(folder.path());
-        let repository = Repository::new();
-        repository.write("Dockerfile", DOCKERFILE);
-        let commit = repository.commit("one");
-        Self { folder, base, repository, commit }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn build(&self, outputs: &[String]) -> Outcome {
-        let (state, repository) = (self.path("state"), self.repository.path().display().to_string());
-        let base = format!("base:1={}", self.base.display());
-        let mut arguments = vec!["--state-dir", &state, "build", "--json", "--repo", &repository];
-        arguments.extend([
-            "--commit",
-            &self.commit,
-            "--base",
-            &base,
-            "--label",
-            "own=no",
-            "--label",
-            "more=1",
-        ]);
-        arguments.extend(outputs.iter().flat_map(|output| ["--output", output.as_str()]));
-        builder(arguments)
-    }
+fn build(place: &Place, outputs: &[String]) -> Outcome {
+    let mut words = vec!["--label", "own=no", "--label", "more=1"];
+    words.extend(outputs.iter().flat_map(|output| ["--output", output.as_str()]));
+    place.build(&words)
 }
 
 /// The root file system that the layers make.
@@ -76,7 +42,7 @@ fn of_archive(path: &str) -> Tree {
 #[test]
 fn every_output_is_the_image() {
     need!("runc", "skopeo", "dockerd", "docker", "git", "tar");
-    let place = Place::new();
+    let place = Place::new(DOCKERFILE);
     let outputs = [
         format!("type=oci,tar=false,dest={}", place.path("layout")),
         format!("type=oci,dest={}", place.path("oci.tar")),
@@ -84,7 +50,7 @@ fn every_output_is_the_image() {
         format!("type=tar,dest={}", place.path("root.tar")),
         format!("type=local,dest={}", place.path("root")),
     ];
-    let built = place.build(&outputs).expect(0).json();
+    let built = build(&place, &outputs).expect(0).json();
     let digest: Digest = built["digest"].as_str().unwrap().parse().unwrap();
     let store = Store::open_existing(place.path("layout")).unwrap();
     let image = Image::load(&store, &digest).unwrap();
@@ -123,12 +89,12 @@ fn every_output_is_the_image() {
 #[test]
 fn the_same_image_gives_the_same_bytes() {
     need!("runc", "skopeo", "git");
-    let place = Place::new();
+    let place = Place::new(DOCKERFILE);
     let written = |round: &str| {
         let names =
             ["oci", "docker-archive", "tar"].map(|kind| (kind, place.path(&format!("{round}-{kind}"))));
         let outputs = names.clone().map(|(kind, path)| format!("type={kind},dest={path}"));
-        place.build(&outputs).expect(0);
+        build(&place, &outputs).expect(0);
         names.map(|(_, path)| Digest::of(&std::fs::read(path).unwrap()))
     };
     assert_eq!(written("one"), written("two"));
@@ -137,7 +103,7 @@ fn the_same_image_gives_the_same_bytes() {
 #[test]
 fn what_is_in_the_way_is_never_overwritten() {
     need!("runc", "skopeo", "git");
-    let place = Place::new();
+    let place = Place::new(DOCKERFILE);
     std::fs::create_dir(place.path("full")).unwrap();
     std::fs::write(place.path("full/file"), "kept").unwrap();
     for output in [
@@ -145,7 +111,7 @@ fn what_is_in_the_way_is_never_overwritten() {
         format!("type=tar,dest={}", place.path("full")),
         format!("type=docker-archive,dest={}", place.path("nowhere/x.tar")),
     ] {
-        let refused = place.build(std::slice::from_ref(&output)).expect(2);
+        let refused = build(&place, std::slice::from_ref(&output)).expect(2);
         assert!(refused.text().contains("--output"), "{output}: {}", refused.text());
     }
     assert!(!Path::new(&place.path("state/images/index.json")).exists(), "nothing was built");

@@ -2,42 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
-
 use attestations::Digest;
 use serde_json::Value;
 use tests::files::unpacked;
-use tests::{Outcome, Registry, Repository, base_image, builder, need, run};
+use tests::{Place, Registry, builder, need, run};
 
-struct Place {
-    folder: tempfile::TempDir,
-    base: PathBuf,
-    repository: Repository,
-    commit: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::TempDir::new().unwrap();
-        let base = base_image(folder.path());
-        let repository = Repository::new();
-        repository.write("Dockerfile", "FROM base:1\nCOPY Dockerfile /\n");
-        let commit = repository.commit("one");
-        Self { folder, base, repository, commit }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn build(&self, more: &[&str]) -> Outcome {
-        let (state, repository) = (self.path("state"), self.repository.path().display().to_string());
-        let base = format!("base:1={}", self.base.display());
-        let fixed =
-            ["--state-dir", &state, "build", "--json", "--repo", &repository, "--commit", &self.commit];
-        builder(fixed.iter().chain(&["--base", &base]).chain(more))
-    }
-}
+const DOCKERFILE: &str = "FROM base:1\nCOPY Dockerfile /\n";
 
 fn raw(place: &str) -> String {
     run("skopeo", ["inspect", "--raw", "--tls-verify=false", place]).expect(0).stdout
@@ -50,7 +20,7 @@ fn digest_at(reference: &str) -> String {
 #[test]
 fn a_push_without_a_value_goes_to_every_tag() {
     need!("runc", "git", "skopeo", "docker-registry");
-    let (place, registry) = (Place::new(), Registry::start());
+    let (place, registry) = (Place::new(DOCKERFILE), Registry::start());
     let tags = ["team/a:1", "team/a:2", "other:1"].map(|name| registry.name(name));
     let key = place.path("key");
     builder(["keygen", "--no-password", "--out", &key]).expect(0);
@@ -81,7 +51,7 @@ fn a_push_without_a_value_goes_to_every_tag() {
 #[test]
 fn tags_name_the_image_in_files() {
     need!("git", "skopeo", "runc");
-    let place = Place::new();
+    let place = Place::new(DOCKERFILE);
     let (docker, oci, layout) = (place.path("docker.tar"), place.path("oci.tar"), place.path("layout"));
     let outputs = [
         format!("type=docker-archive,dest={docker}"),
@@ -115,7 +85,7 @@ fn tags_name_the_image_in_files() {
 #[test]
 fn a_name_that_is_none_is_refused_before_any_work() {
     need!("git", "skopeo", "runc");
-    let place = Place::new();
+    let place = Place::new(DOCKERFILE);
     let pinned = format!("r.example/a@{}", Digest::of(b"x"));
     for more in [
         &["--push"][..],
