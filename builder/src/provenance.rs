@@ -165,10 +165,11 @@ fn package(package: &Package) -> ResourceDescriptor {
 fn git(taken: &GitTaken) -> ResourceDescriptor {
     let named = ResourceDescriptor::git(format!("git+{}", taken.url), &taken.commit)
         .annotated("step", taken.step.clone());
-    match &taken.reference {
-        Some(reference) => named.annotated("ref", reference.clone()),
+    let notes = [("ref", &taken.reference), ("submodule", &taken.submodule)];
+    notes.into_iter().fold(named, |named, (name, value)| match value {
+        Some(value) => named.annotated(name, value.clone()),
         None => named,
-    }
+    })
 }
 
 /// An exchange as the provenance tells it.

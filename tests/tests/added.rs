@@ -140,12 +140,12 @@ fn repository(folder: &Path) -> (Repository, String, String) {
     upstream.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{first},nested")]);
     upstream.git(&["commit", "--quiet", "--message", "a submodule"]);
     upstream.git(&["checkout", "--quiet", "main"]);
-    publish(&upstream, folder);
+    publish(&upstream, folder, "x.git");
     (upstream, first, second)
 }
 
-fn publish(upstream: &Repository, folder: &Path) {
-    let (from, to) = (upstream.path(), folder.join("x.git"));
+fn publish(upstream: &Repository, folder: &Path, name: &str) {
+    let (from, to) = (upstream.path(), folder.join(name));
     let _ = std::fs::remove_dir_all(&to);
     run("git", ["clone", "--quiet", "--bare", from.to_str().unwrap(), to.to_str().unwrap()]).expect(0);
 }
@@ -180,7 +180,7 @@ RUN test "$(stat -c '%a %u %g' /sub/tool)" = "755 7 8" && test "$(stat -c '%a %u
     // The branch moves on: a replay does not, a build does, and one that says what it wants notices.
     upstream.write("top.txt", "third");
     let third = upstream.commit("third");
-    publish(&upstream, folder.path());
+    publish(&upstream, folder.path(), "x.git");
     let moved = bench.build(&site.proxy(), &commit, &["--no-keep"]).expect(3).text();
     assert!(moved.contains("line 4") && moved.contains(&format!("found  {third}")), "{moved}");
     drop(site);
@@ -193,6 +193,82 @@ RUN test "$(stat -c '%a %u %g' /sub/tool)" = "755 7 8" && test "$(stat -c '%a %u
     assert!(refused.contains("not in the record"), "{refused}");
 }
 
+/// Commits submodules, each with its path, its URL and its commit, without having them.
+fn with_submodules(outer: &Repository, all: &[(&str, &str, &str)]) -> String {
+    let mut list = String::new();
+    for (path, url, commit) in all {
+        list.push_str(&format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n"));
+        outer.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},{path}")]);
+    }
+    outer.write(".gitmodules", &list);
+    outer.git(&["add", ".gitmodules"]);
+    outer.git(&["commit", "--quiet", "--message", "submodules"]);
+    outer.git(&["rev-parse", "HEAD"]).trim().to_owned()
+}
+
+#[test]
+fn submodules_come_with_their_repository_and_are_repeated() {
+    need!("runc", "unshare", "git");
+    let (folder, bench) = (tempfile::TempDir::new().unwrap(), Bench::new());
+    let [deep, inner, outer] = [(); 3].map(|()| Repository::new());
+    deep.write("file", "deep");
+    let deep_commit = deep.commit("deep");
+    // What is asked for is the commit, wherever the branch is by now.
+    deep.write("file", "later");
+    deep.commit("later");
+    inner.write("file", "inner");
+    inner.commit("inner");
+    let inner_commit = with_submodules(&inner, &[("in/deep", "http://git.example/deep.git", &deep_commit)]);
+    outer.write("file", "outer");
+    outer.commit("outer");
+    let nobody = "0123456789012345678901234567890123456789";
+    let ssh = ("by/ssh", "git@git.example:deep.git", deep_commit.as_str());
+    let gone = ("by/id", "../deep.git", nobody);
+    let outer_commit = with_submodules(&outer, &[("vendor/inner", "../inner.git", &inner_commit), ssh, gone]);
+    for (repository, name) in [(&deep, "deep.git"), (&inner, "inner.git"), (&outer, "outer.git")] {
+        publish(repository, folder.path(), name);
+    }
+    let site = Site::of(folder.path());
+    let commit = bench.dockerfile(
+        r#"FROM base:1
+ADD http://git.example/outer.git#main:vendor /vendor
+ADD http://git.example/outer.git#main:vendor/inner/in /in
+RUN test "$(cat /vendor/inner/file /vendor/inner/in/deep/file /in/deep/file)" = innerdeepdeep
+RUN test "$(ls -A /vendor/inner | tr '\n' ' ')" = ".gitmodules file in "
+"#,
+    );
+    let built = bench.build(&site.proxy(), &commit, &[]).expect(0).json();
+    let taken: Vec<_> = provenance(&bench)
+        .into_iter()
+        .filter(|it| it.is(ResourceDescriptor::GIT))
+        .map(|it| {
+            let submodule = it.annotations.get("submodule").and_then(|path| path.as_str());
+            (it.uri.unwrap(), it.digest["gitCommit"].clone(), submodule.unwrap_or_default().to_owned())
+        })
+        .collect();
+    let of = |name: &str, commit: &str, path: &str| {
+        (format!("git+http://git.example/{name}.git"), commit.to_owned(), path.to_owned())
+    };
+    let once = [
+        of("outer", &outer_commit, ""),
+        of("inner", &inner_commit, "vendor/inner"),
+        of("deep", &deep_commit, "vendor/inner/in/deep"),
+    ];
+    assert_eq!(taken, [once.clone(), once].concat());
+    for (folder, words) in [
+        ("by/ssh", "by/ssh cannot be fetched: git@git.example:deep.git is no URL"),
+        ("by/id", "by/id cannot be fetched: http://git.example/deep.git: "),
+    ] {
+        let refused =
+            bench.dockerfile(&format!("FROM base:1\nADD http://git.example/outer.git#main:{folder} /x\n"));
+        let text = bench.build(&site.proxy(), &refused, &[]).expect(3).text();
+        assert!(text.contains(words) && text.contains("line 2"), "{text}");
+    }
+    drop(site);
+    let digest = built["digest"].as_str().unwrap();
+    assert_eq!(bench.replay(&commit, digest, &[]).expect(0).json()["digest"], built["digest"]);
+}
+
 #[test]
 fn repositories_that_cannot_be_added_are_refused_with_the_reason() {
     need!("runc", "git");
@@ -201,7 +277,11 @@ fn repositories_that_cannot_be_added_are_refused_with_the_reason() {
     let site = Site::of(folder.path());
     let nobody = "0123456789012345678901234567890123456789";
     let table = [
-        ("http://git.example/x.git#nested /x".to_owned(), 3, "nested is a submodule"),
+        (
+            "http://git.example/x.git#nested /x".to_owned(),
+            3,
+            "nested cannot be fetched: .gitmodules does not",
+        ),
         ("http://git.example/x.git#none /x".to_owned(), 6, "neither a branch nor a tag none"),
         (format!("http://git.example/x.git#{nobody} /x"), 6, nobody),
         ("http://git.example/x.git#main:none /x".to_owned(), 3, "has no none"),

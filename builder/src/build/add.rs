@@ -36,6 +36,8 @@ pub struct GitTaken {
     pub commit: Commit,
     /// What the Dockerfile calls it.
     pub reference: Option<String>,
+    /// Its path, when it came as a submodule.
+    pub submodule: Option<String>,
     /// The step.
     pub step: String,
 }
@@ -243,14 +245,25 @@ impl<'a> Run<'a> {
                 .details(vec![format!("wanted {commit}"), format!("found  {}", found.commit())])
                 .hint("look at what is there now: if it is what you want, write that commit's id there"));
         }
-        let (snapshot, walk) = found.walk(&remote.folder).map_err(|cause| git_failed(step, remote, cause))?;
+        let walked = found.walk(&remote.folder);
+        let (snapshot, walk) = walked.map_err(|cause| git_failed(step, remote, cause.into()))?;
         let tree = ContextTree::new(&snapshot, walk)?;
+        let (commit, reference) = (found.commit().clone(), remote.reference.clone());
+        let step = name_of(step);
         self.told.git.push(GitTaken {
             url: remote.url.to_string(),
-            commit: found.commit().clone(),
-            reference: remote.reference.clone(),
-            step: name_of(step),
+            commit,
+            reference,
+            submodule: None,
+            step: step.clone(),
         });
+        self.told.git.extend(found.submodules().iter().map(|inner| GitTaken {
+            url: inner.url.to_string(),
+            commit: inner.commit.clone(),
+            reference: None,
+            submodule: Some(inner.path.clone()),
+            step: step.clone(),
+        }));
         Ok(tree)
     }
 
@@ -323,9 +336,10 @@ fn git_failed(step: &Step, remote: &RemoteGit, cause: RecordedError<sandbox::Err
         RecordedError::Git(_) => {
             (Kind::Network, "check the URL, and that the branch, tag or commit is there")
         }
-        RecordedError::Submodule(_) => {
-            (Kind::Input, "ADD the submodule's own repository into its folder, with its commit")
-        }
+        RecordedError::Submodule { .. } => (
+            Kind::Input,
+            "ADD a folder without it, as #REF:FOLDER, and the submodule's own repository into its folder",
+        ),
         RecordedError::Source(SourceError::Unsupported { .. } | SourceError::NoSuchPath { .. }) => {
             (Kind::Input, "ADD a folder of the repository that an image can hold: #REF:FOLDER")
         }

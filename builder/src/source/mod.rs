@@ -1,11 +1,13 @@
 //! Git: a commit by its id, from a path or URL, out of a bare cache; never from a working directory.
 //!
 //! Fetching is done by the `git` program, reading by libgit2, which checks that every object has the id it was asked
-//! for by. Deliberately absent: submodules and LFS, which name content that the commit's id does not cover.
+//! for by. Deliberately absent: LFS, which names content that the commit's id does not cover, and in what is reviewed also
+//! submodules, which nobody reviewed with it.
 
 mod fetch;
 mod location;
 mod recorded;
+mod submodules;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use git2::{ObjectType, Oid};
 
 pub use location::Location;
 pub use recorded::{Found, RecordedError, Wanted, fetch as fetch_recorded};
+pub use submodules::Submodule;
 pub use tree::{Blobs, Entry, EntryKind, Walk};
 
 /// Longest commit message read; the trailers stand at its end.

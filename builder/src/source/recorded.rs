@@ -2,15 +2,16 @@
 //! on whichever machine: it is recorded, and a replay answers nothing else.
 //!
 //! Branches, tags and commits are fetched without their history. Which branch or tag is meant is found as `git checkout`
-//! does: a branch before a tag. Deliberately absent: submodules and LFS, whose content the commit's id does not cover.
+//! does: a branch before a tag. Deliberately absent: LFS, whose content the commit's id does not cover.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use attestations::Commit;
-use git2::{ObjectType, TreeWalkMode, TreeWalkResult};
+use git2::ObjectType;
 use url::Url;
 
+use super::submodules::{self, Submodule};
 use super::{Location, Repository, Snapshot, SourceError, Walk, fetch as cache_fetch};
 
 /// Where a fetched reference is kept.
@@ -40,9 +41,14 @@ pub enum RecordedError<E> {
     /// The repository refuses, or has no such thing.
     #[error("{0}")]
     Git(String),
-    /// A submodule in what is wanted.
-    #[error("{0} is a submodule, which the commit's id does not cover")]
-    Submodule(String),
+    /// A submodule in what is wanted cannot be had.
+    #[error("the submodule {path} cannot be fetched: {why}")]
+    Submodule {
+        /// Its path.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// What was fetched cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -58,10 +64,11 @@ impl<E> From<git2::Error> for RecordedError<E> {
 pub struct Found {
     repository: Repository,
     commit: Commit,
+    submodules: Vec<Submodule>,
 }
 
 /// How a command of git ended: nothing, or what it said.
-type Said<E> = Result<Result<(), String>, E>;
+pub(super) type Said<E> = Result<Result<(), String>, E>;
 
 /// Fetches by what `run` makes of commands, which have an environment of their own and are to see the recorder's network.
 ///
@@ -89,12 +96,16 @@ pub fn fetch<E>(
             text.parse().map_err(|_| RecordedError::Git(format!("{text} is no commit's id")))?
         }
     };
+    let submodules = submodules::fetch(wanted, &commit, run)?;
+    // Once more: now it knows where the submodules' objects are.
+    let git = git2::Repository::open_bare(wanted.into)?;
     let location = Location::parse(wanted.url.as_str())?;
-    Ok(Found { repository: Repository { git, location, cache: PathBuf::from(wanted.into) }, commit })
+    let repository = Repository { git, location, cache: PathBuf::from(wanted.into) };
+    Ok(Found { repository, commit, submodules })
 }
 
 /// A commit by its id; where the server gives none by id, all branches and tags are fetched to find it.
-fn commit<E>(
+pub(super) fn commit<E>(
     wanted: &Wanted<'_>,
     id: &Commit,
     run: &mut dyn FnMut(Command) -> Said<E>,
@@ -161,16 +172,8 @@ fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Comman
     let settings =
         ["protocol.version=2", "http.version=HTTP/1.1", "http.extraHeader=Accept-Encoding: identity"];
     let mut command = cache_fetch::command(wanted.into, &settings);
-    let own: Vec<(std::ffi::OsString, std::ffi::OsString)> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    command.env_clear().envs(own);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
+    isolate(&mut command, wanted.into);
     command
-        .env("HOME", wanted.into)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_ALLOW_PROTOCOL", "http:https")
         .env("GIT_USER_AGENT", "git/countersign")
         .env("GIT_SSL_CAINFO", wanted.certificates);
@@ -179,45 +182,35 @@ fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Comman
     command
 }
 
+/// Lets git see nothing of the machine's environment and configuration.
+pub(super) fn isolate(command: &mut Command, home: &Path) {
+    let own: Vec<(std::ffi::OsString, std::ffi::OsString)> =
+        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+    command.env_clear().envs(own);
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command.env("HOME", home).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+}
+
 impl Found {
     /// The commit that was meant.
     pub fn commit(&self) -> &Commit {
         &self.commit
     }
 
-    /// Its tree, and everything below a folder of it.
-    ///
-    /// # Errors
-    /// A folder that is not there, and what an image cannot be given: submodules, LFS pointers.
-    pub fn walk<E>(&self, folder: &str) -> Result<(Snapshot<'_>, Walk), RecordedError<E>> {
-        let snapshot = self.repository.present(&self.commit)?;
-        if let Some(path) = self.submodule(folder)? {
-            return Err(RecordedError::Submodule(path));
-        }
-        let walk = snapshot.walk(folder, &|_| true)?;
-        Ok((snapshot, walk))
+    /// The submodules that came with it, each before those that lie in it.
+    pub fn submodules(&self) -> &[Submodule] {
+        &self.submodules
     }
 
-    /// The first submodule in a folder; a folder that is not there has none.
-    fn submodule(&self, folder: &str) -> Result<Option<String>, git2::Error> {
-        let git = &self.repository.git;
-        let mut tree = git.find_commit(git2::Oid::from_str(self.commit.as_str())?)?.tree()?;
-        if !folder.is_empty() {
-            let Ok(entry) = tree.get_path(Path::new(folder)) else { return Ok(None) };
-            let Ok(inner) = git.find_tree(entry.id()) else { return Ok(None) };
-            tree = inner;
-        }
-        let mut found = None;
-        let walked = tree.walk(TreeWalkMode::PreOrder, |above, entry| {
-            if entry.filemode() != 0o160_000 {
-                return TreeWalkResult::Ok;
-            }
-            found = Some(format!("{above}{}", String::from_utf8_lossy(entry.name_bytes())));
-            TreeWalkResult::Abort
-        });
-        match found {
-            Some(path) => Ok(Some(path)),
-            None => walked.map(|()| None),
-        }
+    /// Its tree, and everything below a folder of it, that of its submodules in their place.
+    ///
+    /// # Errors
+    /// A folder that is not there, and what an image cannot be given: LFS pointers.
+    pub fn walk(&self, folder: &str) -> Result<(Snapshot<'_>, Walk), SourceError> {
+        let snapshot = self.repository.present(&self.commit)?;
+        let walk = snapshot.walk_with_submodules(folder)?;
+        Ok((snapshot, walk))
     }
 }

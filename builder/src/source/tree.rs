@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use git2::{ObjectType, Oid};
+use git2::Oid;
 
 use super::{Snapshot, SourceError};
 
@@ -10,7 +10,10 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 /// The LFS specification keeps pointers below this size, in bytes.
 const LFS_POINTER_LIMIT: usize = 1024;
 /// Deeper trees are refused; git itself stops at about this depth.
-const DEPTH_LIMIT: usize = 512;
+pub(super) const DEPTH_LIMIT: usize = 512;
+const FOLDER: i32 = 0o040_000;
+/// The mode of an entry that names a commit of another repository.
+pub(super) const SUBMODULE: i32 = 0o160_000;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,64 +72,37 @@ impl Snapshot<'_> {
     /// # Errors
     /// A submodule or an LFS pointer among what is wanted; a folder that is not there.
     pub fn walk(&self, folder: &str, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Walk, SourceError> {
-        let top = match folder {
-            "" => self.tree,
-            _ => {
-                let (id, mode) = self.find(folder)?;
-                if mode != 0o040_000 {
-                    return Err(self.unsupported(
-                        folder,
-                        "not a folder",
-                        "give a folder of the repository as context",
-                    ));
-                }
-                id
-            }
-        };
-        let mut found = Vec::new();
-        self.descend(top, &mut Vec::new(), 0, wanted, &mut found)?;
-        Ok(found)
+        self.walking(folder, Walking { snapshot: self, wanted, into_submodules: false, found: Vec::new() })
     }
 
-    fn descend(
-        &self,
-        tree: Oid,
-        path: &mut Vec<u8>,
-        depth: usize,
-        wanted: &dyn Fn(&[u8]) -> bool,
-        found: &mut Walk,
-    ) -> Result<(), SourceError> {
-        if depth > DEPTH_LIMIT {
-            let path = String::from_utf8_lossy(path).into_owned();
-            return Err(self.unsupported(&path, "too deep in folders", "keep folders less than 512 deep"));
+    /// Everything below `folder`, that of submodules in their place: their objects are here.
+    ///
+    /// # Errors
+    /// An LFS pointer; a submodule that is not here; a folder that is not there.
+    pub(super) fn walk_with_submodules(&self, folder: &str) -> Result<Walk, SourceError> {
+        let wanted = &|_: &[u8]| true;
+        self.walking(folder, Walking { snapshot: self, wanted, into_submodules: true, found: Vec::new() })
+    }
+
+    fn walking(&self, folder: &str, mut walking: Walking<'_>) -> Result<Walk, SourceError> {
+        let mut top = self.tree;
+        for part in folder.split('/').filter(|part| !part.is_empty()) {
+            let tree = self.repository.git.find_tree(top)?;
+            let Some(entry) = tree.get_name(part) else {
+                return Err(SourceError::NoSuchPath { path: folder.to_owned(), commit: self.id.to_string() });
+            };
+            top = walking.inside(&entry)?.ok_or_else(|| {
+                self.unsupported(folder, "not a folder", "give a folder of the repository as context")
+            })?;
         }
-        let tree = self.repository.git.find_tree(tree)?;
-        for item in &tree {
-            let length = path.len();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(item.name_bytes());
-            self.check_name(item.name_bytes(), path)?;
-            if wanted(path) {
-                found.push(Entry {
-                    path: path.clone(),
-                    kind: self.kind(item.filemode(), item.id(), path)?,
-                    id: item.id(),
-                });
-            }
-            if item.kind() == Some(ObjectType::Tree) {
-                self.descend(item.id(), path, depth + 1, wanted, found)?;
-            }
-            path.truncate(length);
-        }
-        Ok(())
+        walking.descend(top, &mut Vec::new(), 0)?;
+        Ok(walking.found)
     }
 
     fn kind(&self, mode: i32, id: Oid, path: &[u8]) -> Result<EntryKind, SourceError> {
         let path = || String::from_utf8_lossy(path).into_owned();
         match mode {
-            0o040_000 => Ok(EntryKind::Directory),
+            FOLDER => Ok(EntryKind::Directory),
             0o120_000 => Ok(EntryKind::Link),
             0o100_644 | 0o100_664 | 0o100_755 => {
                 if self.is_lfs_pointer(id)? {
@@ -138,7 +114,7 @@ impl Snapshot<'_> {
                 }
                 Ok(EntryKind::File { executable: mode == 0o100_755 })
             }
-            0o160_000 => Err(self.unsupported(
+            SUBMODULE => Err(self.unsupported(
                 &path(),
                 "a submodule: its content was not fetched and not reviewed with this commit",
                 "copy the submodule's files into the repository, or leave it out with .dockerignore",
@@ -227,5 +203,61 @@ impl Snapshot<'_> {
 
     fn unsupported(&self, path: &str, what: &'static str, remedy: &'static str) -> SourceError {
         SourceError::Unsupported { path: path.to_owned(), commit: self.id.to_string(), what, remedy }
+    }
+}
+
+/// A walk through a tree.
+struct Walking<'a> {
+    snapshot: &'a Snapshot<'a>,
+    wanted: &'a dyn Fn(&[u8]) -> bool,
+    into_submodules: bool,
+    found: Walk,
+}
+
+impl Walking<'_> {
+    /// The tree of a folder.
+    fn inside(&self, entry: &git2::TreeEntry<'_>) -> Result<Option<Oid>, git2::Error> {
+        match entry.filemode() {
+            FOLDER => Ok(Some(entry.id())),
+            SUBMODULE if self.into_submodules => {
+                let commit = self.snapshot.repository.git.find_commit(entry.id())?;
+                Ok(Some(commit.tree_id()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn descend(&mut self, tree: Oid, path: &mut Vec<u8>, depth: usize) -> Result<(), SourceError> {
+        let snapshot = self.snapshot;
+        if depth > DEPTH_LIMIT {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(snapshot.unsupported(
+                &path,
+                "too deep in folders",
+                "keep folders less than 512 deep",
+            ));
+        }
+        let tree = snapshot.repository.git.find_tree(tree)?;
+        for item in &tree {
+            let length = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(item.name_bytes());
+            snapshot.check_name(item.name_bytes(), path)?;
+            let inside = self.inside(&item)?;
+            if (self.wanted)(path) {
+                let kind = match inside {
+                    Some(_) => EntryKind::Directory,
+                    None => snapshot.kind(item.filemode(), item.id(), path)?,
+                };
+                self.found.push(Entry { path: path.clone(), kind, id: item.id() });
+            }
+            if let Some(tree) = inside {
+                self.descend(tree, path, depth + 1)?;
+            }
+            path.truncate(length);
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,291 @@
+//! The submodules of a repository that a build fetches. A commit's tree holds the commit of each, so that its id covers their
+//! content as well; where they are stands in `.gitmodules`.
+//!
+//! Each is fetched into a repository of its own, since what git asks for depends on what it has already. The outer repository
+//! finds their objects by its list of alternates.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use attestations::Commit;
+use git2::{ObjectType, Oid};
+use url::Url;
+
+use super::recorded::{self, RecordedError, Said, Wanted};
+use super::tree::{DEPTH_LIMIT, SUBMODULE};
+use super::{SourceError, object_id};
+
+/// The most submodules, those of submodules among them.
+const MOST: usize = 100;
+/// The most bytes of a list of them.
+const MAX_LIST: usize = 1 << 20;
+/// Where a commit tells of them.
+const LIST: &str = ".gitmodules";
+
+/// A submodule that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submodule {
+    /// Its path in the outermost repository, as text.
+    pub path: String,
+    /// Where it was fetched from.
+    pub url: Url,
+    /// Its commit.
+    pub commit: Commit,
+}
+
+/// A repository that may have some.
+struct Outer {
+    /// Its objects.
+    place: PathBuf,
+    url: Url,
+    commit: Commit,
+    /// Where it lies in the outermost one.
+    path: Vec<u8>,
+}
+
+/// What `.gitmodules` says of one.
+#[derive(Default)]
+struct Listed {
+    path: Vec<u8>,
+    url: String,
+    update: String,
+}
+
+/// Fetches those that lie in, or around, the wanted folder of a commit that is here.
+///
+/// # Errors
+/// One that cannot be fetched, named by its path; more than a hundred.
+pub(super) fn fetch<E>(
+    wanted: &Wanted<'_>,
+    commit: &Commit,
+    run: &mut dyn FnMut(Command) -> Said<E>,
+) -> Result<Vec<Submodule>, RecordedError<E>> {
+    let mut found = Vec::new();
+    let (place, url) = (wanted.into.to_owned(), wanted.url.clone());
+    let mut open = VecDeque::from([Outer { place, url, commit: commit.clone(), path: Vec::new() }]);
+    while let Some(outer) = open.pop_front() {
+        for (path, commit) in outer.links(wanted.folder.as_bytes())? {
+            let text = String::from_utf8_lossy(&path).into_owned();
+            let refuse = |why: String| RecordedError::Submodule { path: text.clone(), why };
+            if found.len() == MOST {
+                return Err(refuse(format!("one more than the {MOST} that are fetched")));
+            }
+            let url = outer.url_of(&path)?.map_err(refuse)?;
+            let name = format!("modules/{}", found.len());
+            let place = wanted.into.join(&name);
+            make(wanted.into, &place, &name)
+                .map_err(|source| SourceError::Cache { path: place.clone(), source })?;
+            git2::Repository::init_bare(&place)?;
+            let inner = Wanted { url: &url, reference: None, folder: "", into: &place, ..*wanted };
+            recorded::commit(&inner, &commit, run).map_err(|cause| match cause {
+                RecordedError::Git(said) => refuse(format!("{url}: {said}")),
+                other => other,
+            })?;
+            found.push(Submodule { path: text, url: url.clone(), commit: commit.clone() });
+            open.push_back(Outer { place, url, commit, path });
+        }
+    }
+    Ok(found)
+}
+
+/// Makes room for a repository, and lets the outermost one look there for objects.
+fn make(outermost: &Path, place: &Path, name: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(place)?;
+    let list = outermost.join("objects/info/alternates");
+    std::fs::create_dir_all(outermost.join("objects/info"))?;
+    let mut list = std::fs::File::options().create(true).append(true).open(list)?;
+    writeln!(list, "../{name}/objects")
+}
+
+impl Outer {
+    fn git(&self) -> Result<git2::Repository, git2::Error> {
+        git2::Repository::open_bare(&self.place)
+    }
+
+    /// The submodules in its tree that lie in, or around, a folder of the outermost one.
+    fn links(&self, folder: &[u8]) -> Result<Vec<(Vec<u8>, Commit)>, SourceError> {
+        let git = self.git()?;
+        let tree = git.find_commit(object_id(self.commit.as_str())?)?.tree()?;
+        let mut found = Vec::new();
+        links(&git, &tree, &mut self.path.clone(), 0, &mut found)?;
+        found.retain(|(path, _)| folder.is_empty() || is_within(path, folder) || is_within(folder, path));
+        Ok(found)
+    }
+
+    /// Where a submodule is; the inner error says why nobody knows, or why it is not fetched from there.
+    fn url_of<E>(&self, path: &[u8]) -> Result<Result<Url, String>, RecordedError<E>> {
+        let own = path.strip_prefix(&self.path[..]).unwrap_or(path);
+        let own = own.strip_prefix(b"/").unwrap_or(own);
+        let listed = self.listed()?.into_values().find(|listed| listed.path == own);
+        Ok(match listed {
+            None => Err(format!("{LIST} does not tell where it is")),
+            Some(listed) if listed.update == "none" => Err("it is not to be checked out".to_owned()),
+            Some(listed) => resolve(&self.url, &listed.url),
+        })
+    }
+
+    /// What its `.gitmodules` says, by name: read by git itself, which is what defines it.
+    fn listed<E>(&self) -> Result<BTreeMap<Vec<u8>, Listed>, RecordedError<E>> {
+        let git = self.git()?;
+        let tree = git.find_commit(object_id(self.commit.as_str())?)?.tree()?;
+        // Git takes no link for it either.
+        let is_file = |entry: &git2::TreeEntry<'_>| matches!(entry.filemode(), 0o100_644 | 0o100_755);
+        let Some(id) = tree.get_name(LIST).filter(is_file).map(|entry| entry.id()) else {
+            return Ok(BTreeMap::new());
+        };
+        if git.odb()?.read_header(id)?.0 > MAX_LIST {
+            return Err(RecordedError::Git(format!("its {LIST} has more than {MAX_LIST} bytes")));
+        }
+        let mut command = Command::new("git");
+        command.arg("-C").arg(&self.place).args(["config", "--null", "--list", "--blob", &id.to_string()]);
+        recorded::isolate(&mut command, &self.place);
+        let output = command.stdin(Stdio::null()).output().map_err(SourceError::NoGit)?;
+        match output.status.success() {
+            true => Ok(parse(&output.stdout)),
+            false => Err(RecordedError::Git(format!("its {LIST} is malformed"))),
+        }
+    }
+}
+
+/// Whether a path is a folder, or in it.
+fn is_within(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+fn links(
+    git: &git2::Repository,
+    tree: &git2::Tree<'_>,
+    path: &mut Vec<u8>,
+    depth: usize,
+    found: &mut Vec<(Vec<u8>, Commit)>,
+) -> Result<(), SourceError> {
+    // Deeper ones are refused when the files are read.
+    if depth > DEPTH_LIMIT {
+        return Ok(());
+    }
+    for entry in tree {
+        let length = path.len();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(entry.name_bytes());
+        if entry.filemode() == SUBMODULE {
+            found.push((path.clone(), commit(entry.id())?));
+        } else if entry.kind() == Some(ObjectType::Tree) {
+            links(git, &git.find_tree(entry.id())?, path, depth + 1, found)?;
+        }
+        path.truncate(length);
+    }
+    Ok(())
+}
+
+fn commit(id: Oid) -> Result<Commit, git2::Error> {
+    id.to_string().parse().map_err(|_| git2::Error::from_str("a submodule's id is no commit's"))
+}
+
+/// `git config --null --list`: a key, a line's end and a value each. Of a key that comes again the last value counts.
+fn parse(listed: &[u8]) -> BTreeMap<Vec<u8>, Listed> {
+    let mut all: BTreeMap<Vec<u8>, Listed> = BTreeMap::new();
+    for pair in listed.split(|byte| *byte == 0) {
+        let mut halves = pair.splitn(2, |byte| *byte == b'\n');
+        let (Some(key), Some(value)) = (halves.next(), halves.next()) else { continue };
+        let Some(key) = key.strip_prefix(b"submodule.") else { continue };
+        let Some(dot) = key.iter().rposition(|byte| *byte == b'.') else { continue };
+        let listed = all.entry(key[..dot].to_vec()).or_default();
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match &key[dot + 1..] {
+            b"path" => listed.path = value.to_vec(),
+            b"url" => listed.url = text(),
+            b"update" => listed.update = text(),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// A URL, or a path that begins with `./` or `../` and leads from the outer repository to it, as git takes it.
+fn resolve(outer: &Url, written: &str) -> Result<Url, String> {
+    let shown: String = written.chars().take(160).collect();
+    let mut url = outer.clone();
+    if written.starts_with("./") || written.starts_with("../") {
+        let mut parts: Vec<&str> = outer.path().trim_end_matches('/').split('/').collect();
+        let mut rest = written;
+        loop {
+            if let Some(up) = rest.strip_prefix("../") {
+                rest = up;
+                if parts.len() < 2 {
+                    return Err(format!("{shown} leads out of {outer}"));
+                }
+                parts.pop();
+            } else if let Some(here) = rest.strip_prefix("./") {
+                rest = here;
+            } else {
+                break;
+            }
+        }
+        parts.push(rest.trim_end_matches('/'));
+        url.set_path(&parts.join("/"));
+    } else {
+        url = Url::parse(written).map_err(|_| format!("{shown} is no URL that can be recorded"))?;
+    }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{shown} is not fetched by http or https, so it could not be recorded"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("its URL holds a user or password, which would stand in the provenance".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{shown} has a query or fragment, which no repository has here"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn where_they_are_is_taken_as_git_takes_it() {
+        let outer = Url::parse("https://h.example/a/x.git").unwrap();
+        for (written, url) in [
+            ("../y.git", "https://h.example/a/y.git"),
+            ("../../b/y.git/", "https://h.example/b/y.git"),
+            ("./y.git", "https://h.example/a/x.git/y.git"),
+            ("../.././y", "https://h.example/y"),
+            ("http://o.example/y.git", "http://o.example/y.git"),
+        ] {
+            assert_eq!(resolve(&outer, written).as_ref().map(Url::as_str), Ok(url), "{written}");
+        }
+        for (written, words) in [
+            ("../../../../y", "leads out"),
+            ("git@h.example:y.git", "no URL"),
+            ("/srv/y.git", "no URL"),
+            ("file:///srv/y.git", "not fetched by http"),
+            ("ssh://h.example/y.git", "not fetched by http"),
+            ("https://user@h.example/y.git", "would stand in the provenance"),
+            ("https://h.example/y.git?x", "query"),
+            ("", "no URL"),
+        ] {
+            let why = resolve(&outer, written).unwrap_err();
+            assert!(why.contains(words), "{written}: {why}");
+        }
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let text = b"submodule.a.b.path\nv/x\0submodule.a.b.url\n../x.git\0core.bare\ntrue\0submodule.c.update\nnone\0submodule.c.path\0";
+        let listed = parse(text);
+        assert_eq!(listed.len(), 2);
+        let first = &listed[&b"a.b"[..]];
+        assert_eq!((&first.path[..], first.url.as_str()), (&b"v/x"[..], "../x.git"));
+        assert_eq!(listed[&b"c"[..]].update, "none");
+    }
+
+    #[test]
+    fn folders_hold_whole_names() {
+        assert!(is_within(b"a/b", b"a") && is_within(b"a", b"a") && !is_within(b"ab", b"a"));
+    }
+}
