@@ -177,6 +177,38 @@ fn without_a_terminal_that_can_move_its_cursor_there_are_lines() {
 }
 
 #[test]
+fn a_layer_is_compressed_while_the_next_step_goes_on() {
+    need!("runc", "git", "skopeo", "docker-registry");
+    let place = Place::new(
+        "FROM base:1\nRUN head -c 50000000 /dev/urandom >/large\nRUN echo 2 >/small\nCOPY Dockerfile /\nENV A=b\n",
+    );
+    let built = builder(place.arguments("state", &["--progress=json"])).expect(0);
+    let events: Vec<Value> = built.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    let (done, layers) = (of("step-done"), of("layer"));
+    // Each is told once, in the order of the steps, as what its step said it would be.
+    let made: Vec<&Value> = done.iter().filter(|event| !event["diff_id"].is_null()).copied().collect();
+    assert_eq!((done.len(), made.len(), layers.len()), (4, 3, 3), "{}", built.stderr);
+    for (made, layer) in made.iter().zip(&layers) {
+        assert_eq!((&made["label"], &made["diff_id"]), (&layer["label"], &layer["diff_id"]));
+    }
+    let summary = of("summary");
+    let steps = summary[0]["steps"].as_array().unwrap().iter().filter(|step| !step["layer"].is_null());
+    let told: Vec<_> = steps.map(|step| (&step["label"], &step["layer"], &step["size"])).collect();
+    let wanted: Vec<_> =
+        layers.iter().map(|layer| (&layer["label"], &layer["digest"], &layer["size"])).collect();
+    assert_eq!(told, wanted);
+    // The large one, which becomes no smaller, was not waited for.
+    let place_of = |name: &str, label: &str| {
+        let is_it =
+            |event: &Value| event["event"] == name && event["label"].as_str().unwrap().starts_with(label);
+        events.iter().position(is_it).unwrap()
+    };
+    assert!(layers[0]["size"].as_u64().unwrap() >= 50_000_000, "{}", built.stderr);
+    assert!(place_of("layer", "[1/4]") > place_of("step", "[2/4]"), "{}", built.stderr);
+}
+
+#[test]
 fn what_a_dockerfile_says_cannot_steer_a_terminal_either() {
     need!("runc", "git", "skopeo", "docker-registry");
     let place = Place::new("FROM base:1\nENV A=\"\u{1b}[2J\u{9b}2J\"\nRUN false \u{1b}]0;title\u{7}\n");
