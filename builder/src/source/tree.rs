@@ -36,7 +36,8 @@ pub struct Entry {
     pub path: Vec<u8>,
     /// What it is.
     pub kind: EntryKind,
-    id: Oid,
+    /// The object.
+    pub id: Oid,
 }
 
 impl Entry {
@@ -55,13 +56,13 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// As [`Snapshot::read`].
+    /// The bytes of a walked file, or the target of a walked link, by its id.
     ///
     /// # Errors
     /// When the object cannot be read or has not the id it is named by.
-    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
+    pub fn read(&self, id: Oid) -> Result<Vec<u8>, SourceError> {
         let git = self.git.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(git.find_blob(entry.id)?.content().to_vec())
+        Ok(git.find_blob(id)?.content().to_vec())
     }
 }
 

@@ -6,10 +6,11 @@ use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use git2::Oid;
 use images::layer::{Node, NodeKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
-use super::{CopyError, base_name, join};
+use super::{CopyError, join};
 use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
 
 /// As many links as Linux follows.
@@ -100,12 +101,17 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The context: what `.dockerignore` leaves of a folder of the commit's tree.
+/// The context: what `.dockerignore` leaves of a folder of the commit's tree. Each name is held once.
 pub struct ContextTree {
     blobs: Blobs,
-    entries: BTreeMap<Vec<u8>, Option<Entry>>,
-    folders: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+    top: Held,
     epoch: i64,
+}
+
+enum Held {
+    Folder(BTreeMap<Box<[u8]>, Held>),
+    File { executable: bool, id: Oid },
+    Link(Oid),
 }
 
 impl ContextTree {
@@ -114,49 +120,81 @@ impl ContextTree {
     /// # Errors
     /// When the repository cannot be read.
     pub fn new(snapshot: &Snapshot<'_>, walk: Vec<Entry>) -> Result<Self, SourceError> {
-        let mut entries: BTreeMap<Vec<u8>, Option<Entry>> = BTreeMap::from([(Vec::new(), None)]);
-        for entry in walk {
-            for (at, _) in entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-                entries.entry(entry.path[..at].to_vec()).or_insert(None);
-            }
-            entries.insert(entry.path.clone(), Some(entry));
+        let mut top = Held::empty();
+        for Entry { path, kind, id } in walk {
+            let held = match kind {
+                EntryKind::Directory => Held::empty(),
+                EntryKind::File { executable } => Held::File { executable, id },
+                EntryKind::Link => Held::Link(id),
+            };
+            top.put(&path, held)?;
         }
-        let mut folders: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-        for path in entries.keys().filter(|path| !path.is_empty()) {
-            let name = base_name(path);
-            let folder = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default().to_vec();
-            folders.entry(folder).or_default().push(name);
-        }
-        Ok(Self { blobs: snapshot.blobs()?, entries, folders, epoch: snapshot.committed_at() })
+        Ok(Self { blobs: snapshot.blobs()?, top, epoch: snapshot.committed_at() })
     }
 
-    fn read(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        let missing = || CopyError::NoSource { path: super::show(path), origin: "the context" };
-        let entry = self.entries.get(path).and_then(Option::as_ref).ok_or_else(missing)?;
-        Ok(self.blobs.read(entry)?)
+    fn find(&self, path: &[u8]) -> Option<&Held> {
+        let mut at = &self.top;
+        for name in path.split(|byte| *byte == b'/').filter(|_| !path.is_empty()) {
+            let Held::Folder(children) = at else { return None };
+            at = children.get(name)?;
+        }
+        Some(at)
+    }
+
+    /// The object of a file or link.
+    fn id(&self, path: &[u8]) -> Result<Oid, CopyError> {
+        match self.find(path) {
+            Some(Held::File { id, .. } | Held::Link(id)) => Ok(*id),
+            _ => Err(CopyError::NoSource { path: super::show(path), origin: "the context" }),
+        }
+    }
+}
+
+impl Held {
+    fn empty() -> Self {
+        Self::Folder(BTreeMap::new())
+    }
+
+    /// Puts something at a path, and makes the folders above it that are not there.
+    fn put(&mut self, path: &[u8], held: Held) -> Result<(), SourceError> {
+        let twice = || git2::Error::from_str("a tree has two entries of one name");
+        let mut at = self;
+        for name in path.split(|byte| *byte == b'/') {
+            let Held::Folder(children) = at else { return Err(twice().into()) };
+            at = children.entry(name.into()).or_insert_with(Held::empty);
+        }
+        match (&*at, &held) {
+            (Held::Folder(_), Held::Folder(_)) => {}
+            (Held::Folder(children), _) if children.is_empty() => *at = held,
+            _ => return Err(twice().into()),
+        }
+        Ok(())
     }
 }
 
 impl Names for ContextTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
-        let Some(entry) = self.entries.get(path) else { return Ok(None) };
-        let (kind, mode) = match entry.as_ref().map(|entry| entry.kind) {
-            None | Some(EntryKind::Directory) => (NodeKind::Directory, 0o755),
-            Some(EntryKind::File { executable: true }) => (NodeKind::File, 0o755),
-            Some(EntryKind::File { executable: false }) => (NodeKind::File, 0o644),
-            Some(EntryKind::Link) => (NodeKind::Link, 0o777),
+        let Some(held) = self.find(path) else { return Ok(None) };
+        let (kind, mode) = match held {
+            Held::Folder(_) => (NodeKind::Directory, 0o755),
+            Held::File { executable: true, .. } => (NodeKind::File, 0o755),
+            Held::File { executable: false, .. } => (NodeKind::File, 0o644),
+            Held::Link(_) => (NodeKind::Link, 0o777),
         };
         Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        self.read(path)
+        Ok(self.blobs.read(self.id(path)?)?)
     }
 }
 
 impl Walk for ContextTree {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
-        Ok(self.folders.get(path).cloned().unwrap_or_default())
+        Ok(match self.find(path) {
+            Some(Held::Folder(children)) => children.keys().map(|name| name.to_vec()).collect(),
+            _ => Vec::new(),
+        })
     }
 }
 
@@ -166,8 +204,10 @@ impl Tree for ContextTree {
     }
 
     fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
-        let path = path.to_vec();
-        Box::new(move || Ok(held(self.read(&path)?)))
+        match self.id(path) {
+            Ok(id) => Box::new(move || Ok(held(self.blobs.read(id)?))),
+            Err(missing) => Box::new(|| Err(missing)),
+        }
     }
 }
 
