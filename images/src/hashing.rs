@@ -78,7 +78,10 @@ impl<W: Write> Hashing<W> {
             return Ok(());
         }
         let block = Arc::new(std::mem::take(&mut self.block));
-        let hasher = self.hasher.get_or_insert_with(Hasher::start);
+        let hasher = match &mut self.hasher {
+            Some(hasher) => hasher,
+            none => none.insert(Hasher::start()?),
+        };
         hasher.blocks.send(block.clone()).map_err(|_| lost())?;
         self.inner.write_all(&block)?;
         drop(block);
@@ -103,10 +106,10 @@ impl<W: Write> Write for Hashing<W> {
 }
 
 impl Hasher {
-    fn start() -> Self {
+    fn start() -> io::Result<Self> {
         let (blocks, received) = sync_channel::<Arc<Vec<u8>>>(BLOCKS);
         let (back, done): (Sender<Arc<Vec<u8>>>, _) = channel();
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name("sha256".to_owned()).spawn(move || {
             let mut hash = Sha256::new();
             for block in received {
                 hash.update(&*block);
@@ -114,8 +117,8 @@ impl Hasher {
                 let _ = back.send(block);
             }
             hash
-        });
-        Self { blocks, done, made: 1, thread }
+        })?;
+        Ok(Self { blocks, done, made: 1, thread })
     }
 
     /// A block to fill: a new one, or one that was hashed. Its writer has let go of it before.

@@ -75,6 +75,11 @@ fn independent_stages_go_on_side_by_side_and_the_image_is_the_same() {
     let first_done = place_of("step-done", 2).min(place_of("step-done", 5));
     assert!(place_of("step", 2).max(place_of("step", 5)) < first_done, "{}", built.stderr);
     assert!(place_of("step", 7) > place_of("step-done", 2).max(place_of("step-done", 5)));
+    // What the image does not stand on is known, but not kept.
+    let made = events.iter().filter(|it| it["event"] == "step-done" && !it["diff_id"].is_null()).count();
+    let kept: Vec<_> =
+        events.iter().filter(|it| it["event"] == "layer").map(|it| it["label"].as_str().unwrap()).collect();
+    assert_eq!((made, kept), (6, vec!["[5/6] stage 3", "[6/6] stage 3"]), "{}", built.stderr);
     for (words, label) in [("I am one", "[1/6] one"), ("I am two", "[3/6] two")] {
         let said = events.iter().find(|it| it["text"] == words).unwrap();
         assert_eq!((&said["event"], &said["label"]), (&"output".into(), &label.into()));

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use images::layer::{Compression, Normaliser, Written, from_upper};
+use images::layer::{Compression, Keeping, Normaliser, Written, from_upper};
 use sandbox::{Exit, Mount, Overlay, Process, Profile, User};
 
 use super::add::name_of;
@@ -70,7 +70,8 @@ impl Run<'_> {
             return Err(leaked(step, &leak));
         }
         let (store, upper) = (self.shop.store, overlay.upper());
-        let written = from_upper(store, upper, &lowers, self.epoch, Compression::Gzip, Normaliser::Version1);
+        let keeping = if self.is_in_image { Keeping::Blob(Compression::Gzip) } else { Keeping::DiffId };
+        let written = from_upper(store, upper, &lowers, self.epoch, keeping, Normaliser::Version1);
         let Written { layer, fired } = written.map_err(|cause| layer_failed(step, cause))?;
         self.told.fired.extend(fired);
         let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));

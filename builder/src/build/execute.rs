@@ -106,6 +106,8 @@ pub(super) struct Run<'a> {
     pub(super) done: BTreeMap<usize, Arc<Finished>>,
     pub(super) told: Records,
     pub(super) waiting: Waiting<'a>,
+    /// Whether its layers are the image's. Of others only the files are needed.
+    pub(super) is_in_image: bool,
 }
 
 impl<'a> Run<'a> {
@@ -155,7 +157,9 @@ impl<'a> Run<'a> {
         self.told.steps.push(SummaryStep { label: label.to_string(), instruction, seconds, layer: None });
         let Some(Made { layer, files }) = made else { return Ok(false) };
         stage.config.rootfs.diff_ids.push(layer.diff_id);
-        self.waiting.add(layer.clone(), step, label, self.told.steps.len() - 1);
+        if self.is_in_image {
+            self.waiting.add(layer.clone(), step, label, self.told.steps.len() - 1);
+        }
         match files {
             Files::Written(upper) => stage.root.add_written(upper),
             Files::Drawn(drawn) => stage.root.add_drawn(layer, drawn),
@@ -199,8 +203,10 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Made>> {
         let below = stage.root.strata();
         let mut drawing = Drawing::over(&below, self.epoch);
+        // It is kept in any case: a later command may have to see it.
+        let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
         let done = put(&mut drawing).and_then(|()| {
-            drawing.write(self.shop.store, Compression::Gzip, Normaliser::Version1, &mut |content| content())
+            drawing.write(self.shop.store, compression, Normaliser::Version1, &mut |content| content())
         });
         let (Written { layer, fired }, drawn) = done.map_err(|cause| copy_failed(step, cause))?;
         self.told.fired.extend(fired);

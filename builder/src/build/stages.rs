@@ -56,6 +56,8 @@ struct Stages<'a> {
     epoch: i64,
     fetched: &'a BTreeMap<usize, Base>,
     planned: &'a [PlannedStage<'a>],
+    /// The stages whose layers are the image's.
+    in_image: BTreeSet<usize>,
 }
 
 /// Builds the plan's target.
@@ -81,7 +83,8 @@ pub fn execute(
         .iter()
         .flat_map(|(_, stage)| &stage.steps)
         .try_for_each(|step| check_secrets(step, shop.secrets))?;
-    let stages = Stages { shop, plan, context, epoch, fetched: &fetched, planned: &planned };
+    let in_image = in_image(&planned);
+    let stages = Stages { shop, plan, context, epoch, fetched: &fetched, planned: &planned, in_image };
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
     let finished = graph::in_order(&stages.needs(), workers, &stop, &|at, done| stages.build(at, done))?;
@@ -146,7 +149,9 @@ impl Stages<'_> {
             .iter()
             .zip(done)
             .filter_map(|((needed, _), stage)| stage.as_ref().map(|stage| (needed.stage, stage.clone())));
+        let (needed, planned) = &self.planned[at];
         let mut run = Run {
+            is_in_image: self.in_image.contains(&needed.stage),
             shop: &shop,
             context: self.context,
             epoch: self.epoch,
@@ -154,7 +159,6 @@ impl Stages<'_> {
             told: Records::default(),
             waiting: Waiting::default(),
         };
-        let (needed, planned) = &self.planned[at];
         let mut stage = run.start(needed, self.fetched.get(&needed.stage))?;
         let name = self.plan.name(needed.stage);
         let (mut layers_of, history) = (stage.config.rootfs.clone(), stage.config.history.clone());
@@ -177,6 +181,20 @@ impl Stages<'_> {
         run.settle(&mut stage, 0)?;
         Ok(Finished { built: stage, told: run.told })
     }
+}
+
+/// The target, the last, and what it starts from, by their numbers.
+fn in_image(planned: &[PlannedStage<'_>]) -> BTreeSet<usize> {
+    let mut all = BTreeSet::new();
+    let mut next = planned.last();
+    while let Some((needed, _)) = next {
+        all.insert(needed.stage);
+        next = match needed.base {
+            plan::Base::Stage(earlier) => planned.iter().find(|(needed, _)| needed.stage == earlier),
+            _ => None,
+        };
+    }
+    all
 }
 
 /// The stages that a step takes files from.

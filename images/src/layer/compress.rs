@@ -8,7 +8,7 @@ use attestations::Digest;
 use super::members::{Growing, Members};
 use crate::blob::{BlobFile, BlobWriter};
 use crate::descriptor::{self, Descriptor};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::store::Store;
 
 /// The name of the compressor with its settings, as provenance records it.
@@ -39,19 +39,38 @@ impl Compression {
     }
 }
 
+/// What becomes of a layer's archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// A blob of the store.
+    Blob(Compression),
+    /// Nothing: only what the layer is, is found out.
+    DiffId,
+}
+
+impl From<Compression> for Keeping {
+    fn from(compression: Compression) -> Self {
+        Self::Blob(compression)
+    }
+}
+
 /// A blob that is being written, compressed on the way.
 pub(super) enum Compressing {
+    Nothing,
     None(BlobFile),
     Gzip(Box<Members<BlobWriter>>),
     Zstd(Box<zstd::Encoder<'static, BlobWriter>>),
 }
 
 impl Compressing {
-    pub(super) fn new(compression: Compression, store: &Store) -> Result<Self> {
-        Ok(match compression {
-            Compression::None => Self::None(store.file()?),
-            Compression::Gzip => Self::Gzip(Box::new(Members::new(store.writer()?, store.root()))),
-            Compression::Zstd => {
+    pub(super) fn new(keeping: Keeping, store: &Store) -> Result<Self> {
+        Ok(match keeping {
+            Keeping::DiffId => Self::Nothing,
+            Keeping::Blob(Compression::None) => Self::None(store.file()?),
+            Keeping::Blob(Compression::Gzip) => {
+                Self::Gzip(Box::new(Members::new(store.writer()?, store.root())))
+            }
+            Keeping::Blob(Compression::Zstd) => {
                 let encoder = zstd::Encoder::new(store.writer()?, ZSTD_LEVEL);
                 Self::Zstd(Box::new(encoder.at("compressing into", store.root())?))
             }
@@ -61,6 +80,7 @@ impl Compressing {
     /// Ends the input. What is not compressed has the digest of the archive.
     pub(super) fn finish(self, diff_id: Digest, place: &Path) -> Result<Compressed> {
         Ok(match self {
+            Self::Nothing => Compressed::Nothing,
             Self::None(file) => Compressed::Whole(file.commit(diff_id, Compression::None.media_type())?),
             Self::Gzip(members) => Compressed::Growing(members.finish().at("writing a layer in", place)?),
             Self::Zstd(encoder) => {
@@ -73,6 +93,8 @@ impl Compressing {
 
 /// A blob that has all its input.
 pub(super) enum Compressed {
+    /// There is to be none.
+    Nothing,
     /// It is in the store.
     Whole(Descriptor),
     /// It is still being compressed.
@@ -83,7 +105,7 @@ impl Compressed {
     /// Whether there is nothing left to wait for but the disk.
     pub(super) fn is_done(&self) -> bool {
         match self {
-            Self::Whole(_) => true,
+            Self::Nothing | Self::Whole(_) => true,
             Self::Growing(growing) => growing.is_done(),
         }
     }
@@ -91,6 +113,9 @@ impl Compressed {
     /// Waits for the blob, unless `stop` says to leave off.
     pub(super) fn wait(self, stop: &dyn Fn() -> bool, place: &Path) -> Result<Descriptor> {
         match self {
+            Self::Nothing => {
+                Err(Error::NotFound { what: "the blob of a layer that was not kept".to_owned() })
+            }
             Self::Whole(descriptor) => Ok(descriptor),
             Self::Growing(growing) => {
                 let blob = growing.wait(stop).at("writing a layer in", place)?;
@@ -103,6 +128,7 @@ impl Compressed {
 impl Write for Compressing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Self::Nothing => Ok(bytes.len()),
             Self::None(out) => out.write(bytes),
             Self::Gzip(members) => members.write(bytes),
             Self::Zstd(encoder) => encoder.write(bytes),

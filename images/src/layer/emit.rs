@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::compress::Compression;
+use super::compress::Keeping;
 use super::entry::{Entry, Kind};
 use super::read::Limits;
 use super::write::{LayerWriter, Packing};
@@ -18,7 +18,7 @@ pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Takes entries in canonical order, each directory before what is in it.
 pub(super) struct Emitter<'a> {
     store: &'a Store,
-    compression: Compression,
+    keeping: Keeping,
     limits: Limits,
     /// The bytes of files that were written so far.
     bytes: u64,
@@ -33,8 +33,8 @@ pub(super) struct Emitter<'a> {
 pub(super) struct Entered(usize);
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(store: &'a Store, compression: Compression, limits: Limits) -> Self {
-        Self { store, compression, limits, bytes: 0, waiting: Vec::new(), writer: None }
+    pub(super) fn new(store: &'a Store, keeping: Keeping, limits: Limits) -> Self {
+        Self { store, keeping, limits, bytes: 0, waiting: Vec::new(), writer: None }
     }
 
     /// A directory, to be written before the first thing in it.
@@ -54,7 +54,7 @@ impl<'a> Emitter<'a> {
         self.check(entry)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(LayerWriter::new(self.store, self.compression)?),
+            none => none.insert(LayerWriter::new(self.store, self.keeping)?),
         };
         for directory in self.waiting.drain(..) {
             writer.add(&directory, &mut io::empty())?;

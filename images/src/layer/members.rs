@@ -113,7 +113,7 @@ impl<W: Write + Send + 'static> Members<W> {
     fn submit(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(MEMBER));
         let (mut workers, mut spool) = match std::mem::replace(&mut self.stage, Stage::Broken) {
-            Stage::Small(out) => (Workers::start(out), Spool { file: None, length: 0 }),
+            Stage::Small(out) => (Workers::start(out)?, Spool { file: None, length: 0 }),
             Stage::Several(workers, spool) => (workers, spool),
             Stage::Broken => return Err(lost()),
         };
@@ -167,7 +167,7 @@ impl<W> Growing<W> {
 }
 
 impl<W: Write + Send + 'static> Workers<W> {
-    fn start(out: W) -> Self {
+    fn start(out: W) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let (sender, receiver) = channel();
         let state = State { next: 0, held: 0, out: Some(out), end: None };
@@ -178,10 +178,10 @@ impl<W: Write + Send + 'static> Workers<W> {
         });
         let worker = |_| {
             let shared = shared.clone();
-            thread::spawn(move || shared.work())
+            thread::Builder::new().name("gzip".to_owned()).spawn(move || shared.work())
         };
-        let threads = (0..count).map(worker).collect();
-        Self { shared, jobs: Some(sender), threads, count: 0 }
+        let threads = (0..count).map(worker).collect::<io::Result<_>>()?;
+        Ok(Self { shared, jobs: Some(sender), threads, count: 0 })
     }
 }
 

@@ -22,7 +22,7 @@ mod xattrs;
 
 pub use added::{Added, AddedArchive, AddedKind};
 pub(crate) use archive::{Entries, Found};
-pub use compress::{COMPRESSOR, Compression};
+pub use compress::{COMPRESSOR, Compression, Keeping};
 pub use drawn::{Drawing, Drawn, Dress, New};
 pub use entry::{Entry, Kind};
 pub(crate) use entry::{write_end, write_header, write_padding};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use super::compress::Compression;
+use super::compress::Keeping;
 use super::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use super::entry::{Entry, Kind};
 use super::links::Links;
@@ -45,10 +45,10 @@ pub fn from_upper(
     upper: &Path,
     lowers: &[PathBuf],
     epoch: i64,
-    compression: Compression,
+    keeping: impl Into<Keeping>,
     rules: Normaliser,
 ) -> Result<Written> {
-    from_upper_within(store, upper, lowers, epoch, compression, rules, Limits::default())
+    from_upper_within(store, upper, lowers, epoch, keeping.into(), rules, Limits::default())
 }
 
 /// The same with other limits than those of the layers that are read.
@@ -57,12 +57,12 @@ fn from_upper_within(
     upper: &Path,
     lowers: &[PathBuf],
     epoch: i64,
-    compression: Compression,
+    keeping: Keeping,
     rules: Normaliser,
     limits: Limits,
 ) -> Result<Written> {
     let mut walk = Walk {
-        out: Emitter::new(store, compression, limits),
+        out: Emitter::new(store, keeping, limits),
         upper,
         lowers,
         epoch: epoch.max(0),
@@ -343,6 +343,25 @@ fn is_whiteout(child: &DirEntry, marked: bool) -> Result<bool> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::layer::Compression;
+
+    #[test]
+    fn what_is_not_kept_is_known_all_the_same() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path().join("store")).unwrap();
+        let upper = place.path().join("upper");
+        fs::create_dir(&upper).unwrap();
+        fs::write(upper.join("large"), vec![7; 3 << 20]).unwrap();
+        fs::write(upper.join("small"), "").unwrap();
+        let made = |keeping| {
+            from_upper(&store, &upper, &[], 0, keeping, Normaliser::default()).unwrap().layer.unwrap()
+        };
+        let known = made(Keeping::DiffId);
+        assert_eq!(fs::read_dir(place.path().join("store/blobs/sha256")).unwrap().count(), 0);
+        assert!(known.is_done() && known.layer().unwrap_err().to_string().contains("not kept"));
+        let kept = made(Keeping::Blob(Compression::Gzip)).layer().unwrap();
+        assert_eq!((known.diff_id, known.entries), (kept.diff_id, kept.entries));
+    }
 
     #[test]
     fn what_nobody_could_read_again_is_not_written() {
@@ -351,7 +370,7 @@ mod tests {
         let upper = place.path().join("upper");
         fs::create_dir_all(upper.join("d/e")).unwrap();
         let made = |limits| {
-            from_upper_within(&store, &upper, &[], 0, Compression::None, Normaliser::default(), limits)
+            from_upper_within(&store, &upper, &[], 0, Compression::None.into(), Normaliser::default(), limits)
         };
         for name in ["d/e/a", "d/e/b"] {
             fs::write(upper.join(name), "12345").unwrap();

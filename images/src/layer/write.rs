@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use attestations::Digest;
 
-use super::compress::{Compressed, Compressing, Compression};
+use super::compress::{Compressed, Compressing, Keeping};
 use super::entry::{self, Entry, Kind};
 use super::normalise::Fired;
 use crate::descriptor::Descriptor;
@@ -26,8 +26,8 @@ pub struct Layer {
     pub entries: u64,
 }
 
-/// A layer whose archive is complete, so that what it is stands fast, and whose blob is still being compressed. Once the last
-/// clone is dropped, that is left off, and leaves nothing.
+/// A layer whose archive is complete, so that what it is stands fast, and whose blob, if it is kept, is still being compressed.
+/// Once the last clone is dropped, that is left off, and leaves nothing.
 #[derive(Clone)]
 pub struct Packing {
     /// The digest of the uncompressed archive: what the layer is.
@@ -48,7 +48,8 @@ impl Packing {
     /// Waits for the blob.
     ///
     /// # Errors
-    /// When the store cannot be written. It is told once; afterwards only that the layer could not be written.
+    /// When the store cannot be written, or the layer was not to be kept. It is told once; afterwards only that the layer
+    /// could not be written.
     pub fn layer(&self) -> Result<Layer> {
         self.layer_unless(&|| false)
     }
@@ -107,9 +108,9 @@ impl LayerWriter {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn new(store: &Store, compression: Compression) -> Result<Self> {
+    pub fn new(store: &Store, keeping: impl Into<Keeping>) -> Result<Self> {
         let place = store.root().to_owned();
-        let out = Hashing::new(Compressing::new(compression, store)?);
+        let out = Hashing::new(Compressing::new(keeping.into(), store)?);
         Ok(Self { out, last: None, entries: 0, place })
     }
 

@@ -28,7 +28,7 @@ impl<C> Drawing<'_, C> {
         open: &mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
     ) -> Result<(Written, Drawn), E> {
         let mut writing = Writing {
-            out: Emitter::new(store, compression, Limits::default()),
+            out: Emitter::new(store, compression.into(), Limits::default()),
             drawn: &self.drawn,
             contents: self.contents,
             epoch: self.epoch,
