@@ -180,7 +180,7 @@ fn without_a_terminal_that_can_move_its_cursor_there_are_lines() {
 fn a_layer_is_compressed_while_the_next_step_goes_on() {
     need!("runc", "git", "skopeo", "docker-registry");
     let place = Place::new(
-        "FROM base:1\nRUN head -c 50000000 /dev/urandom >/large\nRUN echo 2 >/small\nCOPY Dockerfile /\nENV A=b\n",
+        "FROM base:1\nRUN head -c 150000000 /dev/urandom >/large\nRUN echo 2 >/small\nCOPY Dockerfile /\nENV A=b\n",
     );
     let built = builder(place.arguments("state", &["--progress=json"])).expect(0);
     let events: Vec<Value> = built.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -204,7 +204,7 @@ fn a_layer_is_compressed_while_the_next_step_goes_on() {
             |event: &Value| event["event"] == name && event["label"].as_str().unwrap().starts_with(label);
         events.iter().position(is_it).unwrap()
     };
-    assert!(layers[0]["size"].as_u64().unwrap() >= 50_000_000, "{}", built.stderr);
+    assert!(layers[0]["size"].as_u64().unwrap() >= 150_000_000, "{}", built.stderr);
     assert!(place_of("layer", "[1/4]") > place_of("step", "[2/4]"), "{}", built.stderr);
 }
 

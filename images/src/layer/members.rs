@@ -436,12 +436,16 @@ mod tests {
     }
 
     /// Takes nothing before it may.
-    struct Slow(Arc<Mutex<()>>, Arc<Mutex<usize>>);
+    struct Slow {
+        may: Arc<(Mutex<bool>, Condvar)>,
+        taken: Arc<Mutex<usize>>,
+    }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _may = self.0.lock().unwrap();
-            *self.1.lock().unwrap() += bytes.len();
+            let (may, changed) = &*self.may;
+            drop(changed.wait_while(may.lock().unwrap(), |may| !*may).unwrap());
+            *self.taken.lock().unwrap() += bytes.len();
             Ok(bytes.len())
         }
 
@@ -452,20 +456,20 @@ mod tests {
 
     #[test]
     fn who_writes_goes_on_and_may_leave_off() {
-        let (gate, taken) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(0)));
-        let closed = gate.lock().unwrap();
-        let mut members = Members::new(Slow(gate.clone(), taken.clone()), &std::env::temp_dir());
+        let (may, taken) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(Mutex::new(0)));
+        let slow = Slow { may: may.clone(), taken: taken.clone() };
+        let mut members = Members::new(slow, &std::env::temp_dir());
         members.write_all(&noise()).unwrap();
         let growing = members.finish().unwrap();
         assert!(!growing.is_done());
-        let opening = thread::spawn({
-            let growing = growing;
-            move || growing.wait(&|| true).map(|_| ()).unwrap_err().kind()
-        });
-        drop(closed);
-        assert_eq!(opening.join().unwrap(), io::ErrorKind::Interrupted);
-        // The threads are gone, and with them the other hold on what they wrote to.
+        let stop = || {
+            *may.0.lock().unwrap() = true;
+            may.1.notify_all();
+            true
+        };
+        assert_eq!(growing.wait(&stop).map(|_| ()).unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert!(*taken.lock().unwrap() < SIZE);
-        assert_eq!(Arc::strong_count(&gate), 1);
+        // The threads are gone, and with them the other hold on what they wrote to.
+        assert_eq!(Arc::strong_count(&may), 1);
     }
 }
