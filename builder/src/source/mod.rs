@@ -341,6 +341,10 @@ fn co_author(line: &str) -> Option<Person> {
     Some(Person { name: name.trim().to_owned(), email: email.trim().to_owned() })
 }
 
+fn commit_id(id: Oid) -> Result<Commit, SourceError> {
+    id.to_string().parse().map_err(|_| SourceError::Read(git2::Error::from_str("an id is no commit's")))
+}
+
 fn object_id(id: &str) -> Result<Oid, SourceError> {
     match id.len() {
         40 => Ok(Oid::from_str(id)?),

@@ -92,8 +92,7 @@ pub fn fetch<E>(
             let commit = git.find_reference(TAKEN)?.peel(ObjectType::Commit).map_err(|_| {
                 RecordedError::Git(format!("{} names no commit", wanted.reference.unwrap_or("HEAD")))
             })?;
-            let text = commit.id().to_string();
-            text.parse().map_err(|_| RecordedError::Git(format!("{text} is no commit's id")))?
+            super::commit_id(commit.id())?
         }
     };
     let submodules = submodules::fetch(wanted, &commit, run)?;

@@ -6,16 +6,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use attestations::Commit;
-use git2::{ObjectType, Oid};
+use git2::ObjectType;
 use url::Url;
 
 use super::recorded::{self, RecordedError, Said, Wanted};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
-use super::{SourceError, object_id};
+use super::{SourceError, commit_id, object_id};
 
 /// The most submodules, those of submodules among them.
 const MOST: usize = 100;
@@ -38,7 +38,7 @@ pub struct Submodule {
 /// A repository that may have some.
 struct Outer {
     /// Its objects.
-    place: PathBuf,
+    git: git2::Repository,
     url: Url,
     commit: Commit,
     /// Where it lies in the outermost one.
@@ -63,28 +63,30 @@ pub(super) fn fetch<E>(
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<Vec<Submodule>, RecordedError<E>> {
     let mut found = Vec::new();
-    let (place, url) = (wanted.into.to_owned(), wanted.url.clone());
-    let mut open = VecDeque::from([Outer { place, url, commit: commit.clone(), path: Vec::new() }]);
+    let (git, url) = (git2::Repository::open_bare(wanted.into)?, wanted.url.clone());
+    let mut open = VecDeque::from([Outer { git, url, commit: commit.clone(), path: Vec::new() }]);
     while let Some(outer) = open.pop_front() {
-        for (path, commit) in outer.links(wanted.folder.as_bytes())? {
+        let links = outer.links(wanted.folder.as_bytes())?;
+        let listed = if links.is_empty() { BTreeMap::new() } else { outer.listed()? };
+        for (path, commit) in links {
             let text = String::from_utf8_lossy(&path).into_owned();
             let refuse = |why: String| RecordedError::Submodule { path: text.clone(), why };
             if found.len() == MOST {
                 return Err(refuse(format!("one more than the {MOST} that are fetched")));
             }
-            let url = outer.url_of(&path)?.map_err(refuse)?;
+            let url = outer.url_of(&path, &listed).map_err(refuse)?;
             let name = format!("modules/{}", found.len());
             let place = wanted.into.join(&name);
             make(wanted.into, &place, &name)
                 .map_err(|source| SourceError::Cache { path: place.clone(), source })?;
-            git2::Repository::init_bare(&place)?;
+            let git = git2::Repository::init_bare(&place)?;
             let inner = Wanted { url: &url, reference: None, folder: "", into: &place, ..*wanted };
             recorded::commit(&inner, &commit, run).map_err(|cause| match cause {
                 RecordedError::Git(said) => refuse(format!("{url}: {said}")),
                 other => other,
             })?;
             found.push(Submodule { path: text, url: url.clone(), commit: commit.clone() });
-            open.push_back(Outer { place, url, commit, path });
+            open.push_back(Outer { git, url, commit, path });
         }
     }
     Ok(found)
@@ -100,47 +102,43 @@ fn make(outermost: &Path, place: &Path, name: &str) -> std::io::Result<()> {
 }
 
 impl Outer {
-    fn git(&self) -> Result<git2::Repository, git2::Error> {
-        git2::Repository::open_bare(&self.place)
+    fn tree(&self) -> Result<git2::Tree<'_>, SourceError> {
+        Ok(self.git.find_commit(object_id(self.commit.as_str())?)?.tree()?)
     }
 
     /// The submodules in its tree that lie in, or around, a folder of the outermost one.
     fn links(&self, folder: &[u8]) -> Result<Vec<(Vec<u8>, Commit)>, SourceError> {
-        let git = self.git()?;
-        let tree = git.find_commit(object_id(self.commit.as_str())?)?.tree()?;
         let mut found = Vec::new();
-        links(&git, &tree, &mut self.path.clone(), 0, &mut found)?;
+        links(&self.git, &self.tree()?, &mut self.path.clone(), 0, &mut found)?;
         found.retain(|(path, _)| folder.is_empty() || is_within(path, folder) || is_within(folder, path));
         Ok(found)
     }
 
-    /// Where a submodule is; the inner error says why nobody knows, or why it is not fetched from there.
-    fn url_of<E>(&self, path: &[u8]) -> Result<Result<Url, String>, RecordedError<E>> {
+    /// Where a submodule is; the error says why nobody knows, or why it is not fetched from there.
+    fn url_of(&self, path: &[u8], listed: &BTreeMap<Vec<u8>, Listed>) -> Result<Url, String> {
         let own = path.strip_prefix(&self.path[..]).unwrap_or(path);
         let own = own.strip_prefix(b"/").unwrap_or(own);
-        let listed = self.listed()?.into_values().find(|listed| listed.path == own);
-        Ok(match listed {
+        match listed.values().find(|listed| listed.path == own) {
             None => Err(format!("{LIST} does not tell where it is")),
             Some(listed) if listed.update == "none" => Err("it is not to be checked out".to_owned()),
             Some(listed) => resolve(&self.url, &listed.url),
-        })
+        }
     }
 
     /// What its `.gitmodules` says, by name: read by git itself, which is what defines it.
     fn listed<E>(&self) -> Result<BTreeMap<Vec<u8>, Listed>, RecordedError<E>> {
-        let git = self.git()?;
-        let tree = git.find_commit(object_id(self.commit.as_str())?)?.tree()?;
         // Git takes no link for it either.
         let is_file = |entry: &git2::TreeEntry<'_>| matches!(entry.filemode(), 0o100_644 | 0o100_755);
-        let Some(id) = tree.get_name(LIST).filter(is_file).map(|entry| entry.id()) else {
+        let Some(id) = self.tree()?.get_name(LIST).filter(is_file).map(|entry| entry.id()) else {
             return Ok(BTreeMap::new());
         };
-        if git.odb()?.read_header(id)?.0 > MAX_LIST {
+        if self.git.odb()?.read_header(id)?.0 > MAX_LIST {
             return Err(RecordedError::Git(format!("its {LIST} has more than {MAX_LIST} bytes")));
         }
         let mut command = Command::new("git");
-        command.arg("-C").arg(&self.place).args(["config", "--null", "--list", "--blob", &id.to_string()]);
-        recorded::isolate(&mut command, &self.place);
+        let place = self.git.path();
+        command.arg("-C").arg(place).args(["config", "--null", "--list", "--blob", &id.to_string()]);
+        recorded::isolate(&mut command, place);
         let output = command.stdin(Stdio::null()).output().map_err(SourceError::NoGit)?;
         match output.status.success() {
             true => Ok(parse(&output.stdout)),
@@ -172,17 +170,13 @@ fn links(
         }
         path.extend_from_slice(entry.name_bytes());
         if entry.filemode() == SUBMODULE {
-            found.push((path.clone(), commit(entry.id())?));
+            found.push((path.clone(), commit_id(entry.id())?));
         } else if entry.kind() == Some(ObjectType::Tree) {
             links(git, &git.find_tree(entry.id())?, path, depth + 1, found)?;
         }
         path.truncate(length);
     }
     Ok(())
-}
-
-fn commit(id: Oid) -> Result<Commit, git2::Error> {
-    id.to_string().parse().map_err(|_| git2::Error::from_str("a submodule's id is no commit's"))
 }
 
 /// `git config --null --list`: a key, a line's end and a value each. Of a key that comes again the last value counts.
