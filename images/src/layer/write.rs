@@ -34,14 +34,9 @@ pub struct Packing {
     pub diff_id: Digest,
     /// How many entries it has.
     pub entries: u64,
-    blob: Arc<Mutex<Blob>>,
+    /// None once it failed.
+    blob: Arc<Mutex<Option<Compressed>>>,
     place: PathBuf,
-}
-
-enum Blob {
-    Packing(Compressed),
-    Packed(Descriptor),
-    Failed,
 }
 
 impl Packing {
@@ -60,23 +55,15 @@ impl Packing {
     /// When the store cannot be written, or `stop` said so.
     pub fn layer_unless(&self, stop: &dyn Fn() -> bool) -> Result<Layer> {
         let mut blob = self.blob.lock().unwrap_or_else(PoisonError::into_inner);
-        let descriptor = match std::mem::replace(&mut *blob, Blob::Failed) {
-            Blob::Packing(compressed) => compressed.wait(stop, &self.place)?,
-            Blob::Packed(descriptor) => descriptor,
-            Blob::Failed => {
-                return Err(Error::refused(self.diff_id.to_string(), "the layer could not be written"));
-            }
-        };
-        *blob = Blob::Packed(descriptor.clone());
+        let failed = || Error::refused(self.diff_id.to_string(), "the layer could not be written");
+        let descriptor = blob.take().ok_or_else(failed)?.wait(stop, &self.place)?;
+        *blob = Some(Compressed::Whole(descriptor.clone()));
         Ok(Layer { descriptor, diff_id: self.diff_id, entries: self.entries })
     }
 
     /// Whether there is nothing left to wait for but the disk.
     pub fn is_done(&self) -> bool {
-        match &*self.blob.lock().unwrap_or_else(PoisonError::into_inner) {
-            Blob::Packing(compressed) => compressed.is_done(),
-            Blob::Packed(_) | Blob::Failed => true,
-        }
+        self.blob.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(Compressed::is_done)
     }
 }
 
@@ -160,8 +147,7 @@ impl LayerWriter {
     pub fn pack(mut self) -> Result<Packing> {
         entry::write_end(&mut self.out).at("writing a layer in", &self.place)?;
         let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
-        let blob = Blob::Packing(out.finish(diff_id, &self.place)?);
-        let blob = Arc::new(Mutex::new(blob));
+        let blob = Arc::new(Mutex::new(Some(out.finish(diff_id, &self.place)?)));
         Ok(Packing { diff_id, entries: self.entries, blob, place: self.place })
     }
 }
