@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Network, in_thread};
+use super::Network;
 use crate::{Canceller, Error, Result};
 
 /// How often a canceller is looked at.
@@ -48,33 +48,25 @@ impl Network {
         over: &[(PathBuf, PathBuf)],
         canceller: &Canceller,
     ) -> Result<Ran> {
-        let namespace = self.namespace.try_clone().map_err(Error::system("enter the sandbox's network"))?;
-        let (over, canceller) = (over.to_vec(), canceller.clone());
         let program = PathBuf::from(command.get_program());
-        let ran = in_thread(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            // The thread's own view of the mounts, which the program inherits and which ends with both.
-            unshare(CloneFlags::CLONE_NEWNS)?;
-            let none: Option<&str> = None;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-            for (ours, theirs) in over.iter().filter(|(_, theirs)| theirs.exists()) {
-                mount(Some(ours), theirs, none, MsFlags::MS_BIND, none)?;
-            }
+        self.enter(|_| {
+            cover(over).map_err(Error::system("enter the sandbox's network"))?;
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-            let child = command.spawn().map_err(Failed::Start);
-            Ok(child.and_then(|child| attend(child, &canceller).map_err(Failed::Attend)))
-        });
-        match ran.map_err(Error::system("enter the sandbox's network"))? {
-            Ok(ran) => Ok(ran),
-            Err(Failed::Start(source)) => Err(Error::path("start", &program)(source)),
-            Err(Failed::Attend(source)) => Err(Error::path("wait for", &program)(source)),
-        }
+            let child = command.spawn().map_err(Error::path("start", &program))?;
+            attend(child, canceller).map_err(Error::path("wait for", &program))
+        })
     }
 }
 
-enum Failed {
-    Start(io::Error),
-    Attend(io::Error),
+/// Gives the thread a view of the mounts of its own, which the program inherits and which ends with both.
+fn cover(over: &[(PathBuf, PathBuf)]) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    for (ours, theirs) in over.iter().filter(|(_, theirs)| theirs.exists()) {
+        mount(Some(ours), theirs, none, MsFlags::MS_BIND, none)?;
+    }
+    Ok(())
 }
 
 fn attend(mut child: Child, canceller: &Canceller) -> io::Result<Ran> {
