@@ -100,7 +100,7 @@ pub enum Event<'a> {
         /// Whether it is one that changes the configuration alone.
         is_configuration: bool,
     },
-    /// Nothing else of its stage is left to do than to compress a step's layer.
+    /// A stage waits for a step's layer to be compressed: nothing else is left to do, or too many are being compressed.
     Packing {
         /// Which step.
         label: &'a Label,
