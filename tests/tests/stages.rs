@@ -45,10 +45,29 @@ impl Place {
             ["--state-dir", &state, "build", "--repo", &repository, "--commit", commit, "--base", &base];
         fixed.iter().chain(more).map(|word| (*word).to_owned()).collect()
     }
+
+    /// On one processor, which builds in the order of the file, in a state of its own.
+    fn build_alone(&self, commit: &str, more: &[&str]) -> Outcome {
+        let builder = program("countersign-builder").display().to_string();
+        let mut words = vec!["-c".to_owned(), "0".to_owned(), builder];
+        words.extend(self.arguments("alone", commit, more));
+        run("taskset", words).expect(0)
+    }
 }
 
-fn events(built: &Outcome) -> Vec<Value> {
-    built.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// What was told, in its order.
+struct Events(Vec<Value>);
+
+impl Events {
+    fn of(built: &Outcome) -> Self {
+        Self(built.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// How many came before the one of this kind about the step of a line.
+    fn before(&self, event: &str, line: u64) -> usize {
+        let found = self.0.iter().position(|it| it["event"] == event && it["line"] == line);
+        found.unwrap_or_else(|| panic!("no {event} of line {line} in {:#?}", self.0))
+    }
 }
 
 fn is_alone() -> bool {
@@ -67,14 +86,11 @@ fn independent_stages_go_on_side_by_side_and_the_image_is_the_same() {
     }
     let (place, commit) = Place::new(DOCKERFILE);
     let built = builder(place.arguments("state", &commit, &["--json"])).expect(0);
-    let events = events(&built);
-    let place_of = |event: &str, line: u64| {
-        let found = events.iter().position(|it| it["event"] == event && it["line"] == line);
-        found.unwrap_or_else(|| panic!("no {event} of line {line} in {}", built.stderr))
-    };
-    let first_done = place_of("step-done", 2).min(place_of("step-done", 5));
-    assert!(place_of("step", 2).max(place_of("step", 5)) < first_done, "{}", built.stderr);
-    assert!(place_of("step", 7) > place_of("step-done", 2).max(place_of("step-done", 5)));
+    let events = Events::of(&built);
+    let first_done = events.before("step-done", 2).min(events.before("step-done", 5));
+    assert!(events.before("step", 2).max(events.before("step", 5)) < first_done, "{}", built.stderr);
+    assert!(events.before("step", 7) > events.before("step-done", 2).max(events.before("step-done", 5)));
+    let events = events.0;
     // What the image does not stand on is known, but not kept.
     let made = events.iter().filter(|it| it["event"] == "step-done" && !it["diff_id"].is_null()).count();
     let kept: Vec<_> =
@@ -84,13 +100,32 @@ fn independent_stages_go_on_side_by_side_and_the_image_is_the_same() {
         let said = events.iter().find(|it| it["text"] == words).unwrap();
         assert_eq!((&said["event"], &said["label"]), (&"output".into(), &label.into()));
     }
-    // One processor builds in the order of the file, in a state of its own.
-    let mut alone =
-        vec!["-c".to_owned(), "0".to_owned(), program("countersign-builder").display().to_string()];
-    alone.extend(place.arguments("alone", &commit, &[]));
-    let alone = run("taskset", alone).expect(0);
+    let alone = place.build_alone(&commit, &[]);
     assert_eq!(alone.stdout.lines().next().unwrap(), built.json()["digest"].as_str().unwrap());
     assert!(alone.stderr.contains("[3/6] two | I am two"), "{}", alone.stderr);
+}
+
+#[test]
+fn a_stage_waits_for_another_at_the_step_that_needs_it() {
+    need!("runc", "skopeo", "git", "taskset");
+    if is_alone() {
+        return;
+    }
+    let (place, commit) = Place::new(
+        "FROM base:1 AS one\nRUN sleep 3 && echo 1 >/one\nFROM base:1\nRUN echo early >/early\nCOPY --from=one /one /\nRUN cat /early /one >/both\n",
+    );
+    let built = builder(place.arguments("state", &commit, &["--json"])).expect(0);
+    let events = Events::of(&built);
+    let (early, one) = (events.before("step-done", 4), events.before("step-done", 2));
+    assert!(early < one && one < events.before("step", 5), "{}", built.stderr);
+    // What is told at the end stands in the order of the file.
+    let steps = &events.0.iter().find(|it| it["event"] == "summary").unwrap()["steps"];
+    let labels = steps.as_array().unwrap().iter().map(|step| step["label"].as_str().unwrap());
+    assert_eq!(labels.collect::<Vec<_>>(), ["[1/4] one", "[2/4] stage 1", "[3/4] stage 1", "[4/4] stage 1"]);
+    let alone = place.build_alone(&commit, &["--json"]);
+    assert_eq!(alone.json()["digest"], built.json()["digest"]);
+    let lines: Vec<_> = Events::of(&alone).0.iter().filter_map(|it| it["line"].as_u64()).collect();
+    assert!(lines.is_sorted(), "one processor goes by the file: {lines:?}");
 }
 
 #[test]

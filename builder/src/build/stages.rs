@@ -1,7 +1,8 @@
-//! Doing what the plan says: bases are fetched and all is planned, then stages that do not need each other are built side by
-//! side. What is told of them stands in the order of the Dockerfile, whichever was done first.
+//! Doing what the plan says: bases are fetched and all is planned, then stages are built side by side; one waits for another at
+//! the step that needs it. What is told of them stands in the order of the Dockerfile, whichever was done first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use attestations::provenance::LayerRecord;
@@ -13,8 +14,8 @@ use super::bases::{Base, Bases};
 use super::config::{self, Config};
 use super::copy::ContextTree;
 use super::environment;
-use super::execute::{Finished, Records, Run, Workshop, check_secrets};
-use super::graph::{self, Done};
+use super::execute::{Built, Finished, Records, Run, Workshop, check_secrets};
+use super::graph::{self, Came, Turn, Waits};
 use super::packing::Waiting;
 use super::plan::{self, Action, Plan, What};
 use crate::capture::Exchange;
@@ -50,14 +51,25 @@ pub struct Executed {
 
 /// All stages.
 struct Stages<'a> {
-    shop: &'a Workshop<'a>,
+    /// For each stage in the plan's order, with a folder of its own for what its steps have mounted.
+    shops: &'a [Workshop<'a>],
     plan: &'a Plan<'a>,
     context: &'a ContextTree,
     epoch: i64,
     fetched: &'a BTreeMap<usize, Base>,
     planned: &'a [PlannedStage<'a>],
+    /// Where each stage stands in the plan, by its number.
+    places: BTreeMap<usize, usize>,
     /// The stages whose layers are the image's.
     in_image: BTreeSet<usize>,
+}
+
+/// A stage that is under way.
+struct Going<'a> {
+    run: Run<'a>,
+    built: Built,
+    /// How many of its steps are done.
+    done: usize,
 }
 
 /// Builds the plan's target.
@@ -83,11 +95,24 @@ pub fn execute(
         .iter()
         .flat_map(|(_, stage)| &stage.steps)
         .try_for_each(|step| check_secrets(step, shop.secrets))?;
-    let in_image = in_image(&planned);
-    let stages = Stages { shop, plan, context, epoch, fetched: &fetched, planned: &planned, in_image };
+    let folders: Vec<PathBuf> =
+        (0..planned.len()).map(|at| shop.scratch.join(format!("stage-{at}"))).collect();
+    let shops: Vec<_> = folders.iter().map(|scratch| Workshop { scratch, ..*shop }).collect();
+    let stages = Stages {
+        shops: &shops,
+        plan,
+        context,
+        epoch,
+        fetched: &fetched,
+        planned: &planned,
+        places: planned.iter().enumerate().map(|(at, (needed, _))| (needed.stage, at)).collect(),
+        in_image: in_image(&planned),
+    };
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
-    let finished = graph::in_order(&stages.needs(), workers, &stop, &|at, done| stages.build(at, done))?;
+    let finished =
+        graph::in_order(stages.all(), workers, &stop, &|at, going, came| stages.go_on(at, going, came))?;
+    let finished = finished.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
     let (mut last, mut told) = (None, Records::default());
     for stage in finished {
         let stage = Arc::into_inner(stage).ok_or_else(|| Error::new(Kind::Bug, "a stage is still in use"))?;
@@ -121,65 +146,78 @@ pub fn execute(
 }
 
 impl Stages<'_> {
-    /// Which stages each one needs, by their places in the plan.
-    fn needs(&self) -> Vec<BTreeSet<usize>> {
-        let place = |stage: &usize| self.planned.iter().position(|(needed, _)| needed.stage == *stage);
-        let needs = |(needed, planned): &PlannedStage<'_>| {
-            let base = match needed.base {
-                plan::Base::Stage(earlier) => Some(earlier),
-                _ => None,
-            };
-            let others = planned.steps.iter().flat_map(|step| sources_of(&step.action));
-            base.into_iter().chain(others).filter_map(|stage| place(&stage)).collect()
+    /// Every stage before it begins: it waits for the one that it starts from.
+    fn all(&self) -> Vec<Waits<Option<Going<'_>>>> {
+        let base = |needed: &plan::Needed| match needed.base {
+            plan::Base::Stage(earlier) => self.places.get(&earlier).copied(),
+            _ => None,
         };
-        self.planned.iter().map(needs).collect()
+        let all = self.planned.iter().map(|(needed, _)| base(needed).into_iter().collect());
+        all.map(|needs| Waits { state: None, needs }).collect()
     }
 
-    /// Builds the stage at a place of the plan, with a folder of its own for what its steps have mounted.
-    fn build(&self, at: usize, done: &Done<Finished>) -> Result<Finished> {
-        let scratch = self.shop.scratch.join(format!("stage-{at}"));
-        let making = |cause| Error::io("writing into", &scratch, cause);
-        std::fs::create_dir(&scratch).map_err(making)?;
-        let capture = self.shop.capture;
-        environment::write_mounted(&scratch, (capture.ca_pem(), capture.ca_der()), capture.is_replay())
-            .map_err(making)?;
-        let shop = Workshop { scratch: &scratch, ..*self.shop };
-        let finished = self
-            .planned
-            .iter()
-            .zip(done)
-            .filter_map(|((needed, _), stage)| stage.as_ref().map(|stage| (needed.stage, stage.clone())));
+    /// Takes a stage to its end, or to the first step that needs a stage which it has not got.
+    fn go_on<'s>(
+        &'s self,
+        at: usize,
+        going: Option<Going<'s>>,
+        came: Came<Finished>,
+    ) -> Result<Turn<Option<Going<'s>>, Finished>> {
+        let came = came.into_iter().map(|(at, stage)| (self.planned[at].0.stage, stage)).collect();
+        let mut going = match going {
+            None => self.begin(at, came)?,
+            Some(mut going) => {
+                going.run.done.extend(came);
+                going
+            }
+        };
+        let Going { run, built, done } = &mut going;
         let (needed, planned) = &self.planned[at];
-        let mut run = Run {
+        let working = self.planned.iter().filter(|(_, planned)| !planned.steps.is_empty()).count();
+        let steps = |stages: &[PlannedStage<'_>]| stages.iter().map(|(_, it)| it.steps.len()).sum::<usize>();
+        let (before, total) = (steps(&self.planned[..at]), steps(self.planned));
+        let name = self.plan.name(needed.stage);
+        for step in &planned.steps[*done..] {
+            let missing = sources_of(&step.action).into_iter().filter(|stage| !run.done.contains_key(stage));
+            let needs: BTreeSet<_> = missing.filter_map(|stage| self.places.get(&stage).copied()).collect();
+            if !needs.is_empty() {
+                return Ok(Turn::Waits(Waits { state: Some(going), needs }));
+            }
+            *done += 1;
+            let (number, stage) = (before + *done, name.to_string());
+            let label = Label { number, total, stage, is_one_of_several: working > 1 };
+            let has_layer = run.step(built, step, &label)?;
+            built.config.history.extend(self.plan.history(step, has_layer));
+        }
+        run.settle(built, 0)?;
+        let Going { run, built, .. } = going;
+        Ok(Turn::Done(Finished { built, told: run.told }))
+    }
+
+    /// A stage before its first step, with the one that it starts from.
+    fn begin(&self, at: usize, done: BTreeMap<usize, Arc<Finished>>) -> Result<Going<'_>> {
+        let shop = &self.shops[at];
+        let making = |cause| Error::io("writing into", shop.scratch, cause);
+        std::fs::create_dir(shop.scratch).map_err(making)?;
+        let capture = shop.capture;
+        environment::write_mounted(shop.scratch, (capture.ca_pem(), capture.ca_der()), capture.is_replay())
+            .map_err(making)?;
+        let (needed, planned) = &self.planned[at];
+        let run = Run {
             is_in_image: self.in_image.contains(&needed.stage),
-            shop: &shop,
+            shop,
             context: self.context,
             epoch: self.epoch,
-            done: finished.collect(),
+            done,
             told: Records::default(),
             waiting: Waiting::default(),
         };
-        let mut stage = run.start(needed, self.fetched.get(&needed.stage))?;
-        let name = self.plan.name(needed.stage);
-        let (mut layers_of, history) = (stage.config.rootfs.clone(), stage.config.history.clone());
-        stage.config = planned.config.clone();
+        let mut built = run.start(needed, self.fetched.get(&needed.stage))?;
+        let (mut layers_of, history) = (built.config.rootfs.clone(), built.config.history.clone());
+        built.config = planned.config.clone();
         layers_of.kind = "layers".to_owned();
-        (stage.config.rootfs, stage.config.history) = (layers_of, history);
-        let steps = |stages: &[PlannedStage<'_>]| stages.iter().map(|(_, it)| it.steps.len()).sum::<usize>();
-        let (before, total) = (steps(&self.planned[..at]), steps(self.planned));
-        let working = self.planned.iter().filter(|(_, planned)| !planned.steps.is_empty()).count();
-        for (number, step) in planned.steps.iter().enumerate() {
-            let label = Label {
-                number: before + number + 1,
-                total,
-                stage: name.to_string(),
-                is_one_of_several: working > 1,
-            };
-            let has_layer = run.step(&mut stage, step, &label)?;
-            stage.config.history.extend(self.plan.history(step, has_layer));
-        }
-        run.settle(&mut stage, 0)?;
-        Ok(Finished { built: stage, told: run.told })
+        (built.config.rootfs, built.config.history) = (layers_of, history);
+        Ok(Going { run, built, done: 0 })
     }
 }
 
