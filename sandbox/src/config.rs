@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::{Error, Limits, Process, Profile, Result, cgroup, defaults};
+use crate::{Error, Limits, Process, Profile, Result, cgroup, defaults, filter};
 
 /// Open files of one process when the caller has no opinion: much, but not the million that makes programs slow which
 /// close every possible descriptor at their start.
@@ -31,7 +31,7 @@ pub(crate) fn of(process: &Process, id: &str, root: &Path, network: &Path) -> Re
             "namespaces": namespaces(network)?,
             "cgroupsPath": cgroup::path_of(id),
             "resources": resources(&process.limits),
-            "seccomp": seccomp(process.profile),
+            "seccomp": seccomp(process.profile)?,
             "maskedPaths": defaults::MASKED_PATHS,
             "readonlyPaths": defaults::READONLY_PATHS,
         },
@@ -132,39 +132,23 @@ fn resources(limits: &Limits) -> Value {
     all
 }
 
-fn seccomp(profile: Profile) -> Value {
-    let allow = "SCMP_ACT_ALLOW";
-    let argument = |value: u64, op: &str| json!({ "index": 0, "value": value, "op": op });
-    let mut calls = vec![
-        json!({ "names": defaults::ALLOWED_CALLS.concat(), "action": allow }),
-        json!({ "names": ["clone"], "action": allow, "args": [
-            { "index": 0, "value": defaults::CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" } ] }),
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": defaults::ENOSYS }),
-        json!({ "names": ["socket"], "action": allow, "args": [argument(defaults::AF_VSOCK, "SCMP_CMP_NE")] }),
-    ];
-    calls.extend(defaults::PERSONALITIES.map(|domain| {
-        json!({ "names": ["personality"], "action": allow, "args": [argument(domain, "SCMP_CMP_EQ")] })
-    }));
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": defaults::EPERM,
-        "architectures": architectures(profile),
-        "syscalls": calls,
-    })
-}
-
-/// This processor's own calls, and for a build those of its 32-bit programs; any other way in kills the caller.
+/// The second filter, which takes away what the runtime needs itself: see [`filter`].
 ///
-/// Each one costs some ten milliseconds at every start, in which the runtime compiles the filter. x32 is nobody's.
-fn architectures(profile: Profile) -> &'static [&'static str] {
-    let all: &[&str] = match std::env::consts::ARCH {
-        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-        _ => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-    };
-    match profile {
-        Profile::Build => all,
-        Profile::Algorithm { .. } => &all[..1],
-    }
+/// Short on purpose: the runtime compiles it at every start, for each kind of processor.
+fn seccomp(profile: Profile) -> Result<Value> {
+    let refuse = |names: &[&str], arguments: Value| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": defaults::EPERM, "args": arguments });
+    let flags = defaults::CLONE_NAMESPACES.map(|flag| {
+        let is_set = json!({ "index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ" });
+        refuse(&["clone"], json!([is_set]))
+    });
+    let mut calls = vec![refuse(&defaults::RUNTIME_CALLS, json!([]))];
+    calls.extend(flags);
+    let architectures = filter::processors(profile)?.iter().map(|processor| processor.name);
+    Ok(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": architectures.collect::<Vec<_>>(),
+        "syscalls": calls,
+    }))
 }
 
 fn check(process: &Process) -> Result<()> {

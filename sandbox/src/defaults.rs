@@ -43,7 +43,7 @@ pub(crate) const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// System calls that are allowed whatever their arguments. Any other answers `EPERM`, or `ENOSYS` when it is newer than
-/// every call that the runtime knows of, so that programs fall back.
+/// every call that is known here, so that programs fall back. `clone`, `socket` and `personality` depend on their arguments.
 ///
 /// Absent on purpose: `mount` and its kin, `unshare`, `setns`, `bpf`, `perf_event_open`, `userfaultfd`, `io_uring_*`,
 /// `keyctl`, `add_key`, `request_key`, `kexec_*`, `*_module`, `reboot`, `swapon`, `open_by_handle_at`, `quotactl`, `settimeofday`,
@@ -57,7 +57,7 @@ pub(crate) const ALLOWED_CALLS: &[&[&str]] = &[
 const FILES: &[&str] = &[
     "read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "preadv2", "pwritev2", "lseek",
     "_llseek", "open", "openat", "openat2", "creat", "close", "close_range", "truncate", "ftruncate", "fallocate",
-    "fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "sync_file_range2", "readahead", "fadvise64",
+    "fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "readahead", "fadvise64",
     "fadvise64_64", "sendfile", "splice", "tee", "vmsplice", "copy_file_range", "flock", "io_setup", "io_destroy",
     "io_submit", "io_cancel", "io_getevents", "io_pgetevents", "memfd_create", "memfd_secret", "cachestat",
 ];
@@ -147,7 +147,7 @@ const MISCELLANY: &[&str] = &["uname", "sysinfo", "getrandom", "modify_ldt"];
 
 /// The same calls as 32-bit programs and other processors name them.
 const OTHER_WIDTHS: &[&str] = &[
-    "arm_fadvise64_64", "arm_sync_file_range", "breakpoint", "cacheflush", "set_tls", "chown32", "fchown32", "lchown32",
+    "arm_fadvise64_64", "arm_sync_file_range", "chown32", "fchown32", "lchown32",
     "clock_getres_time64", "clock_gettime64", "clock_nanosleep_time64", "fcntl64", "fstat64", "fstatat64", "fstatfs64",
     "ftruncate64", "futex_time64", "getegid32", "geteuid32", "getgid32", "getgroups32", "getresgid32", "getresuid32",
     "getuid32", "io_pgetevents_time64", "lstat64", "mmap2", "mq_timedreceive_time64", "mq_timedsend_time64", "nice",
@@ -158,10 +158,23 @@ const OTHER_WIDTHS: &[&str] = &[
     "utimensat_time64", "waitpid",
 ];
 
-/// `clone` may start processes and threads but no namespace: the flags `CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}`.
-pub(crate) const CLONE_NAMESPACES: u64 = 0x7E02_0000;
+/// What the runtime needs to make a container, and the program in it must not have. All are older than the oldest
+/// runtime, whose library of filters has to know their names to take them away.
+pub(crate) const RUNTIME_CALLS: [&str; 10] = [
+    "mount", "umount", "umount2", "pivot_root", "unshare", "setns", "sethostname", "setdomainname", "keyctl", "bpf",
+];
 
-/// `clone3` keeps its flags in memory, where a filter cannot read them: `ENOSYS` makes the C libraries use `clone`.
+/// What answers as on a kernel that does not have it yet, to the runtime as well: `clone3` keeps its flags in memory, where a
+/// filter cannot read them, and the C libraries use `clone` then. The others are a second way to mount.
+pub(crate) const DECLINED_CALLS: [&str; 9] = [
+    "clone3", "open_tree", "open_tree_attr", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+];
+
+/// `clone` may start processes and threads but no namespace: `CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}`, each a flag.
+pub(crate) const CLONE_NAMESPACES: [u64; 7] =
+    [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+
+/// The answer to a call that is not there.
 pub(crate) const ENOSYS: u32 = 38;
 
 /// The answer to every call that is not allowed.
@@ -169,7 +182,7 @@ pub(crate) const EPERM: u32 = 1;
 
 /// The execution domains that `personality` may choose: Linux, 32-bit Linux, both without the version hidden
 /// (`UNAME26`), and asking.
-pub(crate) const PERSONALITIES: [u64; 5] = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+pub(crate) const PERSONALITIES: [u32; 5] = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
 /// `socket` of any family but this one: `AF_VSOCK` would speak to the hypervisor, past every namespace.
-pub(crate) const AF_VSOCK: u64 = 40;
+pub(crate) const AF_VSOCK: u32 = 40;

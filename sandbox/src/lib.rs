@@ -12,6 +12,7 @@ mod config;
 #[rustfmt::skip] // tables of names, packed
 mod defaults;
 mod error;
+mod filter;
 pub mod gate;
 mod host;
 mod memory;

@@ -8,8 +8,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libc::sock_filter;
+
 use crate::host::Owned;
-use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, memory, mounts};
+use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, filter, memory, mounts};
 
 /// How often a canceller is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -63,7 +65,8 @@ pub(crate) fn run(
     }
     let file = run.bundle.join("config.json");
     fs::write(&file, configuration.to_string()).map_err(Error::path("write", &file))?;
-    let ended = run.start().and_then(|events| {
+    let filter = filter::of(process.profile)?;
+    let ended = run.start(filter).and_then(|events| {
         let attend = || run.attend(&events, process.limits.wall, output, canceller);
         // When the caller's `output` panics, nothing runs on behind the caller's back.
         panic::catch_unwind(AssertUnwindSafe(attend)).unwrap_or_else(|caught| {
@@ -84,8 +87,8 @@ enum End {
 
 impl Run<'_> {
     /// Starts the runtime in the foreground, and a thread for each thing it can tell us.
-    fn start(&self) -> Result<Receiver<Event>> {
-        let mut child = self.spawn()?;
+    fn start(&self, filter: &'static [sock_filter]) -> Result<Receiver<Event>> {
+        let mut child = self.spawn(filter)?;
         // Bounded: a program that writes faster than we read waits.
         let (sender, receiver) = mpsc::sync_channel(32);
         let pipes: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
@@ -102,7 +105,7 @@ impl Run<'_> {
         Ok(receiver)
     }
 
-    fn spawn(&self) -> Result<Child> {
+    fn spawn(&self, filter: &'static [sock_filter]) -> Result<Child> {
         let mut command = self.owned.runtime.command();
         command.arg("--log").arg(self.bundle.join("log")).args(["--log-format", "json", "run"]);
         command.arg("--bundle").arg(&self.bundle).arg("--pid-file").arg(self.pid_file());
@@ -112,14 +115,15 @@ impl Run<'_> {
         command.arg(&self.id).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that Ctrl-C reaches us alone and we end the container in order.
         command.process_group(0);
-        #[expect(unsafe_code, reason = "the standard library has no safe way to set a parent-death signal")]
-        // SAFETY: between fork and exec only `prctl` and `getppid` are called, which are async-signal-safe and allocate
-        // nothing. Their effect: when we are killed while the runtime is still setting up, or were killed before it could
-        // ask for that, it dies too, and cannot start a container after the next program has already cleared our things.
+        #[expect(unsafe_code, reason = "the standard library has no safe way to act between fork and exec")]
+        // SAFETY: between fork and exec only `prctl`, `getppid` and `seccomp` are called, which are async-signal-safe and
+        // allocate nothing. The effect of the first two: when we are killed while the runtime is still setting up, or were killed
+        // before it could ask for that, it dies too, and cannot start a container after the next program has already
+        // cleared our things.
         unsafe {
             let us = std::process::id();
             command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 if u32::try_from(libc::getppid()) == Ok(us) => Ok(()),
+                0 if u32::try_from(libc::getppid()) == Ok(us) => filter::install(filter),
                 0 => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
                 _ => Err(std::io::Error::last_os_error()),
             });
