@@ -19,6 +19,8 @@ pub(super) const MEMBER: usize = 1 << 20;
 const LEVEL: i32 = 5;
 /// More threads compress faster than any disk here writes.
 const MOST_WORKERS: usize = 8;
+/// How far a worker stands back behind the threads that are waited for, from 0 to 19.
+const NICENESS: i32 = 10;
 /// The most bytes of one layer that wait on the disk; then whoever writes waits as well.
 const MOST_SPOOLED: u64 = 1 << 30;
 /// How often one who waits asks whether they still want to.
@@ -265,6 +267,9 @@ impl<W> Shared<W> {
 impl<W: Write> Shared<W> {
     fn work(&self) {
         let _watch = Watch(self);
+        // Whoever writes is waited for, and what is written can wait. To stand back needs no right; who is refused it all the
+        // same does the same work.
+        rustix::process::setpriority_process(None, NICENESS).ok();
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((index, block)) = job else { return };
