@@ -12,6 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::hashing::Hashing;
 use crate::store::Store;
+use crate::streaming::Streaming;
 
 /// A blob that is being written, hashed beside that.
 pub struct BlobWriter {
@@ -85,14 +86,14 @@ impl Write for BlobWriter {
 /// A blob that is being written, whose digest is taken elsewhere, so that no byte is hashed twice.
 pub(crate) struct BlobFile {
     folder: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<Streaming>,
     size: u64,
 }
 
 impl BlobFile {
     pub(crate) fn new(store: &Store, file: NamedTempFile) -> Self {
         let folder = store.root().join("blobs/sha256");
-        Self { folder, file: BufWriter::with_capacity(1 << 17, file), size: 0 }
+        Self { folder, file: BufWriter::with_capacity(1 << 17, Streaming::new(file)), size: 0 }
     }
 
     /// Flushes the blob to the disk and names it by `digest`, which has to be that of all that was written.
@@ -111,6 +112,7 @@ impl BlobFile {
     ) -> Result<Descriptor> {
         let path = self.folder.join(digest.hex());
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error).at("writing", &path)?;
+        let file = file.into_inner();
         before(file.as_file(), &path)?;
         file.persist(&path).map_err(|failed| failed.error).at("naming", &path)?;
         Ok(Descriptor::new(media_type, digest, self.size))

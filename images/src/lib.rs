@@ -16,6 +16,7 @@ pub mod layer;
 pub mod platform;
 pub mod registry;
 pub mod store;
+mod streaming;
 
 pub use cache::LayerCache;
 pub use descriptor::Descriptor;
