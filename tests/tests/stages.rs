@@ -1,6 +1,6 @@
 //! Stages that do not need each other are built side by side; nobody can tell from the image.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -28,6 +28,13 @@ pub struct Reach {
     /// A file (TOML) that names mirrors and plain registries: see docs/registries.md.
     #[arg(long, env = "COUNTERSIGN_REGISTRIES", value_name = "FILE")]
     registries: Option<PathBuf>,
+    #[command(flatten)]
+    authorities: Authorities,
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Authorities {
     /// Trust the certificates in this PEM file beside the system's, for registries and for all that a build's steps ask; may
     /// be given several times, in the environment with a colon between them.
     #[arg(long = "extra-ca", env = "COUNTERSIGN_EXTRA_CA", value_name = "FILE", value_delimiter = ':')]
@@ -75,11 +82,21 @@ impl Reach {
         if let Some(path) = &self.registries {
             read_into(&mut all, path)?;
         }
-        all.roots = self.roots()?.iter().map(|root| root.to_vec()).collect();
+        all.roots = self.authorities.roots()?.iter().map(|root| root.to_vec()).collect();
         Ok(all)
     }
 
     /// How the servers are reached that a build's steps ask.
+    ///
+    /// # Errors
+    /// When a file of certificates cannot be read, or holds none.
+    pub fn upstream(&self) -> Result<Upstream> {
+        self.authorities.upstream()
+    }
+}
+
+impl Authorities {
+    /// How servers are reached whose certificates these may have signed.
     ///
     /// # Errors
     /// When a file of certificates cannot be read, or holds none.
@@ -205,7 +222,7 @@ mod tests {
         let pem = made.cert.pem();
         let roots = |text: &str| {
             let file = file(text);
-            Reach { extra_cas: vec![file.path().to_owned()], ..Reach::default() }.roots()
+            Authorities { extra_cas: vec![file.path().to_owned()] }.roots()
         };
         assert_eq!(roots(&format!("a comment\n{pem}{pem}")).unwrap().len(), 2);
         let key = made.signing_key.serialize_pem();

@@ -47,9 +47,11 @@ use record::Recorder;
 use crate::materials::{Keeper, Replay};
 use crate::secrets::Needles;
 
+pub(crate) use body::chain;
 pub use fetch::{FetchError, Fetcher};
 pub use record::{Exchange, Incident, IncidentKind, StepRecord};
 pub use request::Door;
+pub(crate) use upstream::Clients;
 pub use upstream::{Proxies, Upstream};
 
 /// Time for cancelled connections to let go of their exchanges.

@@ -10,12 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::archive;
+use super::confirm::{self, Confirmed, Verdict};
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::travel::{Materials, Place};
-use crate::build::registries::Reach;
+use crate::build::registries::{Authorities, Reach};
 use crate::build::registry::Registry;
 use crate::cli::{Answer, Session};
 use crate::error::{Error, Kind, Result, Told};
+use crate::progress::Event;
 
 /// Its subcommands.
 #[derive(Debug, Subcommand)]
@@ -33,6 +35,19 @@ pub enum Command {
         /// The digest of the image, or of the record.
         #[arg(value_name = "DIGEST")]
         digest: Option<Digest>,
+    },
+    /// Ask the servers again what a build was answered, and say which answers they still give.
+    ///
+    /// A rebuild that replays what was kept shows that the image follows from it, not that the servers ever gave it. Indices of
+    /// packages change with time, the packages themselves should not: when one has other bytes now, or cannot be had, the exit
+    /// code is 1. Only GET and HEAD are repeated.
+    Confirm {
+        /// The digest of the image, or of the record.
+        #[arg(value_name = "DIGEST")]
+        digest: Digest,
+        /// Whose certificates are believed.
+        #[command(flatten)]
+        authorities: Authorities,
     },
     /// Write the materials of one build into one file, for a site without a network.
     Export {
@@ -79,6 +94,7 @@ pub fn run(command: &Command, session: &Session) -> Result<Answer> {
         Command::List => list(&place, session)?,
         Command::Show { digest } => show(&place, digest, session)?,
         Command::Verify { digest } => verify(&place, digest.as_ref(), session)?,
+        Command::Confirm { digest, authorities } => return confirm(&place, digest, authorities, session),
         Command::Export { digest, out } => {
             let found = place.find(digest)?;
             archive::export(&place, &found, out)?;
@@ -125,10 +141,15 @@ fn list(place: &Place, session: &Session) -> Result<()> {
     session.result(&text, &value)
 }
 
+/// The record of some materials.
+fn record_of(place: &Place, found: &Materials) -> Result<Record> {
+    let described = place.store().describe(RECORD_MEDIA_TYPE, &found.record).told()?;
+    Record::parse(&place.store().read(&described, MAX_RECORD).told()?)
+}
+
 fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
     let found = place.find(digest)?;
-    let described = place.store().describe(RECORD_MEDIA_TYPE, &found.record).told()?;
-    let record = Record::parse(&place.store().read(&described, MAX_RECORD).told()?)?;
+    let record = record_of(place, &found)?;
     let mut text = String::new();
     for step in &record.steps {
         text.push_str(&format!("{}\n", step.step));
@@ -147,6 +168,42 @@ fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
         text.push_str("the build asked for nothing");
     }
     session.result(&text, &json!({ "event": "record", "materials": found, "record": record }))
+}
+
+fn confirm(place: &Place, digest: &Digest, authorities: &Authorities, session: &Session) -> Result<Answer> {
+    let found = place.find(digest)?;
+    let record = record_of(place, &found)?;
+    let (upstream, runtime) = (authorities.upstream()?, session.runtime()?);
+    let mut done = 0;
+    let mut told = |one: &Confirmed, total: usize| {
+        done += 1;
+        session.tell(&Event::Asked { url: &one.url, verdict: one.verdict.name(), done, total });
+    };
+    let all = confirm::confirm(&record, &upstream, &runtime, &mut told)
+        .map_err(|cause| Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause))?;
+    let mut text = String::new();
+    for one in all.iter().filter(|one| one.verdict != Verdict::Same) {
+        let what = one.package.as_deref().unwrap_or(&one.url);
+        let reason = one.reason.as_deref().unwrap_or_default();
+        text.push_str(&format!("{}: {what} ({}): {reason}\n", one.verdict.name(), one.step));
+    }
+    let of = |verdict: Verdict| all.iter().filter(|one| one.verdict == verdict).count();
+    let packages = all.iter().filter(|one| one.package.is_some()).count();
+    let doubtful = all.iter().filter(|one| one.is_doubtful()).count();
+    text.push_str(&format!(
+        "{} answers: {} the same, {} other ones, {} unavailable, {} not asked for; {} of {packages} packages are in doubt",
+        all.len(),
+        of(Verdict::Same),
+        of(Verdict::Other),
+        of(Verdict::Unavailable),
+        of(Verdict::NotAsked),
+        doubtful,
+    ));
+    let value = json!({ "event": "confirmed", "materials": found, "answers": all, "same": of(Verdict::Same),
+        "other": of(Verdict::Other), "unavailable": of(Verdict::Unavailable), "notAsked": of(Verdict::NotAsked),
+        "packages": packages, "packagesInDoubt": doubtful });
+    session.result(&text, &value)?;
+    Ok(if doubtful == 0 { Answer::Yes } else { Answer::No })
 }
 
 fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<()> {

@@ -9,6 +9,7 @@
 
 mod archive;
 pub mod cli;
+mod confirm;
 mod keep;
 mod record;
 mod replay;
@@ -16,6 +17,7 @@ mod request;
 mod travel;
 
 pub use archive::{export, import};
+pub use confirm::{Confirmed, Verdict};
 pub use keep::{Keeper, Sink};
 pub(crate) use record::bytes_of;
 pub use record::{Exchange, Failure, RECORD_MEDIA_TYPE, Record, Request, Response, Step};

@@ -28,6 +28,11 @@ const SELECTING: [&str; 13] = [
 const SECRET: [http::HeaderName; 2] = [AUTHORIZATION, COOKIE];
 const WITHHELD: &str = "(withheld)";
 
+/// Whether a recorded header's value is not the one that was sent.
+pub(super) fn is_withheld(value: &str) -> bool {
+    value == WITHHELD
+}
+
 /// A request as it came, with the digest of its body.
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {

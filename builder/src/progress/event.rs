@@ -132,6 +132,17 @@ pub enum Event<'a> {
         /// What.
         text: &'a str,
     },
+    /// A recorded answer was asked for again.
+    Asked {
+        /// What for.
+        url: &'a str,
+        /// How the present answer compares with the recorded one.
+        verdict: &'a str,
+        /// How many were asked for so far, with this one.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
     /// A push begins.
     Push {
         /// Where to.
@@ -217,6 +228,9 @@ impl Event<'_> {
             }
             Self::Incident { label, text } => {
                 json!({ "event": "incident", "label": label.to_string(), "text": text })
+            }
+            Self::Asked { url, verdict, done, total } => {
+                json!({ "event": "asked", "url": url, "verdict": verdict, "done": done, "total": total })
             }
             Self::Push { name } => json!({ "event": "push", "reference": name }),
             Self::PushBytes { name, bytes, total } => {

@@ -75,6 +75,7 @@ fn lines(event: &Event<'_>) -> Vec<String> {
             format!("{}: failed after {seconds:.1} s", cell(&label.to_string()))
         }
         Event::Incident { label, text } => format!("{}network: {}", margin(label), cell(text)),
+        Event::Asked { url, verdict, done, total } => format!("[{done}/{total}] {verdict}: {}", cell(url)),
         Event::Push { name } => format!("pushing {}", cell(name)),
         Event::PushBytes { name, bytes, total } => {
             format!("pushing {}: sent {}", cell(name), of_total(bytes, total))

@@ -177,6 +177,16 @@ impl Show for Rich {
                 let text = format!("{}  network: {}", cell(&label.to_string()), cell(text));
                 self.line(&self.styles.look, "!", &text, "");
             }
+            Event::Asked { url, done, total, .. } => {
+                let message = format!("asked for {done} of {total}  {}", cell(url));
+                match self.transfer {
+                    None => self.begin_transfer(message),
+                    Some(_) => self.move_transfer(message),
+                }
+                if done == total {
+                    self.end_transfer();
+                }
+            }
             Event::Push { name } => self.begin_transfer(format!("push {}", cell(name))),
             Event::PushBytes { name, bytes, total } => {
                 self.move_transfer(format!("push {}  {}", cell(name), of_total(bytes, total)));
