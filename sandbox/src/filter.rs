@@ -21,39 +21,46 @@ pub(crate) struct Processor {
     audit: u32,
     /// The runtime's `SCMP_ARCH_…`.
     pub(crate) name: &'static str,
-    number: fn(&str) -> Option<u32>,
-    /// The newest call that is known of.
-    last: u32,
+    calls: Calls,
     /// Calls of its own, far above all others.
     own: &'static [u32],
     /// From where on a number means another way in.
     foreign: Option<u32>,
 }
 
+/// The calls of a kind of processor.
+struct Calls {
+    number: fn(&str) -> Option<u32>,
+    /// The newest one that is known of.
+    last: u32,
+}
+
+/// One of the tables, all of which have types of their own.
+macro_rules! calls {
+    ($table:ident) => {
+        Calls {
+            number: |name| $table::Sysno::from_str(name).ok().map(|call| call.id().cast_unsigned()),
+            last: $table::Sysno::last().id().cast_unsigned(),
+        }
+    };
+}
+
 const X86_64: Processor = Processor {
     audit: 0xC000_003E,
     name: "SCMP_ARCH_X86_64",
-    number: |name| x86_64::Sysno::from_str(name).ok().map(|call| call.id().cast_unsigned()),
-    last: x86_64::Sysno::last().id().cast_unsigned(),
+    calls: calls!(x86_64),
     own: &[],
     // x32, which is nobody's.
     foreign: Some(0x4000_0000),
 };
 
-const X86: Processor = Processor {
-    audit: 0x4000_0003,
-    name: "SCMP_ARCH_X86",
-    number: |name| x86::Sysno::from_str(name).ok().map(|call| call.id().cast_unsigned()),
-    last: x86::Sysno::last().id().cast_unsigned(),
-    own: &[],
-    foreign: None,
-};
+const X86: Processor =
+    Processor { audit: 0x4000_0003, name: "SCMP_ARCH_X86", calls: calls!(x86), own: &[], foreign: None };
 
 const AARCH64: Processor = Processor {
     audit: 0xC000_00B7,
     name: "SCMP_ARCH_AARCH64",
-    number: |name| aarch64::Sysno::from_str(name).ok().map(|call| call.id().cast_unsigned()),
-    last: aarch64::Sysno::last().id().cast_unsigned(),
+    calls: calls!(aarch64),
     own: &[],
     foreign: None,
 };
@@ -61,10 +68,9 @@ const AARCH64: Processor = Processor {
 const ARM: Processor = Processor {
     audit: 0x4000_0028,
     name: "SCMP_ARCH_ARM",
-    number: |name| arm::Sysno::from_str(name).ok().map(|call| call.id().cast_unsigned()),
-    last: arm::Sysno::last().id().cast_unsigned(),
-    // `breakpoint`, `cacheflush`, `usr26`, `usr32`, `set_tls`, `get_tls`.
-    own: &[0xF_0001, 0xF_0002, 0xF_0003, 0xF_0004, 0xF_0005, 0xF_0006],
+    calls: calls!(arm),
+    // `breakpoint`, `cacheflush`, `set_tls`.
+    own: &[0xF_0001, 0xF_0002, 0xF_0005],
     foreign: None,
 };
 
@@ -129,12 +135,15 @@ pub(crate) fn install(filter: &'static [sock_filter]) -> io::Result<()> {
 }
 
 fn verdicts(processor: &Processor) -> BTreeMap<u32, Verdict> {
-    let numbers = |names: &[&str]| names.iter().filter_map(|name| (processor.number)(name)).collect();
+    let numbers = |names: &[&str]| names.iter().filter_map(|name| (processor.calls.number)(name)).collect();
     let allowed: BTreeSet<u32> = numbers(&defaults::ALLOWED_CALLS.concat());
     let runtime: BTreeSet<u32> = numbers(&defaults::RUNTIME_CALLS);
     let declined: BTreeSet<u32> = numbers(&defaults::DECLINED_CALLS);
-    let (socket, personality, clone) =
-        ((processor.number)("socket"), (processor.number)("personality"), (processor.number)("clone"));
+    let (socket, personality, clone) = (
+        (processor.calls.number)("socket"),
+        (processor.calls.number)("personality"),
+        (processor.calls.number)("clone"),
+    );
     let of = |number: u32| match Some(number) {
         it if it == socket => Verdict::Socket,
         it if it == personality => Verdict::Personality,
@@ -144,9 +153,10 @@ fn verdicts(processor: &Processor) -> BTreeMap<u32, Verdict> {
         _ if declined.contains(&number) => Verdict::Refuse(defaults::ENOSYS),
         _ => Verdict::Refuse(defaults::EPERM),
     };
-    let mut all: BTreeMap<u32, Verdict> = (0..=processor.last).map(|number| (number, of(number))).collect();
+    let mut all: BTreeMap<u32, Verdict> =
+        (0..=processor.calls.last).map(|number| (number, of(number))).collect();
     // What nobody knows of does not exist, so that programs fall back to what does.
-    all.insert(processor.last + 1, Verdict::Refuse(defaults::ENOSYS));
+    all.insert(processor.calls.last + 1, Verdict::Refuse(defaults::ENOSYS));
     for own in processor.own {
         all.insert(*own, Verdict::Allow);
         all.entry(own + 1).or_insert(Verdict::Refuse(defaults::ENOSYS));
@@ -271,9 +281,9 @@ mod tests {
             assert!(program.len() < 4096, "the kernel takes no more");
             for processor in &pair {
                 let named = |names: &[&str], number| {
-                    names.iter().any(|name| (processor.number)(name) == Some(number))
+                    names.iter().any(|name| (processor.calls.number)(name) == Some(number))
                 };
-                for number in 0..=processor.last {
+                for number in 0..=processor.calls.last {
                     let wanted = match number {
                         _ if named(&["socket", "personality", "clone"], number) => ALLOWED,
                         _ if named(&allowed, number) || named(&runtime, number) => ALLOWED,
@@ -287,13 +297,21 @@ mod tests {
                         processor.name
                     );
                 }
-                for number in [processor.last + 1, processor.last + 2, 0x000E_FFFF, 0x000F_0007] {
+                for number in [
+                    processor.calls.last + 1,
+                    processor.calls.last + 2,
+                    0xE_FFFF,
+                    0xF_0003,
+                    0xF_0004,
+                    0xF_0006,
+                    0xF_0007,
+                ] {
                     assert_eq!(ask(&program, processor.audit, number, 0), ENOSYS, "{number:#x}");
                 }
                 for number in processor.own {
                     assert_eq!(ask(&program, processor.audit, *number, 0), ALLOWED);
                 }
-                let call = |name: &str| (processor.number)(name).unwrap();
+                let call = |name: &str| (processor.calls.number)(name).unwrap();
                 let argument = |name, value| ask(&program, processor.audit, call(name), value);
                 for (family, wanted) in
                     [(1, ALLOWED), (16, ALLOWED), (39, ALLOWED), (40, EPERM), (41, ALLOWED)]
@@ -322,7 +340,7 @@ mod tests {
             [&defaults::ALLOWED_CALLS.concat()[..], &defaults::RUNTIME_CALLS, &defaults::DECLINED_CALLS];
         let mut seen = BTreeSet::new();
         for name in lists.concat() {
-            let is_known = all().iter().any(|processor| (processor.number)(name).is_some());
+            let is_known = all().iter().any(|processor| (processor.calls.number)(name).is_some());
             assert!(is_known, "no processor has {name}");
             assert!(seen.insert(name), "{name} stands there twice");
         }
