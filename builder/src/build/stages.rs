@@ -62,6 +62,10 @@ struct Stages<'a> {
     places: BTreeMap<usize, usize>,
     /// The stages whose layers are the image's.
     in_image: BTreeSet<usize>,
+    /// How many steps there are in all.
+    total: usize,
+    /// Whether more than one stage has any.
+    are_several: bool,
 }
 
 /// A stage that is under way.
@@ -107,6 +111,8 @@ pub fn execute(
         planned: &planned,
         places: planned.iter().enumerate().map(|(at, (needed, _))| (needed.stage, at)).collect(),
         in_image: in_image(&planned),
+        total: steps(&planned),
+        are_several: planned.iter().filter(|(_, stage)| !stage.steps.is_empty()).count() > 1,
     };
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
@@ -173,10 +179,7 @@ impl Stages<'_> {
         };
         let Going { run, built, done } = &mut going;
         let (needed, planned) = &self.planned[at];
-        let working = self.planned.iter().filter(|(_, planned)| !planned.steps.is_empty()).count();
-        let steps = |stages: &[PlannedStage<'_>]| stages.iter().map(|(_, it)| it.steps.len()).sum::<usize>();
-        let (before, total) = (steps(&self.planned[..at]), steps(self.planned));
-        let name = self.plan.name(needed.stage);
+        let (before, name) = (steps(&self.planned[..at]), self.plan.name(needed.stage));
         for step in &planned.steps[*done..] {
             let missing = sources_of(&step.action).into_iter().filter(|stage| !run.done.contains_key(stage));
             let needs: BTreeSet<_> = missing.filter_map(|stage| self.places.get(&stage).copied()).collect();
@@ -185,7 +188,7 @@ impl Stages<'_> {
             }
             *done += 1;
             let (number, stage) = (before + *done, name.to_string());
-            let label = Label { number, total, stage, is_one_of_several: working > 1 };
+            let label = Label { number, total: self.total, stage, is_one_of_several: self.are_several };
             let has_layer = run.step(built, step, &label)?;
             built.config.history.extend(self.plan.history(step, has_layer));
         }
@@ -219,6 +222,11 @@ impl Stages<'_> {
         (built.config.rootfs, built.config.history) = (layers_of, history);
         Ok(Going { run, built, done: 0 })
     }
+}
+
+/// How many steps some stages have.
+fn steps(stages: &[PlannedStage<'_>]) -> usize {
+    stages.iter().map(|(_, stage)| stage.steps.len()).sum()
 }
 
 /// The target, the last, and what it starts from, by their numbers.
