@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::archive;
 use super::confirm::{self, Confirmed, Verdict};
-use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
+use super::record::Record;
 use super::travel::{Materials, Place};
 use crate::build::registries::{Authorities, Reach};
 use crate::build::registry::Registry;
@@ -141,15 +141,9 @@ fn list(place: &Place, session: &Session) -> Result<()> {
     session.result(&text, &value)
 }
 
-/// The record of some materials.
-fn record_of(place: &Place, found: &Materials) -> Result<Record> {
-    let described = place.store().describe(RECORD_MEDIA_TYPE, &found.record).told()?;
-    Record::parse(&place.store().read(&described, MAX_RECORD).told()?)
-}
-
 fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
     let found = place.find(digest)?;
-    let record = record_of(place, &found)?;
+    let (_, record) = Record::stored(place.store(), &found.record)?;
     let mut text = String::new();
     for step in &record.steps {
         text.push_str(&format!("{}\n", step.step));
@@ -172,14 +166,12 @@ fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
 
 fn confirm(place: &Place, digest: &Digest, authorities: &Authorities, session: &Session) -> Result<Answer> {
     let found = place.find(digest)?;
-    let record = record_of(place, &found)?;
+    let (_, record) = Record::stored(place.store(), &found.record)?;
     let (upstream, runtime) = (authorities.upstream()?, session.runtime()?);
-    let mut done = 0;
-    let mut told = |one: &Confirmed, total: usize| {
-        done += 1;
+    let told = |one: &Confirmed, done, total| {
         session.tell(&Event::Asked { url: &one.url, verdict: one.verdict.name(), done, total });
     };
-    let all = confirm::confirm(&record, &upstream, &runtime, &mut told)
+    let all = confirm::confirm(&record, &upstream, &runtime, &told)
         .map_err(|cause| Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause))?;
     let mut text = String::new();
     for one in all.iter().filter(|one| one.verdict != Verdict::Same) {
@@ -187,21 +179,17 @@ fn confirm(place: &Place, digest: &Digest, authorities: &Authorities, session: &
         let reason = one.reason.as_deref().unwrap_or_default();
         text.push_str(&format!("{}: {what} ({}): {reason}\n", one.verdict.name(), one.step));
     }
-    let of = |verdict: Verdict| all.iter().filter(|one| one.verdict == verdict).count();
+    let [same, other, unavailable, not_asked] =
+        [Verdict::Same, Verdict::Other, Verdict::Unavailable, Verdict::NotAsked]
+            .map(|verdict| all.iter().filter(|one| one.verdict == verdict).count());
     let packages = all.iter().filter(|one| one.package.is_some()).count();
     let doubtful = all.iter().filter(|one| one.is_doubtful()).count();
     text.push_str(&format!(
-        "{} answers: {} the same, {} other ones, {} unavailable, {} not asked for; {} of {packages} packages are in doubt",
+        "{} answers: {same} the same, {other} other ones, {unavailable} unavailable, {not_asked} not asked for; {doubtful} of {packages} packages are in doubt",
         all.len(),
-        of(Verdict::Same),
-        of(Verdict::Other),
-        of(Verdict::Unavailable),
-        of(Verdict::NotAsked),
-        doubtful,
     ));
-    let value = json!({ "event": "confirmed", "materials": found, "answers": all, "same": of(Verdict::Same),
-        "other": of(Verdict::Other), "unavailable": of(Verdict::Unavailable), "notAsked": of(Verdict::NotAsked),
-        "packages": packages, "packagesInDoubt": doubtful });
+    let value = json!({ "event": "confirmed", "materials": found, "answers": all, "same": same, "other": other,
+        "unavailable": unavailable, "notAsked": not_asked, "packages": packages, "packagesInDoubt": doubtful });
     session.result(&text, &value)?;
     Ok(if doubtful == 0 { Answer::Yes } else { Answer::No })
 }

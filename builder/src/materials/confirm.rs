@@ -13,7 +13,7 @@ use url::Url;
 use super::record::{Exchange, Record, bytes_of};
 use super::request::is_withheld;
 use crate::capture::{Clients, Upstream, chain};
-use crate::packages::{self, Seen};
+use crate::packages;
 
 /// How many are asked at once.
 const AT_ONCE: usize = 8;
@@ -24,34 +24,33 @@ const STALL: Duration = Duration::from_secs(60);
 /// What became of one recorded answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Confirmed {
+pub(super) struct Confirmed {
     /// The step that was given it.
-    pub step: String,
+    pub(super) step: String,
     /// The method.
-    pub method: String,
+    pub(super) method: String,
     /// The URL.
-    pub url: String,
+    pub(super) url: String,
     /// The package that it is, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub package: Option<String>,
+    pub(super) package: Option<String>,
     /// Whether it is given still.
-    pub verdict: Verdict,
+    pub(super) verdict: Verdict,
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 impl Confirmed {
     /// A package whose bytes nobody else gives, though they could be asked for: the build rests on them.
-    pub fn is_doubtful(&self) -> bool {
+    pub(super) fn is_doubtful(&self) -> bool {
         self.package.is_some() && matches!(self.verdict, Verdict::Other | Verdict::Unavailable)
     }
 }
 
 /// How a recorded answer compares with the present one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
     /// The same status and the same bytes.
     Same,
     /// Something else.
@@ -64,7 +63,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// As the results have it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Same => "same",
             Self::Other => "other",
@@ -74,7 +73,14 @@ impl Verdict {
     }
 }
 
-/// Asks for every answer of a record once, several at a time; `told` gets each as it comes, in the order of the record.
+impl Serialize for Verdict {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> std::result::Result<S::Ok, S::Error> {
+        out.serialize_str(self.name())
+    }
+}
+
+/// Asks for every answer of a record once, several at a time; `told` gets each in the order of the record, with how many
+/// were asked for so far, and how many there are.
 ///
 /// # Errors
 /// When no client can be set up.
@@ -82,7 +88,7 @@ pub(super) fn confirm(
     record: &Record,
     upstream: &Upstream,
     runtime: &tokio::runtime::Runtime,
-    told: &mut dyn FnMut(&Confirmed, usize),
+    told: &dyn Fn(&Confirmed, usize, usize),
 ) -> Result<Vec<Confirmed>, crate::capture::Error> {
     let clients = upstream.clients(CONNECT, STALL)?;
     let mut seen = std::collections::BTreeSet::new();
@@ -96,7 +102,7 @@ pub(super) fn confirm(
         let asking = each.into_iter().map(|(step, exchange)| one(&clients, step, exchange));
         let mut answers = futures_util::stream::iter(asking).buffered(AT_ONCE);
         while let Some(confirmed) = answers.next().await {
-            told(&confirmed, total);
+            told(&confirmed, all.len() + 1, total);
             all.push(confirmed);
         }
     });
@@ -111,20 +117,11 @@ async fn one(clients: &Clients, step: &str, exchange: &Exchange) -> Confirmed {
             Err((verdict, why)) => (verdict, Some(why)),
         },
     };
-    let Exchange { request, response } = exchange;
-    let content_type = response.headers.iter().find(|(name, _)| name == "content-type");
-    let package = packages::recognise(&Seen {
-        method: &request.method,
-        url: &request.url,
-        status: response.status,
-        content_type: content_type.map(|(_, value)| value.as_str()),
-        digest: &response.body,
-    });
     Confirmed {
         step: step.to_owned(),
-        method: request.method.clone(),
-        url: request.url.clone(),
-        package: package.map(|purl| purl.to_string()),
+        method: exchange.request.method.clone(),
+        url: exchange.request.url.clone(),
+        package: packages::brought_by(exchange).map(|purl| purl.to_string()),
         verdict,
         reason,
     }

@@ -17,7 +17,6 @@ mod request;
 mod travel;
 
 pub use archive::{export, import};
-pub use confirm::{Confirmed, Verdict};
 pub use keep::{Keeper, Sink};
 pub(crate) use record::bytes_of;
 pub use record::{Exchange, Failure, RECORD_MEDIA_TYPE, Record, Request, Response, Step};

@@ -1,9 +1,10 @@
 //! The record of a build: one document, whose digest the provenance names.
 
 use attestations::Digest;
+use images::{Descriptor, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Told};
 
 /// The media type of a record.
 pub const RECORD_MEDIA_TYPE: &str = "application/vnd.countersign.materials.record.v1+json";
@@ -116,6 +117,16 @@ impl Record {
             other => Err(bad(format!("it is of version {other}, and this program knows {VERSION}"))
                 .hint("use a newer countersign-builder")),
         }
+    }
+
+    /// The record with this digest, from a store, and how the store describes it.
+    ///
+    /// # Errors
+    /// When it is not there, or not what its digest says, or no record.
+    pub(super) fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
+        let described = store.describe(RECORD_MEDIA_TYPE, digest).told()?;
+        let record = Record::parse(&store.read(&described, MAX_RECORD).told()?)?;
+        Ok((described, record))
     }
 
     /// Its bytes: the same for the same record.

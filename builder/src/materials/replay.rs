@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use images::{Descriptor, Store};
 
 use super::keep::BODY_MEDIA_TYPE;
-use super::record::{Exchange, Failure, MAX_RECORD, RECORD_MEDIA_TYPE, Record, bytes_of};
+use super::record::{Exchange, Failure, Record, bytes_of};
 use super::request::Asked;
 use crate::error::{Error, Kind, Result, Told};
 
@@ -60,8 +60,7 @@ impl Replay {
     /// # Errors
     /// When the record or a body is missing or is not what its digest says.
     pub fn load(store: Store, digest: &Digest) -> Result<Replay> {
-        let found = store.describe(RECORD_MEDIA_TYPE, digest).told()?;
-        let record = Record::parse(&store.read(&found, MAX_RECORD).told()?)?;
+        let (_, record) = Record::stored(&store, digest)?;
         for (body, size) in record.bodies() {
             let found = store.describe(BODY_MEDIA_TYPE, &body).told()?;
             if found.size != size {

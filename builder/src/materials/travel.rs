@@ -92,8 +92,7 @@ impl Place {
     /// # Errors
     /// When there are more bodies than a manifest holds, or the disk refuses.
     pub fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<Materials> {
-        let found = self.store.describe(RECORD_MEDIA_TYPE, record).told()?;
-        let document = Record::parse(&self.store.read(&found, MAX_RECORD).told()?)?;
+        let (found, document) = Record::stored(&self.store, record)?;
         let mut layers = vec![found];
         let bodies = document.bodies();
         layers.extend(bodies.iter().map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, *digest, *size)));

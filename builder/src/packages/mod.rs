@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use attestations::Digest;
 
-use crate::materials::Step;
+use crate::materials::{Exchange, Step};
 
 pub use purl::Purl;
 pub use recognise::{Seen, recognise};
@@ -30,23 +30,26 @@ pub struct Package {
     pub step: String,
 }
 
+/// The package that an exchange brought, if it is one.
+pub fn brought_by(exchange: &Exchange) -> Option<Purl> {
+    let Exchange { request, response } = exchange;
+    let content_type = response.headers.iter().find(|(name, _)| name == "content-type");
+    recognise(&Seen {
+        method: &request.method,
+        url: &request.url,
+        status: response.status,
+        content_type: content_type.map(|(_, value)| value.as_str()),
+        digest: &response.body,
+    })
+}
+
 /// The packages among the exchanges of a build, each once, in the order of their names.
 pub fn of(steps: &[Step]) -> Vec<Package> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for step in steps {
         for exchange in &step.exchanges {
-            let header = |name: &str| {
-                exchange.response.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-            };
-            let found = recognise(&Seen {
-                method: &exchange.request.method,
-                url: &exchange.request.url,
-                status: exchange.response.status,
-                content_type: header("content-type"),
-                digest: &exchange.response.body,
-            });
-            let Some(purl) = found else { continue };
+            let Some(purl) = brought_by(exchange) else { continue };
             if seen.insert((purl.clone(), exchange.response.body)) {
                 all.push(Package {
                     purl,
