@@ -131,7 +131,14 @@ impl Exit {
 
 /// Ends a running process tree from another thread, such as the one that receives Ctrl-C.
 #[derive(Debug, Clone, Default)]
-pub struct Canceller(Arc<AtomicBool>);
+pub struct Canceller(Arc<Cancelled>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    own: AtomicBool,
+    /// What ends this one as well.
+    above: Option<Canceller>,
+}
 
 impl Canceller {
     /// One that has not been used.
@@ -139,13 +146,34 @@ impl Canceller {
         Self::default()
     }
 
+    /// One for a part of the work: it is used when this one is, but not the other way round.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self(Arc::new(Cancelled { own: AtomicBool::new(false), above: Some(self.clone()) }))
+    }
+
     /// Ends every run that was given this canceller, now and later.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.own.store(true, Ordering::Release);
     }
 
     /// Whether [`Self::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.own.load(Ordering::Acquire) || self.0.above.as_ref().is_some_and(Self::is_cancelled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_the_whole_ends_its_parts_and_not_the_other_way_round() {
+        let whole = Canceller::new();
+        let [one, other] = [whole.part(), whole.part()];
+        one.cancel();
+        assert!(one.is_cancelled() && !other.is_cancelled() && !whole.is_cancelled());
+        whole.clone().cancel();
+        assert!(other.is_cancelled() && other.part().is_cancelled());
     }
 }
