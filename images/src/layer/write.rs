@@ -1,7 +1,7 @@
 //! Writing a layer: one pass over the bytes, hashed before and after compression, both once.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -127,6 +127,18 @@ impl LayerWriter {
         Ok(())
     }
 
+    /// Where the bytes of an archive go that is taken over as it is.
+    pub(super) fn copied(&mut self) -> &mut impl Write {
+        &mut self.out
+    }
+
+    /// Ends an archive that was taken over, with its end.
+    pub(super) fn pack_copied(self, entries: u64) -> Result<Packing> {
+        let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
+        let blob = Arc::new(Mutex::new(Some(out.finish(diff_id, &self.place)?)));
+        Ok(Packing { diff_id, entries, blob, place: self.place })
+    }
+
     /// How many entries were added.
     pub fn entries(&self) -> u64 {
         self.entries
@@ -146,9 +158,8 @@ impl LayerWriter {
     /// When the store cannot be written.
     pub fn pack(mut self) -> Result<Packing> {
         entry::write_end(&mut self.out).at("writing a layer in", &self.place)?;
-        let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
-        let blob = Arc::new(Mutex::new(Some(out.finish(diff_id, &self.place)?)));
-        Ok(Packing { diff_id, entries: self.entries, blob, place: self.place })
+        let entries = self.entries;
+        self.pack_copied(entries)
     }
 }
 
