@@ -63,10 +63,15 @@ impl Bench {
 
     /// Builds a commit from what another build kept.
     pub fn replay(&self, commit: &str, digest: &str, more: &[&str]) -> Outcome {
+        run(program("countersign-builder"), self.replay_words(commit, digest, more))
+    }
+
+    /// The arguments for that.
+    pub fn replay_words(&self, commit: &str, digest: &str, more: &[&str]) -> Vec<String> {
         let mut arguments = self.common("build");
         let own = ["--commit", commit, "--replay", digest];
         arguments.extend(own.iter().chain(more).map(|word| (*word).to_owned()));
-        run(program("countersign-builder"), arguments)
+        arguments
     }
 
     /// Repeats the signed build in a network namespace that holds nothing.

@@ -5,8 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tests::{Outcome, Repository, base_image, builder, need, program, run};
+use tests::{Events, Outcome, Repository, base_image, builder, has_one_processor, need, program, run};
 
 const DOCKERFILE: &str = "FROM base:1 AS one
 RUN echo I am one && sleep 3 && echo 1 >/one
@@ -55,33 +54,10 @@ impl Place {
     }
 }
 
-/// What was told, in its order.
-struct Events(Vec<Value>);
-
-impl Events {
-    fn of(built: &Outcome) -> Self {
-        Self(built.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-    }
-
-    /// How many came before the one of this kind about the step of a line.
-    fn before(&self, event: &str, line: u64) -> usize {
-        let found = self.0.iter().position(|it| it["event"] == event && it["line"] == line);
-        found.unwrap_or_else(|| panic!("no {event} of line {line} in {:#?}", self.0))
-    }
-}
-
-fn is_alone() -> bool {
-    let alone = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2;
-    if alone {
-        eprintln!("\n*** SKIP: one processor builds one stage at a time ***\n");
-    }
-    alone
-}
-
 #[test]
 fn independent_stages_go_on_side_by_side_and_the_image_is_the_same() {
     need!("runc", "skopeo", "git", "taskset");
-    if is_alone() {
+    if has_one_processor() {
         return;
     }
     let (place, commit) = Place::new(DOCKERFILE);
@@ -108,7 +84,7 @@ fn independent_stages_go_on_side_by_side_and_the_image_is_the_same() {
 #[test]
 fn a_stage_waits_for_another_at_the_step_that_needs_it() {
     need!("runc", "skopeo", "git", "taskset");
-    if is_alone() {
+    if has_one_processor() {
         return;
     }
     let (place, commit) = Place::new(
@@ -131,7 +107,7 @@ fn a_stage_waits_for_another_at_the_step_that_needs_it() {
 #[test]
 fn a_stage_that_fails_ends_those_beside_it() {
     need!("runc", "skopeo", "git");
-    if is_alone() {
+    if has_one_processor() {
         return;
     }
     let (place, commit) = Place::new(

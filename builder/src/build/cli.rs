@@ -10,6 +10,7 @@ use images::export::Content;
 use images::{Image, Index, Platform, Store};
 
 use super::export::{Names, Output};
+use super::foretold::Foretold;
 use super::limits::StepLimits;
 use super::order::{self, Network, Order, Outcome, What};
 use super::registries::Reach;
@@ -215,7 +216,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
     outputs.iter().try_for_each(Output::check)?;
     let destinations = destinations(arguments)?;
-    let order = order(arguments, place.as_ref(), &outputs)?;
+    let order = order(arguments, place.as_ref(), &outputs, session)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -295,12 +296,21 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) -> Result<Order> {
+fn order(
+    arguments: &Arguments,
+    place: Option<&Arc<Place>>,
+    outputs: &[Output],
+    session: &Session,
+) -> Result<Order> {
     let network = match (place, &arguments.replay) {
         (None, _) => Network::Named,
         (Some(place), _) if arguments.locked => Network::Locked(place.clone()),
         (Some(place), None) => Network::Kept(place.keeper()),
         (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
+    };
+    let foretold = match (place, &arguments.replay) {
+        (Some(place), Some(digest)) => Foretold::at_hand(order::store(session)?, &place.find(digest)?.image)?,
+        _ => None,
     };
     let replays = matches!(network, Network::Replayed(_) | Network::Locked(_));
     let why = replays.then_some("what a build kept can be replayed for its own platform only");
@@ -316,6 +326,7 @@ fn order(arguments: &Arguments, place: Option<&Arc<Place>>, outputs: &[Output]) 
             platforms: arguments.platforms.iter().cloned().collect(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
+        foretold,
         upstream: arguments.reach.upstream()?,
         limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),

@@ -80,11 +80,6 @@ impl Run<'_> {
         // What was left would be in the next step's caches, which have to be empty.
         sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
         let Some((layer, upper)) = made else { return Ok(None) };
-        self.refresh(&|path| match std::fs::symlink_metadata(upper.path().join(path)) {
-            Ok(_) => Ok(true),
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(cause) => Err(cause),
-        })?;
         Ok(Some(Made { layer, files: Files::Written(upper) }))
     }
 

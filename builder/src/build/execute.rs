@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
 use images::layer::{Compression, Drawing, Drawn, Fired, Normaliser, Packing, Written};
@@ -33,6 +34,7 @@ use crate::secrets::Secrets;
 const MOST_WAITING: usize = 2;
 
 /// The machine's part of a build.
+#[derive(Clone, Copy)]
 pub struct Workshop<'a> {
     /// Where it reports.
     pub session: &'a Session,
@@ -78,6 +80,38 @@ pub(super) enum Files {
     Drawn(Drawn),
 }
 
+impl Files {
+    /// Whether they say anything about a path.
+    fn mention(&self, path: &Path) -> std::io::Result<bool> {
+        match self {
+            Self::Drawn(drawn) => Ok(drawn.mentions(path)),
+            Self::Written(upper) => match std::fs::symlink_metadata(upper.path().join(path)) {
+                Ok(_) => Ok(true),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(cause) => Err(cause),
+            },
+        }
+    }
+}
+
+/// What came of a step.
+pub(super) struct Performed {
+    made: Option<Made>,
+    seconds: f64,
+}
+
+impl Performed {
+    /// Takes another packing of the same layer, if there is one, in place of its own.
+    pub(super) fn pack(mut self, other: impl FnOnce(&Digest) -> Option<Packing>) -> Self {
+        if let Some(made) = &mut self.made
+            && let Some(packing) = other(&made.layer.diff_id)
+        {
+            made.layer = packing;
+        }
+        self
+    }
+}
+
 /// A stage that is done, and what is to be told of it.
 pub(super) struct Finished {
     pub(super) built: Built,
@@ -95,6 +129,20 @@ pub(super) struct Records {
     pub(super) git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
     pub(super) secrets: BTreeSet<String>,
+}
+
+impl Records {
+    /// Adds what is to be told behind it.
+    pub(super) fn append(&mut self, later: Self) {
+        let Self { exchanges, materials, unrecorded, fired, steps, git, secrets } = later;
+        self.exchanges.extend(exchanges);
+        self.materials.extend(materials);
+        self.unrecorded.extend(unrecorded);
+        self.fired.extend(fired);
+        self.steps.extend(steps);
+        self.git.extend(git);
+        self.secrets.extend(secrets);
+    }
 }
 
 /// A stage that is going on.
@@ -141,8 +189,8 @@ impl<'a> Run<'a> {
         Ok(Built { layers: layers.collect(), config, root: Root::of_base(folders) })
     }
 
-    /// Does one step; says whether it made a layer.
-    pub(super) fn step(&mut self, stage: &mut Built, step: &'a Step, label: &Label) -> Result<bool> {
+    /// Does one step, on what the stage has.
+    pub(super) fn perform(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Performed> {
         let session = self.shop.session;
         let line = step.line;
         session.tell(&Event::Step { label, line, instruction: &step.text });
@@ -153,6 +201,17 @@ impl<'a> Run<'a> {
         let made = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
         let diff_id = made.as_ref().map(|made| made.layer.diff_id);
         session.tell(&Event::StepDone { label, line, seconds, diff_id, is_configuration });
+        Ok(Performed { made, seconds })
+    }
+
+    /// Gives the stage what came of a step; says whether that is a layer.
+    pub(super) fn take(
+        &mut self,
+        stage: &mut Built,
+        step: &'a Step,
+        label: &Label,
+        Performed { made, seconds }: Performed,
+    ) -> Result<bool> {
         let instruction = step.text.clone();
         self.told.steps.push(SummaryStep { label: label.to_string(), instruction, seconds, layer: None });
         let Some(Made { layer, files }) = made else { return Ok(false) };
@@ -160,8 +219,9 @@ impl<'a> Run<'a> {
         if self.is_in_image {
             self.waiting.add(layer.clone(), step, label, self.told.steps.len() - 1);
         }
+        self.refresh(&|path| files.mention(path))?;
         match files {
-            Files::Written(upper) => stage.root.add_written(upper),
+            Files::Written(upper) => stage.root.add_written(Arc::new(upper)),
             Files::Drawn(drawn) => stage.root.add_drawn(layer, drawn),
         }
         self.settle(stage, MOST_WAITING)?;
@@ -211,7 +271,6 @@ impl<'a> Run<'a> {
         let (Written { layer, fired }, drawn) = done.map_err(|cause| copy_failed(step, cause))?;
         self.told.fired.extend(fired);
         let Some(layer) = layer else { return Ok(None) };
-        self.refresh(&|path| Ok(drawn.mentions(path)))?;
         Ok(Some(Made { layer, files: Files::Drawn(drawn) }))
     }
 

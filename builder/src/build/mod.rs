@@ -1,6 +1,7 @@
 //! The build: the plan of a Dockerfile, and its execution step by step over overlays.
 
 mod add;
+mod ahead;
 pub mod bases;
 pub mod cli;
 mod command;
@@ -11,6 +12,7 @@ pub mod environment;
 pub mod execute;
 pub mod export;
 mod failures;
+mod foretold;
 mod graph;
 mod leak;
 pub mod limits;
@@ -31,3 +33,4 @@ pub mod stages;
 pub mod trust;
 
 pub use add::GitTaken;
+pub use foretold::Foretold;

@@ -14,6 +14,7 @@ use super::bases::{Bases, Registry};
 use super::copy::ContextTree;
 use super::emulation::Emulator;
 use super::execute::Workshop;
+use super::foretold::Foretold;
 use super::limits::StepLimits;
 use super::plan::{Plan, Request};
 use super::scratch::Scratch;
@@ -44,6 +45,8 @@ pub struct Order {
     pub bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
     pub network: Network,
+    /// The image that it should come to, where that is known and its layers are at hand: its steps need not wait for each other then.
+    pub foretold: Option<Foretold>,
     /// How those servers are reached.
     pub upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
@@ -263,8 +266,10 @@ impl Site<'_> {
             limits: &order.limits,
             secrets: &order.secrets,
         };
+        // Over the network a command that is run again would ask it again.
+        let foretold = order.foretold.as_ref().filter(|_| capture.is_replay());
         let begun = std::time::Instant::now();
-        let mut executed = execute(&shop, plan, context, &bases, self.epoch)?;
+        let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold)?;
         session.tell(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let packages = packages::of(&executed.materials);
         let record = match &way {

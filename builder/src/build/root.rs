@@ -45,8 +45,8 @@ impl Root {
     }
 
     /// Puts what a command left on top.
-    pub(super) fn add_written(&mut self, upper: Upper) {
-        self.layers.insert(0, Part::Written(Arc::new(upper)));
+    pub(super) fn add_written(&mut self, upper: Arc<Upper>) {
+        self.layers.insert(0, Part::Written(upper));
     }
 
     /// Puts what was drawn on top.

@@ -10,11 +10,13 @@ use images::layer::Fired;
 use images::{Image, Store};
 
 use super::add::GitTaken;
+use super::ahead::Over;
 use super::bases::{Base, Bases};
 use super::config::{self, Config};
 use super::copy::ContextTree;
 use super::environment;
 use super::execute::{Built, Finished, Records, Run, Workshop, check_secrets};
+use super::foretold::{Attempt, Course, Foretold};
 use super::graph::{self, Came, Turn, Waits};
 use super::packing::Waiting;
 use super::plan::{self, Action, Plan, What};
@@ -50,18 +52,22 @@ pub struct Executed {
 }
 
 /// All stages.
-struct Stages<'a> {
+pub(super) struct Stages<'a> {
     /// For each stage in the plan's order, with a folder of its own for what its steps have mounted.
-    shops: &'a [Workshop<'a>],
+    pub(super) shops: &'a [Workshop<'a>],
     plan: &'a Plan<'a>,
-    context: &'a ContextTree,
-    epoch: i64,
+    pub(super) context: &'a ContextTree,
+    pub(super) epoch: i64,
     fetched: &'a BTreeMap<usize, Base>,
-    planned: &'a [PlannedStage<'a>],
+    pub(super) planned: &'a [PlannedStage<'a>],
     /// Where each stage stands in the plan, by its number.
     places: BTreeMap<usize, usize>,
     /// The stages whose layers are the image's.
     in_image: BTreeSet<usize>,
+    /// The places of these stages in the plan, from the lowest.
+    pub(super) chain: Vec<usize>,
+    /// What may be done ahead.
+    pub(super) course: Course<'a>,
     /// How many steps there are in all.
     total: usize,
     /// Whether more than one stage has any.
@@ -76,7 +82,7 @@ struct Going<'a> {
     done: usize,
 }
 
-/// Builds the plan's target.
+/// Builds the plan's target, which should come to what is `foretold`, if anything is.
 ///
 /// # Errors
 /// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
@@ -86,6 +92,7 @@ pub fn execute(
     context: &ContextTree,
     bases: &Bases<'_>,
     epoch: i64,
+    foretold: Option<&Foretold>,
 ) -> Result<Executed> {
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
     let fetched = fetch(plan, bases, shop.store)?;
@@ -102,33 +109,41 @@ pub fn execute(
     let folders: Vec<PathBuf> =
         (0..planned.len()).map(|at| shop.scratch.join(format!("stage-{at}"))).collect();
     let shops: Vec<_> = folders.iter().map(|scratch| Workshop { scratch, ..*shop }).collect();
+    let in_image = in_image(&planned);
+    let places = || planned.iter().enumerate();
+    let chain: Vec<usize> =
+        places().filter(|(_, (needed, _))| in_image.contains(&needed.stage)).map(|(at, _)| at).collect();
+    let base = chain.first().and_then(|at| fetched.get(&planned[*at].0.stage));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stages = Stages {
+        course: Course::new(foretold, plan, &planned, &chain, base, processors),
         shops: &shops,
         plan,
         context,
         epoch,
         fetched: &fetched,
         planned: &planned,
-        places: planned.iter().enumerate().map(|(at, (needed, _))| (needed.stage, at)).collect(),
-        in_image: in_image(&planned),
+        places: places().map(|(at, (needed, _))| (needed.stage, at)).collect(),
+        in_image,
+        chain,
         total: steps(&planned),
         are_several: planned.iter().filter(|(_, stage)| !stage.steps.is_empty()).count() > 1,
     };
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stop = || shop.canceller.cancel();
-    let finished =
-        graph::in_order(stages.all(), workers, &stop, &|at, going, came| stages.go_on(at, going, came))?;
-    let finished = finished.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
+    let finished = std::thread::scope(|scope| {
+        let _over = Over(&stages.course.ahead);
+        for _ in 0..processors.min(stages.course.count()) {
+            scope.spawn(|| {
+                stages.course.ahead.work(shop.canceller, &|number, own| stages.do_ahead(number, own))
+            });
+        }
+        graph::in_order(stages.all(), processors, &stop, &|at, going, came| stages.go_on(at, going, came))
+    });
+    let finished = finished?.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
     let (mut last, mut told) = (None, Records::default());
     for stage in finished {
         let stage = Arc::into_inner(stage).ok_or_else(|| Error::new(Kind::Bug, "a stage is still in use"))?;
-        told.exchanges.extend(stage.told.exchanges);
-        told.materials.extend(stage.told.materials);
-        told.unrecorded.extend(stage.told.unrecorded);
-        told.fired.extend(stage.told.fired);
-        told.steps.extend(stage.told.steps);
-        told.git.extend(stage.told.git);
-        told.secrets.extend(stage.told.secrets);
+        told.append(stage.told);
         last = Some(stage.built);
     }
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
@@ -169,6 +184,7 @@ impl Stages<'_> {
         going: Option<Going<'s>>,
         came: Came<Finished>,
     ) -> Result<Turn<Option<Going<'s>>, Finished>> {
+        let busy = self.course.ahead.busy();
         let came = came.into_iter().map(|(at, stage)| (self.planned[at].0.stage, stage)).collect();
         let mut going = match going {
             None => self.begin(at, came)?,
@@ -178,18 +194,25 @@ impl Stages<'_> {
             }
         };
         let Going { run, built, done } = &mut going;
-        let (needed, planned) = &self.planned[at];
-        let (before, name) = (steps(&self.planned[..at]), self.plan.name(needed.stage));
+        let (_, planned) = &self.planned[at];
         for step in &planned.steps[*done..] {
             let missing = sources_of(&step.action).into_iter().filter(|stage| !run.done.contains_key(stage));
             let needs: BTreeSet<_> = missing.filter_map(|stage| self.places.get(&stage).copied()).collect();
             if !needs.is_empty() {
                 return Ok(Turn::Waits(Waits { state: Some(going), needs }));
             }
+            let (number, label) = (*done, self.label(at, *done));
             *done += 1;
-            let (number, stage) = (before + *done, name.to_string());
-            let label = Label { number, total: self.total, stage, is_one_of_several: self.are_several };
-            let has_layer = run.step(built, step, &label)?;
+            let performed = match self.attempt(at, number, built, &busy) {
+                Some(Attempt::Done(performed, told)) => {
+                    run.told.append(*told);
+                    performed
+                }
+                Some(Attempt::Failed(error)) => return Err(error),
+                Some(Attempt::Packed(_) | Attempt::Unready) | None => run.perform(built, step, &label)?,
+            };
+            let performed = performed.pack(|diff_id| self.course.packed(diff_id));
+            let has_layer = run.take(built, step, &label, performed)?;
             built.config.history.extend(self.plan.history(step, has_layer));
         }
         run.settle(built, 0)?;
@@ -197,14 +220,23 @@ impl Stages<'_> {
         Ok(Turn::Done(Finished { built, told: run.told }))
     }
 
+    /// What a step is called.
+    pub(super) fn label(&self, at: usize, step: usize) -> Label {
+        let stage = self.plan.name(self.planned[at].0.stage).to_string();
+        let number = steps(&self.planned[..at]) + step + 1;
+        Label { number, total: self.total, stage, is_one_of_several: self.are_several }
+    }
+
+    /// The base of the image, if it has one.
+    pub(super) fn base(&self) -> Option<&Base> {
+        let lowest = self.chain.first()?;
+        self.fetched.get(&self.planned[*lowest].0.stage)
+    }
+
     /// A stage before its first step, with the one that it starts from.
     fn begin(&self, at: usize, done: BTreeMap<usize, Arc<Finished>>) -> Result<Going<'_>> {
         let shop = &self.shops[at];
-        let making = |cause| Error::io("writing into", shop.scratch, cause);
-        std::fs::create_dir(shop.scratch).map_err(making)?;
-        let capture = shop.capture;
-        environment::write_mounted(shop.scratch, (capture.ca_pem(), capture.ca_der()), capture.is_replay())
-            .map_err(making)?;
+        furnish(shop)?;
         let (needed, planned) = &self.planned[at];
         let run = Run {
             is_in_image: self.in_image.contains(&needed.stage),
@@ -222,6 +254,14 @@ impl Stages<'_> {
         (built.config.rootfs, built.config.history) = (layers_of, history);
         Ok(Going { run, built, done: 0 })
     }
+}
+
+/// Makes a shop's folder, with what every command has mounted.
+pub(super) fn furnish(Workshop { scratch, capture, .. }: &Workshop<'_>) -> Result<()> {
+    let authority = (capture.ca_pem(), capture.ca_der());
+    std::fs::create_dir(scratch)
+        .and_then(|()| environment::write_mounted(scratch, authority, capture.is_replay()))
+        .map_err(|cause| Error::io("writing into", scratch, cause))
 }
 
 /// How many steps some stages have.
@@ -244,7 +284,7 @@ fn in_image(planned: &[PlannedStage<'_>]) -> BTreeSet<usize> {
 }
 
 /// The stages that a step takes files from.
-fn sources_of(action: &Action) -> Vec<usize> {
+pub(super) fn sources_of(action: &Action) -> Vec<usize> {
     match action {
         Action::Copy(copying) => copying.from.iter().copied().collect(),
         Action::Run(execution) => {
@@ -275,7 +315,7 @@ fn fetch(plan: &Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<u
 }
 
 /// A needed stage with its steps.
-type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
+pub(super) type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
 
 fn plan_all<'p>(
     plan: &'p Plan<'_>,

@@ -179,6 +179,13 @@ impl Capture {
         matches!(self.source, Source::Record(_))
     }
 
+    /// Forgets what a step asked so far: when it is done again, a replay answers it from the beginning.
+    pub fn again(&self, step: &str) {
+        if let Source::Record(replay) = &self.source {
+            replay.again(step);
+        }
+    }
+
     /// What fetches for the step called `step` (for records and messages) without a program of its own. What it is answered
     /// is recorded as if the step had asked.
     pub fn fetcher(&self, step: &str) -> Fetcher {

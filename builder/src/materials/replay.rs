@@ -144,6 +144,12 @@ impl Replay {
         Ok(Answer::Exchange(self.at(*place)))
     }
 
+    /// Answers a step from the beginning, which is done again.
+    pub fn again(&self, step: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.given.retain(|(number, _), _| self.record.steps[*number].step != step);
+    }
+
     fn at(&self, (step, place): (usize, usize)) -> &Exchange {
         &self.record.steps[step].exchanges[place]
     }
@@ -316,6 +322,10 @@ mod tests {
         let Miss(why) = ask(&replay, "line 1", URL, "a").unwrap_err();
         assert!(why.contains("asked 2 times"), "{why}");
         assert_eq!(ask(&replay, "line 1", URL, "b"), Ok(b"3".to_vec()), "the only answer does again");
+        replay.again("line 2");
+        assert!(ask(&replay, "line 1", URL, "a").is_err());
+        replay.again("line 1");
+        assert_eq!(ask(&replay, "line 1", URL, "a"), Ok(b"1".to_vec()));
     }
 
     #[test]

@@ -125,6 +125,13 @@ pub enum Event<'a> {
         /// After how long.
         seconds: f64,
     },
+    /// What came of a step that ran ahead does not count: it stood on what the steps before it did not come to. It is done again.
+    StepDropped {
+        /// Which.
+        label: &'a Label,
+        /// Its line in the Dockerfile.
+        line: usize,
+    },
     /// Something went wrong on a step's network.
     Incident {
         /// Which step.
@@ -225,6 +232,9 @@ impl Event<'_> {
             }),
             Self::StepFailed { label, line, seconds } => {
                 json!({ "event": "step-failed", "label": label.to_string(), "line": line, "seconds": seconds })
+            }
+            Self::StepDropped { label, line } => {
+                json!({ "event": "step-dropped", "label": label.to_string(), "line": line })
             }
             Self::Incident { label, text } => {
                 json!({ "event": "incident", "label": label.to_string(), "text": text })

@@ -8,6 +8,9 @@ use super::{Event, Label, Show, amount, safe};
 /// Bytes on their way are told once in so long.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Why what came of a step does not count.
+pub(super) const DROPPED: &str = "an earlier step came to something else than before, so this is done again";
+
 pub(super) struct Plain {
     out: Box<dyn Write + Send>,
     told: Instant,
@@ -74,6 +77,7 @@ fn lines(event: &Event<'_>) -> Vec<String> {
         Event::StepFailed { label, seconds, .. } => {
             format!("{}: failed after {seconds:.1} s", cell(&label.to_string()))
         }
+        Event::StepDropped { label, .. } => format!("{}: {DROPPED}", cell(&label.to_string())),
         Event::Incident { label, text } => format!("{}network: {}", margin(label), cell(text)),
         Event::Asked { url, verdict, done, total } => format!("[{done}/{total}] {verdict}: {}", cell(url)),
         Event::Push { name } => format!("pushing {}", cell(name)),

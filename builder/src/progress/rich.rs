@@ -9,7 +9,7 @@ use std::time::Duration;
 use console::{Style, Term, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
-use super::plain::{fetched, of_total, sent};
+use super::plain::{DROPPED, fetched, of_total, sent};
 use super::{Event, Label, Show, safe};
 
 /// Lines of output shown below a step that goes on.
@@ -172,6 +172,11 @@ impl Show for Rich {
             Event::StepFailed { label, seconds, .. } => {
                 let text = format!("{}  {}", cell(&label.to_string()), self.finish(label));
                 self.line(&self.styles.bad, "✘", &text, &format!("{seconds:.1}s"));
+            }
+            Event::StepDropped { label, .. } => {
+                self.finish(label);
+                let text = format!("{}  {DROPPED}", cell(&label.to_string()));
+                self.line(&self.styles.look, "!", &text, "");
             }
             Event::Incident { label, text } => {
                 let text = format!("{}  network: {}", cell(&label.to_string()), cell(text));

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::diff::{describe, find};
 use super::evidence::{Chosen, Trust, choose};
 use super::inputs;
+use crate::build::Foretold;
 use crate::build::bases::Registry as _;
 use crate::build::cli::{Signing, bundle_path, pair};
 use crate::build::limits::StepLimits;
@@ -200,10 +201,15 @@ impl Work<'_> {
             true => Network::Kept(self.place.keeper()),
             false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
         };
-        let order = order(arguments, &chosen, network)?;
+        let original = original(arguments, session, registry, pinned, &chosen)?;
+        let foretold = match &original {
+            Some(original) => Some(original.clone()),
+            None => Foretold::at_hand(order::store(session)?, &chosen.subject)?,
+        };
+        let order = order(arguments, &chosen, network, foretold)?;
         let outcomes = order::build(session, &order, registry, self.runtime, &|_| Ok(()));
         let outcome = order::only(outcomes.map_err(|error| self.in_index(error))?)?;
-        let finding = finding(arguments, session, registry, pinned, &chosen, &outcome)?;
+        let finding = finding(session, original.as_ref(), &chosen, &outcome)?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
             self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
         }
@@ -299,7 +305,12 @@ fn platform_of(chosen: &Chosen) -> Result<Platform> {
     text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
 }
 
-fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Order> {
+fn order(
+    arguments: &Arguments,
+    chosen: &Chosen,
+    network: Network,
+    foretold: Option<Foretold>,
+) -> Result<Order> {
     let parameters = &chosen.provenance.build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
@@ -315,6 +326,7 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
+        foretold,
         upstream: arguments.reach.upstream()?,
         alone: None,
         limits: arguments.limits.clone(),
@@ -323,29 +335,41 @@ fn order(arguments: &Arguments, chosen: &Chosen, network: Network) -> Result<Ord
     })
 }
 
-fn finding(
+/// The image that is repeated, if it can be had.
+fn original(
     arguments: &Arguments,
     session: &Session,
     registry: &Registry,
     pinned: Option<&Pinned>,
     chosen: &Chosen,
-    outcome: &Outcome,
-) -> Result<Finding> {
+) -> Result<Option<Foretold>> {
     let place = match (pinned, &arguments.against) {
         (Some(pinned), _) => pinned.to_string(),
         (None, Some(folder)) => folder.clone(),
-        (None, None) => return Ok(Finding::Recorded(recorded(chosen, outcome))),
+        (None, None) => return Ok(None),
     };
     let platform = platform_of(chosen)?;
-    let (store, original) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
-    if original.digest() != chosen.subject {
-        return Err(Error::new(
+    let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
+    match image.digest() == chosen.subject {
+        true => Ok(Some(Foretold { store, image })),
+        false => Err(Error::new(
             Kind::Input,
-            format!("{place} is {}, and the provenance is about {}", original.digest(), chosen.subject),
-        ));
+            format!("{place} is {}, and the provenance is about {}", image.digest(), chosen.subject),
+        )),
     }
+}
+
+fn finding(
+    session: &Session,
+    original: Option<&Foretold>,
+    chosen: &Chosen,
+    outcome: &Outcome,
+) -> Result<Finding> {
+    let Some(Foretold { store, image }) = original else {
+        return Ok(Finding::Recorded(recorded(chosen, outcome)));
+    };
     let rebuilt = order::store(session)?;
-    Ok(Finding::Compared(compare((&store, &original), (&rebuilt, &outcome.executed.image)).told()?))
+    Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image)).told()?))
 }
 
 /// What differs from the provenance's own record, when the first image is not at hand.

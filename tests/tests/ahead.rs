@@ -1,0 +1,131 @@
+//! Steps of a rebuild do not wait for each other, and nobody can tell from the image: what ran ahead on layers that nothing came to
+//! does not count.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use tests::{Bench, Events, Site, has_one_processor, need, program, run};
+
+/// What one builder made of a Dockerfile, and its commit.
+fn built(bench: &Bench, site: &Site, dockerfile: &str, more: &[&str]) -> (String, String) {
+    let commit = bench.dockerfile(dockerfile);
+    let built = bench.build(&site.proxy(), &commit, more).expect(0).json();
+    (commit, built["digest"].as_str().unwrap().to_owned())
+}
+
+const STEPS: &str = "FROM base:1
+RUN sleep 2 && echo 1 >/one
+COPY Dockerfile /copied
+RUN cat /one /copied >/two && sleep 1
+USER 7
+RUN cat /two
+RUN id -u
+";
+
+#[test]
+fn commands_run_beside_those_before_them() {
+    need!("runc", "unshare", "taskset");
+    let (bench, site) = (Bench::new(), Site::start());
+    let (commit, digest) = built(&bench, &site, STEPS, &["--oci", &bench.text("layout")]);
+    let again = bench.replay(&commit, &digest, &[]).expect(0);
+    assert_eq!(again.json()["digest"], digest.as_str());
+    let layout = bench.text("layout");
+    let rebuilt = bench.rebuild_cut_off(&["--against", &layout]).expect(0);
+    assert_eq!(rebuilt.json()["identical"], true);
+    if !has_one_processor() {
+        for events in [Events::of(&again), Events::of(&rebuilt)] {
+            assert!(events.before("step", 4) < events.before("step-done", 2));
+            assert!(events.before("step-done", 2) < events.before("step", 3), "a COPY is not worth it");
+            assert!([2, 4, 6, 7].iter().all(|line| events.count("step", *line) == 1));
+        }
+    }
+    // What is in the image is not known from its digest alone.
+    let blobs = bench.path("state/images/blobs/sha256");
+    std::fs::remove_file(blobs.join(&digest["sha256:".len()..])).unwrap();
+    let again = bench.replay(&commit, &digest, &[]).expect(0);
+    assert_eq!(again.json()["digest"], digest.as_str());
+    let events = Events::of(&again);
+    assert!(events.before("step-done", 2) < events.before("step", 4));
+    // Nor is a processor idle where there is one.
+    let builder = program("countersign-builder").display().to_string();
+    let words = bench.replay_words(&commit, &digest, &[]);
+    let alone = run("taskset", ["-c".into(), "0".into(), builder].into_iter().chain(words)).expect(0);
+    assert_eq!(alone.json()["digest"], digest.as_str());
+    let events = Events::of(&alone);
+    assert!(events.before("step-done", 2) < events.before("step", 4));
+}
+
+/// The first step comes to something else each time, and the second one tells what it stood on.
+const DIFFERS: &str = "FROM base:1
+RUN cat /proc/sys/kernel/random/uuid >/one && sleep 2
+RUN wget -q -O - http://site.example/count >/two && wget -q -O - http://site.example/count >>/two && cat /one >>/two
+RUN cat /two >/three
+";
+
+#[test]
+fn what_stood_on_layers_that_nothing_came_to_is_done_again() {
+    need!("runc", "unshare");
+    let (bench, site) = (Bench::new(), Site::start());
+    let first = format!("type=local,dest={}", bench.text("first"));
+    let (commit, digest) = built(&bench, &site, DIFFERS, &["--output", &first]);
+    let second = format!("type=local,dest={}", bench.text("second"));
+    let again = bench.replay(&commit, &digest, &["--output", &second]).expect(0);
+    assert_ne!(again.json()["digest"], digest.as_str());
+    let read = |name: &str| std::fs::read_to_string(bench.path(name)).unwrap();
+    let (one, two) = (read("second/one"), read("second/two"));
+    assert_ne!(one, read("first/one"));
+    // Asked again, it is answered from the beginning; and nothing of what was foretold is left.
+    assert_eq!(two, format!("/count 0/count 1{one}"));
+    assert_eq!(read("second/three"), two);
+    let rebuilt = bench.rebuild_cut_off(&[]).expect(1);
+    assert_eq!(rebuilt.json()["identical"], false);
+    if !has_one_processor() {
+        for events in [Events::of(&again), Events::of(&rebuilt)] {
+            assert_eq!([events.count("step", 3), events.count("step-dropped", 3)], [2, 1]);
+            assert_eq!(events.count("step-dropped", 2), 0);
+        }
+    }
+}
+
+const SECRET: &str = "FROM base:1
+RUN sleep 2 && echo 1 >/one
+RUN --mount=type=secret,id=token test -e /run/secrets/token && cat /one >/two
+RUN echo 3 >/three
+";
+
+#[test]
+fn a_secret_is_told_to_nothing_that_runs_ahead() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    std::fs::write(bench.path("token"), "a secret of some length").unwrap();
+    let secret = format!("--secret=id=token,src={}", bench.text("token"));
+    let (commit, digest) = built(&bench, &site, SECRET, &[&secret]);
+    let again = bench.replay(&commit, &digest, &[&secret]).expect(0);
+    assert_eq!(again.json()["digest"], digest.as_str());
+    let events = Events::of(&again);
+    assert!(events.before("step-done", 2) < events.before("step", 3));
+    if !has_one_processor() {
+        assert!(events.before("step", 4) < events.before("step-done", 2));
+    }
+}
+
+const FAILS: &str = "FROM base:1
+RUN sleep 2 && echo 1 >/one
+RUN wget -q -O - \"http://site.example/$(cat /proc/sys/kernel/random/uuid)\" >/dev/null; echo 2 >/two
+RUN echo 3 >/three
+";
+
+#[test]
+fn what_fails_ahead_fails_the_build_once_its_turn_has_come() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    let (commit, digest) = built(&bench, &site, FAILS, &[]);
+    let failed = bench.replay(&commit, &digest, &[]).expect(5);
+    assert!(
+        failed.text().contains("line 3") && failed.text().contains("not in the record"),
+        "{}",
+        failed.text()
+    );
+    let events = Events::of(&failed);
+    assert_eq!([events.count("step", 3), events.count("step-failed", 3)], [1, 1]);
+    assert_eq!(events.count("step-done", 2), 1, "the step before it is done all the same");
+}
