@@ -129,3 +129,61 @@ fn what_fails_ahead_fails_the_build_once_its_turn_has_come() {
     assert_eq!([events.count("step", 3), events.count("step-failed", 3)], [1, 1]);
     assert_eq!(events.count("step-done", 2), 1, "the step before it is done all the same");
 }
+
+/// The file `app` is the commit's; all else is as it was.
+const LIKE: &str = "FROM base:1
+RUN sleep 3 && echo 1 >/one
+RUN wget -q -O - http://site.example/same >/two && cat /one >>/two
+COPY app /app
+RUN cat /two /app >/three && sleep 1
+RUN cat /three >/four
+";
+
+#[test]
+fn a_build_like_the_one_before_does_not_wait_for_what_stayed_the_same() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    bench.source.write("app", "old");
+    let (_, before) = built(&bench, &site, LIKE, &[]);
+    bench.source.write("app", "new");
+    let commit = bench.source.commit("another app");
+    let output = format!("type=local,dest={}", bench.text("root"));
+    let again = bench.build(&site.proxy(), &commit, &["--like", &before, "--output", &output]).expect(0);
+    assert_eq!(std::fs::read_to_string(bench.path("root/four")).unwrap(), "/same1\nnew");
+    let plain = bench.build(&site.proxy(), &commit, &[]).expect(0);
+    for field in ["digest", "exchanges"] {
+        assert_eq!(again.json()[field], plain.json()[field]);
+    }
+    bench.rebuild_cut_off(&[]).expect(0);
+    if !has_one_processor() {
+        let events = Events::of(&again);
+        assert!(events.before("step", 3) < events.before("step-done", 2));
+        // It stands on the new file already, and what stands on what it makes of that cannot be known.
+        assert!(events.before("step", 5) < events.before("step-done", 2));
+        assert!(events.before("step-done", 5) < events.before("step", 6));
+        assert!([2, 3, 5, 6].iter().all(|line| events.count("step", *line) == 1));
+    }
+    let missing = bench.build(&site.proxy(), &commit, &["--like", &format!("sha256:{}", "0".repeat(64))]);
+    assert!(missing.expect(4).text().contains("--like takes the digest of an image"));
+}
+
+#[test]
+fn a_command_that_the_network_makes_another_takes_what_stood_on_it_along() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    let dockerfile = "FROM base:1
+RUN wget -q -O - http://site.example/count >/one && sleep 3
+RUN wget -q -O - http://site.example/same >/two && cat /one >>/two
+";
+    let (commit, before) = built(&bench, &site, dockerfile, &[]);
+    let output = format!("type=local,dest={}", bench.text("root"));
+    let again = bench.build(&site.proxy(), &commit, &["--like", &before, "--output", &output]).expect(0);
+    let read = |name: &str| std::fs::read_to_string(bench.path(name)).unwrap();
+    assert_eq!(read("root/two"), format!("/same{}", read("root/one")));
+    // What was asked in vain is no material of the image.
+    assert_eq!(again.json()["exchanges"], 2);
+    bench.rebuild_cut_off(&[]).expect(0);
+    if !has_one_processor() {
+        assert_eq!(Events::of(&again).count("step-dropped", 3), 1);
+    }
+}

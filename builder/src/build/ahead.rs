@@ -1,6 +1,7 @@
 //! Tasks that are begun before anybody knows whether they are worth it, on processors that have nothing else to do. Whoever
 //! needs what came of one claims it; one that was not begun by then is left to them.
 
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sandbox::Canceller;
@@ -83,10 +84,10 @@ impl<T> Ahead<T> {
         }
     }
 
-    /// Ends the tasks from a number on, and waits until they have ended; the numbers of those that were begun.
-    pub(super) fn abandon(&self, from: usize) -> Vec<usize> {
+    /// Ends some tasks, and waits until they have ended; the numbers of those that were begun.
+    pub(super) fn abandon(&self, range: Range<usize>) -> Vec<usize> {
         let mut now = self.lock();
-        for task in now.tasks.iter_mut().skip(from) {
+        for task in &mut now.tasks[range.clone()] {
             match task {
                 Task::Waits => *task = Task::Gone,
                 Task::Goes(canceller) => canceller.cancel(),
@@ -94,16 +95,12 @@ impl<T> Ahead<T> {
             }
         }
         self.changed.notify_all();
-        while now.tasks.iter().skip(from).any(|task| matches!(task, Task::Goes(_))) {
+        while now.tasks[range.clone()].iter().any(|task| matches!(task, Task::Goes(_))) {
             now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
-        let mut begun = Vec::new();
-        for (number, task) in now.tasks.iter_mut().enumerate().skip(from) {
-            if matches!(std::mem::replace(task, Task::Gone), Task::Done(_)) {
-                begun.push(number);
-            }
-        }
-        begun
+        let begun =
+            |number: &usize| matches!(std::mem::replace(&mut now.tasks[*number], Task::Gone), Task::Done(_));
+        range.filter(begun).collect()
     }
 
     /// Waits for the first task that may be begun; none when all were.
@@ -157,7 +154,8 @@ pub(super) struct Over<'a, T>(pub(super) &'a Ahead<T>);
 
 impl<T> Drop for Over<'_, T> {
     fn drop(&mut self) {
-        self.0.abandon(0);
+        let count = self.0.lock().tasks.len();
+        self.0.abandon(0..count);
     }
 }
 
@@ -245,7 +243,7 @@ mod tests {
             let busy = ahead.busy();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
             // There is no processor for the third; the fourth is behind it.
-            assert_eq!(ahead.abandon(1), [1]);
+            assert_eq!(ahead.abandon(1..4), [1]);
             assert_eq!(ahead.claim(0, &busy), Some(0), "those before stay");
             assert_eq!(ahead.claim(2, &busy), None);
         });

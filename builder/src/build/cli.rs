@@ -41,6 +41,8 @@ Examples:
     countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 --output type=docker-archive,dest=glm.tar
   Again, from what the first build kept, without a network:
     countersign-builder build --repo . --commit 3f1c… --replay sha256:…
+  The next commit, without waiting for what has stayed the same:
+    countersign-builder build --repo . --commit 81ab… --like sha256:…
   A base that lies in a folder, two platforms, and progress for a machine:
     countersign-builder build --repo . --commit 3f1c… --base debian:12=./debian \\
       --platform linux/amd64,linux/arm64 --progress=json";
@@ -109,6 +111,11 @@ pub struct Arguments {
     /// Take nothing from the network, but replay the kept materials with this digest, of an image or of a record.
     #[arg(long, value_name = "DIGEST", conflicts_with = "no_keep")]
     replay: Option<Digest>,
+    /// An image in the state directory that this one should come close to, such as that of the commit before. A command then need not
+    /// wait for those before it: it runs on what they came to for that image, and once more, network and all, where that turns out
+    /// to be something else now. The result is the same.
+    #[arg(long, value_name = "DIGEST", conflicts_with_all = ["replay", "locked"])]
+    like: Option<Digest>,
     /// Put the image into a folder as an OCI image layout: the same as --output type=oci,tar=false,dest=FOLDER.
     #[arg(long, value_name = "FOLDER")]
     oci: Option<PathBuf>,
@@ -308,8 +315,10 @@ fn order(
         (Some(place), None) => Network::Kept(place.keeper()),
         (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
     };
-    let foretold = match (place, &arguments.replay) {
-        (Some(place), Some(digest)) => Foretold::at_hand(order::store(session)?, &place.find(digest)?.image)?,
+    let store = || order::store(session);
+    let foretold = match (place, &arguments.replay, &arguments.like) {
+        (Some(place), Some(digest), _) => Foretold::at_hand(store()?, &place.find(digest)?.image)?,
+        (_, _, Some(digest)) => Some(Foretold::at_hand(store()?, digest)?.ok_or_else(|| missing(digest))?),
         _ => None,
     };
     let replays = matches!(network, Network::Replayed(_) | Network::Locked(_));
@@ -332,6 +341,14 @@ fn order(
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
         secrets: Secrets::read(&arguments.secrets)?,
     })
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("the image {digest} is not in the state directory with all its layers"),
+    )
+    .hint("--like takes the digest of an image that was built there; leave it out for the first one")
 }
 
 /// Where the image is pushed to, in the order of the command line, each once.

@@ -101,6 +101,11 @@ pub(super) struct Performed {
 }
 
 impl Performed {
+    /// What the layer is that it made, if it made one.
+    pub(super) fn diff_id(&self) -> Option<&Digest> {
+        self.made.as_ref().map(|made| &made.layer.diff_id)
+    }
+
     /// Takes another packing of the same layer, if there is one, in place of its own.
     pub(super) fn pack(mut self, other: impl FnOnce(&Digest) -> Option<Packing>) -> Self {
         if let Some(made) = &mut self.made
@@ -228,7 +233,7 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
+    pub(super) fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
         if self.shop.canceller.is_cancelled() {
             return Err(cancelled());
         }

@@ -7,6 +7,7 @@ pub mod cli;
 mod command;
 pub mod config;
 pub mod copy;
+mod course;
 pub mod emulation;
 pub mod environment;
 pub mod execute;

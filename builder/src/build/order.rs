@@ -45,7 +45,7 @@ pub struct Order {
     pub bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
     pub network: Network,
-    /// The image that it should come to, where that is known and its layers are at hand: its steps need not wait for each other then.
+    /// An image that it should come to, or close to, if its layers are at hand: its commands need not wait for each other then.
     pub foretold: Option<Foretold>,
     /// How those servers are reached.
     pub upstream: Upstream,
@@ -266,10 +266,8 @@ impl Site<'_> {
             limits: &order.limits,
             secrets: &order.secrets,
         };
-        // Over the network a command that is run again would ask it again.
-        let foretold = order.foretold.as_ref().filter(|_| capture.is_replay());
         let begun = std::time::Instant::now();
-        let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold)?;
+        let mut executed = execute(&shop, plan, context, &bases, self.epoch, order.foretold.as_ref())?;
         session.tell(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let packages = packages::of(&executed.materials);
         let record = match &way {

@@ -14,9 +14,10 @@ use super::ahead::Over;
 use super::bases::{Base, Bases};
 use super::config::{self, Config};
 use super::copy::ContextTree;
+use super::course::{Attempt, Course};
 use super::environment;
 use super::execute::{Built, Finished, Records, Run, Workshop, check_secrets};
-use super::foretold::{Attempt, Course, Foretold};
+use super::foretold::Foretold;
 use super::graph::{self, Came, Turn, Waits};
 use super::packing::Waiting;
 use super::plan::{self, Action, Plan, What};
@@ -204,13 +205,14 @@ impl Stages<'_> {
             let (number, label) = (*done, self.label(at, *done));
             *done += 1;
             let performed = match self.attempt(at, number, built, &busy) {
-                Some(Attempt::Done(performed, told)) => {
+                Some(Attempt::Done(_, performed, told)) => {
                     run.told.append(*told);
                     performed
                 }
-                Some(Attempt::Failed(error)) => return Err(error),
+                Some(Attempt::Failed(_, error)) => return Err(error),
                 Some(Attempt::Packed(_) | Attempt::Unready) | None => run.perform(built, step, &label)?,
             };
+            self.check(at, number, performed.diff_id());
             let performed = performed.pack(|diff_id| self.course.packed(diff_id));
             let has_layer = run.take(built, step, &label, performed)?;
             built.config.history.extend(self.plan.history(step, has_layer));

@@ -203,6 +203,8 @@ impl Work<'_> {
         };
         let original = original(arguments, session, registry, pinned, &chosen)?;
         let foretold = match &original {
+            // A command that runs again would ask the servers again.
+            _ if arguments.online => None,
             Some(original) => Some(original.clone()),
             None => Foretold::at_hand(order::store(session)?, &chosen.subject)?,
         };

@@ -1,0 +1,341 @@
+//! Commands that do not wait for those before them. An image that the build repeats, or comes close to, says what each step came to, so a command
+//! runs on that. None of it is believed. What came of a command counts once the steps before it have come, one by one, to the very
+//! layers that it stood on; otherwise it is thrown away, and the command runs again on what they did come to.
+//!
+//! What costs little is not taken from the image: a COPY from the commit is done on the way, so that a command which stands on what changed
+//! since can run ahead too. The image's layers are compressed here again, as those of the steps have to be; that counts for a step which comes to
+//! the same layer.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use attestations::Digest;
+use images::layer::{Compression, Limits, Packing, repack, unpack};
+use sandbox::Canceller;
+
+use super::add::name_of;
+use super::ahead::{Ahead, Busy};
+use super::bases::Base;
+use super::execute::{Built, Files, Made, Performed, Records, Run, Workshop};
+use super::failures::machine;
+use super::foretold::Foretold;
+use super::packing::Waiting;
+use super::plan::{Action, Plan, Source, Step};
+use super::root::Root;
+use super::stages::{PlannedStage, Stages, furnish, sources_of};
+use crate::error::{Error, Kind, Result, Told};
+use crate::progress::Event;
+
+/// What came of something that was done ahead.
+pub(super) enum Attempt {
+    /// A command ran, on these layers.
+    Done(Vec<Digest>, Performed, Box<Records>),
+    /// A command failed, on these layers.
+    Failed(Vec<Digest>, Error),
+    /// A layer is compressed, or will be.
+    Packed(Packing),
+    /// It could not be done, or was not worth it: nothing is known of it.
+    Unready,
+}
+
+/// What may be done ahead.
+pub(super) struct Course<'a> {
+    foretold: Option<&'a Foretold>,
+    /// The steps of the stages whose layers are the image's, in their order: the stage's place in the plan, and the number in it.
+    steps: Vec<(usize, usize)>,
+    /// The number of the foretold layer that each of them made, if it made one.
+    made: BTreeMap<usize, Option<usize>>,
+    /// Commands, then layers, each in their order.
+    tasks: Vec<Task>,
+    /// What should lie below each step, as far as anybody had to know.
+    ground: Mutex<Vec<Ground>>,
+    /// Held by who finds out more of it.
+    laying: Mutex<()>,
+    pub(super) ahead: Ahead<Attempt>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// The command with this number among the steps.
+    Command(usize),
+    /// The layer with this number is to be compressed.
+    Packing(usize),
+}
+
+/// What should lie below a step.
+#[derive(Clone, Default)]
+struct Ground {
+    root: Root,
+    diff_ids: Vec<Digest>,
+    /// Whether a step came to something else than the image has; what commands made of that is not known then.
+    has_changed: bool,
+    /// Whether it is not known what lies there.
+    is_unknown: bool,
+}
+
+impl<'a> Course<'a> {
+    /// `chain` are the places of the stages whose layers are the image's, from the lowest.
+    pub(super) fn new(
+        foretold: Option<&'a Foretold>,
+        plan: &Plan<'_>,
+        planned: &[PlannedStage<'_>],
+        chain: &[usize],
+        base: Option<&Base>,
+        processors: usize,
+    ) -> Self {
+        let of_stage = |&place: &usize| (0..planned[place].1.steps.len()).map(move |step| (place, step));
+        let steps: Vec<_> = chain.iter().flat_map(of_stage).collect();
+        let all = || steps.iter().map(|(place, step)| &planned[*place].1.steps[*step]);
+        let made = foretold.map(|foretold| foretold.made(base, plan, all())).unwrap_or_default();
+        let commands = commands(&made, all(), planned).into_iter().map(Task::Command);
+        let layers = made.values().copied().flatten().map(Task::Packing);
+        let tasks: Vec<Task> = commands.chain(layers).collect();
+        let ahead = Ahead::new(tasks.len(), processors);
+        Self { foretold, steps, made, tasks, ground: Mutex::default(), laying: Mutex::default(), ahead }
+    }
+
+    /// How many things may be done ahead.
+    pub(super) fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// What was compressed ahead of the layer that a step came to.
+    pub(super) fn packed(&self, diff_id: &Digest) -> Option<Packing> {
+        let diff_ids = self.foretold?.image.diff_ids();
+        let number = diff_ids.iter().position(|other| other == diff_id)?;
+        match self.ahead.take(self.number(Task::Packing(number))?) {
+            Some(Attempt::Packed(packing)) => Some(packing),
+            _ => None,
+        }
+    }
+
+    fn number(&self, task: Task) -> Option<usize> {
+        self.tasks.iter().position(|other| *other == task)
+    }
+
+    /// The number of a step among those of the image.
+    fn step(&self, place: usize, step: usize) -> Option<usize> {
+        self.steps.binary_search(&(place, step)).ok()
+    }
+
+    /// Whether a command goes on, or went, on other layers than these.
+    fn stands_elsewhere(&self, step: usize, diff_ids: &[Digest]) -> bool {
+        self.ground().get(step).is_some_and(|ground| ground.is_unknown || ground.diff_ids != diff_ids)
+    }
+
+    /// Whether a step came to what the image has.
+    fn is_foretold(&self, step: usize, diff_id: Option<&Digest>) -> bool {
+        let layer = |number: usize| self.foretold.and_then(|it| it.image.diff_ids().get(number));
+        self.made.get(&step).is_some_and(|made| made.and_then(layer) == diff_id)
+    }
+
+    fn foretold(&self) -> Result<&'a Foretold> {
+        self.foretold.ok_or_else(|| Error::new(Kind::Bug, "something is done ahead and nothing was foretold"))
+    }
+
+    fn ground(&self) -> MutexGuard<'_, Vec<Ground>> {
+        self.ground.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stages<'_> {
+    /// What came of a step that ran ahead, if it did and counts.
+    pub(super) fn attempt(
+        &self,
+        place: usize,
+        step: usize,
+        stage: &Built,
+        busy: &Busy<'_, Attempt>,
+    ) -> Option<Attempt> {
+        let course = &self.course;
+        let number = course.step(place, step)?;
+        let task = course.number(Task::Command(number))?;
+        let diff_ids = &stage.config.rootfs.diff_ids;
+        if course.stands_elsewhere(number, diff_ids) {
+            if course.ahead.abandon(task..task + 1).contains(&task) {
+                self.drop_command(number);
+            }
+            return None;
+        }
+        let attempt = course.ahead.claim(task, busy)?;
+        match &attempt {
+            Attempt::Done(on, ..) | Attempt::Failed(on, _) if on != diff_ids => {
+                self.drop_command(number);
+                None
+            }
+            _ => Some(attempt),
+        }
+    }
+
+    /// Ends what runs ahead when a command came to something else than was foretold: all of it stands on that.
+    pub(super) fn check(&self, place: usize, step: usize, diff_id: Option<&Digest>) {
+        let course = &self.course;
+        let Some(number) = course.step(place, step) else { return };
+        if is_cheap(&self.planned[place].1.steps[step].action) || course.is_foretold(number, diff_id) {
+            return;
+        }
+        for task in course.ahead.abandon(0..course.count()) {
+            if let Task::Command(number) = course.tasks[task] {
+                self.drop_command(number);
+            }
+        }
+    }
+
+    fn drop_command(&self, number: usize) {
+        let (place, index) = self.course.steps[number];
+        let (step, label) = (&self.planned[place].1.steps[index], self.label(place, index));
+        // It asks for the same again, and is answered from the beginning.
+        self.shops[place].capture.again(&name_of(step));
+        self.shops[place].session.tell(&Event::StepDropped { label: &label, line: step.line });
+    }
+
+    /// Does one of the course's tasks.
+    pub(super) fn do_ahead(&self, task: usize, canceller: &Canceller) -> Attempt {
+        let done = match self.course.tasks[task] {
+            Task::Command(number) => self.run_ahead(number, canceller),
+            Task::Packing(layer) => self.pack_ahead(layer, canceller).map(Attempt::Packed),
+        };
+        done.unwrap_or_else(|cause| {
+            if !canceller.is_cancelled() {
+                let message = format!("something could not be done ahead, and waits for its turn: {cause}");
+                self.shops[0].session.tell(&Event::Warning { message: &message, path: None });
+            }
+            Attempt::Unready
+        })
+    }
+
+    fn run_ahead(&self, number: usize, canceller: &Canceller) -> Result<Attempt> {
+        let (place, index) = self.course.steps[number];
+        let scratch = self.shops[place].scratch.with_extension(format!("ahead-{index}"));
+        let shop = Workshop { scratch: &scratch, canceller, ..self.shops[place] };
+        furnish(&shop)?;
+        let Ground { root, diff_ids, is_unknown, .. } = self.lay(number, &shop)?;
+        if is_unknown {
+            return Ok(Attempt::Unready);
+        }
+        let mut run = self.run(&shop);
+        let stage = self.stage(place, root, diff_ids);
+        let done = run.perform(&stage, &self.planned[place].1.steps[index], &self.label(place, index));
+        let on = stage.config.rootfs.diff_ids;
+        Ok(match done {
+            Ok(performed) => Attempt::Done(on, performed, Box::new(run.told)),
+            Err(error) => Attempt::Failed(on, error),
+        })
+    }
+
+    fn pack_ahead(&self, number: usize, canceller: &Canceller) -> Result<Packing> {
+        let (Foretold { store, image }, into) = (self.course.foretold()?, self.shops[0].store);
+        let layer = (store, &image.layers()[number], &image.diff_ids()[number]);
+        let stop = || canceller.is_cancelled();
+        repack(layer, (into, Compression::Gzip), Limits::default(), &stop).told()
+    }
+
+    /// What should lie below a step.
+    fn lay(&self, number: usize, shop: &Workshop<'_>) -> Result<Ground> {
+        let _laying = self.course.laying.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (last, count) = {
+                let all = self.course.ground();
+                if let Some(found) = all.get(number) {
+                    return Ok(found.clone());
+                }
+                (all.last().cloned(), all.len())
+            };
+            let next = match last {
+                None => self.lowest(shop)?,
+                Some(last) => self.over(last, count - 1, shop)?,
+            };
+            self.course.ground().push(next);
+        }
+    }
+
+    /// What lies below the first step.
+    fn lowest(&self, shop: &Workshop<'_>) -> Result<Ground> {
+        let Some(Base { image, .. }) = self.base() else { return Ok(Ground::default()) };
+        let root = Root::of_base(shop.cache.lower_dirs(shop.store, image).told()?);
+        Ok(Ground { root, diff_ids: image.diff_ids().to_vec(), ..Ground::default() })
+    }
+
+    /// What should lie above a step.
+    fn over(&self, mut ground: Ground, number: usize, shop: &Workshop<'_>) -> Result<Ground> {
+        let (place, index) = self.course.steps[number];
+        let step = &self.planned[place].1.steps[index];
+        if ground.is_unknown || step.action == Action::Configure {
+            return Ok(ground);
+        }
+        if is_cheap(&step.action) {
+            let stage = self.stage(place, ground.root.clone(), ground.diff_ids.clone());
+            let made = self.run(shop).act(&stage, step, &self.label(place, index))?;
+            let diff_id = made.as_ref().map(|made| made.layer.diff_id);
+            ground.has_changed |= !self.course.is_foretold(number, diff_id.as_ref());
+            ground.diff_ids.extend(diff_id);
+            if let Some(Made { layer, files: Files::Drawn(drawn) }) = made {
+                ground.root.add_drawn(layer, drawn);
+            }
+            return Ok(ground);
+        }
+        if ground.has_changed {
+            return Ok(Ground { is_unknown: true, ..ground });
+        }
+        if let Some(Some(layer)) = self.course.made.get(&number) {
+            let Foretold { store, image } = self.course.foretold()?;
+            let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[*layer]);
+            unpack(store, &image.layers()[*layer], &diff_id, upper.path(), Limits::default()).told()?;
+            ground.root.add_written(upper.into());
+            ground.diff_ids.push(diff_id);
+        }
+        Ok(ground)
+    }
+
+    fn stage(&self, place: usize, root: Root, diff_ids: Vec<Digest>) -> Built {
+        let mut config = self.planned[place].1.config.clone();
+        config.rootfs.diff_ids = diff_ids;
+        Built { config, layers: Vec::new(), root }
+    }
+
+    fn run<'s>(&'s self, shop: &'s Workshop<'s>) -> Run<'s> {
+        Run {
+            is_in_image: true,
+            shop,
+            context: self.context,
+            epoch: self.epoch,
+            done: BTreeMap::new(),
+            told: Records::default(),
+            waiting: Waiting::default(),
+        }
+    }
+}
+
+/// Whether a step is sooner done than taken from an image: it takes its files from the commit.
+fn is_cheap(action: &Action) -> bool {
+    match action {
+        Action::Configure | Action::Workdir { .. } => true,
+        Action::Run(_) => false,
+        Action::Copy(copying) => {
+            copying.from.is_none() && copying.sources.iter().all(|source| matches!(source, Source::Path(_)))
+        }
+    }
+}
+
+/// The commands that are worth running ahead, and may be: another one comes before them, and nothing but layers and the network is
+/// told to them. A secret is told to nothing that stands on layers which nobody came to yet; what a stage gives is only known once it
+/// is done; and of several steps that a record calls by one name, the answers belong to the first that asks.
+fn commands<'s>(
+    made: &BTreeMap<usize, Option<usize>>,
+    steps: impl Iterator<Item = &'s Step>,
+    planned: &[PlannedStage<'_>],
+) -> Vec<usize> {
+    let mut names = BTreeMap::<String, usize>::new();
+    for step in planned.iter().flat_map(|(_, stage)| &stage.steps) {
+        *names.entry(name_of(step)).or_default() += 1;
+    }
+    let may = |step: &Step| match &step.action {
+        Action::Run(execution) => {
+            execution.secrets.is_empty() && sources_of(&step.action).is_empty() && names[&name_of(step)] == 1
+        }
+        _ => false,
+    };
+    let dear = steps.enumerate().filter(|(_, step)| !is_cheap(&step.action));
+    let is_known = |number: &usize| *number == 0 || made.contains_key(&(number - 1));
+    dear.skip(1).filter(|(number, step)| may(step) && is_known(number)).map(|(number, _)| number).collect()
+}
