@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tests::{Bench, Events, Site, has_one_processor, need, program, run};
+use tests::{Asked, Bench, Events, Site, has_one_processor, need, program, run};
 
 /// What one builder made of a Dockerfile, and its commit.
 fn built(bench: &Bench, site: &Site, dockerfile: &str, more: &[&str]) -> (String, String) {
@@ -185,5 +185,24 @@ RUN wget -q -O - http://site.example/same >/two && cat /one >>/two
     bench.rebuild_cut_off(&[]).expect(0);
     if !has_one_processor() {
         assert_eq!(Events::of(&again).count("step-dropped", 3), 1);
+    }
+}
+
+#[test]
+fn a_failure_ends_what_runs_ahead() {
+    need!("runc");
+    let bench = Bench::new();
+    let site =
+        Site::answering(|asked: &Asked| (if asked.number == 0 { 200 } else { 404 }, Vec::new(), Vec::new()));
+    let dockerfile = "FROM base:1
+RUN sleep 2 && wget -q -O /one http://site.example/one
+RUN sleep 6 && echo 2 >/two
+";
+    let (commit, before) = built(&bench, &site, dockerfile, &[]);
+    let failed = bench.build(&site.proxy(), &commit, &["--like", &before]).expect(5);
+    assert!(failed.text().contains("line 2"), "{}", failed.text());
+    if !has_one_processor() {
+        let events = Events::of(&failed);
+        assert_eq!([events.count("step", 3), events.count("step-done", 3)], [1, 0]);
     }
 }
