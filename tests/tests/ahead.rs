@@ -162,6 +162,7 @@ fn a_build_like_the_one_before_does_not_wait_for_what_stayed_the_same() {
         assert!(events.before("step", 5) < events.before("step-done", 2));
         assert!(events.before("step-done", 5) < events.before("step", 6));
         assert!([2, 3, 5, 6].iter().all(|line| events.count("step", *line) == 1));
+        assert_eq!(events.count("step-dropped", 6), 0, "it was not begun");
     }
     let missing = bench.build(&site.proxy(), &commit, &["--like", &format!("sha256:{}", "0".repeat(64))]);
     assert!(missing.expect(4).text().contains("--like takes the digest of an image"));

@@ -84,8 +84,8 @@ impl<T> Ahead<T> {
         }
     }
 
-    /// Ends some tasks, and waits until they have ended; the numbers of those that were begun.
-    pub(super) fn abandon(&self, range: Range<usize>) -> Vec<usize> {
+    /// Ends some tasks, and waits until they have ended; what came of those that were begun.
+    pub(super) fn abandon(&self, range: Range<usize>) -> Vec<(usize, T)> {
         let mut now = self.lock();
         for task in &mut now.tasks[range.clone()] {
             match task {
@@ -98,9 +98,11 @@ impl<T> Ahead<T> {
         while now.tasks[range.clone()].iter().any(|task| matches!(task, Task::Goes(_))) {
             now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
-        let begun =
-            |number: &usize| matches!(std::mem::replace(&mut now.tasks[*number], Task::Gone), Task::Done(_));
-        range.filter(begun).collect()
+        let result = |number: usize| match std::mem::replace(&mut now.tasks[number], Task::Gone) {
+            Task::Done(result) => Some((number, result)),
+            _ => None,
+        };
+        range.filter_map(result).collect()
     }
 
     /// Waits for the first task that may be begun; none when all were.
@@ -243,7 +245,7 @@ mod tests {
             let busy = ahead.busy();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
             // There is no processor for the third; the fourth is behind it.
-            assert_eq!(ahead.abandon(1..4), [1]);
+            assert_eq!(ahead.abandon(1..4), [(1, 1)]);
             assert_eq!(ahead.claim(0, &busy), Some(0), "those before stay");
             assert_eq!(ahead.claim(2, &busy), None);
         });

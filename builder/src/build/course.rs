@@ -7,6 +7,7 @@
 //! the same layer.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use attestations::Digest;
@@ -152,15 +153,13 @@ impl Stages<'_> {
         let task = course.number(Task::Command(number))?;
         let diff_ids = &stage.config.rootfs.diff_ids;
         if course.stands_elsewhere(number, diff_ids) {
-            if course.ahead.abandon(task..task + 1).contains(&task) {
-                self.drop_command(number);
-            }
+            self.abandon(task..task + 1);
             return None;
         }
         let attempt = course.ahead.claim(task, busy)?;
         match &attempt {
             Attempt::Done(on, ..) | Attempt::Failed(on, _) if on != diff_ids => {
-                self.drop_command(number);
+                self.drop(task, &attempt);
                 None
             }
             _ => Some(attempt),
@@ -174,14 +173,22 @@ impl Stages<'_> {
         if is_cheap(&self.planned[place].1.steps[step].action) || course.is_foretold(number, diff_id) {
             return;
         }
-        for task in course.ahead.abandon(0..course.count()) {
-            if let Task::Command(number) = course.tasks[task] {
-                self.drop_command(number);
-            }
+        self.abandon(0..course.count());
+    }
+
+    fn abandon(&self, tasks: Range<usize>) {
+        for (task, attempt) in self.course.ahead.abandon(tasks) {
+            self.drop(task, &attempt);
         }
     }
 
-    fn drop_command(&self, number: usize) {
+    /// Tells that what came of a command does not count, if it was begun.
+    fn drop(&self, task: usize, attempt: &Attempt) {
+        let (Task::Command(number), Attempt::Done(..) | Attempt::Failed(..)) =
+            (self.course.tasks[task], attempt)
+        else {
+            return;
+        };
         let (place, index) = self.course.steps[number];
         let (step, label) = (&self.planned[place].1.steps[index], self.label(place, index));
         // It asks for the same again, and is answered from the beginning.
@@ -338,4 +345,49 @@ fn commands<'s>(
     let dear = steps.enumerate().filter(|(_, step)| !is_cheap(&step.action));
     let is_known = |number: &usize| *number == 0 || made.contains_key(&(number - 1));
     dear.skip(1).filter(|(number, step)| may(step) && is_known(number)).map(|(number, _)| number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::build::config;
+    use crate::build::plan::Request;
+    use crate::dockerfile::Dockerfile;
+    use images::Platform;
+
+    /// The lines of the commands that may run ahead, when the image tells of so many steps.
+    fn ahead(text: &str, known: usize) -> Vec<usize> {
+        let file = Dockerfile::parse(text.as_bytes()).unwrap();
+        let request = Request {
+            target: None,
+            arguments: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platform: Platform::linux("amd64"),
+            created: "2026-01-02T03:04:05Z".to_owned(),
+        };
+        let plan = Plan::new(&file, &request).unwrap();
+        let needed = plan.needed().iter();
+        let planned: Vec<PlannedStage<'_>> = needed
+            .map(|needed| (needed, plan.steps(needed.stage, config::scratch(&request.platform)).unwrap()))
+            .collect();
+        let steps = &planned.last().unwrap().1.steps;
+        let made = (0..known).map(|number| (number, None)).collect();
+        let numbers = commands(&made, steps.iter(), &planned);
+        numbers.into_iter().map(|number| steps[number].line).collect()
+    }
+
+    #[test]
+    fn the_first_command_and_what_is_told_more_than_layers_wait_for_their_turn() {
+        let text = "FROM scratch\nCOPY a /\nRUN one\nRUN two\nWORKDIR /w\nRUN --mount=type=secret,id=s three\nRUN four";
+        assert_eq!(ahead(text, 6), [4, 7]);
+        // All that lies below has to be told, and not what the command itself came to.
+        assert_eq!(ahead(text, 5), [4, 7]);
+        assert_eq!(ahead(text, 4), [4]);
+        assert_eq!(ahead(text, 2), [4]);
+        assert_eq!(ahead(text, 1), [0; 0]);
+        // Fetching takes as long as a command; a command that takes files of a stage waits for it.
+        let text = "FROM scratch AS s\nFROM scratch\nADD http://a.example/x /\nRUN one\nRUN --mount=from=s,target=/s two\nRUN three";
+        assert_eq!(ahead(text, 4), [4, 6]);
+    }
 }

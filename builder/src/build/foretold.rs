@@ -66,3 +66,110 @@ impl Foretold {
         made
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::build::config;
+    use crate::build::plan::Request;
+    use crate::dockerfile::Dockerfile;
+    use images::Platform;
+
+    /// A store with an image whose history is that of a Dockerfile's steps; those made a layer of which it is said so.
+    struct Before {
+        folder: tempfile::TempDir,
+        platform: Platform,
+    }
+
+    impl Before {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().unwrap(), platform: Platform::linux("amd64") }
+        }
+
+        fn plan<R>(&self, text: &str, then: impl FnOnce(&Plan<'_>, &[Step]) -> R) -> R {
+            let file = Dockerfile::parse(text.as_bytes()).unwrap();
+            let request = Request {
+                target: None,
+                arguments: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                platform: self.platform.clone(),
+                created: "2026-01-02T03:04:05Z".to_owned(),
+            };
+            let plan = Plan::new(&file, &request).unwrap();
+            let steps = plan.steps(0, config::scratch(&self.platform)).unwrap().steps;
+            then(&plan, &steps)
+        }
+
+        fn image(&self, text: &str, layers: &[bool], base: Option<&Base>) -> Foretold {
+            let store = Store::open(self.folder.path()).unwrap();
+            let mut config = config::scratch(&self.platform);
+            let mut blobs = Vec::new();
+            if let Some(Base { image, .. }) = base {
+                config.history.clone_from(&image.config().history);
+                config.rootfs.diff_ids = image.diff_ids().to_vec();
+                blobs.extend_from_slice(image.layers());
+            }
+            let told = self.plan(text, |plan, steps| {
+                let all = steps.iter().zip(layers).filter_map(|(step, layer)| plan.history(step, *layer));
+                all.collect::<Vec<_>>()
+            });
+            for (number, _) in layers.iter().enumerate().filter(|(_, layer)| **layer) {
+                let bytes = format!("{text}{number}");
+                blobs.push(store.put(images::descriptor::LAYER, bytes.as_bytes()).unwrap());
+                config.rootfs.diff_ids.push(Digest::of(bytes.as_bytes()));
+            }
+            config.history.extend(told);
+            let image = Image::assemble(&store, &config, blobs).unwrap();
+            Foretold { store, image }
+        }
+
+        fn made(&self, foretold: &Foretold, text: &str, base: Option<&Base>) -> Vec<Option<usize>> {
+            self.plan(text, |plan, steps| foretold.made(base, plan, steps.iter()).into_values().collect())
+        }
+    }
+
+    fn base(Foretold { image, .. }: Foretold) -> Base {
+        Base { asked: "base".to_owned(), uri: "oci-layout:base".to_owned(), image }
+    }
+
+    const BASE: &str = "FROM scratch\nCOPY a /\nENV A=1\nCOPY b /";
+    const TEXT: &str = "FROM scratch\nENV B=2\nRUN one\nONBUILD RUN x\nRUN nothing\nCOPY c /\nRUN two";
+    const LAYERS: [bool; 6] = [false, true, false, false, true, true];
+
+    #[test]
+    fn each_step_is_told_its_layer_by_the_history() {
+        let before = Before::new();
+        let below = base(before.image(BASE, &[true, false, true], None));
+        let foretold = before.image(TEXT, &LAYERS, Some(&below));
+        let all = [None, Some(2), None, None, Some(3), Some(4)];
+        assert_eq!(before.made(&foretold, TEXT, Some(&below)), all);
+        // What differs ends it, and so does what is missing; what comes behind does no harm.
+        assert_eq!(before.made(&foretold, &TEXT.replace("RUN nothing", "RUN other"), Some(&below)), all[..3]);
+        assert_eq!(before.made(&foretold, &format!("{TEXT}\nRUN three"), Some(&below)), all);
+        assert_eq!(before.made(&foretold, "FROM scratch\nENV B=2\nRUN one", Some(&below)), all[..2]);
+    }
+
+    #[test]
+    fn of_another_base_nothing_is_told() {
+        let before = Before::new();
+        let below = base(before.image(BASE, &[true, false, true], None));
+        let foretold = before.image(TEXT, &LAYERS, Some(&below));
+        let other = base(before.image(&BASE.replace("b /", "other /"), &[true, false, true], None));
+        assert!(before.made(&foretold, TEXT, Some(&other)).is_empty());
+        assert!(before.made(&foretold, TEXT, None).is_empty());
+        assert!(before.made(&before.image(TEXT, &LAYERS, None), TEXT, Some(&below)).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_lacks_a_layer_is_not_at_hand() {
+        let before = Before::new();
+        let Foretold { store, image } = before.image(TEXT, &LAYERS, None);
+        assert!(Foretold::at_hand(store.clone(), &image.digest()).unwrap().is_some());
+        assert!(Foretold::at_hand(store.clone(), &Digest::of(b"another")).unwrap().is_none());
+        std::fs::remove_file(store.path_of(&image.layers()[1].digest)).unwrap();
+        assert!(Foretold::at_hand(store.clone(), &image.digest()).unwrap().is_none());
+        std::fs::write(store.path_of(&image.digest()), b"{}").unwrap();
+        assert!(Foretold::at_hand(store, &image.digest()).is_err());
+    }
+}
