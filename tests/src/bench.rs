@@ -74,6 +74,13 @@ impl Bench {
         arguments
     }
 
+    /// Builds a commit by its lock.
+    pub fn locked(&self, commit: &str, more: &[&str]) -> Outcome {
+        let mut arguments = self.common("build");
+        arguments.extend(["--commit", commit, "--locked"].iter().chain(more).map(|word| (*word).to_owned()));
+        run(program("countersign-builder"), arguments)
+    }
+
     /// Repeats the signed build in a network namespace that holds nothing.
     pub fn rebuild_cut_off(&self, more: &[&str]) -> Outcome {
         let (trusted, bundle) = (self.text("key.pem.pub"), self.text("bundle.json"));

@@ -5,6 +5,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+/// When commits are made.
+const TIME: &str = "2026-01-02T03:04:05Z";
+const LATER: &str = "2026-01-09T13:14:15Z";
+
 /// A repository in a temporary folder, with commits at fixed times by a named author.
 pub struct Repository {
     folder: TempDir,
@@ -46,8 +50,19 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"]).trim().to_owned()
     }
 
+    /// The same some days later, as commits are outside of tests.
+    pub fn commit_later(&self, message: &str) -> String {
+        self.git(&["add", "--all"]);
+        self.git_at(LATER, &["commit", "--quiet", "--allow-empty", "--message", message]);
+        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
     /// Runs git there and returns what it printed.
     pub fn git(&self, arguments: &[&str]) -> String {
+        self.git_at(TIME, arguments)
+    }
+
+    fn git_at(&self, time: &str, arguments: &[&str]) -> String {
         let output = Command::new("git")
             .current_dir(self.folder.path())
             .args([
@@ -60,8 +75,8 @@ impl Repository {
             ])
             .args(arguments)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_AUTHOR_DATE", "2026-01-02T03:04:05Z")
-            .env("GIT_COMMITTER_DATE", "2026-01-02T03:04:05Z")
+            .env("GIT_AUTHOR_DATE", time)
+            .env("GIT_COMMITTER_DATE", time)
             .output()
             .unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

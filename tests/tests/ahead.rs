@@ -146,7 +146,7 @@ fn a_build_like_the_one_before_does_not_wait_for_what_stayed_the_same() {
     bench.source.write("app", "old");
     let (_, before) = built(&bench, &site, LIKE, &[]);
     bench.source.write("app", "new");
-    let commit = bench.source.commit("another app");
+    let commit = bench.source.commit_later("another app");
     let output = format!("type=local,dest={}", bench.text("root"));
     let again = bench.build(&site.proxy(), &commit, &["--like", &before, "--output", &output]).expect(0);
     assert_eq!(std::fs::read_to_string(bench.path("root/four")).unwrap(), "/same1\nnew");
@@ -166,6 +166,38 @@ fn a_build_like_the_one_before_does_not_wait_for_what_stayed_the_same() {
     }
     let missing = bench.build(&site.proxy(), &commit, &["--like", &format!("sha256:{}", "0".repeat(64))]);
     assert!(missing.expect(4).text().contains("--like takes the digest of an image"));
+}
+
+#[test]
+fn a_locked_build_does_not_wait_for_what_its_record_was_kept_for() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    bench.source.write("app", "old");
+    let dockerfile = "FROM base:1
+RUN wget -q -O - http://site.example/count >/one && wget -q -O - http://site.example/count >>/one && sleep 3
+RUN wget -q -O - http://site.example/same >/two && cat /one >>/two
+COPY app /app
+RUN cat /two /app >/three
+";
+    built(&bench, &site, dockerfile, &[]);
+    let lock = bench.source.path().join("Dockerfile.lock").display().to_string();
+    let bundle = bench.text("bundle.json");
+    run(program("countersign-builder"), ["lock", "--provenance", &bundle, "--out", &lock]).expect(0);
+    // All lines move down, the file is another, and the network is cut.
+    bench.source.write("app", "new");
+    bench.source.write("Dockerfile", &dockerfile.replacen("RUN", "# moved\nRUN", 1));
+    let commit = bench.source.commit_later("another app, and a lock");
+    drop(site);
+    let output = format!("type=local,dest={}", bench.text("root"));
+    let locked = bench.locked(&commit, &["--output", &output]).expect(0);
+    let three = std::fs::read_to_string(bench.path("root/three")).unwrap();
+    assert_eq!(three, "/same/count 0/count 1new");
+    if !has_one_processor() {
+        let events = Events::of(&locked);
+        assert!(events.before("step", 4) < events.before("step-done", 3));
+        assert!(events.before("step", 6) < events.before("step-done", 3));
+        assert!([3, 4, 6].iter().all(|line| events.count("step", *line) == 1));
+    }
 }
 
 #[test]
@@ -206,4 +238,23 @@ RUN sleep 6 && echo 2 >/two
         let events = Events::of(&failed);
         assert_eq!([events.count("step", 3), events.count("step-done", 3)], [1, 0]);
     }
+}
+
+#[test]
+fn nothing_stands_on_a_layer_that_is_much_larger_than_its_blob_before_a_step_came_to_it() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    let dockerfile = "FROM base:1
+RUN sleep 1 && dd if=/dev/zero of=/zeros bs=1048576 count=100
+RUN stat -c %s /zeros >/two
+";
+    let (commit, digest) = built(&bench, &site, dockerfile, &[]);
+    let again = bench.replay(&commit, &digest, &[]).expect(0);
+    assert_eq!(again.json()["digest"], digest.as_str());
+    let events = Events::of(&again);
+    assert!(events.before("step-done", 2) < events.before("step", 3));
+    let warned = events.0.iter().any(|event| {
+        event["event"] == "warning" && event["message"].as_str().unwrap().contains("waits for its turn")
+    });
+    assert!(warned || has_one_processor(), "{}", again.stderr);
 }

@@ -3,16 +3,16 @@
 //! layers that it stood on; otherwise it is thrown away, and the command runs again on what they did come to.
 //!
 //! What costs little is not taken from the image: a COPY from the commit is done on the way, so that a command which stands on what changed
-//! since can run ahead too. The image's layers are compressed here again, as those of the steps have to be; that counts for a step which comes to
-//! the same layer.
+//! since can run ahead too. An image of another commit has that commit's time on all that its steps made, in place of which this one's is set. The
+//! image's layers are compressed here again, as those of the steps have to be; that counts for a step which comes to the same layer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use attestations::Digest;
-use images::layer::{Compression, Limits, Packing, repack, unpack};
-use sandbox::Canceller;
+use images::layer::{Compression, Normaliser, Packing, Times, from_upper, repack, unpack};
+use sandbox::{Canceller, Upper};
 
 use super::add::name_of;
 use super::ahead::{Ahead, Busy};
@@ -34,7 +34,7 @@ pub(super) enum Attempt {
     /// A command failed, on these layers.
     Failed(Vec<Digest>, Error),
     /// A layer is compressed, or will be.
-    Packed(Packing),
+    Packed,
     /// It could not be done, or was not worth it: nothing is known of it.
     Unready,
 }
@@ -42,16 +42,20 @@ pub(super) enum Attempt {
 /// What may be done ahead.
 pub(super) struct Course<'a> {
     foretold: Option<&'a Foretold>,
+    /// The time of the image's commit, if this one's is another.
+    other: Option<i64>,
     /// The steps of the stages whose layers are the image's, in their order: the stage's place in the plan, and the number in it.
     steps: Vec<(usize, usize)>,
     /// The number of the foretold layer that each of them made, if it made one.
     made: BTreeMap<usize, Option<usize>>,
     /// Commands, then layers, each in their order.
     tasks: Vec<Task>,
-    /// What should lie below each step, as far as anybody had to know.
+    /// What should lie below each step and above the last, as far as anybody had to know.
     ground: Mutex<Vec<Ground>>,
     /// Held by who finds out more of it.
     laying: Mutex<()>,
+    /// Layers that were compressed on the way, by what they are.
+    packings: Mutex<BTreeMap<Digest, Packing>>,
     pub(super) ahead: Ahead<Attempt>,
 }
 
@@ -59,7 +63,7 @@ pub(super) struct Course<'a> {
 enum Task {
     /// The command with this number among the steps.
     Command(usize),
-    /// The layer with this number is to be compressed.
+    /// What the step with this number made is to be compressed.
     Packing(usize),
 }
 
@@ -81,7 +85,7 @@ impl<'a> Course<'a> {
         plan: &Plan<'_>,
         planned: &[PlannedStage<'_>],
         chain: &[usize],
-        base: Option<&Base>,
+        (base, epoch): (Option<&Base>, i64),
         processors: usize,
     ) -> Self {
         let of_stage = |&place: &usize| (0..planned[place].1.steps.len()).map(move |step| (place, step));
@@ -89,10 +93,20 @@ impl<'a> Course<'a> {
         let all = || steps.iter().map(|(place, step)| &planned[*place].1.steps[*step]);
         let made = foretold.map(|foretold| foretold.made(base, plan, all())).unwrap_or_default();
         let commands = commands(&made, all(), planned).into_iter().map(Task::Command);
-        let layers = made.values().copied().flatten().map(Task::Packing);
+        let layers = made.iter().filter(|(_, made)| made.is_some()).map(|(number, _)| Task::Packing(*number));
         let tasks: Vec<Task> = commands.chain(layers).collect();
         let ahead = Ahead::new(tasks.len(), processors);
-        Self { foretold, steps, made, tasks, ground: Mutex::default(), laying: Mutex::default(), ahead }
+        Self {
+            foretold,
+            other: foretold.and_then(Foretold::epoch).filter(|other| *other != epoch),
+            steps,
+            made,
+            tasks,
+            ground: Mutex::default(),
+            laying: Mutex::default(),
+            packings: Mutex::default(),
+            ahead,
+        }
     }
 
     /// How many things may be done ahead.
@@ -100,14 +114,16 @@ impl<'a> Course<'a> {
         self.tasks.len()
     }
 
-    /// What was compressed ahead of the layer that a step came to.
-    pub(super) fn packed(&self, diff_id: &Digest) -> Option<Packing> {
-        let diff_ids = self.foretold?.image.diff_ids();
-        let number = diff_ids.iter().position(|other| other == diff_id)?;
-        match self.ahead.take(self.number(Task::Packing(number))?) {
-            Some(Attempt::Packed(packing)) => Some(packing),
-            _ => None,
+    /// What was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
+    pub(super) fn packed(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
+        if let Some(task) = self.step(place, step).and_then(|step| self.number(Task::Packing(step))) {
+            self.ahead.take(task);
         }
+        self.packings().remove(diff_id)
+    }
+
+    fn packings(&self) -> MutexGuard<'_, BTreeMap<Digest, Packing>> {
+        self.packings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn number(&self, task: Task) -> Option<usize> {
@@ -124,10 +140,15 @@ impl<'a> Course<'a> {
         self.ground().get(step).is_some_and(|ground| ground.is_unknown || ground.diff_ids != diff_ids)
     }
 
-    /// Whether a step came to what the image has.
-    fn is_foretold(&self, step: usize, diff_id: Option<&Digest>) -> bool {
-        let layer = |number: usize| self.foretold.and_then(|it| it.image.diff_ids().get(number));
-        self.made.get(&step).is_some_and(|made| made.and_then(layer) == diff_id)
+    /// The layer that a step should come to, if any; none when that is not known.
+    fn should_come_to(&self, step: usize) -> Option<Option<Digest>> {
+        if self.other.is_none() {
+            let layer = |number: usize| self.foretold.and_then(|it| it.image.diff_ids().get(number));
+            return self.made.get(&step).map(|made| made.and_then(layer).copied());
+        }
+        let ground = self.ground();
+        let (below, above) = (ground.get(step)?, ground.get(step + 1)?);
+        (!above.is_unknown).then(|| above.diff_ids.get(below.diff_ids.len()).copied())
     }
 
     fn foretold(&self) -> Result<&'a Foretold> {
@@ -170,10 +191,10 @@ impl Stages<'_> {
     pub(super) fn check(&self, place: usize, step: usize, diff_id: Option<&Digest>) {
         let course = &self.course;
         let Some(number) = course.step(place, step) else { return };
-        if is_cheap(&self.planned[place].1.steps[step].action) || course.is_foretold(number, diff_id) {
-            return;
+        let is_cheap = is_cheap(&self.planned[place].1.steps[step].action);
+        if !is_cheap && course.should_come_to(number).is_some_and(|expected| expected.as_ref() != diff_id) {
+            self.abandon(0..course.count());
         }
-        self.abandon(0..course.count());
     }
 
     fn abandon(&self, tasks: Range<usize>) {
@@ -200,7 +221,7 @@ impl Stages<'_> {
     pub(super) fn do_ahead(&self, task: usize, canceller: &Canceller) -> Attempt {
         let done = match self.course.tasks[task] {
             Task::Command(number) => self.run_ahead(number, canceller),
-            Task::Packing(layer) => self.pack_ahead(layer, canceller).map(Attempt::Packed),
+            Task::Packing(number) => self.pack_ahead(number, canceller).map(|()| Attempt::Packed),
         };
         done.unwrap_or_else(|cause| {
             if !canceller.is_cancelled() {
@@ -230,11 +251,26 @@ impl Stages<'_> {
         })
     }
 
-    fn pack_ahead(&self, number: usize, canceller: &Canceller) -> Result<Packing> {
-        let (Foretold { store, image }, into) = (self.course.foretold()?, self.shops[0].store);
-        let layer = (store, &image.layers()[number], &image.diff_ids()[number]);
+    fn pack_ahead(&self, number: usize, canceller: &Canceller) -> Result<()> {
+        let course = &self.course;
+        let (place, index) = course.steps[number];
+        if course.other.is_some() {
+            // It has to lie in a folder to be changed, and is compressed on the way.
+            let scratch = self.shops[place].scratch.with_extension(format!("layer-{index}"));
+            let shop = Workshop { scratch: &scratch, canceller, ..self.shops[place] };
+            furnish(&shop)?;
+            return self.lay(number + 1, &shop).map(drop);
+        }
+        let Some(Some(layer)) = course.made.get(&number) else { return Ok(()) };
+        let (foretold, into) = (course.foretold()?, self.shops[place].store);
+        let Foretold { store, image } = foretold;
+        let (descriptor, diff_id) = (&image.layers()[*layer], image.diff_ids()[*layer]);
         let stop = || canceller.is_cancelled();
-        repack(layer, (into, Compression::Gzip), Limits::default(), &stop).told()
+        let limits = foretold.limits(*layer);
+        let packing =
+            repack((store, descriptor, &diff_id), (into, Compression::Gzip), limits, &stop).told()?;
+        course.packings().insert(diff_id, packing);
+        Ok(())
     }
 
     /// What should lie below a step.
@@ -274,7 +310,12 @@ impl Stages<'_> {
             let stage = self.stage(place, ground.root.clone(), ground.diff_ids.clone());
             let made = self.run(shop).act(&stage, step, &self.label(place, index))?;
             let diff_id = made.as_ref().map(|made| made.layer.diff_id);
-            ground.has_changed |= !self.course.is_foretold(number, diff_id.as_ref());
+            let expected = match (self.course.other, self.course.made.get(&number)) {
+                (None, _) => self.course.should_come_to(number).flatten(),
+                (Some(_), Some(Some(layer))) => Some(self.predict(*layer, &ground, shop)?.1),
+                (Some(_), _) => None,
+            };
+            ground.has_changed |= diff_id != expected;
             ground.diff_ids.extend(diff_id);
             if let Some(Made { layer, files: Files::Drawn(drawn) }) = made {
                 ground.root.add_drawn(layer, drawn);
@@ -285,13 +326,31 @@ impl Stages<'_> {
             return Ok(Ground { is_unknown: true, ..ground });
         }
         if let Some(Some(layer)) = self.course.made.get(&number) {
-            let Foretold { store, image } = self.course.foretold()?;
-            let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[*layer]);
-            unpack(store, &image.layers()[*layer], &diff_id, upper.path(), Limits::default()).told()?;
+            let (upper, diff_id) = self.predict(*layer, &ground, shop)?;
             ground.root.add_written(upper.into());
             ground.diff_ids.push(diff_id);
         }
         Ok(ground)
+    }
+
+    /// A layer of the image as it should come out in this build.
+    fn predict(&self, layer: usize, below: &Ground, shop: &Workshop<'_>) -> Result<(Upper, Digest)> {
+        let foretold = self.course.foretold()?;
+        let Foretold { store, image } = foretold;
+        let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[layer]);
+        unpack(store, &image.layers()[layer], &diff_id, upper.path(), foretold.limits(layer)).told()?;
+        if self.course.other.is_none() {
+            return Ok((upper, diff_id));
+        }
+        let times = Times { epoch: self.epoch, other: self.course.other };
+        let lowers = below.root.folders(shop)?;
+        let written =
+            from_upper(shop.store, upper.path(), &lowers, times, Compression::Gzip, Normaliser::Version1);
+        let nothing = || Error::new(Kind::Input, "a layer of the image changes nothing");
+        let packing = written.told()?.layer.ok_or_else(nothing)?;
+        let diff_id = packing.diff_id;
+        self.course.packings().insert(diff_id, packing);
+        Ok((upper, diff_id))
     }
 
     fn stage(&self, place: usize, root: Root, diff_ids: Vec<Digest>) -> Built {

@@ -3,11 +3,18 @@
 use std::collections::BTreeMap;
 
 use attestations::Digest;
+use images::layer::Limits;
 use images::{Descriptor, Image, Store};
+use jiff::Timestamp;
 
 use super::bases::Base;
 use super::plan::{Plan, Step};
 use crate::error::{Result, Told};
+
+/// How many times larger than its blob a layer may be: programs and texts come to 2 to 10 times, zeros to a thousand.
+const MOST_TIMES: u64 = 64;
+/// What a small blob may come to in any case.
+const MOST_OF_SMALL: u64 = 64 << 20;
 
 /// An image that a build repeats, or comes close to, with its layers.
 #[derive(Debug, Clone)]
@@ -30,6 +37,20 @@ impl Foretold {
         };
         let is_here = |layer: &Descriptor| store.path_of(&layer.digest).is_file();
         Ok(image.layers().iter().all(is_here).then_some(Self { store, image }))
+    }
+
+    /// The time of its commit, in seconds since 1970: what steps made has that time.
+    pub(super) fn epoch(&self) -> Option<i64> {
+        let created: Timestamp = self.image.config().created.as_deref()?.parse().ok()?;
+        Some(created.as_second())
+    }
+
+    /// How much of a layer is taken: a stranger may have made it, and nobody asked for it yet. One that is larger waits until a step came to it.
+    pub(super) fn limits(&self, layer: usize) -> Limits {
+        let size = self.image.layers().get(layer).map_or(0, |layer| layer.size);
+        let most = size.saturating_mul(MOST_TIMES).saturating_add(MOST_OF_SMALL);
+        let Limits { bytes, entries } = Limits::default();
+        Limits { bytes: bytes.min(most), entries }
     }
 
     /// The number of the layer that each step made, if it made one, by the step's own number: for as long as the image's history tells of

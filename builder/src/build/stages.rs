@@ -117,7 +117,7 @@ pub fn execute(
     let base = chain.first().and_then(|at| fetched.get(&planned[*at].0.stage));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stages = Stages {
-        course: Course::new(foretold, plan, &planned, &chain, base, processors),
+        course: Course::new(foretold, plan, &planned, &chain, (base, epoch), processors),
         shops: &shops,
         plan,
         context,
@@ -210,10 +210,10 @@ impl Stages<'_> {
                     performed
                 }
                 Some(Attempt::Failed(_, error)) => return Err(error),
-                Some(Attempt::Packed(_) | Attempt::Unready) | None => run.perform(built, step, &label)?,
+                Some(Attempt::Packed | Attempt::Unready) | None => run.perform(built, step, &label)?,
             };
             self.check(at, number, performed.diff_id());
-            let performed = performed.pack(|diff_id| self.course.packed(diff_id));
+            let performed = performed.pack(|diff_id| self.course.packed(at, number, diff_id));
             let has_layer = run.take(built, step, &label, performed)?;
             built.config.history.extend(self.plan.history(step, has_layer));
         }

@@ -35,8 +35,8 @@ pub struct Replay {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How often each place was given out.
-    given: BTreeMap<(usize, usize), usize>,
+    /// Which places each step was given.
+    given: BTreeSet<(String, (usize, usize))>,
     /// Bodies whose digests were found right.
     checked: BTreeSet<Digest>,
 }
@@ -126,7 +126,7 @@ impl Replay {
             places.iter().copied().filter(|place| asked.differs_from(self.at(*place)).is_none()).collect();
         let Some(last) = fitting.last() else { return self.unknown(step, asked, places) };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = fitting.iter().find(|place| !state.given.contains_key(place));
+        let next = fitting.iter().find(|place| !state.given.contains(&(step.to_owned(), **place)));
         let place = match next {
             Some(place) => place,
             None if self.all_alike(&fitting) => last,
@@ -140,14 +140,14 @@ impl Replay {
                 return Err(Miss(text));
             }
         };
-        *state.given.entry(*place).or_default() += 1;
+        state.given.insert((step.to_owned(), *place));
         Ok(Answer::Exchange(self.at(*place)))
     }
 
     /// Answers a step from the beginning, which is done again.
     pub fn again(&self, step: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.given.retain(|(number, _), _| self.record.steps[*number].step != step);
+        state.given.retain(|(asker, _)| asker != step);
     }
 
     fn at(&self, (step, place): (usize, usize)) -> &Exchange {
@@ -326,6 +326,20 @@ mod tests {
         assert!(ask(&replay, "line 1", URL, "a").is_err());
         replay.again("line 1");
         assert_eq!(ask(&replay, "line 1", URL, "a"), Ok(b"1".to_vec()));
+    }
+
+    #[test]
+    fn where_another_step_asks_it_has_an_order_of_its_own() {
+        let (_folder, replay) = replay(&[(URL, "a", b"1"), (URL, "a", b"2")]);
+        let replay = replay.for_any_step();
+        for step in ["line 2", "line 3"] {
+            assert_eq!(ask(&replay, step, URL, "a"), Ok(b"1".to_vec()));
+            assert_eq!(ask(&replay, step, URL, "a"), Ok(b"2".to_vec()));
+            assert!(ask(&replay, step, URL, "a").is_err());
+        }
+        replay.again("line 3");
+        assert_eq!(ask(&replay, "line 3", URL, "a"), Ok(b"1".to_vec()));
+        assert!(ask(&replay, "line 2", URL, "a").is_err());
     }
 
     #[test]

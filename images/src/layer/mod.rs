@@ -33,5 +33,5 @@ pub use repack::repack;
 pub use root::write_root;
 pub use strata::{Found as FoundBelow, Node, NodeKind, Strata, Stratum};
 pub use unpack::unpack;
-pub use upper::from_upper;
+pub use upper::{Times, from_upper};
 pub use write::{Layer, LayerWriter, Packing, Written};

@@ -30,7 +30,30 @@ use crate::store::Store;
 /// The mode of a root that no layer says anything about.
 const ROOT_MODE: u32 = 0o755;
 
-/// Writes what is in `upper` as a layer: times no later than `epoch` (seconds since 1970), in canonical order, normalised by `rules`.
+/// The times that a layer may have, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// The build's: later ones are set to it.
+    pub epoch: i64,
+    /// That of another build, whose layer this was: it stands for the build's own.
+    pub other: Option<i64>,
+}
+
+impl From<i64> for Times {
+    fn from(epoch: i64) -> Self {
+        Self { epoch, other: None }
+    }
+}
+
+impl Times {
+    /// What a layer says of a time on the disk.
+    fn of(self, time: i64) -> u64 {
+        let epoch = self.epoch.max(0);
+        if self.other == Some(time) { epoch as u64 } else { time.clamp(0, epoch) as u64 }
+    }
+}
+
+/// Writes what is in `upper` as a layer: with these times, in canonical order, normalised by `rules`.
 ///
 /// `lowers` are the directories below it, the topmost first. A directory that differs from the one below in nothing but its
 /// time, and has nothing in it that changed, was only copied up, and is left out.
@@ -44,11 +67,11 @@ pub fn from_upper(
     store: &Store,
     upper: &Path,
     lowers: &[PathBuf],
-    epoch: i64,
+    times: impl Into<Times>,
     keeping: impl Into<Keeping>,
     rules: Normaliser,
 ) -> Result<Written> {
-    from_upper_within(store, upper, lowers, epoch, keeping.into(), rules, Limits::default())
+    from_upper_within(store, upper, lowers, times.into(), keeping.into(), rules, Limits::default())
 }
 
 /// The same with other limits than those of the layers that are read.
@@ -56,7 +79,7 @@ fn from_upper_within(
     store: &Store,
     upper: &Path,
     lowers: &[PathBuf],
-    epoch: i64,
+    times: Times,
     keeping: Keeping,
     rules: Normaliser,
     limits: Limits,
@@ -65,7 +88,7 @@ fn from_upper_within(
         out: Emitter::new(store, keeping, limits),
         upper,
         lowers,
-        epoch: epoch.max(0),
+        times,
         rules,
         fired: Vec::new(),
         links: Links::new(store.root()),
@@ -80,7 +103,7 @@ struct Walk<'a> {
     out: Emitter<'a>,
     upper: &'a Path,
     lowers: &'a [PathBuf],
-    epoch: i64,
+    times: Times,
     rules: Normaliser,
     fired: Vec<Fired>,
     links: Links,
@@ -114,7 +137,7 @@ impl Walk<'_> {
             let bare = folder.bare;
             way.push(folder);
             if name.starts_with(WHITEOUT) {
-                self.out.emit(&Entry::marker(path, self.epoch), &mut io::empty())?;
+                self.out.emit(&Entry::marker(path, self.times.epoch.max(0)), &mut io::empty())?;
             } else {
                 way.extend(self.child(path, bare)?);
             }
@@ -245,7 +268,8 @@ impl Walk<'_> {
             }
             Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
                 let bytes = fs::read(place).at("reading", place)?;
-                if let Some(other) = rewrite(&bytes, self.epoch).filter(|other| *other != bytes) {
+                if let Some(other) = rewrite(&bytes, self.times.epoch.max(0)).filter(|other| *other != bytes)
+                {
                     // In place, so that owner, permissions and other names stay.
                     fs::write(place, other).at("rewriting", place)?;
                     self.fired.push(fired);
@@ -257,7 +281,7 @@ impl Walk<'_> {
     }
 
     fn clamp(&self, metadata: &fs::Metadata) -> u64 {
-        metadata.mtime().clamp(0, self.epoch) as u64
+        self.times.of(metadata.mtime())
     }
 
     fn kind(&mut self, path: &[u8], place: &Path, metadata: &fs::Metadata) -> Result<Kind> {
@@ -364,13 +388,48 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_of_another_build_is_what_it_would_be_in_this_one() {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path().join("store")).unwrap();
+        let made = |name: &str, times: Times, old: i64| {
+            let upper = place.path().join(name);
+            fs::create_dir_all(upper.join("d")).unwrap();
+            for (file, time) in [("d/new", i64::from(u32::MAX)), ("d/old", old), ("d/older", 7)] {
+                fs::write(upper.join(file), file).unwrap();
+                std::os::unix::fs::symlink("x", upper.join(format!("{file}.link"))).unwrap();
+                let metadata = fs::symlink_metadata(upper.join(file)).unwrap();
+                set_time(&upper.join(file), (time, 0), &metadata).unwrap();
+            }
+            from_upper(&store, &upper, &[], times, Keeping::DiffId, Normaliser::default()).unwrap();
+            let again = from_upper(&store, &upper, &[], times, Compression::Gzip, Normaliser::default());
+            (upper, again.unwrap().layer.unwrap().layer().unwrap())
+        };
+        let (_, one) = made("one", 1000.into(), 300);
+        let (_, two) = made("two", 2000.into(), 300);
+        assert_ne!(one.diff_id, two.diff_id);
+        let upper = place.path().join("three");
+        fs::create_dir(&upper).unwrap();
+        super::super::unpack(&store, &one.descriptor, &one.diff_id, &upper, Limits::default()).unwrap();
+        let times = Times { epoch: 2000, other: Some(1000) };
+        let three = from_upper(&store, &upper, &[], times, Compression::Gzip, Normaliser::default());
+        assert_eq!(three.unwrap().layer.unwrap().layer().unwrap(), two);
+        assert_eq!(
+            fs::metadata(upper.join("d/new")).unwrap().mtime(),
+            2000,
+            "what stands on it sees that too"
+        );
+        assert_eq!(fs::metadata(upper.join("d/old")).unwrap().mtime(), 300);
+    }
+
+    #[test]
     fn what_nobody_could_read_again_is_not_written() {
         let place = tempfile::tempdir().unwrap();
         let store = Store::open(place.path().join("store")).unwrap();
         let upper = place.path().join("upper");
         fs::create_dir_all(upper.join("d/e")).unwrap();
         let made = |limits| {
-            from_upper_within(&store, &upper, &[], 0, Compression::None.into(), Normaliser::default(), limits)
+            let keeping = Compression::None.into();
+            from_upper_within(&store, &upper, &[], 0.into(), keeping, Normaliser::default(), limits)
         };
         for name in ["d/e/a", "d/e/b"] {
             fs::write(upper.join(name), "12345").unwrap();
