@@ -48,8 +48,8 @@ impl From<i64> for Times {
 impl Times {
     /// What a layer says of a time on the disk.
     fn of(self, time: i64) -> u64 {
-        let epoch = self.epoch.max(0);
-        if self.other == Some(time) { epoch as u64 } else { time.clamp(0, epoch) as u64 }
+        let time = if self.other == Some(time) { self.epoch } else { time };
+        time.clamp(0, self.epoch) as u64
     }
 }
 
@@ -88,7 +88,7 @@ fn from_upper_within(
         out: Emitter::new(store, keeping, limits),
         upper,
         lowers,
-        times,
+        times: Times { epoch: times.epoch.max(0), ..times },
         rules,
         fired: Vec::new(),
         links: Links::new(store.root()),
@@ -137,7 +137,7 @@ impl Walk<'_> {
             let bare = folder.bare;
             way.push(folder);
             if name.starts_with(WHITEOUT) {
-                self.out.emit(&Entry::marker(path, self.times.epoch.max(0)), &mut io::empty())?;
+                self.out.emit(&Entry::marker(path, self.times.epoch), &mut io::empty())?;
             } else {
                 way.extend(self.child(path, bare)?);
             }
@@ -268,8 +268,7 @@ impl Walk<'_> {
             }
             Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
                 let bytes = fs::read(place).at("reading", place)?;
-                if let Some(other) = rewrite(&bytes, self.times.epoch.max(0)).filter(|other| *other != bytes)
-                {
+                if let Some(other) = rewrite(&bytes, self.times.epoch).filter(|other| *other != bytes) {
                     // In place, so that owner, permissions and other names stay.
                     fs::write(place, other).at("rewriting", place)?;
                     self.fired.push(fired);
