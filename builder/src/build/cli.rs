@@ -309,17 +309,18 @@ fn order(
     outputs: &[Output],
     session: &Session,
 ) -> Result<Order> {
-    let network = match (place, &arguments.replay) {
+    let kept = place.zip(arguments.replay.as_ref()).map(|(place, digest)| place.find(digest)).transpose()?;
+    let network = match (place, &kept) {
         (None, _) => Network::Named,
         (Some(place), _) if arguments.locked => Network::Locked(place.clone()),
         (Some(place), None) => Network::Kept(place.keeper()),
-        (Some(place), Some(digest)) => Network::Replayed(place.replay(&place.find(digest)?.record)?.into()),
+        (Some(place), Some(kept)) => Network::Replayed(place.replay(&kept.record)?.into()),
     };
     let store = || order::store(session);
-    let foretold = match (place, &arguments.replay, &arguments.like) {
-        (Some(place), Some(digest), _) => Foretold::at_hand(store()?, &place.find(digest)?.image)?,
-        (_, _, Some(digest)) => Some(Foretold::at_hand(store()?, digest)?.ok_or_else(|| missing(digest))?),
-        _ => None,
+    let foretold = match (&kept, &arguments.like) {
+        (Some(kept), _) => Foretold::at_hand(store()?, &kept.image)?,
+        (None, Some(digest)) => Some(Foretold::named(store()?, digest)?),
+        (None, None) => None,
     };
     let replays = matches!(network, Network::Replayed(_) | Network::Locked(_));
     let why = replays.then_some("what a build kept can be replayed for its own platform only");
@@ -341,14 +342,6 @@ fn order(
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
         secrets: Secrets::read(&arguments.secrets)?,
     })
-}
-
-fn missing(digest: &Digest) -> Error {
-    Error::new(
-        Kind::NotFound,
-        format!("the image {digest} is not in the state directory with all its layers"),
-    )
-    .hint("--like takes the digest of an image that was built there; leave it out for the first one")
 }
 
 /// Where the image is pushed to, in the order of the command line, each once.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use attestations::Digest;
-use images::layer::{Compression, Normaliser, Packing, Times, from_upper, repack, unpack};
+use images::layer::{Compression, Keeping, Normaliser, Packing, Times, from_upper, repack, unpack};
 use sandbox::{Canceller, Upper};
 
 use super::add::name_of;
@@ -46,8 +46,8 @@ pub(super) struct Course<'a> {
     other: Option<i64>,
     /// The steps of the stages whose layers are the image's, in their order: the stage's place in the plan, and the number in it.
     steps: Vec<(usize, usize)>,
-    /// The number of the foretold layer that each of them made, if it made one.
-    made: BTreeMap<usize, Option<usize>>,
+    /// The number of the foretold layer that each of them made, if it made one; of those that the image tells of.
+    made: Vec<Option<usize>>,
     /// Commands, then layers, each in their order.
     tasks: Vec<Task>,
     /// What should lie below each step and above the last, as far as anybody had to know.
@@ -93,7 +93,10 @@ impl<'a> Course<'a> {
         let all = || steps.iter().map(|(place, step)| &planned[*place].1.steps[*step]);
         let made = foretold.map(|foretold| foretold.made(base, plan, all())).unwrap_or_default();
         let commands = commands(&made, all(), planned).into_iter().map(Task::Command);
-        let layers = made.iter().filter(|(_, made)| made.is_some()).map(|(number, _)| Task::Packing(*number));
+        // What costs little is compressed where it is done.
+        let is_worth_it = |(made, step): (&Option<usize>, &Step)| made.is_some() && !is_cheap(&step.action);
+        let layers = made.iter().zip(all()).enumerate().filter(|(_, one)| is_worth_it(*one));
+        let layers = layers.map(|(number, _)| Task::Packing(number));
         let tasks: Vec<Task> = commands.chain(layers).collect();
         let ahead = Ahead::new(tasks.len(), processors);
         Self {
@@ -144,7 +147,7 @@ impl<'a> Course<'a> {
     fn should_come_to(&self, step: usize) -> Option<Option<Digest>> {
         if self.other.is_none() {
             let layer = |number: usize| self.foretold.and_then(|it| it.image.diff_ids().get(number));
-            return self.made.get(&step).map(|made| made.and_then(layer).copied());
+            return self.made.get(step).map(|made| made.and_then(layer).copied());
         }
         let ground = self.ground();
         let (below, above) = (ground.get(step)?, ground.get(step + 1)?);
@@ -261,7 +264,7 @@ impl Stages<'_> {
             furnish(&shop)?;
             return self.lay(number + 1, &shop).map(drop);
         }
-        let Some(Some(layer)) = course.made.get(&number) else { return Ok(()) };
+        let Some(Some(layer)) = course.made.get(number) else { return Ok(()) };
         let (foretold, into) = (course.foretold()?, self.shops[place].store);
         let Foretold { store, image } = foretold;
         let (descriptor, diff_id) = (&image.layers()[*layer], image.diff_ids()[*layer]);
@@ -310,14 +313,15 @@ impl Stages<'_> {
             let stage = self.stage(place, ground.root.clone(), ground.diff_ids.clone());
             let made = self.run(shop).act(&stage, step, &self.label(place, index))?;
             let diff_id = made.as_ref().map(|made| made.layer.diff_id);
-            let expected = match (self.course.other, self.course.made.get(&number)) {
+            let expected = match (self.course.other, self.course.made.get(number)) {
                 (None, _) => self.course.should_come_to(number).flatten(),
-                (Some(_), Some(Some(layer))) => Some(self.predict(*layer, &ground, shop)?.1),
+                (Some(_), Some(Some(layer))) => Some(self.predict(*layer, &ground, Keeping::DiffId, shop)?.1),
                 (Some(_), _) => None,
             };
             ground.has_changed |= diff_id != expected;
             ground.diff_ids.extend(diff_id);
             if let Some(Made { layer, files: Files::Drawn(drawn) }) = made {
+                self.course.packings().insert(layer.diff_id, layer.clone());
                 ground.root.add_drawn(layer, drawn);
             }
             return Ok(ground);
@@ -325,16 +329,22 @@ impl Stages<'_> {
         if ground.has_changed {
             return Ok(Ground { is_unknown: true, ..ground });
         }
-        if let Some(Some(layer)) = self.course.made.get(&number) {
-            let (upper, diff_id) = self.predict(*layer, &ground, shop)?;
+        if let Some(Some(layer)) = self.course.made.get(number) {
+            let (upper, diff_id) = self.predict(*layer, &ground, Compression::Gzip.into(), shop)?;
             ground.root.add_written(upper.into());
             ground.diff_ids.push(diff_id);
         }
         Ok(ground)
     }
 
-    /// A layer of the image as it should come out in this build.
-    fn predict(&self, layer: usize, below: &Ground, shop: &Workshop<'_>) -> Result<(Upper, Digest)> {
+    /// A layer of the image as it should come out in this build. If it becomes another on the way, it is compressed where it is to be kept.
+    fn predict(
+        &self,
+        layer: usize,
+        below: &Ground,
+        keeping: Keeping,
+        shop: &Workshop<'_>,
+    ) -> Result<(Upper, Digest)> {
         let foretold = self.course.foretold()?;
         let Foretold { store, image } = foretold;
         let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[layer]);
@@ -344,12 +354,13 @@ impl Stages<'_> {
         }
         let times = Times { epoch: self.epoch, other: self.course.other };
         let lowers = below.root.folders(shop)?;
-        let written =
-            from_upper(shop.store, upper.path(), &lowers, times, Compression::Gzip, Normaliser::Version1);
+        let written = from_upper(shop.store, upper.path(), &lowers, times, keeping, Normaliser::Version1);
         let nothing = || Error::new(Kind::Input, "a layer of the image changes nothing");
         let packing = written.told()?.layer.ok_or_else(nothing)?;
         let diff_id = packing.diff_id;
-        self.course.packings().insert(diff_id, packing);
+        if keeping != Keeping::DiffId {
+            self.course.packings().insert(diff_id, packing);
+        }
         Ok((upper, diff_id))
     }
 
@@ -387,7 +398,7 @@ fn is_cheap(action: &Action) -> bool {
 /// told to them. A secret is told to nothing that stands on layers which nobody came to yet; what a stage gives is only known once it
 /// is done; and of several steps that a record calls by one name, the answers belong to the first that asks.
 fn commands<'s>(
-    made: &BTreeMap<usize, Option<usize>>,
+    made: &[Option<usize>],
     steps: impl Iterator<Item = &'s Step>,
     planned: &[PlannedStage<'_>],
 ) -> Vec<usize> {
@@ -402,8 +413,9 @@ fn commands<'s>(
         _ => false,
     };
     let dear = steps.enumerate().filter(|(_, step)| !is_cheap(&step.action));
-    let is_known = |number: &usize| *number == 0 || made.contains_key(&(number - 1));
-    dear.skip(1).filter(|(number, step)| may(step) && is_known(number)).map(|(number, _)| number).collect()
+    // All that lies below is told.
+    let is_known = |number: usize| number <= made.len();
+    dear.skip(1).filter(|(number, step)| may(step) && is_known(*number)).map(|(number, _)| number).collect()
 }
 
 #[cfg(test)]
@@ -431,7 +443,7 @@ mod tests {
             .map(|needed| (needed, plan.steps(needed.stage, config::scratch(&request.platform)).unwrap()))
             .collect();
         let steps = &planned.last().unwrap().1.steps;
-        let made = (0..known).map(|number| (number, None)).collect();
+        let made = vec![None; known];
         let numbers = commands(&made, steps.iter(), &planned);
         numbers.into_iter().map(|number| steps[number].line).collect()
     }

@@ -1,7 +1,5 @@
 //! What an image says of the steps of a build that should come to it, or close to it: which of its layers each of them made.
 
-use std::collections::BTreeMap;
-
 use attestations::Digest;
 use images::layer::Limits;
 use images::{Descriptor, Image, Store};
@@ -9,7 +7,8 @@ use jiff::Timestamp;
 
 use super::bases::Base;
 use super::plan::{Plan, Step};
-use crate::error::{Result, Told};
+use crate::error::{Error, Kind, Result, Told};
+use crate::materials::Place;
 
 /// How many times larger than its blob a layer may be: programs and texts come to 2 to 10 times, zeros to a thousand.
 const MOST_TIMES: u64 = 64;
@@ -39,6 +38,31 @@ impl Foretold {
         Ok(image.layers().iter().all(is_here).then_some(Self { store, image }))
     }
 
+    /// The image that somebody named by its digest.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it is not in the store with all its layers.
+    pub fn named(store: Store, digest: &Digest) -> Result<Self> {
+        Self::at_hand(store, digest)?.ok_or_else(|| {
+            let what = format!("the image {digest} is not in the state directory with all its layers");
+            Error::new(Kind::NotFound, what).hint(
+                "--like takes the digest of an image that was built there; leave it out for the first one",
+            )
+        })
+    }
+
+    /// The image that a record was kept for, if both are at hand.
+    ///
+    /// # Errors
+    /// When they are there and cannot be read.
+    pub fn of_record(store: Store, place: &Place, record: &Digest) -> Result<Option<Self>> {
+        match place.find(record) {
+            Ok(found) => Self::at_hand(store, &found.image),
+            Err(missing) if missing.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The time of its commit, in seconds since 1970: what steps made has that time.
     pub(super) fn epoch(&self) -> Option<i64> {
         let created: Timestamp = self.image.config().created.as_deref()?.parse().ok()?;
@@ -53,34 +77,34 @@ impl Foretold {
         Limits { bytes: bytes.min(most), entries }
     }
 
-    /// The number of the layer that each step made, if it made one, by the step's own number: for as long as the image's history tells of
-    /// the same base and the same steps.
+    /// The number of the layer that each step made, if it made one: of the first steps, for as long as the image's history tells of the
+    /// same base and the same steps.
     pub(super) fn made<'s>(
         &self,
         base: Option<&Base>,
         plan: &Plan<'_>,
         steps: impl Iterator<Item = &'s Step>,
-    ) -> BTreeMap<usize, Option<usize>> {
+    ) -> Vec<Option<usize>> {
         let (layers, history) = base.map_or((&[][..], &[][..]), |Base { image, .. }| {
             (image.diff_ids(), image.config().history.as_slice())
         });
         let diff_ids = self.image.diff_ids();
-        let mut made = BTreeMap::new();
+        let mut made = Vec::new();
         let Some(mut told) = self.image.config().history.get(history.len()..) else { return made };
         if diff_ids.get(..layers.len()) != Some(layers) {
             return made;
         }
         let mut next = layers.len();
-        for (number, step) in steps.enumerate() {
+        for step in steps {
             let Some(own) = plan.history(step, true) else {
-                made.insert(number, None);
+                made.push(None);
                 continue;
             };
             let Some((entry, rest)) = told.split_first() else { break };
             if entry.created_by != own.created_by || (!entry.empty_layer && next == diff_ids.len()) {
                 break;
             }
-            made.insert(number, (!entry.empty_layer).then_some(next));
+            made.push((!entry.empty_layer).then_some(next));
             next += usize::from(!entry.empty_layer);
             told = rest;
         }
@@ -92,6 +116,8 @@ impl Foretold {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::build::config;
     use crate::build::plan::Request;
     use crate::dockerfile::Dockerfile;
@@ -146,7 +172,7 @@ mod tests {
         }
 
         fn made(&self, foretold: &Foretold, text: &str, base: Option<&Base>) -> Vec<Option<usize>> {
-            self.plan(text, |plan, steps| foretold.made(base, plan, steps.iter()).into_values().collect())
+            self.plan(text, |plan, steps| foretold.made(base, plan, steps.iter()))
         }
     }
 

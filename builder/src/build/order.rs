@@ -266,7 +266,12 @@ impl Site<'_> {
             limits: &order.limits,
             secrets: &order.secrets,
         };
-        let foretold = foretold(order, &way, &store)?;
+        let foretold = match (&order.network, &way) {
+            (Network::Locked(place), Way::Replay(replay)) => {
+                Foretold::of_record(store.clone(), place, &replay.digest())?
+            }
+            _ => order.foretold.clone(),
+        };
         let begun = std::time::Instant::now();
         let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold.as_ref())?;
         session.tell(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
@@ -294,18 +299,6 @@ impl Site<'_> {
             started,
             finished: Timestamp::now(),
         })
-    }
-}
-
-/// The image that a build should come close to: of a lock the one whose record it names, if that was built here.
-fn foretold(order: &Order, way: &Way, store: &Store) -> Result<Option<Foretold>> {
-    let (Network::Locked(place), Way::Replay(replay)) = (&order.network, way) else {
-        return Ok(order.foretold.clone());
-    };
-    match place.find(&replay.digest()) {
-        Ok(found) => Foretold::at_hand(store.clone(), &found.image),
-        Err(missing) if missing.kind() == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -63,14 +63,14 @@ pub(super) struct Stages<'a> {
     pub(super) planned: &'a [PlannedStage<'a>],
     /// Where each stage stands in the plan, by its number.
     places: BTreeMap<usize, usize>,
-    /// The stages whose layers are the image's.
-    in_image: BTreeSet<usize>,
-    /// The places of these stages in the plan, from the lowest.
-    pub(super) chain: Vec<usize>,
+    /// The places of the stages whose layers are the image's, from the lowest.
+    chain: Vec<usize>,
     /// What may be done ahead.
     pub(super) course: Course<'a>,
     /// How many steps there are in all.
     total: usize,
+    /// How many of them there are before each stage.
+    before: Vec<usize>,
     /// Whether more than one stage has any.
     are_several: bool,
 }
@@ -110,10 +110,12 @@ pub fn execute(
     let folders: Vec<PathBuf> =
         (0..planned.len()).map(|at| shop.scratch.join(format!("stage-{at}"))).collect();
     let shops: Vec<_> = folders.iter().map(|scratch| Workshop { scratch, ..*shop }).collect();
-    let in_image = in_image(&planned);
-    let places = || planned.iter().enumerate();
-    let chain: Vec<usize> =
-        places().filter(|(_, (needed, _))| in_image.contains(&needed.stage)).map(|(at, _)| at).collect();
+    let places = planned.iter().enumerate().map(|(at, (needed, _))| (needed.stage, at)).collect();
+    let chain = chain(&planned, &places);
+    let before: Vec<usize> = planned
+        .iter()
+        .scan(0, |count, (_, stage)| Some(std::mem::replace(count, *count + stage.steps.len())))
+        .collect();
     let base = chain.first().and_then(|at| fetched.get(&planned[*at].0.stage));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stages = Stages {
@@ -124,10 +126,10 @@ pub fn execute(
         epoch,
         fetched: &fetched,
         planned: &planned,
-        places: places().map(|(at, (needed, _))| (needed.stage, at)).collect(),
-        in_image,
+        places,
         chain,
-        total: steps(&planned),
+        before,
+        total: planned.iter().map(|(_, stage)| stage.steps.len()).sum(),
         are_several: planned.iter().filter(|(_, stage)| !stage.steps.is_empty()).count() > 1,
     };
     let stop = || shop.canceller.cancel();
@@ -225,7 +227,7 @@ impl Stages<'_> {
     /// What a step is called.
     pub(super) fn label(&self, at: usize, step: usize) -> Label {
         let stage = self.plan.name(self.planned[at].0.stage).to_string();
-        let number = steps(&self.planned[..at]) + step + 1;
+        let number = self.before[at] + step + 1;
         Label { number, total: self.total, stage, is_one_of_several: self.are_several }
     }
 
@@ -241,7 +243,7 @@ impl Stages<'_> {
         furnish(shop)?;
         let (needed, planned) = &self.planned[at];
         let run = Run {
-            is_in_image: self.in_image.contains(&needed.stage),
+            is_in_image: self.chain.binary_search(&at).is_ok(),
             shop,
             context: self.context,
             epoch: self.epoch,
@@ -266,23 +268,19 @@ pub(super) fn furnish(Workshop { scratch, capture, .. }: &Workshop<'_>) -> Resul
         .map_err(|cause| Error::io("writing into", scratch, cause))
 }
 
-/// How many steps some stages have.
-fn steps(stages: &[PlannedStage<'_>]) -> usize {
-    stages.iter().map(|(_, stage)| stage.steps.len()).sum()
-}
-
-/// The target, the last, and what it starts from, by their numbers.
-fn in_image(planned: &[PlannedStage<'_>]) -> BTreeSet<usize> {
-    let mut all = BTreeSet::new();
-    let mut next = planned.last();
-    while let Some((needed, _)) = next {
-        all.insert(needed.stage);
-        next = match needed.base {
-            plan::Base::Stage(earlier) => planned.iter().find(|(needed, _)| needed.stage == earlier),
+/// The places of the target, the last, and of what it starts from: the lowest first.
+fn chain(planned: &[PlannedStage<'_>], places: &BTreeMap<usize, usize>) -> Vec<usize> {
+    let mut chain = Vec::new();
+    let mut next = planned.len().checked_sub(1);
+    while let Some(place) = next {
+        chain.push(place);
+        next = match planned[place].0.base {
+            plan::Base::Stage(earlier) => places.get(&earlier).copied(),
             _ => None,
         };
     }
-    all
+    chain.reverse();
+    chain
 }
 
 /// The stages that a step takes files from.
