@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use attestations::{Bundle, Commit, Digest, Reference, Signer};
+use attestations::{Commit, Digest, Reference, Signer};
 use images::export::Content;
-use images::{Image, Index, Platform, Store};
+use images::{Image, Index, Platform};
 
 use super::export::{Names, Output};
 use super::foretold::Foretold;
 use super::limits::StepLimits;
 use super::order::{self, Network, Order, Outcome, What};
+use super::push::Push;
 use super::registries::Reach;
 use super::registry::Registry;
 use super::report::{Built, Report};
@@ -22,7 +23,7 @@ use crate::error::{Error, Kind, Result, Told};
 use crate::keys::{self, PasswordArguments};
 use crate::lock::{self, Lock};
 use crate::materials::Place;
-use crate::progress::{Direction, Event};
+use crate::progress::Event;
 use crate::provenance::{self, Identity, read_file, write_file};
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
@@ -276,16 +277,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             built.bundle.iter().try_for_each(|bundle| write_file(&path, bundle.to_bytes()))?;
         }
     }
+    let subject = |outcome: &Outcome| subject_name(arguments, outcome);
     let push = Push {
-        arguments,
         session,
         registry: &registry,
         store: &store,
         builds: &builds,
         index: index.as_ref(),
+        subject: &subject,
         reviews: handed_in.iter().map(|review| &review.bundle).collect(),
-        key: key.as_deref(),
-        place: place.as_deref(),
+        bills_by: key.as_deref().filter(|_| arguments.sbom),
+        materials_from: place.as_deref().filter(|_| !arguments.no_attach_materials),
     };
     push.to_all(&destinations)?;
     let report = Report {
@@ -417,71 +419,6 @@ pub fn bundle_path(path: &Path, platform: Option<&str>) -> PathBuf {
         Some((stem, extension)) if !stem.is_empty() => format!("{stem}.{platform}.{extension}"),
         _ => format!("{name}.{platform}"),
     })
-}
-
-/// Pushing what was built.
-struct Push<'a> {
-    arguments: &'a Arguments,
-    session: &'a Session,
-    registry: &'a Registry,
-    store: &'a Store,
-    builds: &'a [Built],
-    index: Option<&'a Index>,
-    reviews: Vec<&'a Bundle>,
-    key: Option<&'a dyn Signer>,
-    place: Option<&'a Place>,
-}
-
-impl Push<'_> {
-    /// To every destination. What is said about an image is attached once in a repository, before its first tag is set there.
-    fn to_all(&self, destinations: &[Reference]) -> Result<()> {
-        for (at, reference) in destinations.iter().enumerate() {
-            let name = reference.to_string();
-            let known = destinations[..at].iter().any(|other| other.repository() == reference.repository());
-            let moving = self.session.progress().moving(Direction::Out, &name);
-            for built in self.builds {
-                self.image(built, reference, known)?;
-            }
-            // The index comes last: what its tag names has its evidence already.
-            let digest = match (self.index, self.builds) {
-                (Some(index), _) => {
-                    self.registry.push_index(self.store, index, reference.repository(), reference.tag())?
-                }
-                (None, [built, ..]) => built.outcome.executed.image.digest(),
-                (None, []) => return Err(Error::new(Kind::Bug, "nothing was built")),
-            };
-            let (bytes, seconds) = moving.done();
-            self.session.tell(&Event::Pushed { name: &name, digest, bytes, seconds });
-        }
-        Ok(())
-    }
-
-    /// One image with all that is said about it; under the tag only when no index is to have it.
-    fn image(&self, built: &Built, reference: &Reference, is_known: bool) -> Result<()> {
-        let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
-        let repository = reference.repository();
-        let tag = reference.tag().filter(|_| self.index.is_none());
-        let digest = self.registry.push(self.store, image, repository, tag)?;
-        if is_known {
-            return Ok(());
-        }
-        let bills = match (self.key, self.arguments.sbom) {
-            (Some(key), true) => {
-                provenance::sign_bills(outcome, &subject_name(self.arguments, outcome), key)?
-            }
-            _ => Vec::new(),
-        };
-        let pinned = repository.clone().pin(digest);
-        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&bills) {
-            self.registry.attach(&pinned, image, statement)?;
-        }
-        match (self.place, &built.materials) {
-            (Some(place), Some(materials)) if !self.arguments.no_attach_materials => {
-                place.send(self.registry, &pinned, materials)
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod output;
 mod packing;
 pub mod plan;
 pub mod platform;
+mod push;
 pub mod registries;
 pub mod registry;
 mod report;
