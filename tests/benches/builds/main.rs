@@ -8,12 +8,13 @@
 
 mod peers;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use peers::Docker;
 use serde_json::Value;
 use tests::timing::{Table, seconds};
-use tests::{Repository, cannot_run, program, python_base, run};
+use tests::{Registry, Repository, cannot_run, program, python_base, run};
 
 /// What the Dockerfiles call their base.
 pub(crate) const BASE: &str = "debian-python:bookworm";
@@ -31,6 +32,8 @@ fn main() {
     if buildkit.is_none() {
         println!("BuildKit is not measured: `buildkitd` and `buildctl` are not on the PATH");
     }
+    let (registry, pushed) = (Registry::start(), Cell::new(0));
+    docker.push_base(&registry.name("base:1"));
     let table = Table::seconds(rounds);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let cases = [
@@ -51,6 +54,10 @@ fn main() {
             let peer = || peers::reproducible(buildkit, &tree, &place.path().join("buildkit.tar"));
             row("build / BuildKit, reproducible export", "≤ 0.65", &|| ours.build(), &peer);
         }
+        let name_of = |whose: &str| registry.name(&format!("{whose}-{}:1", pushed.replace(pushed.get() + 1)));
+        let publish = || ours.publish(&name_of("ours"));
+        let peer = || docker.publish(&tree, &name_of("peer"));
+        row("build and push / `docker build --no-cache` and `docker push`", "–", &publish, &peer);
         let like = "build like the one of the commit before / `docker build --no-cache`";
         row(like, "–", &|| ours.like(), &|| docker.build(&tree));
         let aim = if name == "demo" { "≤ 0.65" } else { "–" };
@@ -77,6 +84,11 @@ impl Ours {
 
     fn build(&self) -> f64 {
         seconds(|| self.call(&self.commit, &[]))
+    }
+
+    /// Builds a commit and pushes the image, to where nothing was before.
+    fn publish(&self, name: &str) -> f64 {
+        seconds(|| self.call(&self.commit, &["--push", name]))
     }
 
     /// Builds a commit, and then times the next one, which has another time.

@@ -28,13 +28,36 @@ impl Docker {
         Self { engine }
     }
 
+    /// Pushes the base, so that nobody's pushing of what stands on it begins with that.
+    pub(crate) fn push_base(&self, name: &str) {
+        self.engine.docker(["tag", BASE, name]).expect(0);
+        self.engine.docker(["push", "--quiet", name]).expect(0);
+    }
+
     /// Builds a tree without its cache; the seconds.
     pub(crate) fn build(&self, tree: &Path) -> f64 {
-        let tree = tree.to_str().unwrap();
-        let taken = seconds(|| self.engine.build(&["--network", "host", "--tag", "built", tree]).expect(0));
-        self.engine.docker(["image", "rm", "--force", "built"]).expect(0);
-        self.engine.docker(["builder", "prune", "--force"]).expect(0);
+        let taken = seconds(|| self.call(tree, "built"));
+        self.forget("built");
         taken
+    }
+
+    /// Builds a tree without its cache and pushes the image; the seconds.
+    pub(crate) fn publish(&self, tree: &Path, name: &str) -> f64 {
+        let taken = seconds(|| {
+            self.call(tree, name);
+            self.engine.docker(["push", "--quiet", name]).expect(0)
+        });
+        self.forget(name);
+        taken
+    }
+
+    fn call(&self, tree: &Path, name: &str) {
+        self.engine.build(&["--network", "host", "--tag", name, tree.to_str().unwrap()]).expect(0);
+    }
+
+    fn forget(&self, name: &str) {
+        self.engine.docker(["image", "rm", "--force", name]).expect(0);
+        self.engine.docker(["builder", "prune", "--force"]).expect(0);
     }
 }
 
