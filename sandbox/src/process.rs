@@ -159,7 +159,16 @@ impl Canceller {
 
     /// Whether [`Self::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.0.own.load(Ordering::Acquire) || self.0.above.as_ref().is_some_and(Self::is_cancelled)
+        self.0.own.load(Ordering::Acquire) || self.is_cancelled_above()
+    }
+
+    /// Whether this part alone is ended, and the work that it is a part of goes on.
+    pub fn is_left_off(&self) -> bool {
+        self.0.own.load(Ordering::Acquire) && self.0.above.is_some() && !self.is_cancelled_above()
+    }
+
+    fn is_cancelled_above(&self) -> bool {
+        self.0.above.as_ref().is_some_and(Self::is_cancelled)
     }
 }
 
@@ -173,7 +182,9 @@ mod tests {
         let [one, other] = [whole.part(), whole.part()];
         one.cancel();
         assert!(one.is_cancelled() && !other.is_cancelled() && !whole.is_cancelled());
+        assert!(one.is_left_off() && !other.is_left_off());
         whole.clone().cancel();
         assert!(other.is_cancelled() && other.part().is_cancelled());
+        assert!(![one, other, whole].iter().any(Canceller::is_left_off));
     }
 }

@@ -203,7 +203,13 @@ impl<'a> Run<'a> {
         let done = self.act(stage, step, label);
         let is_configuration = step.action == Action::Configure;
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
-        let made = done.inspect_err(|_| session.tell(&Event::StepFailed { label, line, seconds }))?;
+        let failed = |_: &Error| {
+            // What ran ahead and is not needed any more has not failed.
+            if !self.shop.canceller.is_left_off() {
+                session.tell(&Event::StepFailed { label, line, seconds });
+            }
+        };
+        let made = done.inspect_err(failed)?;
         let diff_id = made.as_ref().map(|made| made.layer.diff_id);
         session.tell(&Event::StepDone { label, line, seconds, diff_id, is_configuration });
         Ok(Performed { made, seconds })
