@@ -70,17 +70,11 @@ impl<T> Ahead<T> {
         }
     }
 
-    /// What came of a task if it is done, which is not waited for: nobody needs it later.
-    pub(super) fn take(&self, number: usize) -> Option<T> {
-        let mut now = self.lock();
-        match std::mem::replace(&mut now.tasks[number], Task::Gone) {
-            Task::Done(result) => Some(result),
-            Task::Goes(canceller) => {
-                canceller.cancel();
-                now.tasks[number] = Task::Goes(canceller);
-                None
-            }
-            Task::Waits | Task::Gone => None,
+    /// Ends a task that nobody needs any more, without waiting for that.
+    pub(super) fn leave_off(&self, number: usize) {
+        match &mut self.lock().tasks[number] {
+            Task::Goes(canceller) => canceller.cancel(),
+            other => *other = Task::Gone,
         }
     }
 
@@ -252,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_when_it_is_taken_is_ended() {
+    fn what_is_left_off_ends_or_is_not_begun() {
         let (begun, begins) = channel();
         let task = |number: usize, canceller: &Canceller| {
             begun.send(number).unwrap();
@@ -262,9 +256,12 @@ mod tests {
             number
         };
         beside(3, &task, |ahead| {
-            let _busy = ahead.busy();
+            let busy = ahead.busy();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
-            assert_eq!([ahead.take(0), ahead.take(2), ahead.take(1)], [Some(0), None, None]);
+            [2, 1].into_iter().for_each(|number| ahead.leave_off(number));
+            assert_eq!([2, 1].map(|number| ahead.claim(number, &busy)), [None, Some(1)]);
+            ahead.leave_off(0);
+            assert_eq!(ahead.claim(0, &busy), None);
         });
     }
 

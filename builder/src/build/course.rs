@@ -120,7 +120,7 @@ impl<'a> Course<'a> {
     /// What was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
     pub(super) fn packed(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
         if let Some(task) = self.step(place, step).and_then(|step| self.number(Task::Packing(step))) {
-            self.ahead.take(task);
+            self.ahead.leave_off(task);
         }
         self.packings().remove(diff_id)
     }
