@@ -59,7 +59,7 @@ second
     assert!(!files.keys().any(|path| path.starts_with("dev")), "{:?}", files.keys());
     let told: Vec<_> =
         config["history"].as_array().unwrap().iter().map(|it| it["created_by"].clone()).collect();
-    assert!(told.contains(&"COPY <<first <<second more /files/".into()), "{told:?}");
+    assert!(told.contains(&"COPY more <<first <<second /files/".into()), "{told:?}");
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn mounts(process: &Process) -> Result<Vec<Value>> {
     let mut all = kernel_mounts();
     for tmpfs in &process.tmpfs {
         let size = format!("size={}", tmpfs.size);
-        all.push(mount("tmpfs", "tmpfs", &tmpfs.target, &["nosuid", "nodev", "mode=1777", &size]));
+        let access = if tmpfs.readonly { "ro" } else { "rw" };
+        all.push(mount("tmpfs", "tmpfs", &tmpfs.target, &["nosuid", "nodev", "mode=1777", access, &size]));
     }
     for bind in &process.mounts {
         let source = bind.source.canonicalize().map_err(Error::path("find the mount", &bind.source))?;

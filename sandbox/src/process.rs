@@ -66,6 +66,8 @@ pub struct Tmpfs {
     pub target: String,
     /// Bytes at most.
     pub size: u64,
+    /// Whether it stays empty.
+    pub readonly: bool,
 }
 
 /// Bounds of the whole process tree; `None` is no bound of ours.

@@ -139,15 +139,18 @@ fn a_read_only_root_takes_only_its_mounts() {
     let data = ground.directory.path().join("data");
     fs::create_dir(&data).unwrap();
     fs::write(data.join("in"), "secret").unwrap();
-    let mut algorithm =
-        shell(ALGORITHM, "cat /mnt/data/in; touch /x; touch /mnt/data/x; touch /scratch/x && echo ok");
+    let mut algorithm = shell(
+        ALGORITHM,
+        "cat /mnt/data/in; touch /x; touch /mnt/data/x; touch /full/x; touch /scratch/x && echo ok",
+    );
     algorithm.mounts = vec![Mount { source: data.clone(), target: "/mnt/data".into(), readonly: true }];
-    algorithm.tmpfs = vec![Tmpfs { target: "/scratch".into(), size: 1 << 20 }];
+    let folder = |target: &str, readonly| Tmpfs { target: target.into(), size: 1 << 20, readonly };
+    algorithm.tmpfs = vec![folder("/scratch", false), folder("/full", true)];
     let points = MountPoint::of(&algorithm);
     let root = ground.host.overlay_readonly_with(std::slice::from_ref(&ground.base), &points).unwrap();
     let ran = ground.run_in(&root, &algorithm);
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Code(0), "secretok\n"), "{ran:?}");
-    assert_eq!(ran.err.matches("Read-only file system").count(), 2, "{ran:?}");
+    assert_eq!(ran.err.matches("Read-only file system").count(), 3, "{ran:?}");
     // A writable overlay does not help: the profile says so.
     assert!(!ground.run(&shell(ALGORITHM, "touch /x")).exit.is_success());
     let writable = Profile::Algorithm { writable_root: true };

@@ -122,14 +122,6 @@ impl<'a> Run<'a> {
     {
         let Copying { from, sources, inline, archives, remote_archives, .. } = copying;
         let mut gathered = Vec::new();
-        if !inline.is_empty() {
-            gathered.push(Gathered {
-                from: Origin::Inline(InlineTree::new(inline, self.epoch)),
-                paths: inline.iter().map(|document| document.name.clone()).collect(),
-                archives: false,
-                is_picked: false,
-            });
-        }
         // Paths that follow each other are one request: of several, one may match nothing.
         for group in sources.chunk_by(|a, b| matches!((a, b), (Source::Path(_), Source::Path(_)))) {
             let paths: Vec<String> = group.iter().filter_map(path_of).collect();
@@ -158,6 +150,14 @@ impl<'a> Run<'a> {
                 };
                 gathered.push(Gathered { from, paths, archives: *remote_archives, is_picked: true });
             }
+        }
+        if !inline.is_empty() {
+            gathered.push(Gathered {
+                from: Origin::Inline(InlineTree::new(inline, self.epoch)),
+                paths: inline.iter().map(|document| document.name.clone()).collect(),
+                archives: false,
+                is_picked: false,
+            });
         }
         Ok(gathered)
     }

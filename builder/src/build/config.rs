@@ -31,8 +31,10 @@ pub fn scratch(platform: &Platform) -> Config {
 pub fn on_base(base: &Config) -> Config {
     let mut config = base.clone();
     config.created = None;
-    config.author = None;
     config.other.retain(|name, _| name.starts_with("os."));
+    if variable(&config.config, "PATH").is_none() {
+        config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+    }
     config
 }
 

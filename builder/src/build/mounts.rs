@@ -64,6 +64,10 @@ impl Mounts {
     ) -> Result<Self, MountError> {
         let mut made = Self::default();
         for (number, mounted) in wanted.iter().enumerate() {
+            // What lies below another mount is not seen.
+            if wanted[number + 1..].iter().any(|later| later.target == mounted.target) {
+                continue;
+            }
             let folder = scratch.join(number.to_string());
             made.one(mounted, host, &folder, context, stages)?;
         }
@@ -102,14 +106,14 @@ impl Mounts {
     ) -> Result<(), MountError> {
         let target = mounted.target.clone();
         let (source, readonly) = match &mounted.what {
-            What::Temporary { size } => {
+            What::Temporary { size, writable } => {
                 self.points.push(MountPoint::Temporary(target.clone()));
-                self.tmpfs.push(Tmpfs { target, size: size.unwrap_or(DEFAULT_SIZE) });
+                self.tmpfs.push(Tmpfs { target, size: size.unwrap_or(DEFAULT_SIZE), readonly: !writable });
                 return Ok(());
             }
-            What::Cache { mode, owner } => {
+            What::Cache { mode, owner, writable } => {
                 make(folder, *mode, *owner)?;
-                (folder.to_path_buf(), false)
+                (folder.to_path_buf(), !writable)
             }
             What::Bind { from: None, source, writable } => {
                 make(folder, 0o755, (0, 0))?;

@@ -160,11 +160,15 @@ pub enum What {
         mode: u32,
         /// User and group.
         owner: (u32, u32),
+        /// Whether writing is allowed.
+        writable: bool,
     },
     /// An empty file system in memory.
     Temporary {
         /// Bytes at most.
         size: Option<u64>,
+        /// Whether writing is allowed.
+        writable: bool,
     },
     /// A file or folder.
     Bind {

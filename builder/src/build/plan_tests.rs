@@ -85,7 +85,7 @@ fn scopes_of_arguments_and_variables() {
             "ENV A=2 C=1",
             "ENV OWN=env",
             "ARG OWN=late",
-            "RUN |4 GLOBAL=given OWN2=ogiven TARGETARCH=amd64 OWN=late /bin/sh -c x",
+            "RUN |5 GLOBAL=given OWN=late OWN2=ogiven NONE= TARGETARCH=amd64 /bin/sh -c x",
             "LABEL l=late m=$OWN n o=none p=amd64",
         ]
     );
@@ -152,9 +152,7 @@ fn paths_of_workdir_and_copy() {
     assert!(
         matches!(&planned.steps[9].action, Action::Copy(Copying { chmod: Some(Chmod::Octal(0o644)), chown: Some(chown), .. }) if chown == "1:2")
     );
-    for text in
-        ["COPY a b c", "COPY --chmod=u+y a b", "COPY --chmod=77777 a b", "WORKDIR $none", "USER $none"]
-    {
+    for text in ["COPY a <<b c\nb", "COPY --chmod=u+y a b", "COPY --chmod=77777 a b"] {
         assert_eq!(
             super::tests::planned(&format!("FROM scratch\n{text}"), &[]).unwrap_err().line,
             2,
@@ -239,7 +237,29 @@ fn here_documents_are_run_or_copied() {
         ([file("A", "1 $x \"q\"\n"), file("B", "$x\n")].as_slice(), 0)
     );
     assert_eq!(planned.steps[4].created_by, "COPY <<A <<B /etc/");
-    assert!(super::tests::planned("FROM scratch\nCOPY <<A <<B /x\nA\nB\n", &[]).is_err());
+}
+
+#[test]
+fn what_is_empty_once_expanded_is_nothing() {
+    let text = "FROM scratch\nWORKDIR /a/\nWORKDIR $none\nUSER a\nUSER $none\nEXPOSE $none\nCOPY --chown=$none --chmod=$none a b\nWORKDIR b/../c/";
+    let planned = planned(text, &[]).unwrap();
+    let told: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
+    let expected =
+        ["WORKDIR /a/", "WORKDIR /a", "USER a", "USER ", "EXPOSE []", "COPY a /a/b", "WORKDIR /a/c"];
+    assert_eq!(told, expected);
+    let config = &planned.config.config;
+    assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("", "/a/c"));
+}
+
+#[test]
+fn ports_are_those_inside() {
+    let text = "FROM scratch\nEXPOSE 80/ 8080:81 127.0.0.1:8080:82/udp 127.0.0.1::83 [::1]:80:84 8000-8001:90-91 1-9:7";
+    let ports = planned(text, &[]).unwrap().config.config.exposed_ports;
+    let ports: Vec<_> = ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["7/tcp", "80/tcp", "81/tcp", "82/udp", "83/tcp", "84/tcp", "90/tcp", "91/tcp"]);
+    for text in ["80/x", "a", "80:", "1:2-3", "1-3:4-5", "3-1"] {
+        assert!(planned(&format!("FROM scratch\nEXPOSE {text}"), &[]).is_err(), "{text}");
+    }
 }
 
 #[test]
@@ -257,10 +277,12 @@ fn volumes_signals_and_checks() {
     let health =
         "HEALTHCHECK {Test:[CMD a b] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}";
     assert_eq!(told, ["VOLUME [/data /b]", "STOPSIGNAL sigint", health, "MAINTAINER Carol"]);
-    for text in ["VOLUME $none", "STOPSIGNAL SIGNOTHING", "STOPSIGNAL 65", "STOPSIGNAL 0"] {
+    for text in ["VOLUME $none", "STOPSIGNAL SIGNOTHING", "STOPSIGNAL SIGRTMIN+01", "STOPSIGNAL 0"] {
         assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_err(), "{text}");
     }
-    for text in ["STOPSIGNAL 9", "STOPSIGNAL SIGRTMIN+3", "STOPSIGNAL RTMAX"] {
+    for text in
+        ["STOPSIGNAL 65", "STOPSIGNAL -1", "STOPSIGNAL SIGRTMIN+3", "STOPSIGNAL RTMAX", "STOPSIGNAL sigpoll"]
+    {
         assert!(super::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_ok(), "{text}");
     }
 }

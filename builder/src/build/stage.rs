@@ -1,14 +1,12 @@
 //! One stage's instructions: what each does, with the variables as they stand when it is reached.
 
-use std::collections::BTreeSet;
-
 use super::config::{self, Config};
 use super::plan::{Action, Copying, Execution, Inline, Mounted, Plan, Script, Source, Step, What};
 use crate::dockerfile::ignore::Ignore;
-use crate::dockerfile::remote::Remote;
+use crate::dockerfile::remote::{Remote, is_remote};
 use crate::dockerfile::{
-    Chmod, Command, Copy, Health, Instruction, Located, MountKind, Pair, Problem, Run, RunMount, SecretMount,
-    expand, health,
+    Chmod, Command, Copy, Health, HereDocument, Instruction, Located, Mount, MountKind, Pair, Problem, Run,
+    SecretMount, expand, health,
 };
 
 /// A stage while its instructions are gone through.
@@ -16,7 +14,7 @@ pub(super) struct State<'a> {
     plan: &'a Plan<'a>,
     stage: usize,
     pub(super) config: Config,
-    /// `ARG`s of this stage that were reached and have a value, the last of each name.
+    /// `ARG`s of this stage that were reached, the last of each name, where its first was.
     arguments: Vec<Argument>,
     cmd_is_set: bool,
 }
@@ -24,7 +22,8 @@ pub(super) struct State<'a> {
 /// An `ARG` that was reached.
 struct Argument {
     name: String,
-    value: String,
+    /// None when nobody gave it one.
+    value: Option<String>,
     /// Whether an `ENV` of its name came later, which hides it.
     hidden: bool,
 }
@@ -83,7 +82,7 @@ impl<'a> State<'a> {
     fn lookup(&self, name: &str) -> Option<String> {
         let argument = self.arguments.iter().find(|argument| argument.name == name && !argument.hidden);
         let variable = || config::variable(&self.config.config, name).map(str::to_owned);
-        argument.map(|argument| argument.value.clone()).or_else(variable)
+        argument.and_then(|argument| argument.value.clone()).or_else(variable)
     }
 
     fn word(&self, text: &str) -> Result<String, Problem> {
@@ -99,9 +98,14 @@ impl<'a> State<'a> {
                 (None, None) => self.plan.global(&pair.name),
             };
             told.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
-            if let Some(value) = value {
-                self.arguments.retain(|argument| argument.name != pair.name);
-                self.arguments.push(Argument { name: pair.name.clone(), value, hidden: false });
+            let known = self.arguments.iter().any(|other| other.name == pair.name);
+            if value.is_some() || !known {
+                let argument = Argument { name: pair.name.clone(), value, hidden: false };
+                // It keeps its place in what is told of later commands.
+                match self.arguments.iter_mut().find(|other| other.name == pair.name) {
+                    Some(other) => *other = argument,
+                    None => self.arguments.push(argument),
+                }
             }
         }
         Ok(format!("ARG {}", told.join(" ")))
@@ -149,7 +153,7 @@ impl<'a> State<'a> {
         let (Command::Shell(text), [first, ..]) = (&run.command, run.documents.as_slice()) else {
             return Ok((self.in_shell(&run.command), None));
         };
-        let alone = text.trim().strip_prefix("<<").is_some_and(|rest| !rest.contains(char::is_whitespace));
+        let alone = HereDocument::is_all_of(text);
         let in_shell = |text: String| self.in_shell(&Command::Shell(text));
         if !alone {
             let documents = run.documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
@@ -170,11 +174,10 @@ impl<'a> State<'a> {
 
     fn run(&self, run: &Run) -> Result<(String, Action), Problem> {
         let (args, script) = self.command(run)?;
-        let set: Vec<(String, String)> = self
-            .arguments
-            .iter()
-            .filter_map(|argument| Some((argument.name.clone(), self.lookup(&argument.name)?)))
-            .collect();
+        let arguments: Vec<(&str, Option<String>)> =
+            self.arguments.iter().map(|it| (it.name.as_str(), self.lookup(&it.name))).collect();
+        let set: Vec<(String, String)> =
+            arguments.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?))).collect();
         let config = &self.config.config;
         let is_argument = |name: &str| set.iter().any(|(argument, _)| argument == name);
         let variables = config.env.iter().filter_map(|pair| pair.split_once('='));
@@ -182,52 +185,55 @@ impl<'a> State<'a> {
         let mut env = set.clone();
         env.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut words: Vec<String> = Vec::new();
-        if !set.is_empty() {
-            words.push(format!("|{}", set.len()));
-            words.extend(set.iter().map(|(name, value)| format!("{name}={value}")));
+        if !arguments.is_empty() {
+            words.push(format!("|{}", arguments.len()));
+            let told = |(name, value): &(&str, Option<String>)| {
+                format!("{name}={}", value.as_deref().unwrap_or_default())
+            };
+            words.extend(arguments.iter().map(told));
         }
         words.extend(args.iter().cloned());
         let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
-        let mounts = run.mounts.iter().map(|mount| self.mount(mount)).collect::<Result<_, _>>()?;
-        let secrets = run.secrets.iter().map(|secret| self.secret(secret)).collect::<Result<_, _>>()?;
+        let (mut mounts, mut secrets) = (Vec::new(), Vec::new());
+        for mount in &run.mounts {
+            match mount.expanded(&|text| self.word(text))? {
+                Mount::Seen { target, kind } => mounts.push(self.seen(&target, kind)?),
+                Mount::Secret(secret) => secrets.push(self.secret(secret)?),
+            }
+        }
         let execution = Execution { args, env, cwd, user, network: run.network, script, mounts, secrets };
         Ok((format!("RUN {}", words.join(" ")), Action::Run(execution)))
     }
 
-    fn mount(&self, mount: &RunMount) -> Result<Mounted, Problem> {
-        let target = absolute(&self.config.config.working_dir, &self.word(&mount.target)?);
+    fn seen(&self, target: &str, kind: MountKind) -> Result<Mounted, Problem> {
+        let target = absolute(&self.config.config.working_dir, target);
         if target == "/" {
             return Err(Problem::syntax("RUN --mount cannot cover the root"));
         }
-        let what = match &mount.kind {
-            MountKind::Cache { mode, owner } => What::Cache { mode: *mode, owner: *owner },
-            MountKind::Temporary { size } => What::Temporary { size: *size },
+        let what = match kind {
+            MountKind::Cache { mode, owner, writable } => What::Cache { mode, owner, writable },
+            MountKind::Temporary { size, writable } => What::Temporary { size, writable },
             MountKind::Bind { from, source, writable } => What::Bind {
-                from: from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?,
-                source: self.word(source)?,
-                writable: *writable,
+                from: from.map(|name| self.plan.earlier(self.stage, &name)).transpose()?,
+                source,
+                writable,
             },
         };
         Ok(Mounted { target, what })
     }
 
-    fn secret(&self, secret: &SecretMount) -> Result<SecretMount, Problem> {
-        let target = secret.target.as_ref().map(|text| {
-            let target = absolute(&self.config.config.working_dir, &self.word(text)?);
+    fn secret(&self, secret: SecretMount) -> Result<SecretMount, Problem> {
+        let target = secret.target.map(|text| {
+            let target = absolute(&self.config.config.working_dir, &text);
             match target == "/" {
                 true => Err(Problem::syntax("RUN --mount cannot cover the root")),
                 false => Ok(target),
             }
         });
-        let env = secret.env.as_ref().map(|text| {
-            let name = self.word(text)?;
-            match name.is_empty() || name.contains(['=', '\0']) {
-                true => Err(Problem::syntax(format!("RUN --mount: env={text} cannot be a variable"))),
-                false => Ok(name),
-            }
-        });
-        let id = self.word(&secret.id)?;
-        Ok(SecretMount { id, target: target.transpose()?, env: env.transpose()?, ..secret.clone() })
+        if secret.env.as_ref().is_some_and(|name| name.contains(['=', '\0'])) {
+            return Err(Problem::syntax("RUN --mount: the name of a variable cannot hold `=`"));
+        }
+        Ok(SecretMount { target: target.transpose()?, ..secret })
     }
 
     fn copy(&self, copy: &Copy) -> Result<(String, Action), Problem> {
@@ -237,13 +243,19 @@ impl<'a> State<'a> {
         if is_folder(&written) && !destination.ends_with('/') {
             destination.push('/');
         }
-        if sources.len() + copy.documents.len() > 1 && !destination.ends_with('/') {
+        let is_mixed = !copy.documents.is_empty() && !sources.is_empty();
+        if !destination.ends_with('/')
+            && (is_mixed || (sources.len() > 1 && sources.iter().any(|source| is_remote(source))))
+        {
             let what = format!("with several sources, {}'s destination must end with /", copy.keyword);
             return Err(Problem::syntax(what));
         }
-        let checksum = copy.checksum.as_ref().map(|text| self.word(text)).transpose()?;
-        let chown = copy.chown.as_ref().map(|text| self.word(text)).transpose()?;
-        let chmod = copy.chmod.as_ref().map(|text| self.word(text)).transpose()?;
+        let optional = |text: &Option<String>| -> Result<Option<String>, Problem> {
+            let word = text.as_ref().map(|text| self.word(text)).transpose()?;
+            Ok(word.filter(|word| !word.is_empty()))
+        };
+        let checksum = optional(&copy.checksum)?;
+        let (chown, chmod) = (optional(&copy.chown)?, optional(&copy.chmod)?);
         let inline = copy
             .documents
             .iter()
@@ -262,9 +274,8 @@ impl<'a> State<'a> {
         told.extend(checksum.iter().map(|checksum| format!("--checksum={checksum}")));
         told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
         told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
-        told.extend(copy.excludes.iter().map(|pattern| format!("--exclude={pattern}")));
-        told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
         told.extend(sources.iter().cloned());
+        told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
         told.push(destination.clone());
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
         let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
@@ -291,13 +302,12 @@ impl<'a> State<'a> {
     }
 
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
-        let path = self.word(path)?;
-        if path.is_empty() {
-            return Err(Problem::syntax("WORKDIR is empty once expanded"));
-        }
-        let path = absolute(&self.config.config.working_dir, &path);
-        self.config.config.working_dir.clone_from(&path);
-        let told = format!("WORKDIR {path}");
+        let written = self.word(path)?;
+        let path = absolute(&self.config.config.working_dir, &written);
+        // What is written from the root is told as it is written.
+        let told = if written.starts_with('/') { written } else { path.clone() };
+        self.config.config.working_dir.clone_from(&told);
+        let told = format!("WORKDIR {told}");
         match path.as_str() {
             "/" => Ok((told, Action::Configure)),
             _ => Ok((told, Action::Workdir { path, user: self.config.config.user.clone() })),
@@ -306,9 +316,6 @@ impl<'a> State<'a> {
 
     fn user(&mut self, text: &str) -> Result<String, Problem> {
         let user = self.word(text)?;
-        if user.is_empty() || user.contains(char::is_whitespace) {
-            return Err(Problem::syntax(format!("USER {text} does not name one user")));
-        }
         self.config.config.user.clone_from(&user);
         Ok(format!("USER {user}"))
     }
@@ -348,19 +355,18 @@ impl<'a> State<'a> {
     }
 
     fn expose(&mut self, text: &str) -> Result<String, Problem> {
-        let words =
+        let mut words =
             expand::words(text, self.plan.escape(), &|name| self.lookup(name)).map_err(Problem::Expansion)?;
-        if words.is_empty() {
-            return Err(Problem::syntax("EXPOSE is empty once expanded"));
-        }
-        let mut told = BTreeSet::new();
+        words.sort();
+        let mut told: Vec<String> = Vec::new();
         for word in &words {
-            told.extend(ports(word)?);
+            let new = ports(word)?.into_iter().filter(|port| !told.contains(port));
+            told.extend(new.collect::<Vec<_>>());
         }
         for port in &told {
             self.config.config.exposed_ports.insert(port.clone(), serde_json::json!({}));
         }
-        Ok(format!("EXPOSE [{}]", told.into_iter().collect::<Vec<_>>().join(" ")))
+        Ok(format!("EXPOSE [{}]", told.join(" ")))
     }
 }
 
@@ -391,22 +397,24 @@ fn told(instruction: &str, pairs: &[(String, String)]) -> String {
     format!("{instruction} {}", pairs.join(" "))
 }
 
-/// A signal's name, with or without `SIG`, or its number.
+/// A signal's name, with or without `SIG`, or a number, as Docker takes them.
 fn is_signal(text: &str) -> bool {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    const NAMES: [&str; 36] = [
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
     ];
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |rest: &str| rest.is_empty() || rest[1..].parse::<u8>().is_ok_and(|number| number <= 15);
-    let numbered = text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
-    let ranged = |prefix: &str, sign: char| {
-        name.strip_prefix(prefix)
-            .is_some_and(|rest| (rest.is_empty() || rest.starts_with(sign)) && real_time(rest))
+    let within = |offset: &str, most: u8| {
+        let number = offset.parse::<u8>().ok().filter(|number| (1..=most).contains(number));
+        number.is_some_and(|number| number.to_string() == offset)
     };
-    numbered || NAMES.contains(&name) || ranged("RTMIN", '+') || ranged("RTMAX", '-')
+    let real_time = || {
+        name.strip_prefix("RTMIN+").is_some_and(|offset| within(offset, 15))
+            || name.strip_prefix("RTMAX-").is_some_and(|offset| within(offset, 14))
+    };
+    text.parse::<i64>().is_ok_and(|number| number != 0) || NAMES.contains(&name) || real_time()
 }
 
 /// As Docker's histories have it: quoted, with blanks between.
@@ -442,18 +450,30 @@ fn permissions(keyword: &str, text: &str) -> Result<Chmod, Problem> {
     })
 }
 
-/// `80`, `80/tcp`, `8000-8010/udp` as the names the configuration uses.
+/// `80`, `80/tcp`, `8000-8010/udp` as the names the configuration uses. Of `8080:80`, as `docker run` takes it, what is behind the colon counts.
 fn ports(word: &str) -> Result<Vec<String>, Problem> {
     let refuse = || Problem::syntax(format!("EXPOSE {word} is not a port"));
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Err(refuse());
     }
-    let (low, high) = range.split_once('-').unwrap_or((range, range));
-    let (low, high): (u16, u16) = (low.parse().map_err(|_| refuse())?, high.parse().map_err(|_| refuse())?);
-    match low > high {
-        true => Err(refuse()),
-        false => Ok((low..=high).map(|port| format!("{port}/{protocol}")).collect()),
+    let numbers = |range: &str| -> Result<(u16, u16), Problem> {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        let (low, high) = (low.parse().map_err(|_| refuse())?, high.parse().map_err(|_| refuse())?);
+        if low > high { Err(refuse()) } else { Ok((low, high)) }
+    };
+    let (published, range) =
+        range.rsplit_once(':').map_or((None, range), |(outside, range)| (Some(outside), range));
+    let (low, high) = numbers(range)?;
+    if let Some(outside) =
+        published.map(|it| it.rsplit_once(':').map_or(it, |(_, port)| port)).filter(|it| !it.is_empty())
+    {
+        let (first, last) = numbers(outside)?;
+        // Several may be published for one, but not another number for several.
+        if high != low && last - first != high - low {
+            return Err(refuse());
+        }
     }
+    Ok((low..=high).map(|port| format!("{port}/{protocol}")).collect())
 }

@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::instruction::Health;
-use super::words::{Flag, Json, json};
+use super::words::{Flag, Json, first_word, json};
 
 /// Each unit in nanoseconds, the larger first.
 const UNITS: [(&str, i64); 7] = [
@@ -18,28 +18,38 @@ const UNITS: [(&str, i64); 7] = [
 const SHORTEST: i64 = 1_000_000;
 
 pub(super) fn parse(flags: &[Flag], rest: &str) -> Result<Health, Problem> {
-    let mut health =
-        Health { test: Vec::new(), interval: 0, timeout: 0, start_period: 0, start_interval: 0, retries: 0 };
-    for flag in flags {
-        let value = flag.value.as_deref().unwrap_or_default();
+    let mut health = Health::default();
+    for (at, flag) in flags.iter().enumerate() {
+        if flags[..at].iter().any(|other| other.name == flag.name) {
+            return Err(Problem::syntax(format!("HEALTHCHECK --{} is given twice", flag.name)));
+        }
+        let value = flag.value.as_deref();
         let wrong = |what: &str| Problem::syntax(format!("HEALTHCHECK --{} {what}", flag.name));
-        let time = || duration(value).ok_or_else(|| wrong("needs a time of at least 1ms, such as 30s"));
+        let time = || {
+            let time = value.and_then(|value| if value.is_empty() { Some(0) } else { duration(value) });
+            time.ok_or_else(|| wrong("needs a time of at least 1ms, such as 30s, or 0s for the engine's own"))
+        };
         match flag.name.as_str() {
             "interval" => health.interval = time()?,
             "timeout" => health.timeout = time()?,
             "start-period" => health.start_period = time()?,
             "start-interval" => health.start_interval = time()?,
             "retries" => {
-                let retries = value.parse().ok().filter(|count: &i64| (0..=1_000_000).contains(count));
-                health.retries = retries.ok_or_else(|| wrong("needs a number"))?;
+                let number = |value: &str| match value {
+                    "" => Some(0),
+                    value => value.parse().ok().filter(|count| (0..=i64::from(i32::MAX)).contains(count)),
+                };
+                health.retries = value.and_then(number).ok_or_else(|| wrong("needs a number"))?;
             }
             _ => return Err(wrong("is unknown: interval, timeout, start-period, start-interval, retries")),
         }
     }
-    let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let (kind, command) = first_word(rest);
     let command = command.trim();
     health.test = match kind.to_ascii_uppercase().as_str() {
-        "NONE" if command.is_empty() && flags.is_empty() => vec!["NONE".to_owned()],
+        "NONE" if command.is_empty() => {
+            return Ok(Health { test: vec!["NONE".to_owned()], ..Health::default() });
+        }
         "CMD" if !command.is_empty() => match json(command)? {
             Json::Strings(words) if words.is_empty() => {
                 return Err(Problem::syntax("HEALTHCHECK CMD needs a command"));
@@ -54,8 +64,12 @@ pub(super) fn parse(flags: &[Flag], rest: &str) -> Result<Health, Problem> {
 
 /// `1m30s`, `1.5h`, `250ms` in nanoseconds; 0 stands for the engine's own default.
 fn duration(text: &str) -> Option<i64> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
         return Some(0);
+    }
+    if text.is_empty() {
+        return None;
     }
     let (mut rest, mut sum) = (text, 0_i64);
     while !rest.is_empty() {
@@ -77,7 +91,7 @@ fn duration(text: &str) -> Option<i64> {
         sum = sum.checked_add(nanoseconds)?;
         rest = &after[unit.len()..];
     }
-    (sum >= SHORTEST).then_some(sum)
+    (sum == 0 || sum >= SHORTEST).then_some(sum)
 }
 
 /// A time as Go prints it: `1m30s`, `1.5s`, `250ms`.
@@ -126,6 +140,9 @@ mod tests {
             ("1500us", 1_500_000, "1.5ms"),
             ("0", 0, "0s"),
             ("5m", 300_000_000_000, "5m0s"),
+            ("0s", 0, "0s"),
+            ("00h", 0, "0s"),
+            ("+1s", 1_000_000_000, "1s"),
         ];
         for (text, nanoseconds, shown) in table {
             assert_eq!(duration(text), Some(nanoseconds), "{text}");

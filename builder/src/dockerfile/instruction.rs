@@ -1,9 +1,11 @@
 //! From a logical line to a typed instruction.
 
 use super::lines::HereDocument;
-use super::mount::{Mount, RunMount, SecretMount};
-use super::words::{Flag, Json, Opening, flags, here_documents, json, pairs, quoted_words};
-use super::{Problem, health, mount, remote};
+use super::mount::RunMount;
+use super::words::{
+    Flag, Json, Opening, first_word, flags, here_documents, json, pairs, plain_words, quoted_words,
+};
+use super::{Problem, health, remote};
 
 /// A command in one of its two forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +34,8 @@ pub struct Run {
     pub documents: Vec<HereDocument>,
     /// What it reaches.
     pub network: Network,
-    /// What it sees beside its root.
+    /// What it sees beside its root, and which secrets it is told.
     pub mounts: Vec<RunMount>,
-    /// Which secrets it is given.
-    pub secrets: Vec<SecretMount>,
 }
 
 /// What a `RUN` reaches.
@@ -48,7 +48,7 @@ pub enum Network {
 }
 
 /// `HEALTHCHECK`, as the configuration has it: times in nanoseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
     /// `NONE`, `CMD` or `CMD-SHELL`, and the command.
     pub test: Vec<String>,
@@ -139,13 +139,14 @@ pub(super) enum Parsed {
 
 pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> Result<Parsed, Problem> {
     let line = line.trim();
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let (word, rest) = first_word(line);
     let keyword = word.to_ascii_uppercase();
-    let (flags, rest) = match keyword.as_str() {
-        "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK" => flags(rest),
-        _ => (Vec::new(), rest),
-    };
+    let (flags, rest) = flags(rest);
     let rest = rest.trim();
+    let has_flags = ["FROM", "RUN", "COPY", "ADD", "HEALTHCHECK"].contains(&keyword.as_str());
+    if let (Some(flag), false) = (flags.first(), has_flags) {
+        return Err(refuse_flag(&keyword.chars().take(64).collect::<String>(), flag));
+    }
     let other = match keyword.as_str() {
         "FROM" => return from(&flags, rest),
         "ARG" => Instruction::Arg(arguments(rest, escape)?),
@@ -175,11 +176,11 @@ pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> R
 
 /// The instruction behind `ONBUILD`.
 pub(super) fn trigger(text: &str, escape: char) -> Result<Instruction, Problem> {
-    let keyword = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let keyword = first_word(text.trim()).0.to_ascii_uppercase();
     if ["ONBUILD", "FROM", "MAINTAINER", ""].contains(&keyword.as_str()) {
         return Err(Problem::syntax(format!("ONBUILD {keyword} is not allowed")));
     }
-    if ["RUN", "COPY", "ADD"].contains(&keyword.as_str()) && !here_documents(text, escape).is_empty() {
+    if ["RUN", "COPY", "ADD"].contains(&keyword.as_str()) && !here_documents(text).is_empty() {
         return Err(Problem::unsupported(
             "a here-document in ONBUILD",
             "put its text into a file of the repository",
@@ -202,9 +203,9 @@ pub(super) fn trigger(text: &str, escape: char) -> Result<Instruction, Problem> 
 }
 
 fn volumes(rest: &str) -> Result<Vec<String>, Problem> {
-    let paths = match json(rest)? {
-        Json::Strings(paths) => paths,
-        Json::No => rest.split_whitespace().map(str::to_owned).collect(),
+    let paths: Vec<String> = match json(rest)? {
+        Json::Strings(paths) => paths.iter().map(|path| path.trim().to_owned()).collect(),
+        Json::No => plain_words(rest).map(str::to_owned).collect(),
     };
     match paths.is_empty() || paths.iter().any(|path| path.trim().is_empty()) {
         true => Err(Problem::syntax("VOLUME needs at least one path")),
@@ -226,26 +227,28 @@ fn refuse_flag(instruction: &str, flag: &Flag) -> Problem {
 }
 
 fn value(instruction: &str, flag: &Flag) -> Result<String, Problem> {
-    match flag.value.as_deref() {
-        Some(value) if !value.is_empty() => Ok(value.to_owned()),
-        _ => Err(Problem::syntax(format!("{instruction} --{} needs a value", flag.name))),
+    match &flag.value {
+        Some(value) => Ok(value.clone()),
+        None => Err(Problem::syntax(format!("{instruction} --{} needs a value", flag.name))),
     }
 }
 
 fn yes_or_no(instruction: &str, flag: &Flag) -> Result<bool, Problem> {
-    match flag.value.as_deref() {
+    match flag.value.as_ref().map(|value| value.to_ascii_lowercase()).as_deref() {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
         Some(_) => Err(Problem::syntax(format!("{instruction} --{} is true or false", flag.name))),
     }
 }
 
+/// An empty value is as good as none.
 fn set(slot: &mut Option<String>, instruction: &str, flag: &Flag) -> Result<(), Problem> {
     let value = value(instruction, flag)?;
-    match slot.replace(value) {
-        Some(_) => Err(Problem::syntax(format!("{instruction} --{} is given twice", flag.name))),
-        None => Ok(()),
+    if slot.is_some() {
+        return Err(Problem::syntax(format!("{instruction} --{} is given twice", flag.name)));
     }
+    *slot = Some(value).filter(|value| !value.is_empty());
+    Ok(())
 }
 
 fn one(rest: &str, otherwise: &str) -> Result<String, Problem> {
@@ -263,7 +266,7 @@ fn from(flags: &[Flag], rest: &str) -> Result<Parsed, Problem> {
             _ => return Err(refuse_flag("FROM", flag)),
         }
     }
-    let words: Vec<&str> = rest.split_whitespace().collect();
+    let words: Vec<&str> = plain_words(rest).collect();
     let (base, name) = match words.as_slice() {
         [base] => (*base, None),
         [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => (*base, Some(stage_name(name)?)),
@@ -301,14 +304,13 @@ fn arguments(rest: &str, escape: char) -> Result<Vec<Pair<Option<String>>>, Prob
 }
 
 fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instruction, Problem> {
-    let (mut network, mut mounts, mut secrets) = (None, Vec::new(), Vec::new());
+    let (mut network, mut mounts) = (None, Vec::new());
     for flag in flags {
         match flag.name.as_str() {
-            "mount" => match mount::parse(flag)? {
-                Mount::Seen(mount) => mounts.push(mount),
-                Mount::Secret(secret) => secrets.push(secret),
-            },
+            "mount" => mounts.push(RunMount::parse(flag)?),
             "network" => set(&mut network, "RUN", flag)?,
+            // What steps have anyway.
+            "security" if flag.value.as_deref() == Some("sandbox") => {}
             _ => return Err(refuse_flag("RUN", flag)),
         }
     }
@@ -322,10 +324,11 @@ fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instr
     };
     match command(rest)? {
         Command::Exec(words) if words.is_empty() => Err(Problem::syntax("RUN needs a command")),
+        Command::Shell(text) if text.is_empty() => Err(Problem::syntax("RUN needs a command")),
         Command::Exec(_) if !documents.is_empty() => {
             Err(Problem::syntax("a here-document is for RUN in its shell form"))
         }
-        command => Ok(Instruction::Run(Run { command, documents, network, mounts, secrets })),
+        command => Ok(Instruction::Run(Run { command, documents, network, mounts })),
     }
 }
 
@@ -342,7 +345,7 @@ fn copy(
             ("COPY", "from") => set(&mut from, keyword, flag)?,
             (_, "chown") => set(&mut chown, keyword, flag)?,
             (_, "chmod") => set(&mut chmod, keyword, flag)?,
-            (_, "exclude") => excludes.push(value(keyword, flag)?),
+            (_, "exclude") => excludes.extend(Some(value(keyword, flag)?).filter(|it| !it.is_empty())),
             (_, "link") => link = yes_or_no(keyword, flag)?,
             ("ADD", "unpack") => unpack = Some(yes_or_no(keyword, flag)?),
             ("ADD", "checksum") => set(&mut checksum, keyword, flag)?,
@@ -353,7 +356,7 @@ fn copy(
     }
     let mut sources = match json(rest)? {
         Json::Strings(words) => words,
-        Json::No => rest.split_whitespace().map(str::to_owned).collect(),
+        Json::No => plain_words(rest).map(str::to_owned).collect(),
     };
     let Some(destination) = sources.pop() else {
         return Err(Problem::syntax(format!("{keyword} needs at least one source and a destination")));
@@ -362,8 +365,11 @@ fn copy(
         if Opening::of(&destination).is_some() {
             return Err(Problem::syntax(format!("a here-document is no destination of {keyword}")));
         }
-        if from.is_some() {
-            return Err(Problem::syntax("a here-document is of this Dockerfile, not of --from"));
+        let is_no_name = |name: &str| name.contains('/') || name == "." || name == "..";
+        if let Some(HereDocument { name, .. }) = documents.iter().find(|one| is_no_name(&one.name)) {
+            return Err(Problem::syntax(format!(
+                "a here-document is put there by its name, and {name} is none for a file"
+            )));
         }
         sources.retain(|word| Opening::of(word).is_none());
     } else if sources.is_empty() {
@@ -397,7 +403,6 @@ fn copy(
 fn command(rest: &str) -> Result<Command, Problem> {
     match json(rest)? {
         Json::Strings(words) => Ok(Command::Exec(words)),
-        Json::No if rest.is_empty() => Err(Problem::syntax("a command is missing; [] clears it")),
         Json::No => Ok(Command::Shell(rest.to_owned())),
     }
 }

@@ -1,6 +1,6 @@
 //! From bytes to logical lines: text checks, parser directives, comments and continuations.
 
-use super::words::{Opening, here_documents};
+use super::words::{Opening, first_word, here_documents};
 use super::{DockerfileError, Problem, SIZE_LIMIT};
 
 /// A logical line: continuations joined, comments and empty lines left out.
@@ -27,6 +27,13 @@ pub struct HereDocument {
 }
 
 impl HereDocument {
+    /// Whether a command is nothing but what opens one.
+    pub fn is_all_of(command: &str) -> bool {
+        let command = command.trim();
+        let name = command.split_once("<<").map_or("", |(_, name)| name.trim_start());
+        !name.contains(char::is_whitespace) && Opening::of(command).is_some()
+    }
+
     /// Its lines, without leading tabs where it was opened by `<<-`.
     pub fn content(&self) -> String {
         match self.strip_tabs {
@@ -44,7 +51,8 @@ pub(super) struct Lines {
 
 pub(super) fn read(bytes: &[u8]) -> Result<Lines, DockerfileError> {
     let text = check(bytes)?;
-    let physical: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    // With its carriage return, which is part of a here-document.
+    let physical: Vec<&str> = text.split('\n').collect();
     let escape = directives(&physical)?;
     Ok(Lines { escape, lines: join(&physical, escape)? })
 }
@@ -116,6 +124,7 @@ fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
     let mut open: Option<Line> = None;
     let mut rest = physical.iter().enumerate();
     while let Some((index, raw)) = rest.next() {
+        let raw = raw.trim_end_matches('\r');
         let is_comment = raw.trim_start().starts_with('#');
         if is_comment || raw.trim().is_empty() {
             // Between continuation lines both are left out; BuildKit warns about the empty ones.
@@ -133,7 +142,7 @@ fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
             open = Some(line);
             continue;
         }
-        for opening in opened(&line.text, escape) {
+        for opening in opened(&line.text) {
             line.documents.push(document(opening, &mut rest).map_err(|problem| problem.at(line.number))?);
         }
         lines.push(line);
@@ -144,10 +153,10 @@ fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
 }
 
 /// Only these instructions take here-documents.
-fn opened(text: &str, escape: char) -> Vec<Opening> {
-    let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+fn opened(text: &str) -> Vec<Opening> {
+    let (keyword, rest) = first_word(text);
     match ["RUN", "COPY", "ADD"].iter().any(|known| keyword.eq_ignore_ascii_case(known)) {
-        true => here_documents(rest, escape),
+        true => here_documents(rest),
         false => Vec::new(),
     }
 }
@@ -159,7 +168,8 @@ fn document<'a>(
     let Opening { name, strip_tabs, expand } = opening;
     let mut text = String::new();
     for (_, line) in lines {
-        let shown = if strip_tabs { line.trim_start_matches('\t') } else { line };
+        let shown = line.trim_end_matches('\r');
+        let shown = if strip_tabs { shown.trim_start_matches('\t') } else { shown };
         if shown == name {
             return Ok(HereDocument { name, text, strip_tabs, expand });
         }

@@ -21,7 +21,7 @@ pub use chmod::Chmod;
 pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
 pub use lines::HereDocument;
 pub(crate) use mount::bytes;
-pub use mount::{MountKind, RunMount, SecretMount};
+pub use mount::{Mount, MountKind, RunMount, SecretMount};
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.
 pub const SIZE_LIMIT: u64 = 1024 * 1024;

@@ -3,23 +3,26 @@
 use super::Problem;
 use super::words::Flag;
 
-/// A mount, not expanded.
+/// A mount as it is written. What its values mean is known once variables are; which fields it has, before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunMount {
-    /// Where the step sees it.
-    pub target: String,
-    /// What is there.
-    pub kind: MountKind,
+    text: String,
+    /// Each with the value that is given, if one is.
+    fields: Vec<(String, Option<String>)>,
 }
 
-impl RunMount {
-    /// The stage or image that it comes from.
-    pub fn from(&self) -> Option<&str> {
-        match &self.kind {
-            MountKind::Bind { from, .. } => from.as_deref(),
-            _ => None,
-        }
-    }
+/// A mount whose variables are known.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// What a step sees.
+    Seen {
+        /// Where the step sees it, which is its working directory when this is empty.
+        target: String,
+        /// What is there.
+        kind: MountKind,
+    },
+    /// What it is told.
+    Secret(SecretMount),
 }
 
 /// What is mounted.
@@ -31,11 +34,15 @@ pub enum MountKind {
         mode: u32,
         /// User and group.
         owner: (u32, u32),
+        /// Whether writing is allowed.
+        writable: bool,
     },
     /// An empty file system in memory.
     Temporary {
         /// Bytes at most.
         size: Option<u64>,
+        /// Whether writing is allowed.
+        writable: bool,
     },
     /// A file or folder of the repository, or of a stage or image.
     Bind {
@@ -66,105 +73,257 @@ pub struct SecretMount {
     pub owner: (u32, u32),
 }
 
-/// Either kind.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Mount {
-    /// What a step sees.
-    Seen(RunMount),
-    /// What it is told.
-    Secret(SecretMount),
+/// Fields that may stand without a value.
+const BARE: [&str; 5] = ["ro", "readonly", "rw", "readwrite", "required"];
+const FIELDS: [&str; 19] = [
+    "type",
+    "target",
+    "dst",
+    "destination",
+    "source",
+    "src",
+    "from",
+    "ro",
+    "readonly",
+    "rw",
+    "readwrite",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "id",
+    "sharing",
+    "required",
+    "env",
+];
+/// What a mode may hold, as BuildKit takes it.
+const PERMISSIONS: u32 = 0o777;
+
+/// What the fields say.
+#[derive(Default)]
+struct Said {
+    kind: Option<String>,
+    target: String,
+    source: Option<String>,
+    from: Option<String>,
+    size: Option<u64>,
+    mode: Option<u32>,
+    user: Option<u32>,
+    group: Option<u32>,
+    writable: Option<bool>,
+    required: Option<bool>,
+    id: Option<String>,
+    env: Option<String>,
+    sharing: bool,
 }
 
-const TRUE: [&str; 3] = ["", "true", "1"];
-
-pub(super) fn parse(flag: &Flag) -> Result<Mount, Problem> {
-    let text = flag.value.as_deref().unwrap_or_default();
-    let (mut kind, mut target, mut source, mut from) = ("bind", None, None, None);
-    let (mut size, mut mode, mut user, mut group) = (None, None, None, None);
-    let (mut readonly, mut writable, mut required) = (false, false, false);
-    let (mut id, mut env) = (None, None);
-    let wrong = |what: &str| Problem::syntax(format!("RUN --mount={}: {what}", shortened(text)));
-    for field in text.split(',') {
-        let (name, value) = field.split_once('=').unwrap_or((field, ""));
-        let number = || value.parse::<u32>().map_err(|_| wrong(&format!("{name} needs a number")));
-        match name.to_ascii_lowercase().as_str() {
-            "type" => kind = value,
-            "target" | "dst" | "destination" => target = Some(value.to_owned()),
-            "source" | "src" => source = Some(value.to_owned()),
-            "from" => from = Some(value.to_owned()),
-            "ro" | "readonly" => readonly = TRUE.contains(&value),
-            "rw" | "readwrite" => writable = TRUE.contains(&value),
-            "size" => size = Some(bytes(value).ok_or_else(|| wrong("size needs a number, such as 64m"))?),
-            "mode" => {
-                let octal = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
-                mode = Some(octal.ok_or_else(|| wrong("mode needs an octal number"))?);
+impl RunMount {
+    pub(super) fn parse(flag: &Flag) -> Result<Self, Problem> {
+        let text = flag.value.clone().unwrap_or_default();
+        let fields = separated(&text).ok_or_else(|| wrong(&text, "a quote does not fit"))?;
+        let fields = fields.iter().map(|field| match field.split_once('=') {
+            Some((name, value)) => (name.to_ascii_lowercase(), Some(value.to_owned())),
+            None => (field.to_ascii_lowercase(), None),
+        });
+        let mount = Self { fields: fields.collect(), text };
+        for (name, value) in &mount.fields {
+            if !FIELDS.contains(&name.as_str()) {
+                return Err(mount.wrong(&format!("{} is unknown", shortened(name))));
             }
-            "uid" => user = Some(number()?),
-            "gid" => group = Some(number()?),
-            // Of a cache a name for what is empty each time, as is the way of sharing it.
-            "id" => id = Some(value.to_owned()),
-            "sharing" => {}
-            "required" => required = TRUE.contains(&value),
-            "env" => env = Some(value.to_owned()),
-            _ => return Err(wrong(&format!("{name} is unknown"))),
+            if value.is_none() && !BARE.contains(&name.as_str()) {
+                return Err(mount.wrong(&format!("{name} needs a value")));
+            }
+            if name == "from" && value.as_ref().is_some_and(|value| value.contains('$')) {
+                return Err(mount
+                    .wrong("from cannot be a variable: name a stage of that base, and take it from there"));
+            }
         }
+        // What says the same whatever variables are is looked at before anything is built.
+        if !mount.text.contains(['$', '\\', '\'', '"']) {
+            mount.expanded(&|text| Ok(text.to_owned()))?;
+        }
+        Ok(mount)
     }
-    let only_of = |of: &str, given: bool, name: &str| match given && kind != of {
-        true => Err(wrong(&format!("{name} is for type={of}"))),
-        false => Ok(()),
-    };
-    let kind = match kind {
-        "ssh" => {
+
+    /// The stage or image that it comes from.
+    pub fn from(&self) -> Option<&str> {
+        self.last("from").filter(|from| !from.is_empty())
+    }
+
+    /// Whether it is a secret, as far as that is known.
+    pub fn is_secret(&self) -> bool {
+        self.last("type").is_some_and(|kind| kind.eq_ignore_ascii_case("secret"))
+    }
+
+    /// What it means where `word` says what variables are.
+    pub fn expanded(&self, word: &dyn Fn(&str) -> Result<String, Problem>) -> Result<Mount, Problem> {
+        let said = self.read(word)?;
+        let only_of = |of: &str, given: bool, name: &str| match given {
+            true => Err(self.wrong(&format!("{name} is for type={of}"))),
+            false => Ok(()),
+        };
+        let kind = said.kind.as_deref().unwrap_or("bind");
+        if kind == "ssh" {
             return Err(Problem::unsupported(
                 "RUN --mount=type=ssh",
                 "what passes through an agent cannot be recorded: fetch over HTTPS, with a token by --mount=type=secret if it has to be",
             ));
         }
-        "secret" => {
-            if from.is_some() || size.is_some() || readonly || writable {
-                return Err(wrong("a secret has id, target, env, required, mode, uid and gid"));
+        only_of("cache", said.sharing && kind != "cache", "sharing")?;
+        only_of("tmpfs", said.size.is_some() && kind != "tmpfs", "size")?;
+        only_of("secret", said.env.is_some() && kind != "secret", "env")?;
+        only_of("secret", said.required.is_some() && kind != "secret", "required")?;
+        let has_owner = said.mode.is_some() || said.user.is_some() || said.group.is_some();
+        let owner = (said.user.unwrap_or_default(), said.group.unwrap_or_default());
+        only_of("cache and secret", has_owner && !["cache", "secret"].contains(&kind), "mode, uid and gid")?;
+        let kind = match kind {
+            "secret" => return self.secret(said, owner).map(Mount::Secret),
+            "cache" => self.cache(&said, has_owner, owner)?,
+            "tmpfs" => MountKind::Temporary { size: said.size, writable: said.writable.unwrap_or(true) },
+            "bind" => bind(&said, false),
+            other => return Err(self.wrong(&format!("type={} is unknown", shortened(other)))),
+        };
+        Ok(Mount::Seen { target: said.target, kind })
+    }
+
+    fn read(&self, word: &dyn Fn(&str) -> Result<String, Problem>) -> Result<Said, Problem> {
+        let mut said = Said::default();
+        for (name, value) in &self.fields {
+            let value = value.as_deref().map(word).transpose()?;
+            let yes = match value.as_deref() {
+                None => Some(true),
+                Some(text) => yes_or_no(text),
+            };
+            let yes = || yes.ok_or_else(|| self.wrong(&format!("{name} is true or false")));
+            let value = value.clone().unwrap_or_default();
+            let number = || value.parse::<u32>().map_err(|_| self.wrong(&format!("{name} needs a number")));
+            match name.as_str() {
+                "type" => said.kind = Some(value.to_ascii_lowercase()),
+                "target" | "dst" | "destination" => said.target = value,
+                "source" | "src" => said.source = Some(value),
+                "from" => said.from = Some(value).filter(|from| !from.is_empty()),
+                "ro" | "readonly" => said.writable = Some(!yes()?),
+                "rw" | "readwrite" => said.writable = Some(yes()?),
+                "size" => {
+                    let size = bytes(&value).ok_or_else(|| self.wrong("size needs a number, such as 64m"))?;
+                    said.size = Some(size);
+                }
+                "mode" => {
+                    let octal = u32::from_str_radix(&value, 8);
+                    let octal = octal.map_err(|_| self.wrong("mode needs an octal number"))?;
+                    said.mode = Some(octal & PERMISSIONS);
+                }
+                "uid" => said.user = Some(number()?),
+                "gid" => said.group = Some(number()?),
+                // Of a cache a name for what is empty each time, as is the way of sharing it.
+                "id" => said.id = Some(value),
+                "sharing" => match value.to_ascii_lowercase().as_str() {
+                    "shared" | "private" | "locked" => said.sharing = true,
+                    _ => return Err(self.wrong("sharing is shared, private or locked")),
+                },
+                "required" => said.required = Some(yes()?),
+                _ => said.env = Some(value),
             }
-            let owner = (user.unwrap_or_default(), group.unwrap_or_default());
-            let given = source.or(id);
-            return secret(given, target, env, required, mode.unwrap_or(0o400), owner)
-                .map(Mount::Secret)
-                .map_err(wrong);
         }
-        "cache" if from.is_some() || source.is_some() => {
-            return Err(Problem::unsupported(
-                "RUN --mount=type=cache with from or source",
-                "caches are empty here; use type=bind,from=… for what a step needs",
-            ));
+        Ok(said)
+    }
+
+    /// An empty folder, or what a stage has: a cache begins with that, and as it always begins anew, it is a copy of it.
+    fn cache(&self, said: &Said, has_owner: bool, owner: (u32, u32)) -> Result<MountKind, Problem> {
+        let is_root = said.source.as_deref().is_none_or(|source| source.trim_matches(['/', '.']).is_empty());
+        if !is_root && said.from.is_none() {
+            return Err(self.wrong("the source of a cache needs from: the stage that has it"));
         }
-        "cache" => MountKind::Cache {
-            mode: mode.unwrap_or(0o755),
-            owner: (user.unwrap_or_default(), group.unwrap_or_default()),
-        },
-        "tmpfs" => MountKind::Temporary { size },
-        "bind" => MountKind::Bind {
-            from,
-            source: source.unwrap_or_else(|| "/".to_owned()),
-            writable: writable && !readonly,
-        },
-        other => return Err(wrong(&format!("type={} is unknown", shortened(other)))),
-    };
-    let name = match kind {
-        MountKind::Cache { .. } => "cache",
-        MountKind::Temporary { .. } => "tmpfs",
-        MountKind::Bind { .. } => "bind",
-    };
-    if name != "tmpfs" {
-        only_of("tmpfs", size.is_some(), "size")?;
+        // BuildKit makes a folder with that owner beside what the stage has, and mounts it.
+        if said.from.is_none() || (is_root && has_owner) {
+            let mode = said.mode.unwrap_or(0o755);
+            return Ok(MountKind::Cache { mode, owner, writable: said.writable.unwrap_or(true) });
+        }
+        Ok(bind(said, true))
     }
-    if name != "cache" {
-        only_of("cache", mode.is_some() || user.is_some() || group.is_some(), "mode, uid and gid")?;
+
+    fn secret(&self, said: Said, owner: (u32, u32)) -> Result<SecretMount, Problem> {
+        if said.from.is_some() {
+            return Err(self.wrong("a secret has no from"));
+        }
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let id = match (given(said.source), given(said.id)) {
+            (Some(_), Some(_)) => return Err(self.wrong("source and id are two names for the same")),
+            (source, id) => source.or(id),
+        };
+        let mode = said.mode.unwrap_or(0o400);
+        secret(id, given(Some(said.target)), given(said.env), said.required == Some(true), mode, owner)
+            .map_err(|what| self.wrong(what))
     }
-    if required || env.is_some() {
-        return Err(wrong("required and env are for type=secret"));
+
+    fn last(&self, name: &str) -> Option<&str> {
+        self.fields.iter().rev().find(|(field, _)| field == name).and_then(|(_, value)| value.as_deref())
     }
-    match target {
-        Some(target) if !target.is_empty() => Ok(Mount::Seen(RunMount { target, kind })),
-        _ => Err(wrong("a target is missing")),
+
+    fn wrong(&self, what: &str) -> Problem {
+        wrong(&self.text, what)
+    }
+}
+
+fn wrong(text: &str, what: &str) -> Problem {
+    Problem::syntax(format!("RUN --mount={}: {what}", shortened(text)))
+}
+
+fn bind(said: &Said, writable: bool) -> MountKind {
+    MountKind::Bind {
+        from: said.from.clone(),
+        source: said.source.clone().unwrap_or_else(|| "/".to_owned()),
+        writable: said.writable.unwrap_or(writable),
+    }
+}
+
+/// The fields between commas, as CSV has them: one in quotes may hold commas, and two quotes for one. None when quotes are wrong.
+fn separated(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let Some(quoted) = rest.strip_prefix('"') else {
+            let (field, after) =
+                rest.split_once(',').map_or((rest, None), |(field, after)| (field, Some(after)));
+            if field.contains('"') {
+                return None;
+            }
+            fields.push(field.to_owned());
+            match after {
+                Some(after) => rest = after,
+                None => return Some(fields),
+            }
+            continue;
+        };
+        let (mut field, mut left) = (String::new(), quoted);
+        loop {
+            let (part, after) = left.split_once('"')?;
+            field.push_str(part);
+            match after.strip_prefix('"') {
+                Some(more) => {
+                    field.push('"');
+                    left = more;
+                }
+                None => {
+                    left = after;
+                    break;
+                }
+            }
+        }
+        fields.push(field);
+        match left.strip_prefix(',') {
+            Some(after) => rest = after,
+            None => return left.is_empty().then_some(fields),
+        }
+    }
+}
+
+/// As Go has them.
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -178,8 +337,6 @@ fn secret(
     mode: u32,
     owner: (u32, u32),
 ) -> Result<SecretMount, &'static str> {
-    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let (id, target, env) = (given(id), given(target), given(env));
     let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     let id = match (id, &target) {
         (Some(id), _) => id,
@@ -193,18 +350,22 @@ fn secret(
     Ok(SecretMount { id, target, env, required, mode, owner })
 }
 
-/// A size as Docker takes it: `1048576`, `64m`, `1gb`, `1GiB`.
+/// A size as Docker takes it: `1048576`, `64m`, `1.5gb`, `1 GiB`.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor: u64 = match &lower[digits.len()..] {
+    let end = text.rfind(|letter: char| letter.is_ascii_digit() || letter == '.' || letter == ' ')?;
+    let (number, unit) = text.split_at(end + 1);
+    let number: f64 = number.strip_suffix(' ').unwrap_or(number).parse().ok()?;
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kb" | "kib" => 1 << 10,
         "m" | "mb" | "mib" => 1 << 20,
         "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        "p" | "pb" | "pib" => 1 << 50,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
+    let bytes = number * factor as f64;
+    (bytes >= 1.0 && bytes < i64::MAX as f64).then_some(bytes as u64)
 }
 
 fn shortened(text: &str) -> String {
@@ -216,15 +377,13 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    fn any(text: &str) -> Result<Mount, Problem> {
-        parse(&Flag { name: "mount".to_owned(), value: Some(text.to_owned()) })
+    fn parsed(text: &str) -> Result<RunMount, Problem> {
+        RunMount::parse(&Flag { name: "mount".to_owned(), value: Some(text.to_owned()) })
     }
 
-    fn mount(text: &str) -> Result<RunMount, Problem> {
-        match any(text)? {
-            Mount::Seen(mount) => Ok(mount),
-            Mount::Secret(secret) => Err(Problem::syntax(secret.id)),
-        }
+    fn any(text: &str) -> Result<Mount, Problem> {
+        let word = |text: &str| Ok(text.replace("$NONE", "").replace("$N", "7").replace("$KIND", "Cache"));
+        parsed(text)?.expanded(&word)
     }
 
     #[test]
@@ -245,54 +404,75 @@ mod tests {
         );
         assert_eq!(secret("type=secret,id=a,env=A,required"), of("a", "", "A", true, 0o400));
         assert_eq!(secret("type=secret,id=a,env=A,target=/a,required=true"), of("a", "/a", "A", true, 0o400));
+        assert_eq!(secret("type=Secret,src=a,ro,required=0"), of("a", "/run/secrets/a", "", false, 0o400));
         for text in [
             "type=secret",
             "type=secret,id=",
             "type=secret,id=a,from=b",
-            "type=secret,id=a,rw",
+            "type=secret,id=a,source=b",
             "type=secret,id=a,size=1",
+            "type=secret,id=a,sharing=shared",
+            "type=secret,id",
+            "type=secret,id=a,required=perhaps",
         ] {
             assert!(any(text).is_err(), "{text}");
         }
+        assert!(parsed("id=x,type=Secret").unwrap().is_secret() && !parsed("target=/x").unwrap().is_secret());
     }
 
     #[test]
     fn kinds_of_mounts() {
-        let of = |target: &str, kind| RunMount { target: target.to_owned(), kind };
+        let cache = |mode, owner, writable| MountKind::Cache { mode, owner, writable };
         let bind = |from: Option<&str>, source: &str, writable| MountKind::Bind {
             from: from.map(str::to_owned),
             source: source.to_owned(),
             writable,
         };
+        let temporary = |size, writable| MountKind::Temporary { size, writable };
         let table = [
-            (
-                "type=cache,target=/c,id=x,sharing=locked",
-                of("/c", MountKind::Cache { mode: 0o755, owner: (0, 0) }),
-            ),
-            (
-                "type=cache,dst=c,uid=1,gid=2,mode=0700",
-                of("c", MountKind::Cache { mode: 0o700, owner: (1, 2) }),
-            ),
-            ("type=tmpfs,target=/t", of("/t", MountKind::Temporary { size: None })),
-            ("type=tmpfs,target=/t,size=64m", of("/t", MountKind::Temporary { size: Some(64 << 20) })),
-            ("target=/b", of("/b", bind(None, "/", false))),
-            ("type=bind,source=a,destination=/b,rw", of("/b", bind(None, "a", true))),
-            ("type=bind,src=a,target=/b,from=one,ro", of("/b", bind(Some("one"), "a", false))),
+            ("type=cache,target=/c,id=x,sharing=Locked", "/c", cache(0o755, (0, 0), true)),
+            ("type=cache,dst=c,uid=1,gid=2,mode=0700,ro", "c", cache(0o700, (1, 2), false)),
+            ("type=$KIND,dst=c,uid=$N,gid=1$N,mode=1$N", "c", cache(0o17, (7, 17), true)),
+            ("type=cache,target=/c,mode=17777", "/c", cache(0o777, (0, 0), true)),
+            ("type=cache,target=/c,from=one", "/c", bind(Some("one"), "/", true)),
+            ("type=cache,target=/c,from=one,source=/d,uid=1", "/c", bind(Some("one"), "/d", true)),
+            ("type=cache,target=/c,from=one,uid=1", "/c", cache(0o755, (1, 0), true)),
+            ("type=cache", "", cache(0o755, (0, 0), true)),
+            ("type=tmpfs,target=/t", "/t", temporary(None, true)),
+            ("type=tmpfs,target=/t,size=64m,readonly", "/t", temporary(Some(64 << 20), false)),
+            ("type=tmpfs,target=/t,size=$Nk", "/t", temporary(Some(7 << 10), true)),
+            ("target=/b", "/b", bind(None, "/", false)),
+            ("type=bind", "", bind(None, "/", false)),
+            ("from=one", "", bind(Some("one"), "/", false)),
+            ("type=bind,source=a,destination=/b,rw", "/b", bind(None, "a", true)),
+            ("type=bind,src=a,target=/b,from=one,ro", "/b", bind(Some("one"), "a", false)),
+            ("target=/b,ro=f,rw=False", "/b", bind(None, "/", false)),
+            ("target=/b,ro,rw", "/b", bind(None, "/", true)),
+            ("target=/b,readonly=0", "/b", bind(None, "/", true)),
+            ("\"target=/b,\"\"1\",type=bind", "/b,\"1", bind(None, "/", false)),
+            ("target=/b$NONE,from=", "/b", bind(None, "/", false)),
         ];
-        for (text, expected) in table {
-            assert_eq!(mount(text).unwrap(), expected, "{text}");
+        for (text, target, kind) in table {
+            let expected = Mount::Seen { target: target.to_owned(), kind };
+            assert_eq!(any(text).unwrap(), expected, "{text}");
         }
+        assert_eq!(parsed("target=/x,from=one,from=two").unwrap().from(), Some("two"));
     }
 
     #[test]
     fn what_cannot_be_mounted() {
         for text in [
             "",
-            "type=cache",
-            "type=cache,target=",
-            "type=cache,target=/x,from=one",
+            "type=cache,target=/x,source=/y",
             "type=cache,target=/x,env=X",
+            "type=cache,target=/x,sharing=else",
+            "type=bind,target=/x,sharing=shared",
             "type=bind,target=/x,required",
+            "type=bind,target",
+            "type=bind,target=/x,rw=maybe",
+            "type=bind,\"target=/x",
+            "type=bind,tar\"get=/x",
+            "type=bind,\"target=/x\"y",
             "type=ssh",
             "type=ssh,id=x",
             "type=else,target=/x",
@@ -300,9 +480,33 @@ mod tests {
             "type=tmpfs,target=/x,mode=0700",
             "type=bind,target=/x,size=1m",
             "type=cache,target=/x,mode=9",
+            "type=cache,target=/x,uid=$NONE",
             "type=cache,target=/x,colour=red",
+            "target=/x,from=$N",
         ] {
-            assert!(mount(text).is_err(), "{text}");
+            assert!(any(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let table = [
+            ("1048576", Some(1 << 20)),
+            ("64m", Some(64 << 20)),
+            ("1.5gb", Some(3 << 29)),
+            ("1 GiB", Some(1 << 30)),
+            ("2t", Some(2 << 40)),
+            ("7b", Some(7)),
+            ("0", None),
+            ("-1", None),
+            ("m", None),
+            ("1bb", None),
+            ("1 x", None),
+            ("9999999p", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(bytes(text), expected, "{text}");
         }
     }
 }

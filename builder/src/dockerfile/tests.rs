@@ -17,8 +17,8 @@ fn only(instruction: &str) -> Instruction {
 }
 
 fn run(command: Command) -> Instruction {
-    let (documents, mounts, secrets) = (Vec::new(), Vec::new(), Vec::new());
-    Instruction::Run(Run { command, documents, network: Network::Default, mounts, secrets })
+    let (documents, mounts) = (Vec::new(), Vec::new());
+    Instruction::Run(Run { command, documents, network: Network::Default, mounts })
 }
 
 fn shell(text: &str) -> Instruction {
@@ -101,6 +101,8 @@ fn what_is_not_supported_is_named_with_its_line() {
         ("RUN --mount=type=ssh y", "RUN --mount=type=ssh"),
         ("RUN --network=host y", "RUN --network=host"),
         ("RUN --security=insecure y", "RUN --security"),
+        ("LABEL --x=y", "LABEL --x"),
+        ("CMD --x y", "CMD --x"),
         ("ADD --parents a b", "ADD --parents"),
         ("ONBUILD COPY --from=x a b", "ONBUILD COPY --from"),
         ("ONBUILD RUN <<EOF", "a here-document in ONBUILD"),
@@ -116,6 +118,25 @@ fn what_is_not_supported_is_named_with_its_line() {
     let error = refused("FROM scratch\nINCLUDE x");
     assert_eq!(error.problem, Problem::UnknownInstruction("INCLUDE".to_owned()));
     assert!(matches!(refused("# syntax=evil/frontend:1\nFROM a").problem, Problem::Unsupported { .. }));
+}
+
+#[test]
+fn arguments_are_what_docker_takes_them_for() {
+    assert_eq!(only("CMD -- y"), Instruction::Cmd(Command::Shell("y".to_owned())));
+    assert_eq!(only("CMD"), Instruction::Cmd(Command::Shell(String::new())));
+    assert_eq!(only("VOLUME [\" /a \"]"), only("VOLUME /a"));
+    // A blank of another language is part of a name.
+    assert_eq!(only("VOLUME /a\u{a0}b\u{3000}c"), only("VOLUME [\"/a\u{a0}b\u{3000}c\"]"));
+    let Instruction::Copy(copy) = only("COPY --chown= --chmod= --exclude= --link=TRUE a\u{b}b /c/") else {
+        panic!()
+    };
+    assert_eq!((copy.chown, copy.chmod, copy.excludes.len(), copy.link), (None, None, 0, true));
+    assert_eq!(copy.sources, ["a", "b"]);
+    assert_eq!(only("RUN --security=sandbox x"), only("RUN x"));
+    let zero = only("HEALTHCHECK --interval=0s --timeout= --retries= --start-period=+0s CMD x");
+    assert_eq!(zero, only("HEALTHCHECK CMD x"));
+    assert_eq!(only("HEALTHCHECK --interval=1s NONE"), only("HEALTHCHECK NONE"));
+    assert_eq!(refused("FROM a\nHEALTHCHECK --retries=1 --retries=2 CMD x").line, 2);
 }
 
 #[test]
@@ -201,12 +222,20 @@ fn here_documents_end_where_their_name_stands_alone() {
     for (text, line) in [
         ("FROM a\n\nRUN <<EOF\necho\n", 3),
         ("FROM a\nCOPY x <<EOF\nEOF\n", 2),
-        ("FROM a\nCOPY --from=b <<EOF /\nEOF\n", 2),
-        // A name that is no file name opens nothing, so what follows is an instruction.
-        ("FROM a\nCOPY <<../x /\n../x\n", 3),
+        ("FROM a\nCOPY <<../x /\n../x\n", 2),
+        ("FROM a\nRUN cat <<- EOF\n\tEOF\n", 3),
     ] {
         assert_eq!(refused(text).line, line, "{text}");
     }
+    let file = parse(
+        "FROM a\nRUN cat <<  EOF >x\r\n$a\r\nEOF\r\nRUN cat <<a/b <<\\c\na/b\nc\nCOPY --from=b <<c /\nc\n",
+    );
+    let documents = file.stages[0].instructions.iter().flat_map(|located| match &located.value {
+        Instruction::Run(Run { documents, .. }) | Instruction::Copy(Copy { documents, .. }) => documents,
+        other => panic!("{other:?}"),
+    });
+    let told: Vec<_> = documents.map(|it| (it.name.as_str(), it.text.as_str())).collect();
+    assert_eq!(told, [("EOF", "$a\r\n"), ("a/b", ""), ("c", ""), ("c", "")]);
 }
 
 #[test]

@@ -69,13 +69,38 @@ pub(super) fn json(text: &str) -> Result<Json, Problem> {
     }
 }
 
+/// What separates the arguments of instructions that are lists; further letters that are blanks elsewhere are parts of names.
+const BLANKS: [char; 5] = [' ', '\t', '\u{b}', '\u{c}', '\r'];
+
+/// Words at blanks, whatever is in them.
+pub(super) fn plain_words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(BLANKS).filter(|word| !word.is_empty())
+}
+
+/// The first word, and what comes after it.
+pub(super) fn first_word(text: &str) -> (&str, &str) {
+    text.split_once(BLANKS).unwrap_or((text, ""))
+}
+
 /// Words at blanks, quotes kept and honoured.
 pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
+    shell_words(text, escape, false)
+}
+
+/// The same; if so told, blanks behind `<<` are parts of the word that it begins.
+fn shell_words(text: &str, escape: char, opens: bool) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;
-    let mut letters = text.chars();
+    let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
+        if opens && quote.is_none() && letter == '<' && letters.next_if_eq(&'<').is_some() {
+            word.push_str("<<");
+            while let Some(blank) = letters.next_if(|next| next.is_whitespace()) {
+                word.push(blank);
+            }
+            continue;
+        }
         if quote.is_none() && letter.is_whitespace() {
             if !word.is_empty() {
                 words.push(std::mem::take(&mut word));
@@ -120,7 +145,7 @@ pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Vec<P
         .collect()
 }
 
-/// What opens a here-document: `<<EOF`, `<<-EOF`, `3<<"EOF"`.
+/// What opens a here-document: `<<EOF`, `<< EOF`, `<<-EOF`, `3<<"EOF"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opening {
     /// The line that ends it, and its name.
@@ -136,14 +161,26 @@ impl Opening {
     pub(super) fn of(word: &str) -> Option<Self> {
         let name = word.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("<<")?;
         let (name, strip_tabs) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
-        let bare: String = name.chars().filter(|letter| !matches!(letter, '"' | '\'')).collect();
-        let fits =
-            !bare.is_empty() && !bare.contains('<') && !bare.contains('/') && bare != "." && bare != "..";
-        fits.then(|| Self { expand: bare == name, name: bare, strip_tabs })
+        let (spaced, name) = (name.starts_with(char::is_whitespace), name.trim_start());
+        let (mut bare, mut letters) = (String::new(), name.chars());
+        while let Some(letter) = letters.next() {
+            match letter {
+                '"' | '\'' => {}
+                '\\' => bare.extend(letters.next()),
+                letter => bare.push(letter),
+            }
+        }
+        // With a blank, as in `$((1 << 2))`, it may also be a shift.
+        let is_word = || {
+            bare.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
+                && bare.chars().all(|letter| letter.is_alphanumeric() || "_-.".contains(letter))
+        };
+        let fits = !bare.is_empty() && !bare.contains('<') && (!spaced || is_word());
+        fits.then(|| Self { expand: !name.contains(['"', '\'']), name: bare, strip_tabs })
     }
 }
 
-/// The here-documents that a line opens, in order.
-pub(super) fn here_documents(text: &str, escape: char) -> Vec<Opening> {
-    quoted_words(text, escape).iter().filter_map(|word| Opening::of(word)).collect()
+/// The here-documents that a line opens, in order. Here the escape character is always the backslash.
+pub(super) fn here_documents(text: &str) -> Vec<Opening> {
+    shell_words(text, '\\', true).iter().filter_map(|word| Opening::of(word)).collect()
 }

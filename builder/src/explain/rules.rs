@@ -90,7 +90,7 @@ pub(super) fn of_base(base: &str) -> Vec<Hazard> {
 pub(super) fn of_instruction(instruction: &Instruction) -> Vec<Hazard> {
     match instruction {
         Instruction::Run(run) => {
-            let secret = (!run.secrets.is_empty()).then_some(SECRET);
+            let secret = run.mounts.iter().any(|mount| mount.is_secret()).then_some(SECRET);
             secret.into_iter().chain(of_command(&text_of(run))).collect()
         }
         Instruction::Copy(copy) if copy.keyword == "ADD" => of_add(copy),

@@ -77,7 +77,9 @@ fn process(job: &Job<'_>) -> Result<Process> {
     process.mounts = mounts
         .map(|it| Mount { source: it.source.clone(), target: it.target.clone(), readonly: it.readonly })
         .collect();
-    process.tmpfs = temporary_folders().map(|target| Tmpfs { target, size: job.limits.temporary() }).into();
+    process.tmpfs = temporary_folders()
+        .map(|target| Tmpfs { target, size: job.limits.temporary(), readonly: false })
+        .into();
     process.limits = sandbox::Limits {
         memory: Some(job.limits.memory()),
         pids: Some(job.limits.pids),

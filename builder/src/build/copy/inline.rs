@@ -21,7 +21,8 @@ impl<'a> InlineTree<'a> {
     }
 
     fn find(&self, path: &[u8]) -> Option<&Inline> {
-        self.documents.iter().find(|document| document.name.as_bytes() == path)
+        // Of several by one name the last counts.
+        self.documents.iter().rfind(|document| document.name.as_bytes() == path)
     }
 }
 
@@ -47,6 +48,7 @@ impl Walk for InlineTree<'_> {
             _ => Vec::new(),
         };
         names.sort();
+        names.dedup();
         Ok(names)
     }
 }

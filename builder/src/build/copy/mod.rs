@@ -36,9 +36,9 @@ pub enum CopyError {
         /// Where it was looked for.
         origin: &'static str,
     },
-    /// A path that leads out of what may be copied.
-    #[error("{0} leads out of the context")]
-    Outside(String),
+    /// Several sources, and a destination that is no folder.
+    #[error("several files cannot be put at {0}, which is no folder: end it with /")]
+    NoFolder(String),
     /// A pattern that cannot be parsed.
     #[error(transparent)]
     Pattern(#[from] crate::dockerfile::pattern::PatternError),
@@ -141,19 +141,15 @@ pub fn copy<'t>(
         return with_parents(tree, ground, request);
     }
     let mut found = Vec::new();
-    let mut none = None;
     for source in request.sources {
-        let paths = select(tree, source)?;
-        if paths.is_empty() {
-            none = none.or(Some(source));
-        }
-        found.extend(paths);
-    }
-    if let (true, Some(source)) = (found.is_empty(), none) {
-        return Err(CopyError::NoSource { path: source.clone(), origin: tree.name() });
+        // A pattern may match nothing.
+        found.extend(select(tree, source)?);
     }
     let mut place = Place::new(ground, request);
-    let into_folder = request.destination.ends_with('/') || found.len() > 1;
+    let into_folder = request.destination.ends_with('/');
+    if !into_folder && found.len() > 1 {
+        place.needs_folder()?;
+    }
     for (path, name) in found {
         one(tree, &path, &name, &mut place, into_folder)?;
     }
@@ -208,7 +204,7 @@ fn with_parents<'t>(
     let mut place = Place::new(ground, request);
     for source in request.sources {
         let (base, inner) = source.split_once("/./").unwrap_or(("/", source));
-        let pattern = Some(clean(inner)?).filter(|text| !text.is_empty());
+        let pattern = Some(clean(inner)).filter(|text| !text.is_empty());
         let missing = || CopyError::NoSource { path: source.clone(), origin: tree.name() };
         for (path, name) in select(tree, base)? {
             if !is_folder(tree, &path)? {
@@ -259,7 +255,7 @@ type Selected = (Vec<u8>, Vec<u8>);
 
 /// The paths a source means.
 fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
-    let clean = clean(source)?;
+    let clean = clean(source);
     if !is_pattern(source) {
         let path = lookup(tree, clean.as_bytes())?;
         if tree.node(&path)?.is_none() {
@@ -286,17 +282,17 @@ fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
     matched.into_iter().map(|path| Ok((lookup(tree, &path)?, base_name(&path)))).collect()
 }
 
-/// A source without leading slash, `.` and doubled slashes; `..` may not lead out.
-fn clean(source: &str) -> Result<String, CopyError> {
+/// A source without leading slash, `.` and doubled slashes. Above the root there is the root.
+fn clean(source: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in source.split('/') {
         match part {
             "" | "." => {}
-            ".." => drop(parts.pop().ok_or_else(|| CopyError::Outside(source.to_owned()))?),
+            ".." => drop(parts.pop()),
             _ => parts.push(part),
         }
     }
-    Ok(parts.join("/"))
+    parts.join("/")
 }
 
 fn base_name(path: &[u8]) -> Vec<u8> {

@@ -35,6 +35,15 @@ impl<'g, 't> Place<'g, 't> {
         Self { ground, request, shared: BTreeMap::new() }
     }
 
+    /// Whether the destination is a folder already, as it has to be where several things are put there that does not end with a slash.
+    pub(super) fn needs_folder(&self) -> Result<(), CopyError> {
+        let destination = lookup(&*self.ground, self.request.destination.as_bytes())?;
+        match self.ground.node(&destination)? {
+            Some(Node { kind: NodeKind::Directory, .. }) => Ok(()),
+            _ => Err(CopyError::NoFolder(show(&destination))),
+        }
+    }
+
     /// Puts one source at the destination: a folder's contents, a file or link under its own or the given name.
     pub(super) fn put(
         &mut self,

@@ -164,9 +164,9 @@ fn patterns_and_several_sources() {
     }
     roots.copy(&["src/*.py", "none*"], "/app/").unwrap();
     assert!(roots.to().join("app/b.py").exists() && !roots.to().join("app/c.txt").exists());
-    assert!(matches!(roots.copy(&["none*"], "/app/"), Err(CopyError::NoSource { .. })));
+    roots.copy(&["none*"], "/app/").unwrap();
     assert!(matches!(roots.copy(&["none"], "/app/"), Err(CopyError::NoSource { .. })));
-    assert!(matches!(roots.copy(&["../x"], "/app/"), Err(CopyError::Outside(_))));
+    assert!(matches!(roots.copy(&["../x"], "/app/"), Err(CopyError::NoSource { .. })));
     assert!(matches!(roots.copy(&["[x"], "/app/"), Err(CopyError::Pattern(_))));
 }
 
@@ -357,7 +357,6 @@ fn parents_are_made_from_the_pivot_on() {
             "{source}"
         );
     }
-    assert!(matches!(roots.pick(&["x/./../top"], "/n", &[], true), Err(CopyError::Outside(_))));
 }
 
 #[test]
