@@ -257,10 +257,8 @@ impl<'a> Run<'a> {
             Action::Run(execution) => self.run(stage, step, execution, label),
             Action::Copy(copying) => self.copy(stage, step, copying, label),
             Action::Workdir { path, user } => {
-                let user = self.user(&stage.root, user, step)?;
-                self.draw(stage, step, &mut |drawing| {
-                    copy::make_folder(drawing, path, (user.uid, user.gid), epoch)
-                })
+                let owner = self.owner(&stage.root, user, step)?;
+                self.draw(stage, step, &mut |drawing| copy::make_folder(drawing, path, owner, epoch))
             }
         }
     }
@@ -306,12 +304,14 @@ impl<'a> Run<'a> {
         sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
     }
 
-    /// `--chown`: a user's number alone stands for the group of the same number too.
+    /// Whose files are: a user's number alone stands for the group of the same number too, and a group without a name for root's.
     pub(super) fn owner(&self, root: &Root, text: &str, step: &Step) -> Result<(u32, u32)> {
-        match text.parse::<u32>() {
-            Ok(number) => Ok((number, number)),
-            Err(_) => self.user(root, text, step).map(|user| (user.uid, user.gid)),
-        }
+        let (name, has_no_group) = text.strip_suffix(':').map_or((text, false), |name| (name, true));
+        let (user, group) = match name.parse::<u32>() {
+            Ok(number) => (number, number),
+            Err(_) => self.user(root, name, step).map(|user| (user.uid, user.gid))?,
+        };
+        Ok((user, if has_no_group { 0 } else { group }))
     }
 }
 

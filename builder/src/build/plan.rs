@@ -7,7 +7,7 @@ use images::Platform;
 
 use super::config::{Config, History};
 use super::platform;
-use super::stage::State;
+use super::stage::{Argument, State};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{
@@ -206,6 +206,8 @@ pub struct Planned {
     pub steps: Vec<Step>,
     /// Without layers and history of this stage; the history belongs to what execution finds.
     pub config: Config,
+    /// Its `ARG`s, which stages that start from it have too.
+    pub(super) arguments: Vec<Argument>,
 }
 
 /// The whole file with the values it is built with.
@@ -225,7 +227,10 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// An unknown target or stage, a build argument that no `ARG` declares, an expansion that cannot be done.
     pub fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
-        let globals = platform::arguments(&request.platform);
+        let mut globals = platform::arguments(&request.platform);
+        let last = || file.stages.last().and_then(|stage| stage.name.clone());
+        let stage = request.target.clone().or_else(last).unwrap_or_else(|| "default".to_owned());
+        globals.insert("TARGETSTAGE".to_owned(), stage);
         let mut plan = Self { file, request, globals, needed: Vec::new(), images: images_copied_from(file) };
         plan.check_arguments()?;
         plan.read_globals()?;
@@ -246,7 +251,10 @@ impl<'a> Plan<'a> {
         }
         let images: Vec<usize> = wanted.into_iter().filter(|stage| *stage >= file.stages.len()).collect();
         for stage in images.into_iter().rev() {
-            let base = Base::Image(plan.images[stage - file.stages.len()].to_owned());
+            let base = match plan.images[stage - file.stages.len()] {
+                "scratch" => Base::Scratch,
+                name => Base::Image(name.to_owned()),
+            };
             plan.needed.insert(0, Needed { stage, base });
         }
         Ok(plan)
@@ -264,16 +272,33 @@ impl<'a> Plan<'a> {
         instructions.any(|located| matches!(located.value, Instruction::Run(_)))
     }
 
-    /// The steps of `stage` on top of `base`.
+    /// The steps of `stage` on top of `base`, an image.
     ///
     /// # Errors
     /// An expansion that cannot be done, or a value that its instruction does not allow.
-    pub fn steps(&self, stage: usize, mut base: Config) -> Result<Planned, DockerfileError> {
+    pub fn steps(&self, stage: usize, base: Config) -> Result<Planned, DockerfileError> {
+        self.steps_over(stage, base, Vec::new())
+    }
+
+    /// The steps of `stage` on top of what another comes to.
+    ///
+    /// # Errors
+    /// As [`Self::steps`].
+    pub fn steps_on(&self, stage: usize, base: &Planned) -> Result<Planned, DockerfileError> {
+        self.steps_over(stage, base.config.clone(), base.arguments.clone())
+    }
+
+    fn steps_over(
+        &self,
+        stage: usize,
+        mut base: Config,
+        arguments: Vec<Argument>,
+    ) -> Result<Planned, DockerfileError> {
         let Some(written) = self.file.stages.get(stage) else {
-            return Ok(Planned { steps: Vec::new(), config: base });
+            return Ok(Planned { steps: Vec::new(), config: base, arguments });
         };
         let triggers = triggers(&mut base).map_err(|problem| problem.at(written.line))?;
-        let mut state = State::new(self, stage, base);
+        let mut state = State::new(self, stage, base, arguments);
         let mut steps = Vec::new();
         for (text, value) in triggers {
             let located = Located { line: written.line, text, value };
@@ -282,11 +307,11 @@ impl<'a> Plan<'a> {
         for located in &written.instructions {
             steps.push(state.step(located).map_err(|problem| problem.at(located.line))?);
         }
-        let mut config = state.config;
+        let State { mut config, arguments, .. } = state;
         if self.needed.last().is_some_and(|target| target.stage == stage) {
             config.config.labels.extend(self.request.labels.clone());
         }
-        Ok(Planned { steps, config })
+        Ok(Planned { steps, config, arguments })
     }
 
     /// What a stage is called in what people read.
@@ -381,15 +406,6 @@ impl<'a> Plan<'a> {
     fn base(&self, stage: usize) -> Result<Base, DockerfileError> {
         let from = &self.file.stages[stage];
         let find = || {
-            if let Some(text) = &from.platform {
-                let asked = self.global_word(text)?;
-                if asked.parse::<Platform>().ok().as_ref() != Some(&self.request.platform) {
-                    return Err(Problem::unsupported(
-                        format!("FROM --platform={asked}"),
-                        "build everything for the platform of the image",
-                    ));
-                }
-            }
             let name = self.global_word(&from.base)?;
             let earlier = self.file.stages[..stage]
                 .iter()
@@ -398,10 +414,26 @@ impl<'a> Plan<'a> {
                 ("", _) => Err(Problem::syntax(format!("the base {} is empty once expanded", from.base))),
                 ("scratch", _) => Ok(Base::Scratch),
                 (_, Some(index)) => Ok(Base::Stage(index)),
-                (_, None) => Ok(Base::Image(name)),
+                (_, None) => {
+                    self.check_platform(from.platform.as_deref())?;
+                    Ok(Base::Image(name))
+                }
             }
         };
         find().map_err(|problem: Problem| problem.at(from.line))
+    }
+
+    /// Of an image the one for this build's platform is taken; nothing and another stage have none of their own.
+    fn check_platform(&self, written: Option<&str>) -> Result<(), Problem> {
+        let Some(text) = written else { return Ok(()) };
+        let asked = self.global_word(text)?;
+        match platform::is_asked_by(&self.request.platform, &asked) {
+            true => Ok(()),
+            false => Err(Problem::unsupported(
+                format!("FROM --platform={asked}"),
+                "build everything for the platform of the image",
+            )),
+        }
     }
 
     fn references(&self, stage: usize, base: &Base) -> Result<Vec<usize>, DockerfileError> {

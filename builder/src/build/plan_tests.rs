@@ -193,7 +193,10 @@ fn an_image_to_copy_from_is_a_stage_in_front() {
         ("third:3".into(), "one".into(), "stage 2".into())
     );
     let base = config::scratch(&Platform::linux("amd64"));
-    assert_eq!(plan.steps(5, base.clone()).unwrap(), Planned { steps: Vec::new(), config: base });
+    assert_eq!(
+        plan.steps(5, base.clone()).unwrap(),
+        Planned { steps: Vec::new(), config: base, arguments: Vec::new() }
+    );
 }
 
 #[test]

@@ -15,12 +15,13 @@ pub(super) struct State<'a> {
     stage: usize,
     pub(super) config: Config,
     /// `ARG`s of this stage that were reached, the last of each name, where its first was.
-    arguments: Vec<Argument>,
+    pub(super) arguments: Vec<Argument>,
     cmd_is_set: bool,
 }
 
 /// An `ARG` that was reached.
-struct Argument {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Argument {
     name: String,
     /// None when nobody gave it one.
     value: Option<String>,
@@ -29,8 +30,11 @@ struct Argument {
 }
 
 impl<'a> State<'a> {
-    pub(super) fn new(plan: &'a Plan<'a>, stage: usize, base: Config) -> Self {
-        Self { plan, stage, config: base, arguments: Vec::new(), cmd_is_set: false }
+    pub(super) fn new(plan: &'a Plan<'a>, stage: usize, base: Config, inherited: Vec<Argument>) -> Self {
+        // What the base's configuration sets is set anew, over what its stage had by then.
+        let is_set = |name: &str| config::variable(&base.config, name).is_some();
+        let arguments = inherited.into_iter().map(|it| Argument { hidden: is_set(&it.name), ..it }).collect();
+        Self { plan, stage, config: base, arguments, cmd_is_set: false }
     }
 
     pub(super) fn step(&mut self, located: &Located<Instruction>) -> Result<Step, Problem> {

@@ -12,7 +12,7 @@ use images::{Image, Store};
 use super::add::GitTaken;
 use super::ahead::Over;
 use super::bases::{Base, Bases};
-use super::config::{self, Config};
+use super::config;
 use super::copy::ContextTree;
 use super::course::{Attempt, Course};
 use super::environment;
@@ -322,17 +322,20 @@ fn plan_all<'p>(
     fetched: &BTreeMap<usize, Base>,
     bases: &Bases<'_>,
 ) -> Result<Vec<PlannedStage<'p>>> {
-    let mut configs: BTreeMap<usize, Config> = BTreeMap::new();
-    let mut planned = Vec::new();
+    let mut planned: Vec<PlannedStage<'p>> = Vec::new();
     for needed in plan.needed() {
-        let from = match (&needed.base, fetched.get(&needed.stage)) {
-            (plan::Base::Stage(earlier), _) => configs.get(earlier).cloned(),
-            (plan::Base::Image(_), Some(base)) => Some(config::on_base(base.image.config())),
-            _ => None,
+        let stage = match (&needed.base, fetched.get(&needed.stage)) {
+            (plan::Base::Stage(earlier), _) => {
+                let base = planned.iter().find(|(other, _)| other.stage == *earlier);
+                let (_, base) =
+                    base.ok_or_else(|| Error::new(Kind::Bug, "a stage is planned before its base"))?;
+                plan.steps_on(needed.stage, base)?
+            }
+            (plan::Base::Image(_), Some(base)) => {
+                plan.steps(needed.stage, config::on_base(base.image.config()))?
+            }
+            _ => plan.steps(needed.stage, config::scratch(bases.platform))?,
         };
-        let scratch = || config::scratch(bases.platform);
-        let stage = plan.steps(needed.stage, from.unwrap_or_else(scratch))?;
-        configs.insert(needed.stage, stage.config.clone());
         planned.push((needed, stage));
     }
     Ok(planned)
