@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             // An archive may give another name to a file that lies below.
             stage.root.folders(self.shop)?;
         }
-        let made = self.draw(stage, step, &mut |drawing| {
+        let made = self.draw(stage, step, copying.apart, &mut |drawing| {
             gathered.iter().try_for_each(|one| one.copy(drawing, &request))
         })?;
         drop(gathered);

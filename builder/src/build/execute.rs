@@ -258,20 +258,22 @@ impl<'a> Run<'a> {
             Action::Copy(copying) => self.copy(stage, step, copying, label),
             Action::Workdir { path, user } => {
                 let owner = self.owner(&stage.root, user, step)?;
-                self.draw(stage, step, &mut |drawing| copy::make_folder(drawing, path, owner, epoch))
+                self.draw(stage, step, false, &mut |drawing| copy::make_folder(drawing, path, owner, epoch))
             }
         }
     }
 
-    /// Draws a layer over what the stage has.
+    /// Draws a layer over what the stage has, or apart from it.
     pub(super) fn draw<'t>(
         &mut self,
         stage: &Built,
         step: &Step,
+        apart: bool,
         put: &mut dyn FnMut(&mut Drawing<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
     ) -> Result<Option<Made>> {
         let below = stage.root.strata();
-        let mut drawing = Drawing::over(&below, self.epoch);
+        let new = if apart { Drawing::apart } else { Drawing::over };
+        let mut drawing = new(&below, self.epoch);
         // It is kept in any case: a later command may have to see it.
         let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
         let done = put(&mut drawing).and_then(|()| {

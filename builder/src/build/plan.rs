@@ -131,6 +131,8 @@ pub struct Copying {
     pub excludes: Ignore,
     /// Whether the folders above a source are made as well.
     pub parents: bool,
+    /// Whether it is put there without a look at what is there already.
+    pub apart: bool,
 }
 
 /// Where something that is copied comes from.

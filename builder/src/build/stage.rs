@@ -282,6 +282,8 @@ impl<'a> State<'a> {
         told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
         told.push(destination.clone());
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
+        // As BuildKit, which needs no look at what is there unless permissions are to be changed.
+        let apart = copy.link && chmod.is_none();
         let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
         let excludes = Ignore::of(&copy.excludes).map_err(|cause| Problem::syntax(cause.to_string()))?;
         let is_add = copy.keyword == "ADD";
@@ -301,6 +303,7 @@ impl<'a> State<'a> {
             chmod,
             excludes,
             parents: copy.parents,
+            apart,
         };
         Ok((told.join(" "), Action::Copy(copying)))
     }

@@ -6,7 +6,7 @@ mod writing;
 
 use std::collections::BTreeMap;
 
-use super::strata::{Node, NodeKind, Seen, Strata};
+use super::strata::{Found, Node, NodeKind, Seen, Strata};
 use crate::error::{Error, Result};
 
 /// A layer that is being drawn. Files have contents of type `C`, whatever its user makes of that.
@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Drawing<'a, C> {
     below: &'a Strata,
+    /// Whether nothing of that is looked at before all is drawn.
+    is_apart: bool,
     epoch: i64,
     drawn: Drawn,
     /// Of files, by number.
@@ -167,7 +169,39 @@ impl Drawn {
 impl<'a, C> Drawing<'a, C> {
     /// Nothing yet, over what lies below. `epoch` is the time of now, in seconds since 1970.
     pub fn over(below: &'a Strata, epoch: i64) -> Self {
-        Self { below, epoch: epoch.max(0), drawn: Drawn::new(), contents: vec![None] }
+        Self { below, is_apart: false, epoch: epoch.max(0), drawn: Drawn::new(), contents: vec![None] }
+    }
+
+    /// The same, as if nothing lay below: only what is drawn is put over it, directories into those that are there.
+    pub fn apart(below: &'a Strata, epoch: i64) -> Self {
+        Self { is_apart: true, ..Self::over(below, epoch) }
+    }
+
+    /// What lies below at `path`, as far as it counts.
+    fn below(&self, path: &[u8]) -> Result<Option<Found>> {
+        if self.is_apart { Ok(None) } else { self.below.find(path) }
+    }
+
+    /// Finds out which directories that were drawn apart are there already.
+    fn join(&mut self) -> Result<()> {
+        let mut way = vec![(Vec::new(), ROOT)];
+        while let Some((path, at)) = way.pop() {
+            let What::Directory { children, .. } = &self.drawn.inodes[at].what else { continue };
+            for (name, child) in children.clone() {
+                let path = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
+                let What::Directory { origin: Origin::New, .. } = &self.drawn.inodes[child].what else {
+                    continue;
+                };
+                let found = self.below.find(&path)?.filter(|found| found.node.kind == NodeKind::Directory);
+                let Some(found) = found else { continue };
+                let (mode, owner, xattrs) = (found.node.mode, found.node.owner, found.xattrs()?);
+                if let What::Directory { origin, .. } = &mut self.drawn.inodes[child].what {
+                    *origin = Origin::Over { mode, owner, xattrs };
+                }
+                way.push((path, child));
+            }
+        }
+        Ok(())
     }
 
     /// What is at `path`, if anything.
@@ -178,7 +212,7 @@ impl<'a, C> Drawing<'a, C> {
         match self.drawn.look(path) {
             Seen::This(at) => Ok(Some(self.drawn.node(at))),
             Seen::Nothing => Ok(None),
-            Seen::Through => Ok(self.below.find(path)?.map(|found| found.node)),
+            Seen::Through => Ok(self.below(path)?.map(|found| found.node)),
         }
     }
 
@@ -190,7 +224,7 @@ impl<'a, C> Drawing<'a, C> {
         match self.drawn.look(path) {
             Seen::This(at) => Ok(self.drawn.target(at).to_vec()),
             Seen::Nothing => Ok(Vec::new()),
-            Seen::Through => self.below.find(path)?.map_or(Ok(Vec::new()), |found| found.target()),
+            Seen::Through => self.below(path)?.map_or(Ok(Vec::new()), |found| found.target()),
         }
     }
 
@@ -200,7 +234,7 @@ impl<'a, C> Drawing<'a, C> {
     /// When what is above it is no directory, or what lies below cannot be read.
     pub fn put(&mut self, path: &[u8], new: New<C>, dress: Dress) -> Result<()> {
         let may_hide = matches!(new, New::Directory) && self.drawn.lets_through(parent(path));
-        let below = if may_hide { self.below.find(path)? } else { None };
+        let below = if may_hide { self.below(path)? } else { None };
         let hides = below.is_some_and(|found| found.node.kind == NodeKind::Directory);
         let (what, content, mode) = match new {
             New::Directory => {
@@ -233,7 +267,7 @@ impl<'a, C> Drawing<'a, C> {
             Seen::This(at) => at,
             Seen::Nothing => return Err(nothing_at(to)),
             Seen::Through => {
-                let found = self.below.find(to)?.ok_or_else(|| nothing_at(to))?;
+                let found = self.below(to)?.ok_or_else(|| nothing_at(to))?;
                 let (what, content) = match found.node.kind {
                     NodeKind::File => {
                         let bytes = found.on_disk().ok_or_else(|| nothing_at(to))?;
@@ -322,7 +356,7 @@ impl<'a, C> Drawing<'a, C> {
                 _ => false,
             };
             let here = &path[..end];
-            let found = if is_over { self.below.find(here)? } else { None };
+            let found = if is_over { self.below(here)? } else { None };
             let found = found.filter(|found| found.node.kind == NodeKind::Directory);
             let found = found.ok_or_else(|| no_directory(here))?;
             let Node { mode, owner, mtime, .. } = found.node;

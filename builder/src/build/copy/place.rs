@@ -157,8 +157,17 @@ impl<'g, 't> Place<'g, 't> {
     /// The folder that a path leads to, made with those above it when it is missing: of the owner asked for, and 0755 unless
     /// a number says otherwise.
     pub(super) fn folder(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.folder_of(path, self.request.mode)
+    }
+
+    /// The same for an archive, for which permissions that are asked for mean nothing.
+    pub(super) fn folder_of_archive(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.folder_of(path, None)
+    }
+
+    fn folder_of(&mut self, path: &[u8], mode: Option<&Chmod>) -> Result<Vec<u8>, CopyError> {
         let path = lookup(&*self.ground, path)?;
-        let mode = match self.request.mode {
+        let mode = match mode {
             Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         };

@@ -28,7 +28,7 @@ pub(super) fn unpack(tree: &dyn Tree, source: &[u8], place: &mut Place<'_, '_>) 
     else {
         return Ok(false);
     };
-    let top = place.folder(place.request.destination.as_bytes())?;
+    let top = place.folder_of_archive(place.request.destination.as_bytes())?;
     let within = Within { ground: place.ground, top };
     let spool = Rc::new(tempfile::tempfile().map_err(failed)?);
     let mut unpacking =

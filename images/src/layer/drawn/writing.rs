@@ -21,12 +21,15 @@ impl<C> Drawing<'_, C> {
     /// When a content cannot be had, or the store cannot be written; when the layer would hold more than [`Limits`] let
     /// anybody read again.
     pub fn write<E: From<Error>>(
-        self,
+        mut self,
         store: &Store,
         compression: Compression,
         rules: Normaliser,
         open: &mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
     ) -> Result<(Written, Drawn), E> {
+        if self.is_apart {
+            self.join()?;
+        }
         let mut writing = Writing {
             out: Emitter::new(store, compression.into(), Limits::default()),
             drawn: &self.drawn,
