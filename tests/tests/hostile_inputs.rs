@@ -296,7 +296,7 @@ fn a_dockerfile_that_is_none_is_refused_at_once() {
         (long, "has 10000019 bytes, more than the 1048576 allowed"),
         ("FROM base:1 AS a\nCOPY --from=b / /\nFROM base:1 AS b\nCOPY --from=a / /\n".to_owned(), "line 2"),
         (String::new(), "there is no FROM"),
-        (format!("FROM base:1\nRUN {}\n", "\\\n".repeat(1000)), "line 2: a command is missing"),
+        (format!("FROM base:1\nRUN {}\n", "\\\n".repeat(1000)), "line 2: RUN needs a command"),
         (format!("FROM base:1\nENV A={}\n", "${A:-".repeat(20_000)), "nested more than 32 deep"),
     ];
     for (text, words) in table {
