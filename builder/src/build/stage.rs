@@ -102,14 +102,12 @@ impl<'a> State<'a> {
                 (None, None) => self.plan.global(&pair.name),
             };
             told.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
-            let known = self.arguments.iter().any(|other| other.name == pair.name);
-            if value.is_some() || !known {
-                let argument = Argument { name: pair.name.clone(), value, hidden: false };
-                // It keeps its place in what is told of later commands.
-                match self.arguments.iter_mut().find(|other| other.name == pair.name) {
-                    Some(other) => *other = argument,
-                    None => self.arguments.push(argument),
-                }
+            let argument = Argument { name: pair.name.clone(), value, hidden: false };
+            // It keeps its place in what is told of later commands.
+            match self.arguments.iter_mut().find(|other| other.name == pair.name) {
+                Some(other) if argument.value.is_some() => *other = argument,
+                Some(_) => {}
+                None => self.arguments.push(argument),
             }
         }
         Ok(format!("ARG {}", told.join(" ")))
@@ -210,10 +208,7 @@ impl<'a> State<'a> {
     }
 
     fn seen(&self, target: &str, kind: MountKind) -> Result<Mounted, Problem> {
-        let target = absolute(&self.config.config.working_dir, target);
-        if target == "/" {
-            return Err(Problem::syntax("RUN --mount cannot cover the root"));
-        }
+        let target = self.mount_target(target)?;
         let what = match kind {
             MountKind::Cache { mode, owner, writable } => What::Cache { mode, owner, writable },
             MountKind::Temporary { size, writable } => What::Temporary { size, writable },
@@ -226,14 +221,16 @@ impl<'a> State<'a> {
         Ok(Mounted { target, what })
     }
 
+    fn mount_target(&self, text: &str) -> Result<String, Problem> {
+        let target = absolute(&self.config.config.working_dir, text);
+        match target == "/" {
+            true => Err(Problem::syntax("RUN --mount cannot cover the root")),
+            false => Ok(target),
+        }
+    }
+
     fn secret(&self, secret: SecretMount) -> Result<SecretMount, Problem> {
-        let target = secret.target.map(|text| {
-            let target = absolute(&self.config.config.working_dir, &text);
-            match target == "/" {
-                true => Err(Problem::syntax("RUN --mount cannot cover the root")),
-                false => Ok(target),
-            }
-        });
+        let target = secret.target.map(|text| self.mount_target(&text));
         if secret.env.as_ref().is_some_and(|name| name.contains(['=', '\0'])) {
             return Err(Problem::syntax("RUN --mount: the name of a variable cannot hold `=`"));
         }
