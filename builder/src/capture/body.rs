@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
-use super::record::{Complete, Flight, IncidentKind, Recorder};
+use super::record::{Complete, Going, IncidentKind, Recorder};
 use crate::materials::{self, Sink};
 use crate::secrets::{Needles, Search};
 
@@ -146,7 +146,7 @@ pub(crate) struct Pending {
     sent: SentState,
     sink: Option<Sink>,
     search: Search,
-    flight: Option<Flight>,
+    flight: Option<Going>,
 }
 
 impl Pending {

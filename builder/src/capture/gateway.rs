@@ -74,6 +74,7 @@ impl Gateway {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, door: Door) {
+        let _connected = self.recorder.connect();
         let Ok(address) = stream.local_addr().map(|a| a.ip().to_canonical()) else {
             return;
         };

@@ -291,6 +291,7 @@ impl Planted {
             self.recorder.settled(self.grace).await;
             self.recorder.close();
             self.tasks.shutdown().await;
+            self.recorder.disconnected(LET_GO).await;
             self.recorder.settled(LET_GO).await;
             // The receiver waits below for as long as this task lives.
             let _ = sender.send(());

@@ -200,7 +200,8 @@ pub(crate) struct Recorder {
     max_exchanges: usize,
     secrets: Arc<Needles>,
     state: Mutex<State>,
-    in_flight: watch::Sender<usize>,
+    in_flight: Arc<watch::Sender<usize>>,
+    connections: Arc<watch::Sender<usize>>,
     closed: watch::Sender<bool>,
 }
 
@@ -220,15 +221,20 @@ impl Recorder {
             max_exchanges,
             secrets: secrets.clone(),
             state: Mutex::default(),
-            in_flight: watch::Sender::new(0),
+            in_flight: Arc::default(),
+            connections: Arc::default(),
             closed: watch::Sender::new(false),
         }
     }
 
     /// Marks an exchange as going on until the guard is dropped.
-    pub(crate) fn begin(self: &std::sync::Arc<Self>) -> Flight {
-        self.in_flight.send_modify(|n| *n += 1);
-        Flight(self.clone())
+    pub(crate) fn begin(&self) -> Going {
+        Going::new(&self.in_flight)
+    }
+
+    /// Marks a connection as being served until the guard is dropped.
+    pub(crate) fn connect(&self) -> Going {
+        Going::new(&self.connections)
     }
 
     /// The step that is recorded.
@@ -283,9 +289,12 @@ impl Recorder {
 
     /// Waits until no exchange is going on. False if `grace` was not enough.
     pub(crate) async fn settled(&self, grace: Duration) -> bool {
-        let mut watch = self.in_flight.subscribe();
-        let quiet = watch.wait_for(|n| *n == 0);
-        matches!(tokio::time::timeout(grace, quiet).await, Ok(Ok(_)))
+        none(&self.in_flight, grace).await
+    }
+
+    /// The same of connections: what one has to tell of its end is told then.
+    pub(crate) async fn disconnected(&self, grace: Duration) -> bool {
+        none(&self.connections, grace).await
     }
 
     /// The step is over: what is still going on is an incident from now on.
@@ -336,12 +345,25 @@ fn order(e: &materials::Exchange) -> Order<'_> {
     (&e.request.url, &e.request.method, e.response.body.to_string(), request, e.response.status)
 }
 
-/// Guards one exchange that is going on.
-pub(crate) struct Flight(std::sync::Arc<Recorder>);
+async fn none(count: &watch::Sender<usize>, grace: Duration) -> bool {
+    let mut watch = count.subscribe();
+    let quiet = watch.wait_for(|n| *n == 0);
+    matches!(tokio::time::timeout(grace, quiet).await, Ok(Ok(_)))
+}
 
-impl Drop for Flight {
+/// Something that goes on: counted until this is dropped.
+pub(crate) struct Going(Arc<watch::Sender<usize>>);
+
+impl Going {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Going {
     fn drop(&mut self) {
-        self.0.in_flight.send_modify(|n| *n = n.saturating_sub(1));
+        self.0.send_modify(|n| *n = n.saturating_sub(1));
     }
 }
 

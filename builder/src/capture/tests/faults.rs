@@ -161,8 +161,9 @@ async fn a_bad_certificate_is_told_with_what_is_bad() {
 /// A client that follows redirects without end is ended by the bound of the step, with words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_itself_ends_by_the_bound() {
-    let again =
-        b"HTTP/1.1 302 Found\r\nLocation: http://a.example/again\r\nContent-Length: 0\r\n\r\n".to_vec();
+    // It closes each connection, and says so: otherwise the next request might go into one that is just being closed.
+    let again = b"HTTP/1.1 302 Found\r\nLocation: http://a.example/again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let again = again.to_vec();
     let (http, _) = plain(Script::Say(again)).await;
     let upstream = Upstream::system().with_address("a.example", http);
     let stage = Stage::with(Options { max_exchanges: 25, ..options(upstream) });
