@@ -96,28 +96,29 @@ fn rule(line: &str) -> Result<Option<Rule>, PatternError> {
 fn pattern(text: &str) -> Result<Option<Rule>, PatternError> {
     let text = text.trim();
     let (keep, text) = match text.strip_prefix('!') {
+        Some(rest) if rest.trim().is_empty() => return Err(PatternError::Nothing),
         Some(rest) => (true, rest.trim()),
         None => (false, text),
     };
-    let text = clean(text);
-    match text.is_empty() {
-        true => Ok(None),
-        false => Ok(Some(Rule { pattern: Pattern::deep(&text)?, keep })),
+    match clean(text) {
+        None => Ok(None),
+        Some(text) => Ok(Some(Rule { pattern: Pattern::deep(&text)?, keep })),
     }
 }
 
-/// Without leading, trailing and doubled slashes, and with `.` and `..` worked out. A lone `.` names the context
-/// itself, which cannot be left out.
-fn clean(text: &str) -> String {
+/// Without leading, trailing and doubled slashes, and with `.` and `..` worked out. None when it names nothing in the
+/// context: a lone `.` is the context itself, which cannot be left out, and `../a` lies beside it.
+fn clean(text: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
             "" | "." => {}
-            ".." => drop(parts.pop()),
+            ".." if parts.pop().is_none() && !text.starts_with('/') => return None,
+            ".." => {}
             _ => parts.push(part),
         }
     }
-    parts.join("/")
+    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 #[cfg(test)]
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn rules() {
-        let table: [(&str, &[&str], &[&str]); 8] = [
+        let table: [(&str, &[&str], &[&str]); 9] = [
             (".git\n*.pyc", &[".git", ".git/config", "a.pyc"], &["a/b.pyc", ".gitignore"]),
             ("**/*.pyc", &["a.pyc", "a/b/c.pyc"], &["a.py"]),
             ("*\n!src\n", &["a", "b/c"], &["src", "src/a"]),
@@ -135,7 +136,8 @@ mod tests {
             ("/leading/", &["leading", "leading/a"], &["b"]),
             ("# comment\n\n  spaced  ", &["spaced"], &["# comment"]),
             ("a\n!a\na", &["a"], &["b"]),
-            (".\n..", &[], &["a"]),
+            (".\n..\n/..\n!/", &[], &["a"]),
+            ("../a\nb/../../c\n/../d\nb/../e", &["d", "e"], &["a", "b", "c"]),
         ];
         for (text, out, kept) in table {
             let ignore = Ignore::parse(text.as_bytes()).unwrap();
@@ -150,7 +152,9 @@ mod tests {
 
     #[test]
     fn mistakes_have_a_line() {
-        assert_eq!(Ignore::parse(b"a\n[b").unwrap_err().line, 2);
+        for text in ["a\n[b", "a\n!", "a\n ! "] {
+            assert_eq!(Ignore::parse(text.as_bytes()).unwrap_err().line, 2, "{text}");
+        }
         assert!(Ignore::parse(b"\xff").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Path patterns of `COPY` and `.dockerignore`, matched byte by byte.
+//! Path patterns of `COPY` and `.dockerignore`, matched letter by letter; a byte that is no text is a letter of its own.
 //!
 //! `*` and `?` stay within one folder, `[a-z]` and `[^a-z]` are classes, `\` takes the next letter as it is. `**`, for any
 //! number of folders, is for `.dockerignore` only.
@@ -7,12 +7,18 @@ use std::fmt;
 
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the pattern {0} has a class or an escape that is not closed")]
-pub struct PatternError(String);
+pub enum PatternError {
+    /// A `[` or `\` without what it needs.
+    #[error("the pattern {0} has a class or an escape that is not closed")]
+    Open(String),
+    /// Nothing that an exception could keep.
+    #[error("behind ! stands no pattern")]
+    Nothing,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
-    Byte(u8),
+    Letter(u32),
     /// `?`
     Any,
     /// `*`
@@ -23,7 +29,7 @@ enum Part {
     Folders,
     Class {
         negated: bool,
-        ranges: Vec<(u8, u8)>,
+        ranges: Vec<(u32, u32)>,
     },
 }
 
@@ -58,17 +64,16 @@ impl Pattern {
 
     /// Whether the whole of `path` is as the pattern says.
     pub fn matches(&self, path: &[u8]) -> bool {
-        // One bit per part: which of them may come next. Linear in parts times bytes, whatever the pattern.
+        // One bit per part: which of them may come next. Linear in parts times letters, whatever the pattern.
         let mut live = vec![false; self.parts.len() + 1];
         live[0] = true;
         self.skip_empty(&mut live, true);
-        for (at, byte) in path.iter().enumerate() {
+        for letter in letters(path) {
             let mut next = vec![false; live.len()];
             for (index, part) in self.parts.iter().enumerate().filter(|(index, _)| live[*index]) {
-                step(part, *byte, index, &mut next);
+                step(part, letter, index, &mut next);
             }
-            let after_slash = path[at] == b'/';
-            self.skip_empty(&mut next, after_slash);
+            self.skip_empty(&mut next, letter == SLASH);
             live = next;
         }
         live[self.parts.len()]
@@ -95,13 +100,23 @@ impl fmt::Display for Pattern {
     }
 }
 
-fn step(part: &Part, byte: u8, index: usize, next: &mut [bool]) {
-    let within = byte != b'/';
+const SLASH: u32 = '/' as u32;
+
+/// Letters by their numbers; bytes that are no text have numbers behind those of all letters.
+fn letters(path: &[u8]) -> impl Iterator<Item = u32> {
+    path.utf8_chunks().flat_map(|chunk| {
+        let others = chunk.invalid().iter().map(|byte| 0x11_0000 + u32::from(*byte));
+        chunk.valid().chars().map(u32::from).chain(others)
+    })
+}
+
+fn step(part: &Part, letter: u32, index: usize, next: &mut [bool]) {
+    let within = letter != SLASH;
     match part {
-        Part::Byte(expected) if *expected == byte => next[index + 1] = true,
+        Part::Letter(expected) if *expected == letter => next[index + 1] = true,
         Part::Any if within => next[index + 1] = true,
         Part::Class { negated, ranges } if within => {
-            let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&byte));
+            let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&letter));
             next[index + 1] |= inside != *negated;
         }
         Part::Some if within => next[index] = true,
@@ -111,49 +126,49 @@ fn step(part: &Part, byte: u8, index: usize, next: &mut [bool]) {
 }
 
 fn parse(text: &str, deep: bool) -> Result<Pattern, PatternError> {
-    let failed = || PatternError(text.chars().take(100).collect());
+    let failed = || PatternError::Open(text.chars().take(100).collect());
     let mut parts = Vec::new();
-    let mut bytes = text.bytes().peekable();
-    while let Some(byte) = bytes.next() {
-        parts.push(match byte {
-            b'*' if deep && bytes.peek() == Some(&b'*') => {
-                while bytes.peek() == Some(&b'*') {
-                    bytes.next();
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        parts.push(match letter {
+            '*' if deep && letters.peek() == Some(&'*') => {
+                while letters.peek() == Some(&'*') {
+                    letters.next();
                 }
-                match bytes.next_if_eq(&b'/') {
+                match letters.next_if_eq(&'/') {
                     Some(_) => Part::Folders,
                     None => Part::Deep,
                 }
             }
-            b'*' => Part::Some,
-            b'?' => Part::Any,
-            b'[' => class(&mut bytes).ok_or_else(failed)?,
-            b'\\' => Part::Byte(bytes.next().ok_or_else(failed)?),
-            _ => Part::Byte(byte),
+            '*' => Part::Some,
+            '?' => Part::Any,
+            '[' => class(&mut letters).ok_or_else(failed)?,
+            '\\' => Part::Letter(letters.next().ok_or_else(failed)?.into()),
+            _ => Part::Letter(letter.into()),
         });
     }
     Ok(Pattern { text: text.to_owned(), parts })
 }
 
-fn class(bytes: &mut std::iter::Peekable<std::str::Bytes<'_>>) -> Option<Part> {
-    let negated = bytes.next_if_eq(&b'^').is_some();
+fn class(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Part> {
+    let negated = letters.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
-        let low = match bytes.next()? {
-            b']' if !ranges.is_empty() => return Some(Part::Class { negated, ranges }),
-            b']' | b'-' => return None,
-            b'\\' => bytes.next()?,
+        let low = match letters.next()? {
+            ']' if !ranges.is_empty() => return Some(Part::Class { negated, ranges }),
+            ']' | '-' => return None,
+            '\\' => letters.next()?,
             low => low,
         };
-        let high = match bytes.next_if_eq(&b'-') {
+        let high = match letters.next_if_eq(&'-') {
             None => low,
-            Some(_) => match bytes.next()? {
-                b']' | b'-' => return None,
-                b'\\' => bytes.next()?,
+            Some(_) => match letters.next()? {
+                ']' | '-' => return None,
+                '\\' => letters.next()?,
                 high => high,
             },
         };
-        ranges.push((low, high));
+        ranges.push((low.into(), high.into()));
     }
 }
 
@@ -183,6 +198,9 @@ mod tests {
             ("**", "a/b", false, true),
             ("**.py", "a/b.py", false, true),
             ("glm", "glm-evil", false, false),
+            ("a?c", "aéc", true, true),
+            ("a[ä-é]c", "aåc", true, true),
+            ("a[^ä-é]c", "aæc", false, false),
         ];
         for (pattern, path, plain, deep) in table {
             assert_eq!(
@@ -196,6 +214,14 @@ mod tests {
                 "deep {pattern} {path}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_letters() {
+        let matches = |pattern: &str, path: &[u8]| Pattern::plain(pattern).unwrap().matches(path);
+        assert!(matches("a?c", b"a\xffc") && matches("a[^b]c", b"a\xffc") && matches("a*", b"a\xe2\x82"));
+        assert!(!matches("a?c", b"a\xe2\x82c") && matches("a??c", b"a\xe2\x82c"));
+        assert!(!matches("a\u{fffd}c", b"a\xffc"));
     }
 
     #[test]

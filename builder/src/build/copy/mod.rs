@@ -207,8 +207,11 @@ fn with_parents<'t>(
         let pattern = Some(clean(inner)).filter(|text| !text.is_empty());
         let missing = || CopyError::NoSource { path: source.clone(), origin: tree.name() };
         for (path, name) in select(tree, base)? {
-            if !is_folder(tree, &path)? {
-                return Err(missing());
+            match (is_folder(tree, &path)?, is_pattern(base)) {
+                (true, _) => {}
+                // What else a pattern fits has nothing in it.
+                (false, true) => continue,
+                (false, false) => return Err(missing()),
             }
             let picked = Picked::of(tree, &path, pattern.as_deref(), excludes)?;
             if !picked.found() && !is_pattern(source) {
