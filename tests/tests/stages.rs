@@ -105,6 +105,37 @@ fn a_stage_waits_for_another_at_the_step_that_needs_it() {
 }
 
 #[test]
+fn an_image_says_what_is_done_in_those_built_on_it() {
+    need!("runc", "skopeo", "git");
+    let (place, commit) = Place::new(concat!(
+        "FROM base:1\nONBUILD ARG WHO\nONBUILD COPY --from=tool /tool /tool\n",
+        "ONBUILD RUN --mount=from=other:1,target=/other cat /tool /other/other >/both && echo $WHO >>/both\n",
+        "ONBUILD COPY <<E /here\nof $WHO\nE\n",
+    ));
+    let folder = |name: &str| place.folder.path().join(name).display().to_string();
+    builder(place.arguments("state", &commit, &["--oci", &folder("parent")])).expect(0);
+    place.repository.write("Dockerfile", "FROM base:1\nRUN echo other >/other\n");
+    let commit = place.repository.commit("two");
+    builder(place.arguments("state", &commit, &["--oci", &folder("other")])).expect(0);
+    place.repository.write("Dockerfile", "FROM base:1 AS tool\nRUN echo tool >/tool\nFROM parent:1\n");
+    let commit = place.repository.commit("three");
+    let bases = [format!("parent:1={}", folder("parent")), format!("other:1={}", folder("other"))];
+    let more = ["--base", &bases[0], "--base", &bases[1]];
+    let unknown =
+        builder(place.arguments("state", &commit, &[&more[..], &["--build-arg", "WHOM=x"]].concat()));
+    assert!(unknown.expect(3).stderr.contains("no ARG declares the build argument WHOM"));
+    let target = format!("type=local,dest={}", folder("target"));
+    let asked = [&more[..], &["--json", "--build-arg", "WHO=carol", "--output", &target]].concat();
+    let built = builder(place.arguments("state", &commit, &asked)).expect(0);
+    let read = |name: &str| std::fs::read_to_string(place.folder.path().join("target").join(name)).unwrap();
+    assert_eq!((read("both").as_str(), read("here").as_str()), ("tool\nother\ncarol\n", "of carol\n"));
+    let fetched = Events::of(&built).0;
+    let fetched =
+        fetched.iter().filter(|it| it["event"] == "base-fetched").map(|it| it["name"].as_str().unwrap());
+    assert_eq!(fetched.collect::<Vec<_>>(), ["parent:1", "other:1", "base:1"]);
+}
+
+#[test]
 fn a_stage_that_fails_ends_those_beside_it() {
     need!("runc", "skopeo", "git");
     if has_one_processor() {

@@ -12,7 +12,7 @@ use sandbox::Overlay;
 use super::copy::{self, ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
 use super::execute::{Built, Made, Run};
 use super::failures::{cancelled, copy_failed, machine};
-use super::plan::{Copying, Source, Step};
+use super::step::{Copying, Source, Step};
 use crate::capture::{FetchError, StepRecord};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};

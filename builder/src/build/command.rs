@@ -14,7 +14,7 @@ use super::failures::{
 };
 use super::mounts::Mounts;
 use super::output::Output;
-use super::plan::{self, Execution, Step};
+use super::step::{Execution, Script, Step};
 use super::{environment, leak, trust};
 use crate::capture::{Incident, Planted, StepRecord};
 use crate::dockerfile::Network;
@@ -153,7 +153,7 @@ impl Run<'_> {
     }
 
     /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
-    fn script(&self, script: &plan::Script) -> Result<Mount> {
+    fn script(&self, script: &Script) -> Result<Mount> {
         use std::os::unix::fs::PermissionsExt as _;
         let source = self.shop.scratch.join("script");
         let failed = |cause| Error::io("writing", &source, cause);

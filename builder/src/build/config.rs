@@ -40,17 +40,19 @@ pub fn on_base(base: &Config) -> Config {
 
 /// The value of an environment variable.
 pub fn variable<'a>(execution: &'a Execution, name: &str) -> Option<&'a str> {
-    execution
-        .env
-        .iter()
-        .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
-        .map(|(_, value)| value)
+    let mut pairs = execution.env.iter().map(|pair| name_and_value(pair));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// An entry of an environment. A name alone, as other builders' images have it, is an empty variable.
+pub fn name_and_value(pair: &str) -> (&str, &str) {
+    pair.split_once('=').unwrap_or((pair, ""))
 }
 
 /// Sets an environment variable in the place it already has, or at the end.
 pub fn set_variable(execution: &mut Execution, name: &str, value: &str) {
     let pair = format!("{name}={value}");
-    let is_it = |pair: &&mut String| pair.split_once('=').map_or(pair.as_str(), |(key, _)| key) == name;
+    let is_it = |pair: &&mut String| name_and_value(pair).0 == name;
     match execution.env.iter_mut().find(is_it) {
         Some(known) => *known = pair,
         None => execution.env.push(pair),
@@ -93,15 +95,20 @@ pub fn set_health(execution: &mut Execution, health: &Health) {
     execution.other.insert("Healthcheck".to_owned(), value);
 }
 
-/// The instructions that the image runs in whatever is built on it, taken away: they run once.
+/// The instructions that the image runs in whatever is built on it.
 ///
 /// # Errors
 /// When they are no list of texts.
-pub fn take_triggers(execution: &mut Execution) -> Result<Vec<String>, String> {
-    match execution.other.remove("OnBuild") {
+pub fn triggers(execution: &Execution) -> Result<Vec<String>, String> {
+    match execution.other.get("OnBuild") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(value) => serde_json::from_value(value).map_err(|cause| cause.to_string()),
+        Some(value) => serde_json::from_value(value.clone()).map_err(|cause| cause.to_string()),
     }
+}
+
+/// Takes those instructions away: they run once.
+pub fn forget_triggers(execution: &mut Execution) {
+    execution.other.remove("OnBuild");
 }
 
 /// Adds an instruction for whatever is built on the image.
@@ -121,15 +128,17 @@ mod tests {
     #[test]
     fn what_docker_writes_is_read() {
         let text = r#"{"architecture":"amd64","os":"linux","docker_version":"20","container":"x","created":"2020-01-01T00:00:00Z",
-            "config":{"User":"","Env":["PATH=/bin","A=b=c"],"Cmd":["sh"],"Volumes":null,"Entrypoint":null,
+            "config":{"User":"","Env":["PATH=/bin","A=b=c","B"],"Cmd":["sh"],"Volumes":null,"Entrypoint":null,
             "OnBuild":["RUN x"],"Labels":null,"Shell":["/bin/bash","-c"]},"history":null,
             "rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config = on_base(&serde_json::from_str(text).unwrap());
         assert_eq!(variable(&config.config, "A"), Some("b=c"));
+        assert_eq!((variable(&config.config, "B"), variable(&config.config, "C")), (Some(""), None));
         assert_eq!(shell(&config.config), ["/bin/bash", "-c"]);
         let mut execution = config.config.clone();
-        assert_eq!(take_triggers(&mut execution).unwrap(), ["RUN x"]);
-        assert!(take_triggers(&mut execution).unwrap().is_empty());
+        assert_eq!(triggers(&execution).unwrap(), ["RUN x"]);
+        forget_triggers(&mut execution);
+        assert!(triggers(&execution).unwrap().is_empty());
         assert!(config.other.is_empty() && config.created.is_none());
         assert_eq!(shell(&Execution::default()), ["/bin/sh", "-c"]);
     }

@@ -21,9 +21,10 @@ use super::execute::{Built, Files, Made, Performed, Records, Run, Workshop};
 use super::failures::machine;
 use super::foretold::Foretold;
 use super::packing::Waiting;
-use super::plan::{Action, Plan, Source, Step};
+use super::plan::Plan;
 use super::root::Root;
 use super::stages::{PlannedStage, Stages, furnish, sources_of};
+use super::step::{Action, Source, Step};
 use crate::error::{Error, Kind, Result, Told};
 use crate::progress::Event;
 

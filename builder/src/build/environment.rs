@@ -108,7 +108,7 @@ const APT_IN_A_REPLAY: &str = "Acquire::Check-Valid-Until \"false\";\n";
 /// # Errors
 /// When the folder cannot be written.
 pub fn write_mounted(folder: &Path, (pem, der): (&str, &[u8]), is_replay: bool) -> std::io::Result<()> {
-    let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n");
+    let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     let hostname = format!("{HOSTNAME}\n");
     let java = java_list(der);
     let apt = if is_replay { APT_IN_A_REPLAY } else { "" };

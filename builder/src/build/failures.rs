@@ -1,7 +1,7 @@
 //! How a step's failure is told: whose fault it is, at which line, and the way out.
 
 use super::mounts::MountError;
-use super::plan::Step;
+use super::step::Step;
 use super::{copy, leak};
 use crate::capture::{Incident, IncidentKind};
 use crate::error::{Error, Kind, of_images};

@@ -6,7 +6,8 @@ use images::{Descriptor, Image, Store};
 use jiff::Timestamp;
 
 use super::bases::Base;
-use super::plan::{Plan, Step};
+use super::plan::Plan;
+use super::step::Step;
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials::Place;
 

@@ -32,6 +32,7 @@ mod root;
 mod scratch;
 mod stage;
 pub mod stages;
+pub mod step;
 pub mod trust;
 
 pub use add::GitTaken;

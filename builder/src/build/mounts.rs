@@ -1,5 +1,6 @@
 //! What a step sees beside its root: made before it, gone after it, and never part of its layer.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +10,7 @@ use sandbox::{Host, Memory, Mount, MountPoint, Overlay, Tmpfs};
 use zeroize::Zeroizing;
 
 use super::copy::{self, ContextTree, CopyError, Folder, RootTree};
-use super::plan::{Mounted, What};
+use super::step::{Mounted, What};
 use crate::dockerfile::SecretMount;
 use crate::error::Error;
 
@@ -25,6 +26,8 @@ pub(super) struct Mounts {
     pub(super) points: Vec<MountPoint>,
     /// Secrets that the step finds in its environment.
     pub(super) variables: Vec<(String, Zeroizing<String>)>,
+    /// Where caches lie, each by its name, permissions and owner.
+    caches: BTreeMap<(String, u32, (u32, u32)), PathBuf>,
     /// The stages that some come from.
     _views: Vec<Overlay>,
     /// Where secrets lie.
@@ -111,9 +114,11 @@ impl Mounts {
                 self.tmpfs.push(Tmpfs { target, size: size.unwrap_or(DEFAULT_SIZE), readonly: !writable });
                 return Ok(());
             }
-            What::Cache { mode, owner, writable } => {
-                make(folder, *mode, *owner)?;
-                (folder.to_path_buf(), !writable)
+            What::Cache { id, mode, owner, writable } => {
+                let cache = self.caches.entry((id.clone(), *mode, *owner));
+                let cache = cache.or_insert_with(|| folder.to_path_buf());
+                make(cache, *mode, *owner)?;
+                (cache.clone(), !writable)
             }
             What::Bind { from: None, source, writable } => {
                 make(folder, 0o755, (0, 0))?;

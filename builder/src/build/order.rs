@@ -192,7 +192,7 @@ pub fn build(
         canceller: interruptible(session, runtime),
     };
     plans
-        .iter()
+        .into_iter()
         .zip(&emulators)
         .map(|((request, plan), emulator)| site.build(&request.platform, plan, &context, emulator))
         .collect()
@@ -230,7 +230,7 @@ impl Site<'_> {
     fn build(
         &self,
         platform: &Platform,
-        plan: &Plan<'_>,
+        plan: Plan<'_>,
         context: &ContextTree,
         emulator: &Emulator,
     ) -> Result<Outcome> {

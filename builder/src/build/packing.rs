@@ -7,7 +7,7 @@ use images::layer::{Layer, Packing};
 
 use super::execute::{Built, Run, Workshop};
 use super::failures::{cancelled, layer_failed};
-use super::plan::Step;
+use super::step::Step;
 use crate::error::{Error, Result};
 use crate::progress::{Event, Label};
 

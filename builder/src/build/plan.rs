@@ -8,11 +8,8 @@ use images::Platform;
 use super::config::{Config, History};
 use super::platform;
 use super::stage::{Argument, State};
-use crate::dockerfile::ignore::Ignore;
-use crate::dockerfile::remote::Remote;
-use crate::dockerfile::{
-    Chmod, Copy, Dockerfile, DockerfileError, Instruction, Located, Network, Problem, SecretMount, expand,
-};
+use super::step::Step;
+use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Problem, expand};
 
 /// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
@@ -49,158 +46,6 @@ pub struct Needed {
     pub base: Base,
 }
 
-/// What one instruction does, with everything expanded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The instruction's line.
-    pub line: usize,
-    /// The instruction as written.
-    pub text: String,
-    /// What the history says; empty when it says nothing.
-    pub created_by: String,
-    /// What is done to the files.
-    pub action: Action,
-}
-
-impl Step {
-    /// Whether it runs a command.
-    pub fn is_run(&self) -> bool {
-        matches!(self.action, Action::Run(_))
-    }
-}
-
-/// What is done to the files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing: only the configuration changes.
-    Configure,
-    /// A command is run.
-    Run(Execution),
-    /// Files are copied.
-    Copy(Copying),
-    /// A folder is made.
-    Workdir {
-        /// Absolute.
-        path: String,
-        /// Whose it becomes; empty is root.
-        user: String,
-    },
-}
-
-/// A command that is run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Execution {
-    /// Its words.
-    pub args: Vec<String>,
-    /// Variables of `ENV` and `ARG`, without what the build adds.
-    pub env: Vec<(String, String)>,
-    /// Where.
-    pub cwd: String,
-    /// As whom; empty is root.
-    pub user: String,
-    /// What it reaches.
-    pub network: Network,
-    /// A program that the Dockerfile itself holds.
-    pub script: Option<Script>,
-    /// What it sees beside its root.
-    pub mounts: Vec<Mounted>,
-    /// Which secrets it is given.
-    pub secrets: Vec<SecretMount>,
-}
-
-/// Files that are copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copying {
-    /// A stage by its number, instead of the repository.
-    pub from: Option<usize>,
-    /// In the order in which they are copied.
-    pub sources: Vec<Source>,
-    /// Files that the Dockerfile itself holds.
-    pub inline: Vec<Inline>,
-    /// Whether an archive of the repository is to be unpacked, as by `ADD`.
-    pub archives: bool,
-    /// Whether an archive that is fetched is to be unpacked.
-    pub remote_archives: bool,
-    /// Absolute; a slash at the end means a folder.
-    pub destination: String,
-    /// `user[:group]`
-    pub chown: Option<String>,
-    /// Permissions.
-    pub chmod: Option<Chmod>,
-    /// What is not copied.
-    pub excludes: Ignore,
-    /// Whether the folders above a source are made as well.
-    pub parents: bool,
-    /// Whether it is put there without a look at what is there already.
-    pub apart: bool,
-}
-
-/// Where something that is copied comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A path or pattern.
-    Path(String),
-    /// Something to fetch.
-    Remote(Remote),
-}
-
-/// What a step sees beside its root, expanded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
-    /// Absolute.
-    pub target: String,
-    /// What is there.
-    pub what: What,
-}
-
-/// What is mounted into a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// An empty folder.
-    Cache {
-        /// Its permissions.
-        mode: u32,
-        /// User and group.
-        owner: (u32, u32),
-        /// Whether writing is allowed.
-        writable: bool,
-    },
-    /// An empty file system in memory.
-    Temporary {
-        /// Bytes at most.
-        size: Option<u64>,
-        /// Whether writing is allowed.
-        writable: bool,
-    },
-    /// A file or folder.
-    Bind {
-        /// A stage by its number, instead of the repository.
-        from: Option<usize>,
-        /// The path there.
-        source: String,
-        /// Whether writing is allowed.
-        writable: bool,
-    },
-}
-
-/// A program that is mounted into the step that runs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Script {
-    /// Where the step sees it.
-    pub path: String,
-    /// Its text.
-    pub text: String,
-}
-
-/// A file in the Dockerfile's own text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inline {
-    /// The name that it has in a folder.
-    pub name: String,
-    /// Its text.
-    pub text: String,
-}
-
 /// A stage's steps and the configuration they lead to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -218,48 +63,116 @@ pub struct Plan<'a> {
     file: &'a Dockerfile,
     request: &'a Request,
     globals: BTreeMap<String, String>,
+    target: usize,
     needed: Vec<Needed>,
+    /// What the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
+    triggers: BTreeMap<usize, Vec<Located<Instruction>>>,
     /// Images that files are copied from. Each is a stage of its own, numbered behind those of the file.
-    images: Vec<&'a str>,
+    images: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
     /// Finds the stages that the target needs, in the order to build them.
     ///
     /// # Errors
-    /// An unknown target or stage, a build argument that no `ARG` declares, an expansion that cannot be done.
+    /// An unknown target or stage, an argument that looks like a secret, an expansion that cannot be done.
     pub fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
-        let mut globals = platform::arguments(&request.platform);
-        let last = || file.stages.last().and_then(|stage| stage.name.clone());
-        let stage = request.target.clone().or_else(last).unwrap_or_else(|| "default".to_owned());
-        globals.insert("TARGETSTAGE".to_owned(), stage);
-        let mut plan = Self { file, request, globals, needed: Vec::new(), images: images_copied_from(file) };
-        plan.check_arguments()?;
-        plan.read_globals()?;
         let target = match &request.target {
             None => file.stages.len() - 1,
             Some(name) => file
                 .stage(name)
                 .ok_or_else(|| Problem::syntax(format!("there is no stage {name} to build")).at(1))?,
         };
-        let mut wanted = BTreeSet::from([target]);
-        // Stages only refer to earlier ones, so one pass from the back finds all.
-        for stage in (0..=target).rev() {
-            if wanted.contains(&stage) {
-                let base = plan.base(stage)?;
-                wanted.extend(plan.references(stage, &base)?);
-                plan.needed.insert(0, Needed { stage, base });
+        let mut globals = platform::arguments(&request.platform);
+        let last = || file.stages.last().and_then(|stage| stage.name.clone());
+        let stage = request.target.clone().or_else(last).unwrap_or_else(|| "default".to_owned());
+        globals.insert("TARGETSTAGE".to_owned(), stage);
+        let (needed, triggers, images) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut plan = Self { file, request, globals, target, needed, triggers, images };
+        plan.refuse_secret_arguments()?;
+        plan.read_globals()?;
+        for (stage, written) in file.stages.iter().enumerate() {
+            plan.note_images(&written.instructions);
+            // What is wrong with a base is said when the stage is needed.
+            if let Ok(Base::Stage(earlier)) = plan.base(stage) {
+                let triggers = plan.left_by(earlier, written.line)?;
+                plan.note_images(&triggers);
+                plan.triggers.insert(stage, triggers);
             }
         }
-        let images: Vec<usize> = wanted.into_iter().filter(|stage| *stage >= file.stages.len()).collect();
-        for stage in images.into_iter().rev() {
-            let base = match plan.images[stage - file.stages.len()] {
+        plan.needed = plan.find_needed()?;
+        Ok(plan)
+    }
+
+    /// Takes up what an image wants done first in a stage that starts from it. Stages and images may be needed for that
+    /// which were not before.
+    ///
+    /// # Errors
+    /// When it is no list of instructions, or one of them may not stand there.
+    pub fn learn(&mut self, stage: usize, image: &Config) -> Result<(), DockerfileError> {
+        let (Some(written), false) = (self.file.stages.get(stage), self.triggers.contains_key(&stage)) else {
+            return Ok(());
+        };
+        let texts = super::config::triggers(&image.config).map_err(|cause| {
+            Problem::syntax(format!("the base's ONBUILD instructions cannot be read: {cause}"))
+                .at(written.line)
+        })?;
+        let triggers = triggers(texts, written.line)?;
+        self.note_images(&triggers);
+        let is_more = !triggers.is_empty();
+        self.triggers.insert(stage, triggers);
+        if is_more {
+            self.needed = self.find_needed()?;
+        }
+        Ok(())
+    }
+
+    fn find_needed(&self) -> Result<Vec<Needed>, DockerfileError> {
+        let mut wanted = BTreeSet::from([self.target]);
+        let mut needed = Vec::new();
+        // Stages only refer to earlier ones, so one pass from the back finds all.
+        for stage in (0..=self.target).rev() {
+            if wanted.contains(&stage) {
+                let base = self.base(stage)?;
+                wanted.extend(self.references(stage, &base)?);
+                needed.push(Needed { stage, base });
+            }
+        }
+        for stage in wanted.into_iter().rev().filter(|stage| *stage >= self.file.stages.len()) {
+            let base = match self.name(stage).as_str() {
                 "scratch" => Base::Scratch,
                 name => Base::Image(name.to_owned()),
             };
-            plan.needed.insert(0, Needed { stage, base });
+            needed.push(Needed { stage, base });
         }
-        Ok(plan)
+        needed.reverse();
+        Ok(needed)
+    }
+
+    /// The instructions of a stage, with what its base wants done before them.
+    pub fn instructions(&self, stage: usize) -> impl Iterator<Item = &Located<Instruction>> {
+        let own = self.file.stages.get(stage).map_or(&[][..], |written| &written.instructions);
+        self.triggers.get(&stage).into_iter().flatten().chain(own)
+    }
+
+    /// What an earlier stage wants done in the one at `line`.
+    fn left_by(&self, earlier: usize, line: usize) -> Result<Vec<Located<Instruction>>, DockerfileError> {
+        let texts =
+            self.file.stages[earlier].instructions.iter().filter_map(|located| match &located.value {
+                Instruction::OnBuild(text) => Some(text.clone()),
+                _ => None,
+            });
+        triggers(texts, line)
+    }
+
+    /// Images that instructions take files from: what `--from` names and no stage is called.
+    fn note_images(&mut self, instructions: &[Located<Instruction>]) {
+        for name in instructions.iter().flat_map(|located| sources_of(&located.value)) {
+            let is_stage = self.file.stage(name).is_some() || name.parse::<usize>().is_ok();
+            if !is_stage && !self.images.iter().any(|image| image == name) {
+                self.images.push(name.to_owned());
+            }
+        }
     }
 
     /// The stages to build, in order; the target is the last.
@@ -269,8 +182,7 @@ impl<'a> Plan<'a> {
 
     /// Whether the Dockerfile itself has commands to run for the target; its bases may add some.
     pub fn runs(&self) -> bool {
-        let stages = self.needed.iter().filter_map(|needed| self.file.stages.get(needed.stage));
-        let mut instructions = stages.flat_map(|stage| &stage.instructions);
+        let mut instructions = self.needed.iter().flat_map(|needed| self.instructions(needed.stage));
         instructions.any(|located| matches!(located.value, Instruction::Run(_)))
     }
 
@@ -296,19 +208,14 @@ impl<'a> Plan<'a> {
         mut base: Config,
         arguments: Vec<Argument>,
     ) -> Result<Planned, DockerfileError> {
-        let Some(written) = self.file.stages.get(stage) else {
+        if stage >= self.file.stages.len() {
             return Ok(Planned { steps: Vec::new(), config: base, arguments });
-        };
-        let triggers = triggers(&mut base).map_err(|problem| problem.at(written.line))?;
+        }
+        super::config::forget_triggers(&mut base.config);
         let mut state = State::new(self, stage, base, arguments);
-        let mut steps = Vec::new();
-        for (text, value) in triggers {
-            let located = Located { line: written.line, text, value };
-            steps.push(state.step(&located).map_err(|problem| problem.at(written.line))?);
-        }
-        for located in &written.instructions {
-            steps.push(state.step(located).map_err(|problem| problem.at(located.line))?);
-        }
+        let steps = self.instructions(stage);
+        let steps = steps.map(|it| state.step(it).map_err(|problem| problem.at(it.line)));
+        let steps = steps.collect::<Result<Vec<_>, _>>()?;
         let State { mut config, arguments, .. } = state;
         if self.needed.last().is_some_and(|target| target.stage == stage) {
             config.config.labels.extend(self.request.labels.clone());
@@ -320,10 +227,7 @@ impl<'a> Plan<'a> {
     pub fn name(&self, stage: usize) -> String {
         match self.file.stages.get(stage) {
             Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
-            None => self
-                .images
-                .get(stage - self.file.stages.len())
-                .map_or_else(String::new, |it| (*it).to_owned()),
+            None => self.images.get(stage - self.file.stages.len()).cloned().unwrap_or_default(),
         }
     }
 
@@ -356,29 +260,41 @@ impl<'a> Plan<'a> {
         })
     }
 
-    fn check_arguments(&self) -> Result<(), DockerfileError> {
-        let in_stages =
-            self.file.stages.iter().flat_map(|stage| &stage.instructions).filter_map(
-                |located| match &located.value {
-                    Instruction::Arg(pairs) => Some(pairs),
-                    _ => None,
-                },
-            );
+    /// Arguments stand in the history and in the provenance, for everybody to read.
+    fn refuse_secret_arguments(&self) -> Result<(), DockerfileError> {
+        match self.request.arguments.keys().find(|name| looks_secret(name)) {
+            None => Ok(()),
+            Some(name) => Err(Problem::unsupported(
+                format!("the build argument {name}, which looks like a secret,"),
+                "nobody else could repeat the build: leave out what needs it, or rename it if it is none",
+            )
+            .at(1)),
+        }
+    }
+
+    /// Refuses build arguments that nothing declares. What bases declare has to be known ([`Self::learn`]).
+    ///
+    /// # Errors
+    /// The first one.
+    pub fn check_arguments(&self) -> Result<(), DockerfileError> {
+        let in_stages = (0..self.file.stages.len()).flat_map(|stage| self.instructions(stage));
+        let in_stages = in_stages.filter_map(|located| match &located.value {
+            Instruction::Arg(pairs) => Some(pairs),
+            _ => None,
+        });
         let declared: BTreeSet<&str> = in_stages
             .chain(self.file.arguments.iter().map(|located| &located.value))
             .flatten()
             .map(|pair| pair.name.as_str())
             .collect();
-        // Arguments stand in the history and in the provenance, for everybody to read.
-        if let Some(name) = self.request.arguments.keys().find(|name| looks_secret(name)) {
-            let what = format!("the build argument {name}, which looks like a secret,");
-            let instead =
-                "nobody else could repeat the build: leave out what needs it, or rename it if it is none";
-            return Err(Problem::unsupported(what, instead).at(1));
-        }
         match self.request.arguments.keys().find(|name| !declared.contains(name.as_str())) {
-            Some(name) => Err(Problem::syntax(format!("no ARG declares the build argument {name}")).at(1)),
             None => Ok(()),
+            Some(name) if is_of_proxy(name) => Err(Problem::unsupported(
+                format!("the build argument {name}, which no ARG declares,"),
+                "steps reach the recorder alone, which takes the proxies of the builder's own environment: set it there",
+            )
+            .at(1)),
+            Some(name) => Err(Problem::syntax(format!("no ARG declares the build argument {name}")).at(1)),
         }
     }
 
@@ -411,7 +327,7 @@ impl<'a> Plan<'a> {
             let name = self.global_word(&from.base)?;
             let earlier = self.file.stages[..stage]
                 .iter()
-                .position(|other| other.name.as_deref() == Some(&name.to_lowercase()));
+                .rposition(|other| other.name.as_deref() == Some(&name.to_lowercase()));
             match (name.as_str(), earlier) {
                 ("", _) => Err(Problem::syntax(format!("the base {} is empty once expanded", from.base))),
                 ("scratch", _) => Ok(Base::Scratch),
@@ -443,7 +359,7 @@ impl<'a> Plan<'a> {
         if let Base::Stage(index) = base {
             stages.push(*index);
         }
-        for located in &self.file.stages[stage].instructions {
+        for located in self.instructions(stage) {
             for name in sources_of(&located.value) {
                 stages.push(self.earlier(stage, name).map_err(|problem| problem.at(located.line))?);
             }
@@ -471,17 +387,10 @@ fn looks_secret(name: &str) -> bool {
         || ["API_KEY", "PRIVATE_KEY", "ACCESS_KEY", "SSH_KEY"].iter().any(|words| upper.contains(words))
 }
 
-/// What `--from` names and no stage is called.
-fn images_copied_from(file: &Dockerfile) -> Vec<&str> {
-    let mut images = Vec::new();
-    for located in file.stages.iter().flat_map(|stage| &stage.instructions) {
-        for name in sources_of(&located.value) {
-            if file.stage(name).is_none() && name.parse::<usize>().is_err() && !images.contains(&name) {
-                images.push(name);
-            }
-        }
-    }
-    images
+/// Whether BuildKit would set a variable for it in every RUN, undeclared.
+fn is_of_proxy(name: &str) -> bool {
+    let known = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+    known.iter().any(|proxy| *proxy == name || proxy.to_ascii_lowercase() == name)
 }
 
 /// The stages and images that an instruction takes files from.
@@ -493,12 +402,12 @@ fn sources_of(instruction: &Instruction) -> Vec<&str> {
     }
 }
 
-/// What a base wants done first in whatever is built on it.
-fn triggers(base: &mut Config) -> Result<Vec<(String, Instruction)>, Problem> {
-    let texts = super::config::take_triggers(&mut base.config).map_err(|cause| {
-        Problem::syntax(format!("the base's ONBUILD instructions cannot be read: {cause}"))
-    })?;
-    texts.into_iter().map(|text| Dockerfile::trigger(&text).map(|it| (text, it))).collect()
+/// The instructions that `ONBUILD`s hold, for the stage at `line`.
+fn triggers(
+    texts: impl IntoIterator<Item = String>,
+    line: usize,
+) -> Result<Vec<Located<Instruction>>, DockerfileError> {
+    texts.into_iter().map(|text| Dockerfile::trigger(&text, line)).collect()
 }
 
 #[cfg(test)]

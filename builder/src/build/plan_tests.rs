@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::config;
+use super::super::step::{Action, Copying, Execution, Inline, Script};
 use super::*;
+use crate::dockerfile::Chmod;
 
 fn request(arguments: &[(&str, &str)], target: Option<&str>) -> Request {
     Request {
@@ -61,7 +63,6 @@ fn only_the_stages_that_the_target_needs() {
         assert!(needed(text, None, &[]).is_err(), "{text}");
     }
     assert!(needed(text, Some("four"), &[]).is_err());
-    assert!(needed(text, None, &[("UNKNOWN", "1")]).is_err());
     assert!(needed("FROM --platform=$TARGETPLATFORM a", None, &[]).is_ok());
 }
 
@@ -206,13 +207,41 @@ fn what_a_base_wants_done_is_done_first_and_once() {
     let mut base = config::scratch(&Platform::linux("amd64"));
     config::add_trigger(&mut base.config, "ENV A=1");
     config::add_trigger(&mut base.config, "RUN trigger");
-    let plan = Plan::new(&file, &request).unwrap();
-    let mut planned = plan.steps(0, base.clone()).unwrap();
+    let mut plan = Plan::new(&file, &request).unwrap();
+    plan.learn(0, &base).unwrap();
+    let planned = plan.steps(0, base.clone()).unwrap();
     let told: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
     assert_eq!(told, ["ENV A=1", "RUN /bin/sh -c trigger", "RUN /bin/sh -c own", ""]);
-    assert_eq!(config::take_triggers(&mut planned.config.config).unwrap(), ["RUN later"]);
-    config::add_trigger(&mut base.config, "FROM x");
-    assert!(plan.steps(0, base).is_err());
+    assert_eq!(config::triggers(&planned.config.config).unwrap(), ["RUN later"]);
+    for text in ["FROM x", "", "RUN a\nRUN b", "COPY <<E /x\nF"] {
+        let mut base = config::scratch(&Platform::linux("amd64"));
+        config::add_trigger(&mut base.config, text);
+        assert!(Plan::new(&file, &request).unwrap().learn(0, &base).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_bases_want_done_needs_stages_and_images() {
+    let text = "FROM a AS one\nFROM b AS two\nFROM scratch AS three\nONBUILD COPY --from=one /x /\nONBUILD COPY <<E /e\nt\nE\nFROM three AS four\nFROM c\nCOPY --from=four / /";
+    let file = Dockerfile::parse(text.as_bytes()).unwrap();
+    let request = request(&[("LATER", "1")], None);
+    let mut plan = Plan::new(&file, &request).unwrap();
+    let stages = |plan: &Plan<'_>| plan.needed().iter().map(|needed| needed.stage).collect::<Vec<_>>();
+    assert_eq!(stages(&plan), [0, 2, 3, 4]);
+    assert!(plan.check_arguments().unwrap_err().to_string().contains("LATER"));
+    let base = config::scratch(&Platform::linux("amd64"));
+    plan.learn(0, &base).unwrap();
+    let mut wants = base.clone();
+    for text in ["ARG LATER", "RUN --mount=from=tool:1,target=/t x", "COPY --from=two /y /"] {
+        config::add_trigger(&mut wants.config, text);
+    }
+    plan.learn(4, &wants).unwrap();
+    plan.learn(4, &base).unwrap();
+    assert_eq!(stages(&plan), [5, 0, 1, 2, 3, 4]);
+    plan.check_arguments().unwrap();
+    let steps = plan.steps(3, base).unwrap().steps;
+    let told: Vec<_> = steps.iter().map(|step| (step.line, step.text.as_str())).collect();
+    assert_eq!(told, [(8, "COPY --from=one /x /"), (8, "COPY <<E /e")]);
 }
 
 #[test]

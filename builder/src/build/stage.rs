@@ -1,7 +1,8 @@
 //! One stage's instructions: what each does, with the variables as they stand when it is reached.
 
 use super::config::{self, Config};
-use super::plan::{Action, Copying, Execution, Inline, Mounted, Plan, Script, Source, Step, What};
+use super::plan::Plan;
+use super::step::{Action, Copying, Execution, Inline, Mounted, Script, Source, Step, What};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::{Remote, is_remote};
 use crate::dockerfile::{
@@ -158,8 +159,7 @@ impl<'a> State<'a> {
         let alone = HereDocument::is_all_of(text);
         let in_shell = |text: String| self.in_shell(&Command::Shell(text));
         if !alone {
-            let documents = run.documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
-            return Ok((in_shell(format!("{text}{}", documents.collect::<String>())), None));
+            return Ok((in_shell(HereDocument::all_behind(text, &run.documents)), None));
         }
         if run.documents.len() > 1 {
             return Err(Problem::syntax("one here-document alone can be run"));
@@ -182,7 +182,7 @@ impl<'a> State<'a> {
             arguments.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?))).collect();
         let config = &self.config.config;
         let is_argument = |name: &str| set.iter().any(|(argument, _)| argument == name);
-        let variables = config.env.iter().filter_map(|pair| pair.split_once('='));
+        let variables = config.env.iter().map(|pair| config::name_and_value(pair));
         let variables = variables.filter(|(name, _)| !is_argument(name));
         let mut env = set.clone();
         env.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -210,7 +210,10 @@ impl<'a> State<'a> {
     fn seen(&self, target: &str, kind: MountKind) -> Result<Mounted, Problem> {
         let target = self.mount_target(target)?;
         let what = match kind {
-            MountKind::Cache { mode, owner, writable } => What::Cache { mode, owner, writable },
+            MountKind::Cache { id, mode, owner, writable } => {
+                let id = if id.is_empty() { target.clone() } else { id };
+                What::Cache { id, mode, owner, writable }
+            }
             MountKind::Temporary { size, writable } => What::Temporary { size, writable },
             MountKind::Bind { from, source, writable } => What::Bind {
                 from: from.map(|name| self.plan.earlier(self.stage, &name)).transpose()?,

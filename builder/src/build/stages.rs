@@ -20,7 +20,8 @@ use super::execute::{Built, Finished, Records, Run, Workshop, check_secrets};
 use super::foretold::Foretold;
 use super::graph::{self, Came, Turn, Waits};
 use super::packing::Waiting;
-use super::plan::{self, Action, Plan, What};
+use super::plan::{self, Plan};
+use super::step::{Action, What};
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result, Told};
 use crate::materials;
@@ -89,14 +90,16 @@ struct Going<'a> {
 /// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
 pub fn execute(
     shop: &Workshop<'_>,
-    plan: &Plan<'_>,
+    mut plan: Plan<'_>,
     context: &ContextTree,
     bases: &Bases<'_>,
     epoch: i64,
     foretold: Option<&Foretold>,
 ) -> Result<Executed> {
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
-    let fetched = fetch(plan, bases, shop.store)?;
+    let fetched = fetch(&mut plan, bases, shop.store)?;
+    plan.check_arguments()?;
+    let plan = &plan;
     let planned = plan_all(plan, &fetched, bases)?;
     // Only now is it known what the bases' ONBUILD adds.
     let runs = planned.iter().flat_map(|(_, stage)| &stage.steps).any(|step| step.is_run());
@@ -298,20 +301,31 @@ pub(super) fn sources_of(action: &Action) -> Vec<usize> {
     }
 }
 
-fn fetch(plan: &Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<usize, Base>> {
-    let mut by_name: BTreeMap<&str, Base> = BTreeMap::new();
-    let mut by_stage = BTreeMap::new();
-    for needed in plan.needed() {
-        if let plan::Base::Image(name) = &needed.base {
-            let base = match by_name.get(name.as_str()) {
+/// Fetches the bases, and those that their ONBUILD needs.
+fn fetch(plan: &mut Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<usize, Base>> {
+    let mut by_name: BTreeMap<String, Base> = BTreeMap::new();
+    let mut by_stage: BTreeMap<usize, Base> = BTreeMap::new();
+    loop {
+        let missing = plan.needed().iter().filter(|needed| !by_stage.contains_key(&needed.stage));
+        let missing: Vec<(usize, String)> = missing
+            .filter_map(|needed| match &needed.base {
+                plan::Base::Image(name) => Some((needed.stage, name.clone())),
+                _ => None,
+            })
+            .collect();
+        if missing.is_empty() {
+            return Ok(by_stage);
+        }
+        for (stage, name) in missing {
+            let base = match by_name.get(&name) {
                 Some(known) => known.clone(),
-                None => bases.get(name, store)?,
+                None => bases.get(&name, store)?,
             };
+            plan.learn(stage, base.image.config())?;
             by_name.insert(name, base.clone());
-            by_stage.insert(needed.stage, base);
+            by_stage.insert(stage, base);
         }
     }
-    Ok(by_stage)
 }
 
 /// A needed stage with its steps.

@@ -2,9 +2,7 @@
 
 use super::lines::HereDocument;
 use super::mount::RunMount;
-use super::words::{
-    Flag, Json, Opening, first_word, flags, here_documents, json, pairs, plain_words, quoted_words,
-};
+use super::words::{Flag, Json, Opening, first_word, flags, json, pairs, plain_words, quoted_words};
 use super::{Problem, health, remote};
 
 /// A command in one of its two forms.
@@ -141,7 +139,7 @@ pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> R
     let line = line.trim();
     let (word, rest) = first_word(line);
     let keyword = word.to_ascii_uppercase();
-    let (flags, rest) = flags(rest);
+    let (flags, rest) = flags(rest, escape);
     let rest = rest.trim();
     let has_flags = ["FROM", "RUN", "COPY", "ADD", "HEALTHCHECK"].contains(&keyword.as_str());
     if let (Some(flag), false) = (flags.first(), has_flags) {
@@ -166,8 +164,9 @@ pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> R
         "HEALTHCHECK" => Instruction::HealthCheck(health::parse(&flags, rest)?),
         "MAINTAINER" => Instruction::Maintainer(one(rest, "MAINTAINER needs a name")?),
         "ONBUILD" => {
-            trigger(rest, escape)?;
-            Instruction::OnBuild(rest.to_owned())
+            let text = HereDocument::all_behind(rest, &documents);
+            trigger(rest, documents, escape)?;
+            Instruction::OnBuild(text)
         }
         _ => return Err(Problem::UnknownInstruction(word.chars().take(64).collect())),
     };
@@ -175,28 +174,16 @@ pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> R
 }
 
 /// The instruction behind `ONBUILD`.
-pub(super) fn trigger(text: &str, escape: char) -> Result<Instruction, Problem> {
+pub(super) fn trigger(
+    text: &str,
+    documents: Vec<HereDocument>,
+    escape: char,
+) -> Result<Instruction, Problem> {
     let keyword = first_word(text.trim()).0.to_ascii_uppercase();
     if ["ONBUILD", "FROM", "MAINTAINER", ""].contains(&keyword.as_str()) {
         return Err(Problem::syntax(format!("ONBUILD {keyword} is not allowed")));
     }
-    if ["RUN", "COPY", "ADD"].contains(&keyword.as_str()) && !here_documents(text).is_empty() {
-        return Err(Problem::unsupported(
-            "a here-document in ONBUILD",
-            "put its text into a file of the repository",
-        ));
-    }
-    match parse(text, Vec::new(), escape)? {
-        Parsed::Other(Instruction::Run(run)) if run.mounts.iter().any(|it| it.from().is_some()) => {
-            Err(Problem::unsupported(
-                "ONBUILD RUN --mount with from",
-                "write the instruction in the Dockerfile that needs it",
-            ))
-        }
-        Parsed::Other(Instruction::Copy(Copy { from: Some(_), .. })) => Err(Problem::unsupported(
-            "ONBUILD COPY --from",
-            "write the instruction in the Dockerfile that needs it",
-        )),
+    match parse(text, documents, escape)? {
         Parsed::Other(instruction) => Ok(instruction),
         Parsed::From { .. } => Err(Problem::syntax("ONBUILD FROM is not allowed")),
     }

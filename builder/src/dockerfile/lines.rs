@@ -34,6 +34,12 @@ impl HereDocument {
         !name.contains(char::is_whitespace) && Opening::of(command).is_some()
     }
 
+    /// A command with all that it opens behind it, as it stands in a file.
+    pub fn all_behind(command: &str, documents: &[Self]) -> String {
+        let documents = documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
+        format!("{command}{}", documents.collect::<String>())
+    }
+
     /// Its lines, without leading tabs where it was opened by `<<-`.
     pub fn content(&self) -> String {
         match self.strip_tabs {
@@ -154,7 +160,10 @@ fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
 
 /// Only these instructions take here-documents.
 fn opened(text: &str) -> Vec<Opening> {
-    let (keyword, rest) = first_word(text);
+    let (mut keyword, mut rest) = first_word(text);
+    if keyword.eq_ignore_ascii_case("ONBUILD") {
+        (keyword, rest) = first_word(rest.trim_start());
+    }
     match ["RUN", "COPY", "ADD"].iter().any(|known| keyword.eq_ignore_ascii_case(known)) {
         true => here_documents(rest),
         false => Vec::new(),

@@ -138,11 +138,6 @@ impl Dockerfile {
         let located = |value| Located { line: line.number, text: line.text.clone(), value };
         match (parsed, self.stages.last_mut()) {
             (instruction::Parsed::From { base, platform, name }, _) => {
-                if let Some(name) = &name
-                    && self.stages.iter().any(|stage| stage.name.as_ref() == Some(name))
-                {
-                    return Err(Problem::syntax(format!("the stage name {name} is used twice")));
-                }
                 self.stages.push(Stage { line: line.number, base, platform, name, instructions: Vec::new() });
             }
             (instruction::Parsed::Other(value), Some(stage)) => stage.instructions.push(located(value)),
@@ -156,20 +151,27 @@ impl Dockerfile {
         Ok(())
     }
 
-    /// The instruction that an `ONBUILD` of a base holds.
+    /// The instruction that an `ONBUILD` of a base holds, for the stage at `line`.
     ///
     /// # Errors
     /// When it is none that may stand there.
-    pub fn trigger(text: &str) -> Result<Instruction, Problem> {
-        instruction::trigger(text, '\\')
+    pub fn trigger(text: &str, line: usize) -> Result<Located<Instruction>, DockerfileError> {
+        let parse = || {
+            let lines = lines::read(text.as_bytes()).map_err(|error| error.problem)?;
+            let [only] = <[lines::Line; 1]>::try_from(lines.lines)
+                .map_err(|_| Problem::syntax("ONBUILD holds one instruction"))?;
+            let value = instruction::trigger(&only.text, only.documents, lines.escape)?;
+            Ok(Located { line, text: only.text, value })
+        };
+        parse().map_err(|problem: Problem| problem.at(line))
     }
 
-    /// The index of a stage by its name, or by its number.
+    /// The index of a stage by its name, of which the last counts, or by its number.
     pub fn stage(&self, name: &str) -> Option<usize> {
         let lower = name.to_lowercase();
         self.stages
             .iter()
-            .position(|stage| stage.name.as_ref() == Some(&lower))
+            .rposition(|stage| stage.name.as_ref() == Some(&lower))
             .or_else(|| name.parse().ok().filter(|index| *index < self.stages.len()))
     }
 }

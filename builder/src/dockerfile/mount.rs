@@ -30,6 +30,8 @@ pub enum Mount {
 pub enum MountKind {
     /// An empty folder, gone after the step: a cache is no input, so every build begins with an empty one.
     Cache {
+        /// Its name, which is its place when this is empty: caches of one name are one.
+        id: String,
         /// Its permissions.
         mode: u32,
         /// User and group.
@@ -215,7 +217,6 @@ impl RunMount {
                 }
                 "uid" => said.user = Some(number()?),
                 "gid" => said.group = Some(number()?),
-                // Of a cache a name for what is empty each time, as is the way of sharing it.
                 "id" => said.id = Some(value),
                 "sharing" => match value.to_ascii_lowercase().as_str() {
                     "shared" | "private" | "locked" => said.sharing = true,
@@ -237,7 +238,8 @@ impl RunMount {
         // BuildKit makes a folder with that owner beside what the stage has, and mounts it.
         if said.from.is_none() || (is_root && has_owner) {
             let mode = said.mode.unwrap_or(0o755);
-            return Ok(MountKind::Cache { mode, owner, writable: said.writable.unwrap_or(true) });
+            let (id, writable) = (said.id.clone().unwrap_or_default(), said.writable.unwrap_or(true));
+            return Ok(MountKind::Cache { id, mode, owner, writable });
         }
         Ok(bind(said, true))
     }
@@ -422,7 +424,9 @@ mod tests {
 
     #[test]
     fn kinds_of_mounts() {
-        let cache = |mode, owner, writable| MountKind::Cache { mode, owner, writable };
+        let named =
+            |id: &str, mode, owner, writable| MountKind::Cache { id: id.to_owned(), mode, owner, writable };
+        let cache = |mode, owner, writable| named("", mode, owner, writable);
         let bind = |from: Option<&str>, source: &str, writable| MountKind::Bind {
             from: from.map(str::to_owned),
             source: source.to_owned(),
@@ -430,7 +434,7 @@ mod tests {
         };
         let temporary = |size, writable| MountKind::Temporary { size, writable };
         let table = [
-            ("type=cache,target=/c,id=x,sharing=Locked", "/c", cache(0o755, (0, 0), true)),
+            ("type=cache,target=/c,id=x,sharing=Locked", "/c", named("x", 0o755, (0, 0), true)),
             ("type=cache,dst=c,uid=1,gid=2,mode=0700,ro", "c", cache(0o700, (1, 2), false)),
             ("type=$KIND,dst=c,uid=$N,gid=1$N,mode=1$N", "c", cache(0o17, (7, 17), true)),
             ("type=cache,target=/c,mode=17777", "/c", cache(0o777, (0, 0), true)),

@@ -11,11 +11,11 @@ pub(super) struct Flag {
 }
 
 /// Splits the leading flags off. A lone `--` ends them.
-pub(super) fn flags(text: &str) -> (Vec<Flag>, &str) {
+pub(super) fn flags(text: &str, escape: char) -> (Vec<Flag>, &str) {
     let mut flags = Vec::new();
     let mut rest = text.trim_start();
     while rest.starts_with("--") {
-        let (word, after) = flag_word(rest);
+        let (word, after) = flag_word(rest, escape);
         rest = after.trim_start();
         let Some(body) = word.strip_prefix("--").filter(|body| !body.is_empty()) else { break };
         flags.push(match body.split_once('=') {
@@ -26,8 +26,8 @@ pub(super) fn flags(text: &str) -> (Vec<Flag>, &str) {
     (flags, rest)
 }
 
-/// One word with its quotes and backslashes taken away, as BuildKit reads flags.
-fn flag_word(text: &str) -> (String, &str) {
+/// One word with its quotes and escapes taken away, as BuildKit reads flags.
+fn flag_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
     let mut quote = None;
     let mut letters = text.char_indices();
@@ -36,7 +36,7 @@ fn flag_word(text: &str) -> (String, &str) {
             (' ' | '\t', None) => return (word, &text[at..]),
             ('\'' | '"', None) => quote = Some(letter),
             (_, Some(open)) if letter == open => quote = None,
-            ('\\', _) => word.extend(letters.next().map(|(_, next)| next)),
+            _ if letter == escape => word.extend(letters.next().map(|(_, next)| next)),
             _ => word.push(letter),
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn json(text: &str) -> Result<Json, Problem> {
     if !text.starts_with('[') {
         return Ok(Json::No);
     }
-    match serde_json::from_str::<Vec<serde_json::Value>>(text) {
+    match serde_json::from_str::<Vec<serde_json::Value>>(&with_whole_letters(text)) {
         Ok(values) => values
             .into_iter()
             .map(|value| match value {
@@ -67,6 +67,24 @@ pub(super) fn json(text: &str) -> Result<Json, Problem> {
             .map(Json::Strings),
         Err(_) => Ok(Json::No),
     }
+}
+
+/// JSON in which halves of a letter (`\ud83d` without the second one) are the letter for what is none, as Go reads them.
+fn with_whole_letters(text: &str) -> String {
+    let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    let (mut whole, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        whole.push_str(before);
+        let (escape, length) = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (escape, 12),
+            (Some(0xd800..=0xdfff), _) => ("\\ufffd", 6),
+            _ => (escape, 1 + escape[1..].chars().next().map_or(0, char::len_utf8)),
+        };
+        whole.push_str(escape.get(..length).unwrap_or(escape));
+        rest = &rest[at + length..];
+    }
+    whole + rest
 }
 
 /// What separates the arguments of instructions that are lists; further letters that are blanks elsewhere are parts of names.

@@ -64,8 +64,7 @@ impl Explanation {
                 Base::Stage(earlier) => plan.name(*earlier),
             };
             let is_image = matches!(needed.base, Base::Image(_));
-            let instructions = written.map(|stage| stage.instructions.as_slice()).unwrap_or_default();
-            let steps = instructions.iter().map(|located| Step {
+            let steps = plan.instructions(needed.stage).map(|located| Step {
                 line: located.line,
                 instruction: located.text.clone(),
                 hazards: rules::of_instruction(&located.value),

@@ -2,7 +2,7 @@
 
 use super::tree::held;
 use super::{Content, CopyError, Names, Node, NodeKind, Tree, Walk};
-use crate::build::plan::Inline;
+use crate::build::step::Inline;
 
 /// A folder of here-documents.
 pub struct InlineTree<'a> {
