@@ -130,17 +130,17 @@ impl Clients {
     ) -> reqwest::Result<reqwest::Response> {
         let server = request.url().authority().to_owned();
         if is_http2 || self.insisting().contains(&server) {
-            return self.either.execute(request).await;
+            return send(&self.either, request).await;
         }
         // What has a body cannot be sent twice: it fails now, and the next request knows.
-        let again = request.body().is_none().then(|| request.try_clone()).flatten();
-        let failed = match self.http1.execute(request).await {
+        let again = copy_without_body(&request);
+        let failed = match send(&self.http1, request).await {
             Err(error) if wants_http2(&error) => error,
             other => return other,
         };
         self.insisting().insert(server);
         match again {
-            Some(again) => self.either.execute(again).await,
+            Some(again) => send(&self.either, again).await,
             None => Err(failed),
         }
     }
@@ -150,21 +150,47 @@ impl Clients {
     }
 }
 
+/// Sends a request, and once more if its connection was cut off before there was any answer: a server may close one that
+/// it was asked on before at any moment, and a step, whose own connection is new, does not reckon with that. Only what
+/// changes nothing on a server is sent twice (RFC 9110, section 9.2.2).
+async fn send(client: &reqwest::Client, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+    let again = copy_without_body(&request).filter(|request| request.method().is_safe());
+    match (client.execute(request).await, again) {
+        (Err(error), Some(again)) if was_cut_off(&error) => client.execute(again).await,
+        (outcome, _) => outcome,
+    }
+}
+
+fn copy_without_body(request: &reqwest::Request) -> Option<reqwest::Request> {
+    request.body().is_none().then(|| request.try_clone()).flatten()
+}
+
+/// Whether an established connection ended before the head of an answer.
+fn was_cut_off(error: &reqwest::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cut = |kind| [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&kind);
+    !error.is_connect()
+        && causes(error).any(|cause| {
+            let hyper = cause.downcast_ref::<hyper::Error>();
+            let io = cause.downcast_ref::<std::io::Error>();
+            hyper.is_some_and(hyper::Error::is_incomplete_message) || io.is_some_and(|io| cut(io.kind()))
+        })
+}
+
 /// Whether a handshake failed because the server speaks no HTTP/1.1.
 fn wants_http2(error: &reqwest::Error) -> bool {
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
-        if cause.downcast_ref() == Some(&alert) {
-            return true;
-        }
-        // An error that was wrapped for I/O is no source of the wrapping.
-        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    causes(error).any(|cause| cause.downcast_ref() == Some(&alert))
+}
+
+/// What an error came of, the last cause last. An error that was wrapped for I/O is no source of the wrapping.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |cause| {
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => cause.source(),
-        };
-    }
-    false
+        }
+    })
 }
 
 /// Resolves names, but never to the builder's own machine: a step must not reach what listens there, nor a cloud's

@@ -182,6 +182,27 @@ async fn a_redirect_to_itself_ends_by_the_bound() {
     assert_eq!(record.incidents[0].target, "GET http://a.example/again");
 }
 
+/// A server may close a connection while the next request is on its way. The step's own is new, so nobody there would ask
+/// again: that is done for it, but not for what may change something.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_kept_too_long_is_not_the_steps_problem() {
+    let fine = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+    let (http, seen) = plain(Script::Once(fine)).await;
+    let stage = Stage::new(Upstream::system().with_address("a.example", http));
+    for path in ["/1", "/2", "/3"] {
+        let answer = text(&stage.raw("a.example", &get("a.example", path)).await);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let post = b"POST /4 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    let answer = text(&stage.raw("a.example", post).await);
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    let record = stage.finish().await;
+    assert_eq!((kinds(&record), record.exchanges.len()), (vec![IncidentKind::UpstreamFailed], 3));
+    let asked: Vec<String> =
+        seen.lock().unwrap().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(asked, ["/1", "/2", "/2", "/3", "/3", "/4"]);
+}
+
 /// What a step got in part and did not mind stays told: its materials are not complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_nobody_minded_is_not_forgotten() {

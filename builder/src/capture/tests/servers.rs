@@ -19,6 +19,8 @@ pub(super) enum Script {
     Say(Vec<u8>),
     /// Reads a request, says this, and then nothing more.
     Stall(Vec<u8>),
+    /// Answers the first request of a connection, and cuts off what comes next on it.
+    Once(Vec<u8>),
     /// Answers every request of the connection with its body, or its path if there is none.
     Echo,
     /// Answers with what is at the path, or that there is nothing.
@@ -70,13 +72,20 @@ pub(super) async fn tls(name: &str, script: Script) -> (SocketAddr, Seen, Certif
 
 async fn play<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: Script, seen: Seen) {
     let mut pending = Vec::new();
+    let mut asked = 0;
     while let Some((head, body)) = read_request(&mut stream, &mut pending).await {
+        asked += 1;
         seen.lock().unwrap().push(format!("{head}{}", String::from_utf8_lossy(&body)));
         match &script {
             Script::Say(bytes) => {
                 let _ = stream.write_all(bytes).await;
                 let _ = stream.shutdown().await;
                 return;
+            }
+            Script::Once(_) if asked > 1 => return,
+            Script::Once(bytes) => {
+                let _ = stream.write_all(bytes).await;
+                let _ = stream.flush().await;
             }
             Script::Stall(bytes) => {
                 let _ = stream.write_all(bytes).await;
