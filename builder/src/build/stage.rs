@@ -30,6 +30,13 @@ pub(super) struct Argument {
     hidden: bool,
 }
 
+impl Argument {
+    /// Not those that speak to BuildKit alone: the history tells of them, and no command sees them.
+    fn is_variable(&self) -> bool {
+        !["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"].contains(&self.name.as_str())
+    }
+}
+
 impl<'a> State<'a> {
     pub(super) fn new(plan: &'a Plan<'a>, stage: usize, base: Config, inherited: Vec<Argument>) -> Self {
         // What the base's configuration sets is set anew, over what its stage had by then.
@@ -85,7 +92,9 @@ impl<'a> State<'a> {
 
     /// Of `ENV` and `ARG` with one name, what came last, as BuildKit does it: an `ARG` without a value changes nothing.
     fn lookup(&self, name: &str) -> Option<String> {
-        let argument = self.arguments.iter().find(|argument| argument.name == name && !argument.hidden);
+        let is_it =
+            |argument: &&Argument| argument.name == name && !argument.hidden && argument.is_variable();
+        let argument = self.arguments.iter().find(is_it);
         let variable = || config::variable(&self.config.config, name).map(str::to_owned);
         argument.and_then(|argument| argument.value.clone()).or_else(variable)
     }
@@ -176,10 +185,9 @@ impl<'a> State<'a> {
 
     fn run(&self, run: &Run) -> Result<(String, Action), Problem> {
         let (args, script) = self.command(run)?;
-        let arguments: Vec<(&str, Option<String>)> =
-            self.arguments.iter().map(|it| (it.name.as_str(), self.lookup(&it.name))).collect();
+        let variables = self.arguments.iter().filter(|it| it.is_variable());
         let set: Vec<(String, String)> =
-            arguments.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?))).collect();
+            variables.filter_map(|it| Some((it.name.clone(), self.lookup(&it.name)?))).collect();
         let config = &self.config.config;
         let is_argument = |name: &str| set.iter().any(|(argument, _)| argument == name);
         let variables = config.env.iter().map(|pair| config::name_and_value(pair));
@@ -187,12 +195,11 @@ impl<'a> State<'a> {
         let mut env = set.clone();
         env.extend(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut words: Vec<String> = Vec::new();
-        if !arguments.is_empty() {
-            words.push(format!("|{}", arguments.len()));
-            let told = |(name, value): &(&str, Option<String>)| {
-                format!("{name}={}", value.as_deref().unwrap_or_default())
-            };
-            words.extend(arguments.iter().map(told));
+        if !self.arguments.is_empty() {
+            words.push(format!("|{}", self.arguments.len()));
+            let value =
+                |it: &Argument| self.lookup(&it.name).or_else(|| it.value.clone()).unwrap_or_default();
+            words.extend(self.arguments.iter().map(|it| format!("{}={}", it.name, value(it))));
         }
         words.extend(args.iter().cloned());
         let (cwd, user) = (absolute("/", &config.working_dir), config.user.clone());
