@@ -21,6 +21,7 @@ use super::foretold::Foretold;
 use super::graph::{self, Came, Turn, Waits};
 use super::packing::Waiting;
 use super::plan::{self, Plan};
+use super::root::Root;
 use super::step::{Action, What};
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result, Told};
@@ -221,6 +222,10 @@ impl Stages<'_> {
             let performed = performed.pack(|diff_id| self.course.packed(at, number, diff_id));
             let has_layer = run.take(built, step, &label, performed)?;
             built.config.history.extend(self.plan.history(step, has_layer));
+        }
+        if at + 1 == self.planned.len() {
+            // Nobody needs the target's files any more, so they go while its layers are still compressed.
+            built.root = Root::default();
         }
         run.settle(built, 0)?;
         let Going { run, built, .. } = going;
