@@ -122,47 +122,37 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Sends a request to the server of its URL.
+    /// Sends a request to the server of its URL, and once more where the server speaks nothing but HTTP/2, or cut off what
+    /// changes nothing there (RFC 9110, section 9.2.2): it may close a connection that it was asked on before at any
+    /// moment, and a step, whose own connection is new, does not reckon with that.
     pub(crate) async fn execute(
         &self,
         request: reqwest::Request,
         is_http2: bool,
     ) -> reqwest::Result<reqwest::Response> {
         let server = request.url().authority().to_owned();
-        if is_http2 || self.insisting().contains(&server) {
-            return send(&self.either, request).await;
-        }
+        let may_be_http2 = is_http2 || self.insisting().contains(&server);
+        let client = if may_be_http2 { &self.either } else { &self.http1 };
         // What has a body cannot be sent twice: it fails now, and the next request knows.
-        let again = copy_without_body(&request);
-        let failed = match send(&self.http1, request).await {
-            Err(error) if wants_http2(&error) => error,
-            other => return other,
+        let again = request.body().is_none().then(|| request.try_clone()).flatten();
+        let failed = match client.execute(request).await {
+            Err(error) => error,
+            answered => return answered,
         };
-        self.insisting().insert(server);
+        let insists = !may_be_http2 && wants_http2(&failed);
+        if insists {
+            self.insisting().insert(server);
+        }
         match again {
-            Some(again) => send(&self.either, again).await,
-            None => Err(failed),
+            Some(again) if insists => self.either.execute(again).await,
+            Some(again) if again.method().is_safe() && was_cut_off(&failed) => client.execute(again).await,
+            _ => Err(failed),
         }
     }
 
     fn insisting(&self) -> MutexGuard<'_, HashSet<String>> {
         self.insisting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Sends a request, and once more if its connection was cut off before there was any answer: a server may close one that
-/// it was asked on before at any moment, and a step, whose own connection is new, does not reckon with that. Only what
-/// changes nothing on a server is sent twice (RFC 9110, section 9.2.2).
-async fn send(client: &reqwest::Client, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
-    let again = copy_without_body(&request).filter(|request| request.method().is_safe());
-    match (client.execute(request).await, again) {
-        (Err(error), Some(again)) if was_cut_off(&error) => client.execute(again).await,
-        (outcome, _) => outcome,
-    }
-}
-
-fn copy_without_body(request: &reqwest::Request) -> Option<reqwest::Request> {
-    request.body().is_none().then(|| request.try_clone()).flatten()
 }
 
 /// Whether an established connection ended before the head of an answer.
