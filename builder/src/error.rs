@@ -1,6 +1,6 @@
 //! What the program tells the person who called it when it cannot go on: see [`answers`].
 
-pub use answers::{Error, Kind, Result};
+pub use errors::{Error, Kind, Result};
 
 impl From<crate::dockerfile::DockerfileError> for Error {
     fn from(error: crate::dockerfile::DockerfileError) -> Self {

@@ -1,6 +1,6 @@
 //! How the failures of the other rooms become answers of this program.
 
-pub use answers::{Error, Kind, Result};
+pub use errors::{Error, Kind, Result};
 
 /// A failure of the images' room, with its kind.
 pub fn images(doing: &str, cause: images::Error) -> Error {

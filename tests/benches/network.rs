@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
-use tests::timing::Table;
-use tests::{Outcome, Repository, cannot_run, program, python_base, run};
+use testing::timing::Table;
+use testing::{Outcome, Repository, cannot_run, program, python_base, run};
 
 /// Bytes of the one large file.
 const LARGE: usize = 2 << 30;

@@ -8,8 +8,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use tests::timing::{Table, seconds};
-use tests::{Engine, Scene, cannot_run, program, run};
+use testing::timing::{Table, seconds};
+use testing::{Engine, Scene, cannot_run, program, run};
 
 const ROUNDS: usize = 15;
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::timing::{Table, median, seconds};
-use tests::{Engine, Outcome, Repository, base_image, cannot_run, program, run};
+use testing::timing::{Table, median, seconds};
+use testing::{Engine, Outcome, Repository, base_image, cannot_run, program, run};
 
 const ROUNDS: usize = 7;
 /// Steps of one build.

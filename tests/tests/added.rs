@@ -8,7 +8,7 @@ use std::path::Path;
 use attestations::Digest;
 use attestations::provenance::ResourceDescriptor;
 use attestations::{Bundle, Predicate};
-use tests::{Asked, Bench, Repository, Said, Site, need, run};
+use testing::{Asked, Bench, Repository, Said, Site, need, run};
 
 fn said(status: u16, location: &str, body: &[u8]) -> Said {
     let headers = match location {

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tests::{Outcome, Repository, Site, builder, need, program, python_base, run, runner, unmet};
+use testing::{Outcome, Repository, Site, builder, need, program, python_base, run, runner, unmet};
 
 /// Takes two packages from an index of the test's own, one of them by a name that no purl has.
 const TAKES: &str = r#"FROM python

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tests::{Asked, Bench, Events, Site, has_one_processor, need, program, run};
+use testing::{Asked, Bench, Events, Site, has_one_processor, need, program, run};
 
 /// What one builder made of a Dockerfile, and its commit.
 fn built(bench: &Bench, site: &Site, dockerfile: &str, more: &[&str]) -> (String, String) {

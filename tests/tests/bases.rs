@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tests::{Outcome, Registry, Repository, Scene, builder, need, runner};
+use testing::{Outcome, Registry, Repository, Scene, builder, need, runner};
 
 /// A base from scratch, as small as one with a shell can be.
 const BASE: &str =
@@ -165,7 +165,7 @@ fn offline(scene: &Scene, image: &str, admitted: &Value, home: &Registry) {
 fn save(repository: &str, digest: &str, folder: &Path) {
     let inspect = |reference: &str| {
         let from = format!("docker://{repository}{reference}");
-        tests::run("skopeo", ["inspect", "--raw", "--tls-verify=false", &from]).expect(0).json()
+        testing::run("skopeo", ["inspect", "--raw", "--tls-verify=false", &from]).expect(0).json()
     };
     let list = inspect(&format!(":{}", digest.replace(':', "-")));
     let (host, path) = repository.split_once('/').unwrap();
@@ -176,7 +176,7 @@ fn save(repository: &str, digest: &str, folder: &Path) {
             let file = folder.join(format!("{}.json", blob.replace(':', "-")));
             if layer["mediaType"].as_str().unwrap().contains("sigstore.bundle") {
                 let url = format!("http://{host}/v2/{path}/blobs/{blob}");
-                tests::run("curl", ["--silent", "--fail", "--output", file.to_str().unwrap(), &url])
+                testing::run("curl", ["--silent", "--fail", "--output", file.to_str().unwrap(), &url])
                     .expect(0);
             }
         }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use attestations::{Bundle, Predicate, Reference};
-use tests::{Registry, Repository, Site, need, program, python_base, run};
+use testing::{Registry, Repository, Site, need, program, python_base, run};
 
 /// The validators of the two formats' own projects, kept below `target`. None when they cannot be installed.
 fn validators() -> Option<PathBuf> {

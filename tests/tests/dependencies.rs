@@ -10,13 +10,14 @@ use serde_json::Value;
 
 /// Each room and the rooms it may import. A room that is missing here fails the test.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("answers", &[]),
+    ("errors", &[]),
     ("attestations", &[]),
     ("images", &["attestations"]),
     ("sandbox", &[]),
-    ("countersign-builder", &["answers", "attestations", "images", "sandbox"]),
-    ("countersign-runner", &["answers", "attestations", "images", "sandbox"]),
-    ("tests", &["attestations", "images", "sandbox", "countersign-builder", "countersign-runner"]),
+    ("countersign-builder", &["errors", "attestations", "images", "sandbox"]),
+    ("countersign-runner", &["errors", "attestations", "images", "sandbox"]),
+    ("testing", &["attestations", "images", "sandbox"]),
+    ("tests", &["attestations", "images", "sandbox", "testing", "countersign-builder", "countersign-runner"]),
 ];
 
 /// A second cryptographic provider or TLS stack would be a second thing to trust.

@@ -11,7 +11,7 @@ use attestations::{Bundle, Digest, Predicate, PublicKey, SignError, Signer, Subj
 use images::layer::{Compression, Entry, Kind, LayerWriter, Limits, open_archive};
 use images::{Image, Store};
 use serde_json::Value;
-use tests::{Repository, need, program, python_base, run};
+use testing::{Repository, need, program, python_base, run};
 
 /// A wheel with a compiled module; pip compiles its Python.
 const DOCKERFILE: &str = "FROM python\nRUN pip install markupsafe\n";

@@ -12,8 +12,8 @@ use images::layer::{Limits, open_archive};
 use images::{Image, Store};
 use serde::Deserialize;
 use serde_json::Value;
-use tests::files::{Root, Tree, unpacked};
-use tests::{BuildKit, Engine, Repository, base_image, builder, need, run};
+use testing::files::{Root, Tree, unpacked};
+use testing::{BuildKit, Engine, Repository, base_image, builder, need, run};
 
 /// Fields of the configuration that are compared. Not among them: what Docker leaves of its own (`Image`, `Hostname`,
 /// `AttachStdin` and so on), which says nothing of the image.

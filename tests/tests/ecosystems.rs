@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tests::{AHEAD, Outcome, Repository, Site, elsewhere, need, program, python_base, run};
+use testing::{AHEAD, Outcome, Repository, Site, elsewhere, need, program, python_base, run};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

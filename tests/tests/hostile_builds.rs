@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use images::layer::{Limits, open_archive};
 use images::{Image, Store};
-use tests::files::{Root, Tree};
-use tests::{Hostile, Outcome, need};
+use testing::files::{Root, Tree};
+use testing::{Hostile, Outcome, need};
 
 /// Fails unless a build ended so, with these words in what it said.
 #[track_caller]

@@ -14,8 +14,8 @@ use images::image::{Config, RootFs};
 use images::layer::{Limits, open_archive};
 use images::{Descriptor, Image, Platform, Store};
 use serde_json::json;
-use tests::files::Root;
-use tests::{Hostile, Outcome, need};
+use testing::files::Root;
+use testing::{Hostile, Outcome, need};
 
 const DOCKERFILE: &str = "FROM base:1\nRUN echo 1 >/one\n";
 

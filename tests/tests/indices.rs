@@ -6,7 +6,7 @@ use std::path::Path;
 
 use attestations::Digest;
 use serde_json::Value;
-use tests::{
+use testing::{
     FOREIGN, Outcome, Registry, Repository, Scene, builder, foreign_busybox, has_emulator, need, run, runner,
 };
 

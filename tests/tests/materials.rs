@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tests::{Asked, Registry, Repository, Site, flip_a_byte, need, program, python_base, run};
+use testing::{Asked, Registry, Repository, Site, flip_a_byte, need, program, python_base, run};
 
 /// A repository, a base with Python, and the state directories of two builders.
 struct Bench {
@@ -40,7 +40,7 @@ impl Bench {
     }
 
     /// `build` or `rebuild` with the common options.
-    fn call(&self, verb: &str, state: &str, more: &[&str]) -> tests::Outcome {
+    fn call(&self, verb: &str, state: &str, more: &[&str]) -> testing::Outcome {
         let mut arguments = self.common(state);
         arguments.insert(3, verb.to_owned());
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
@@ -49,7 +49,7 @@ impl Bench {
 
     /// Repeats the build in a network namespace that holds nothing, not even a loopback that is up: a rebuild that
     /// needed any network would fail.
-    fn rebuild_cut_off(&self, state: &str, more: &[&str]) -> tests::Outcome {
+    fn rebuild_cut_off(&self, state: &str, more: &[&str]) -> testing::Outcome {
         let (trusted, bundle) = (self.text("key.pem.pub"), self.text("bundle.json"));
         let mut arguments: Vec<String> = ["--net", "--"].map(str::to_owned).into();
         arguments.push(program("countersign-builder").display().to_string());
@@ -61,7 +61,7 @@ impl Bench {
         run("unshare", arguments)
     }
 
-    fn materials(&self, state: &str, arguments: &[&str]) -> tests::Outcome {
+    fn materials(&self, state: &str, arguments: &[&str]) -> testing::Outcome {
         let state = self.text(state);
         run(
             program("countersign-builder"),
@@ -312,7 +312,7 @@ fn the_servers_are_asked_again_whether_they_give_what_was_kept() {
 }
 
 impl Bench {
-    fn confirm(&self, proxy: &str, digest: &str) -> tests::Outcome {
+    fn confirm(&self, proxy: &str, digest: &str) -> testing::Outcome {
         let (state, builder) = (self.text("state"), program("countersign-builder").display().to_string());
         let proxy = format!("http_proxy={proxy}");
         let words = [&proxy, &builder, "--state-dir", &state, "--json", "materials", "confirm", digest];
@@ -320,7 +320,7 @@ impl Bench {
     }
 
     /// A build whose upstream is reached through a plain proxy, which leads every name to the test's own site.
-    fn build_through(&self, proxy: &str, commit: &str, more: &[&str]) -> tests::Outcome {
+    fn build_through(&self, proxy: &str, commit: &str, more: &[&str]) -> testing::Outcome {
         let (key, out) = (self.text("key.pem"), self.text("bundle.json"));
         let mut arguments = vec![format!("http_proxy={proxy}"), "no_proxy=127.0.0.1".to_owned()];
         arguments.push(program("countersign-builder").display().to_string());

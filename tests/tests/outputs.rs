@@ -8,8 +8,8 @@ use std::path::Path;
 use attestations::Digest;
 use images::layer::{Limits, open_archive};
 use images::{Image, Store};
-use tests::files::{Root, Tree};
-use tests::{Engine, Outcome, Place, need, run};
+use testing::files::{Root, Tree};
+use testing::{Engine, Outcome, Place, need, run};
 
 const DOCKERFILE: &str = r#"FROM base:1
 RUN mkdir -p /d/e && echo 1 >/d/a && ln /d/a /d/hard && ln -s a /d/link && mkfifo /d/pipe && echo 2 >/gone

@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tests::{Engine, Scene, need, run, unmet};
+use testing::{Engine, Scene, need, run, unmet};
 
 fn has(reasons: &[String], word: &str) {
     assert!(reasons.iter().any(|reason| reason.contains(word)), "no reason speaks of `{word}`: {reasons:#?}");
@@ -116,7 +116,7 @@ fn a_layer_changed_in_the_registry_itself_never_starts() {
         run("skopeo", ["inspect", "--raw", "--tls-verify=false", &format!("docker://{}:1.0", scene.image())])
             .expect(0);
     let layers = raw.json()["layers"].as_array().unwrap().clone();
-    tests::flip_a_byte(&scene.registry.blob(layers.last().unwrap()["digest"].as_str().unwrap()));
+    testing::flip_a_byte(&scene.registry.blob(layers.last().unwrap()["digest"].as_str().unwrap()));
     let refused = scene.run("1.0", &[]);
     assert!(refused.code != 0 && refused.code != 70, "{}", refused.text());
     assert!(refused.text().contains("digest"), "{}", refused.text());

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use attestations::{Bundle, Digest, Predicate};
 use images::layer::{Limits, open_archive};
 use images::{Image, Store};
-use tests::files::Root;
-use tests::{FOREIGN, Outcome, Repository, builder, foreign_base, has_emulator, need, program, run};
+use testing::files::Root;
+use testing::{FOREIGN, Outcome, Repository, builder, foreign_base, has_emulator, need, program, run};
 
 /// What the processor says is in the image, and so is what the Dockerfile is told.
 const DOCKERFILE: &str = "FROM base:1

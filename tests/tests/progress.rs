@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tests::{Outcome, Registry, Repository, Shown, base_image, builder, need, on_terminal, program, run};
+use testing::{Outcome, Registry, Repository, Shown, base_image, builder, need, on_terminal, program, run};
 
 const DOCKERFILE: &str = "FROM base:1 AS one
 RUN for i in 1 2 3 4 5 6; do echo one says $i; done; printf '\\033]0;title\\007\\033[31mred\\033[2J\\n'; sleep 2; echo 1 >/one

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tests::{Asked, Bench, Site, need};
+use testing::{Asked, Bench, Site, need};
 
 const SECRET: &str = "hunter2/and+a bit more";
 

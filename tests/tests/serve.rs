@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tests::{Outcome, Scene, need, program, runner};
+use testing::{Outcome, Scene, need, program, runner};
 
 /// A server's process, ended with the test.
 struct Server(Child);

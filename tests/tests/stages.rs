@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tests::{Events, Outcome, Repository, base_image, builder, has_one_processor, need, program, run};
+use testing::{Events, Outcome, Repository, base_image, builder, has_one_processor, need, program, run};
 
 const DOCKERFILE: &str = "FROM base:1 AS one
 RUN echo I am one && sleep 3 && echo 1 >/one

@@ -4,8 +4,8 @@
 
 use attestations::Digest;
 use serde_json::Value;
-use tests::files::unpacked;
-use tests::{Place, Registry, builder, need, run};
+use testing::files::unpacked;
+use testing::{Place, Registry, builder, need, run};
 
 const DOCKERFILE: &str = "FROM base:1\nCOPY Dockerfile /\n";
 

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tests::{Outcome, Registry, Repository, need, program, python_base, run};
+use testing::{Outcome, Registry, Repository, need, program, python_base, run};
 
 /// A repository with one Dockerfile, and a builder of it.
 struct Bench {

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use peers::Docker;
 use serde_json::Value;
-use tests::timing::{Table, seconds};
-use tests::{Registry, Repository, cannot_run, program, python_base, run};
+use testing::timing::{Table, seconds};
+use testing::{Registry, Repository, cannot_run, program, python_base, run};
 
 /// What the Dockerfiles call their base.
 pub(crate) const BASE: &str = "debian-python:bookworm";

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use tests::timing::seconds;
-use tests::{BuildKit, Engine, python_base, run};
+use testing::timing::seconds;
+use testing::{BuildKit, Engine, python_base, run};
 
 use crate::BASE;
 
