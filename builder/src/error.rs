@@ -1,6 +1,6 @@
 //! What the program tells the person who called it when it cannot go on: see [`answers`].
 
-pub use errors::{Error, Kind, Result};
+pub(crate) use errors::{Error, Kind, Result};
 
 impl From<crate::dockerfile::DockerfileError> for Error {
     fn from(error: crate::dockerfile::DockerfileError) -> Self {
@@ -9,7 +9,7 @@ impl From<crate::dockerfile::DockerfileError> for Error {
 }
 
 /// Sorts the failures of the `images` crate by whose fault they are.
-pub trait Told<T> {
+pub(crate) trait Told<T> {
     /// The same with the program's error.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ struct Index {
 ///
 /// # Errors
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
-pub fn export(place: &Place, materials: &Materials, path: &Path) -> Result<()> {
+pub(crate) fn export(place: &Place, materials: &Materials, path: &Path) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
@@ -69,7 +69,7 @@ fn add(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl 
 ///
 /// # Errors
 /// When the file holds anything else, or a blob that is not what its name says.
-pub fn import(place: &Place, path: &Path) -> Result<Vec<Materials>> {
+pub(crate) fn import(place: &Place, path: &Path) -> Result<Vec<Materials>> {
     let file = File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     let mut index = None;

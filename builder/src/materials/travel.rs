@@ -18,11 +18,11 @@ use serde::Serialize;
 use super::keep::{BODY_MEDIA_TYPE, Keeper};
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::replay::Replay;
-use crate::build::registry::Registry;
 use crate::error::{Error, Kind, Result, Told};
+use crate::registry::Registry;
 
 /// The artifact type of a build's materials.
-pub const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
+pub(crate) const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
 
 /// The most bytes of a manifest of materials, which registries hold to.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -30,24 +30,24 @@ const CREATED: &str = "org.opencontainers.image.created";
 
 /// This machine's materials. While it is open, nothing of them is collected.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     store: Store,
     lock: File,
 }
 
 /// The materials of one build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Materials {
+pub(crate) struct Materials {
     /// The digest of the record.
-    pub record: Digest,
+    pub(crate) record: Digest,
     /// The image they are of.
-    pub image: Digest,
+    pub(crate) image: Digest,
     /// When it was built, as RFC 3339.
-    pub created: String,
+    pub(crate) created: String,
     /// How many bodies.
-    pub bodies: usize,
+    pub(crate) bodies: usize,
     /// Bytes of the record and the bodies.
-    pub size: u64,
+    pub(crate) size: u64,
     #[serde(skip)]
     manifest: Descriptor,
 }
@@ -57,7 +57,7 @@ impl Place {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn open(state_dir: &Path) -> Result<Place> {
+    pub(crate) fn open(state_dir: &Path) -> Result<Place> {
         let folder = state_dir.join("materials");
         let store = Store::open(&folder).told()?;
         let path = folder.join(".lock");
@@ -70,12 +70,12 @@ impl Place {
     }
 
     /// What keeps the materials of a new build here.
-    pub fn keeper(&self) -> Keeper {
+    pub(crate) fn keeper(&self) -> Keeper {
         Keeper::new(self.store.clone())
     }
 
     /// The store below.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -83,7 +83,7 @@ impl Place {
     ///
     /// # Errors
     /// When it or one of its bodies is not here or damaged.
-    pub fn replay(&self, record: &Digest) -> Result<Replay> {
+    pub(crate) fn replay(&self, record: &Digest) -> Result<Replay> {
         Replay::load(self.store.clone(), record)
     }
 
@@ -91,7 +91,7 @@ impl Place {
     ///
     /// # Errors
     /// When there are more bodies than a manifest holds, or the disk refuses.
-    pub fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<Materials> {
+    pub(crate) fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<Materials> {
         let (found, document) = Record::stored(&self.store, record)?;
         let mut layers = vec![found];
         let bodies = document.bodies();
@@ -124,7 +124,7 @@ impl Place {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<Materials>> {
+    pub(crate) fn list(&self) -> Result<Vec<Materials>> {
         let mut all = self
             .store
             .manifests()
@@ -140,7 +140,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there are none.
-    pub fn find(&self, digest: &Digest) -> Result<Materials> {
+    pub(crate) fn find(&self, digest: &Digest) -> Result<Materials> {
         let found = self.list()?.into_iter().find(|one| one.record == *digest || one.image == *digest);
         found.ok_or_else(|| {
             Error::new(Kind::NotFound, format!("no materials of {digest} are kept here"))
@@ -169,7 +169,7 @@ impl Place {
     }
 
     /// The manifest's and every blob's digest of some materials.
-    pub(super) fn blobs(&self, materials: &Materials) -> Result<Vec<Descriptor>> {
+    pub(crate) fn blobs(&self, materials: &Materials) -> Result<Vec<Descriptor>> {
         let bytes = self.store.read(&materials.manifest, MAX_MANIFEST).told()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| {
             Error::new(Kind::Input, "the materials' manifest is malformed").because(cause)
@@ -181,7 +181,7 @@ impl Place {
     ///
     /// # Errors
     /// When the registry refuses, or a blob is missing or damaged here.
-    pub fn send(&self, registry: &Registry, subject: &Pinned, materials: &Materials) -> Result<()> {
+    pub(crate) fn send(&self, registry: &Registry, subject: &Pinned, materials: &Materials) -> Result<()> {
         registry.attach_stored(subject, &self.store, &materials.manifest)
     }
 
@@ -189,7 +189,7 @@ impl Place {
     ///
     /// # Errors
     /// When the registry does not have it, or sends something else.
-    pub fn fetch(
+    pub(crate) fn fetch(
         &self,
         registry: &Registry,
         image: &Pinned,
@@ -212,7 +212,7 @@ impl Place {
     ///
     /// # Errors
     /// The first that is missing or damaged.
-    pub fn verify(&self, materials: &Materials) -> Result<()> {
+    pub(crate) fn verify(&self, materials: &Materials) -> Result<()> {
         for blob in self.blobs(materials)? {
             let path = self.store.path_of(&blob.digest);
             let mut reader = self.store.open_blob(&blob).told()?;
@@ -230,7 +230,11 @@ impl Place {
     ///
     /// # Errors
     /// When a blob cannot be removed.
-    pub fn collect(&self, before: Option<Timestamp>, remove: bool) -> Result<(Vec<Materials>, Collected)> {
+    pub(crate) fn collect(
+        &self,
+        before: Option<Timestamp>,
+        remove: bool,
+    ) -> Result<(Vec<Materials>, Collected)> {
         let busy = |cause: rustix::io::Errno| match cause {
             rustix::io::Errno::WOULDBLOCK => {
                 Error::new(Kind::Machine, "a build is going on, and what it keeps must not be collected")
