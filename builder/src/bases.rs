@@ -7,7 +7,7 @@ use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
 use images::{Descriptor, Image, Index, Platform, Store};
 
-use crate::error::{Error, Kind, Result, Told, of_images};
+use crate::error::{Error, Kind, Result};
 use crate::progress::{Direction, Event};
 use crate::project::Project;
 use crate::workspace::Workspace;
@@ -173,8 +173,8 @@ fn recorded_place(name: &str, uri: &str, digest: Digest) -> Result<Pinned> {
 }
 
 fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Image> {
-    let layout = Store::open_existing(folder).told()?;
-    let image = Image::load(&layout, &in_layout(&layout, platform)?).told()?;
+    let layout = Store::open_existing(folder)?;
+    let image = Image::load(&layout, &in_layout(&layout, platform)?)?;
     copy_blobs(&layout, store, image.layers())?;
     Ok(image)
 }
@@ -185,11 +185,13 @@ fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Imag
 /// When there is none, or more than one.
 pub(crate) fn in_layout(layout: &Store, platform: &Platform) -> Result<Digest> {
     let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|found| found.fits(platform));
-    let listed: Vec<Descriptor> = layout.manifests().told()?.into_iter().filter(fits).collect();
+    let listed: Vec<Descriptor> = layout.manifests()?.into_iter().filter(fits).collect();
     let place = layout.root().display();
     match listed.as_slice() {
         [index] if [INDEX, DOCKER_INDEX].contains(&index.media_type.as_str()) => {
-            Index::load(layout, &index.digest).and_then(|it| it.choose(platform, &place.to_string())).told()
+            Index::load(layout, &index.digest)
+                .and_then(|it| it.choose(platform, &place.to_string()))
+                .map_err(Error::from)
         }
         [image] => Ok(image.digest),
         several => {
@@ -212,14 +214,14 @@ pub(crate) fn copy_blobs<'a>(
     blobs: impl IntoIterator<Item = &'a Descriptor>,
 ) -> Result<()> {
     for blob in blobs.into_iter().filter(|blob| !to.contains(&blob.digest)) {
-        let mut reader = from.open_blob(blob).told()?;
-        let mut writer = to.writer().told()?;
+        let mut reader = from.open_blob(blob)?;
+        let mut writer = to.writer()?;
         std::io::copy(&mut reader, &mut writer).map_err(|cause| match cause.downcast::<images::Error>() {
             // What the reader found wrong with the blob.
-            Ok(ours) => of_images(ours),
+            Ok(ours) => Error::from(ours),
             Err(cause) => Error::io("copying a blob into", to.root(), cause),
         })?;
-        writer.commit_as(blob).told()?;
+        writer.commit_as(blob)?;
     }
     Ok(())
 }

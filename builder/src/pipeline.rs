@@ -16,7 +16,7 @@ use crate::dockerfile;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::ignore;
 use crate::dockerfile::ignore::Ignore;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
 use crate::executor::scratch::Scratch;
@@ -131,7 +131,7 @@ pub(crate) struct Outcome {
 /// # Errors
 /// When it cannot be made.
 pub(crate) fn store(workspace: &Workspace) -> Result<Store> {
-    Store::open(workspace.state_dir().join("images")).told()
+    Store::open(workspace.state_dir().join("images")).map_err(Error::from)
 }
 
 /// Builds what was ordered, once `gate` has let the commit pass: for each platform, in their order. There is at least one.
@@ -254,7 +254,7 @@ impl Site<'_> {
         };
         let scratch = Scratch::new(workspace.state_dir())?;
         let store = store(workspace)?;
-        let cache = LayerCache::open(workspace.state_dir().join("layers")).told()?;
+        let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
         let upstream = order.upstream.clone();
         let options = Options { doors: doors(&self.recipe), upstream, ..Options::default() };
         let capture = Capture::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {

@@ -6,7 +6,7 @@ use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
 
 use crate::bases;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::workspace::Workspace;
 
@@ -38,7 +38,7 @@ impl Registry {
         repository: &Repository,
         tag: Option<&str>,
     ) -> Result<Digest> {
-        self.runtime.block_on(self.client.push(store, image, repository, tag)).told()
+        self.runtime.block_on(self.client.push(store, image, repository, tag)).map_err(Error::from)
     }
 
     /// Pushes an index, whose images have to be there.
@@ -52,7 +52,7 @@ impl Registry {
         repository: &Repository,
         tag: Option<&str>,
     ) -> Result<Digest> {
-        self.runtime.block_on(self.client.push_index(store, index, repository, tag)).told()
+        self.runtime.block_on(self.client.push_index(store, index, repository, tag)).map_err(Error::from)
     }
 
     /// What a reference names now: an image, or an index of several.
@@ -60,7 +60,7 @@ impl Registry {
     /// # Errors
     /// When the registry does not know it or cannot be reached.
     pub(crate) fn look(&self, reference: &Reference) -> Result<Named> {
-        self.runtime.block_on(self.client.look(reference)).told()
+        self.runtime.block_on(self.client.look(reference)).map_err(Error::from)
     }
 
     /// The images that a reference names: the one, or of an index those for `platforms`, or all when none is given.
@@ -75,7 +75,7 @@ impl Registry {
         let chosen: Vec<Digest> = match platforms {
             [] => index.images().map(|(_, entry)| entry.digest).collect(),
             some => {
-                let one = |platform| index.choose(platform, &reference.to_string()).told();
+                let one = |platform| index.choose(platform, &reference.to_string()).map_err(Error::from);
                 some.iter().map(one).collect::<Result<_>>()?
             }
         };
@@ -98,7 +98,7 @@ impl Registry {
         let kind = predicate.predicate.predicate_type().to_owned();
         let created = now_in_seconds();
         let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), &kind, &created);
-        self.runtime.block_on(attached).told()
+        self.runtime.block_on(attached).map_err(Error::from)
     }
 
     /// Attaches an artifact that is in a store.
@@ -106,7 +106,7 @@ impl Registry {
     /// # Errors
     /// When the registry refuses, or a blob is missing or damaged.
     pub(crate) fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
-        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).told()
+        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).map_err(Error::from)
     }
 
     /// Fetches blobs into a store.
@@ -119,7 +119,7 @@ impl Registry {
         blobs: &[Descriptor],
         store: &Store,
     ) -> Result<()> {
-        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).told()
+        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).map_err(Error::from)
     }
 
     /// Reads one blob of at most `max` bytes.
@@ -127,7 +127,7 @@ impl Registry {
     /// # Errors
     /// When the registry lacks it, or sends something else or too much.
     pub(crate) fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
-        self.runtime.block_on(self.client.blob(repository, digest, max)).told()
+        self.runtime.block_on(self.client.blob(repository, digest, max)).map_err(Error::from)
     }
 
     /// The descriptor of an image's manifest.
@@ -135,7 +135,7 @@ impl Registry {
     /// # Errors
     /// When the registry does not have it.
     pub(crate) fn describe(&self, image: &Pinned) -> Result<Descriptor> {
-        self.runtime.block_on(self.client.describe(image)).told()
+        self.runtime.block_on(self.client.describe(image)).map_err(Error::from)
     }
 
     /// Everything attached to an image.
@@ -143,7 +143,7 @@ impl Registry {
     /// # Errors
     /// When the registry fails; that there is nothing is no error.
     pub(crate) fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
-        self.runtime.block_on(self.client.attachments(subject)).told()
+        self.runtime.block_on(self.client.attachments(subject)).map_err(Error::from)
     }
 }
 
@@ -155,11 +155,11 @@ impl bases::Registry for Registry {
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest> {
         match self.look(reference)? {
             Named::Image(digest) => Ok(digest),
-            Named::Index(index) => index.choose(platform, &reference.to_string()).told(),
+            Named::Index(index) => index.choose(platform, &reference.to_string()).map_err(Error::from),
         }
     }
 
     fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {
-        self.runtime.block_on(self.client.pull(pinned, store)).told()
+        self.runtime.block_on(self.client.pull(pinned, store)).map_err(Error::from)
     }
 }

@@ -23,7 +23,7 @@ use crate::review::gate as reviews;
 use crate::review::gate::{Demand, HandedIn};
 use crate::speculation::reference::Foretold;
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
 use crate::keys;
 use crate::keys::PasswordArguments;
@@ -270,7 +270,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         })
         .collect::<Result<Vec<_>>>()?;
     let images: Vec<&Image> = builds.iter().map(|built| &built.outcome.executed.image).collect();
-    let index = (images.len() > 1).then(|| Index::assemble(&store, &images)).transpose().told()?;
+    let index = (images.len() > 1).then(|| Index::assemble(&store, &images)).transpose()?;
     let content = match &index {
         Some(index) => Content::index(index, &images),
         None => Content::image(images.first().ok_or_else(|| Error::new(Kind::Bug, "nothing was built"))?),

@@ -13,7 +13,7 @@ use super::{Answer, Session};
 use crate::bases::{Registry as _, in_layout};
 use crate::registry::Registry;
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 /// Entries told of each layer; JSON has more.
 const TOLD: usize = 20;
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let platform = arguments.platform.as_ref();
     let a = find(&arguments.a, platform, &registry, session)?;
     let b = find(&arguments.b, platform, &registry, session)?;
-    let comparison = compare((&a.0, &a.1), (&b.0, &b.1)).told()?;
+    let comparison = compare((&a.0, &a.1), (&b.0, &b.1))?;
     let value = json!({ "a": a.1.digest(), "b": b.1.digest(), "comparison": comparison });
     session.result(&describe(&comparison), &value)?;
     Ok(if comparison == Comparison::Identical { Answer::Yes } else { Answer::No })
@@ -60,12 +60,12 @@ pub(crate) fn find(
     session: &Session,
 ) -> Result<(Store, Image)> {
     if let Some((folder, digest)) = layout(place) {
-        let store = Store::open_existing(folder).told()?;
+        let store = Store::open_existing(folder)?;
         let digest = match digest {
             Some(digest) => digest,
             None => only(&store, platform, place)?,
         };
-        let image = Image::load(&store, &digest).told()?;
+        let image = Image::load(&store, &digest)?;
         return Ok((store, image));
     }
     let reference: Reference = place.parse().map_err(|cause| {
@@ -94,7 +94,7 @@ fn layout(place: &str) -> Option<(PathBuf, Option<Digest>)> {
 }
 
 fn only(store: &Store, platform: Option<&Platform>, place: &str) -> Result<Digest> {
-    match (platform, store.manifests().told()?.as_slice()) {
+    match (platform, store.manifests()?.as_slice()) {
         (None, [only]) if ![INDEX, DOCKER_INDEX].contains(&only.media_type.as_str()) => Ok(only.digest),
         (Some(platform), _) => in_layout(store, platform),
         (None, [_]) => in_layout(store, &Platform::here()),

@@ -18,7 +18,7 @@ use crate::materials::record::Record;
 use crate::materials::travel::{Materials, Place};
 use crate::registry::Registry;
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 
 /// Its subcommands.
@@ -130,7 +130,7 @@ fn lines(all: &[Materials]) -> String {
 
 fn list(place: &Place, session: &Session) -> Result<()> {
     let all = place.list()?;
-    let blobs = place.store().blobs().told()?;
+    let blobs = place.store().blobs()?;
     let disk: u64 = blobs.iter().map(|(_, size)| size).sum();
     let sum: u64 = all.iter().map(|one| one.size).sum();
     let text = format!(

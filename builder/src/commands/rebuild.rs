@@ -22,7 +22,7 @@ use crate::registry::Registry;
 use crate::review::gate as reviews;
 use crate::speculation::reference::Foretold;
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
 use crate::materials::Place;
 use crate::progress::Event;
@@ -376,7 +376,7 @@ fn finding(
         return Ok(Finding::Recorded(recorded(chosen, outcome)));
     };
     let rebuilt = order::store(session.workspace())?;
-    Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image)).told()?))
+    Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image))?))
 }
 
 /// What differs from the provenance's own record, when the first image is not at hand.

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::capture::Upstream;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::files::read_file;
 
 /// The most bytes of a file of certificates, and of registries.
@@ -123,7 +123,7 @@ fn add(all: &mut Registries, name: &str, at: &str, tags: bool) -> Result<()> {
         return Err(bad(format!("`{name}` is no registry's name")));
     }
     let mirror: Mirror = at.parse().map_err(|cause: images::Error| bad(cause.to_string()))?;
-    all.mirrored.entry(name.to_owned()).or_default().add(mirror.believed(tags)).told()
+    all.mirrored.entry(name.to_owned()).or_default().add(mirror.believed(tags)).map_err(Error::from)
 }
 
 fn read_into(all: &mut Registries, path: &Path) -> Result<()> {

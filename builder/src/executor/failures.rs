@@ -4,7 +4,7 @@ use super::leak;
 use super::mounts::MountError;
 use super::steps::copy;
 use crate::capture::{Incident, IncidentKind};
-use crate::error::{Error, Kind, of_images};
+use crate::error::{Error, Kind};
 use crate::plan::step::Step;
 
 /// Why a step's network makes the build worthless.
@@ -66,7 +66,7 @@ pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
     }
     let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
     let what = format!("line {}: {}: {cause}", step.line, step.text);
-    let told = of_images(cause);
+    let told = Error::from(cause);
     let (kind, hint) = match (is_its_own, told.hint_text()) {
         (true, _) => (
             Kind::Step,

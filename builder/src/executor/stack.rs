@@ -13,7 +13,7 @@ use super::failures::machine;
 use super::stage::Workshop;
 use super::steps::copy;
 use super::steps::copy::{CopyError, Names, Node};
-use crate::error::{Error, Kind, Result, Told, of_images};
+use crate::error::{Error, Kind, Result};
 
 /// What a step sees, layer above layer. Cheap to clone: the layers are shared.
 #[derive(Clone, Default)]
@@ -92,11 +92,11 @@ impl Root {
         let mut strata = self.strata();
         let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
             .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
-        let Some(mut found) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+        let Some(mut found) = strata.find(&resolved)? else { return Ok(String::new()) };
         if found.on_disk().is_none() {
             self.folders(shop)?;
             strata = self.strata();
-            let Some(again) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+            let Some(again) = strata.find(&resolved)? else { return Ok(String::new()) };
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
@@ -118,8 +118,8 @@ impl Pending {
             return Ok(upper.path().to_owned());
         }
         let upper = shop.host.folder().map_err(machine)?;
-        let Layer { descriptor, diff_id, .. } = shop.packed(&self.layer, of_images)?;
-        unpack(shop.store, &descriptor, &diff_id, upper.path(), Limits::default()).told()?;
+        let Layer { descriptor, diff_id, .. } = shop.packed(&self.layer, Error::from)?;
+        unpack(shop.store, &descriptor, &diff_id, upper.path(), Limits::default())?;
         Ok(folder.insert(Arc::new(upper)).path().to_owned())
     }
 }

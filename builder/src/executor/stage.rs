@@ -23,7 +23,7 @@ use super::steps::copy::{Content, ContextTree, CopyError};
 use crate::bases::{Base, layer_of_base, of_base};
 use crate::capture::{Capture, Exchange};
 use crate::dockerfile::SecretMount;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::materials;
 use crate::plan;
 use crate::plan::config;
@@ -178,7 +178,7 @@ impl<'a> Run<'a> {
             let config = Config::default();
             return Ok(Built { config, layers: Vec::new(), root: Root::default() });
         };
-        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).told();
+        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).map_err(Error::from);
         let folders = folders.map_err(|error| of_base(&base.asked, error))?;
         let config = config::on_base(base.image.config());
         let created_by = created_by_of_layers(&config);

@@ -8,7 +8,7 @@ use images::store::BlobWriter;
 use sha2::{Digest as _, Sha256};
 
 use super::record::{RECORD_MEDIA_TYPE, Record};
-use crate::error::{Result, Told};
+use crate::error::Result;
 
 /// The media type of a body in the store: whatever it is, it is bytes here.
 pub(crate) const BODY_MEDIA_TYPE: &str = "application/octet-stream";
@@ -30,8 +30,8 @@ impl Keeper {
     /// # Errors
     /// When the disk refuses, or there is more than a record holds.
     pub(crate) fn finish(&self, record: &Record) -> Result<Digest> {
-        self.store.flush().told()?;
-        Ok(self.store.put(RECORD_MEDIA_TYPE, &record.to_bytes()?).told()?.digest)
+        self.store.flush()?;
+        Ok(self.store.put(RECORD_MEDIA_TYPE, &record.to_bytes()?)?.digest)
     }
 }
 

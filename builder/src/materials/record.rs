@@ -4,7 +4,7 @@ use attestations::Digest;
 use images::{Descriptor, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 /// The media type of a record.
 pub(crate) const RECORD_MEDIA_TYPE: &str = "application/vnd.countersign.materials.record.v1+json";
@@ -124,8 +124,8 @@ impl Record {
     /// # Errors
     /// When it is not there, or not what its digest says, or no record.
     pub(crate) fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
-        let described = store.describe(RECORD_MEDIA_TYPE, digest).told()?;
-        let record = Record::parse(&store.read(&described, MAX_RECORD).told()?)?;
+        let described = store.describe(RECORD_MEDIA_TYPE, digest)?;
+        let record = Record::parse(&store.read(&described, MAX_RECORD)?)?;
         Ok((described, record))
     }
 

@@ -12,7 +12,7 @@ use images::{Descriptor, Store};
 use super::keep::BODY_MEDIA_TYPE;
 use super::record::{Exchange, Failure, Record, bytes_of};
 use super::request::Asked;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 /// How many recorded requests are named when one was never recorded.
 const NEAREST: usize = 3;
@@ -62,7 +62,7 @@ impl Replay {
     pub(crate) fn load(store: Store, digest: &Digest) -> Result<Replay> {
         let (_, record) = Record::stored(&store, digest)?;
         for (body, size) in record.bodies() {
-            let found = store.describe(BODY_MEDIA_TYPE, &body).told()?;
+            let found = store.describe(BODY_MEDIA_TYPE, &body)?;
             if found.size != size {
                 return Err(Error::new(
                     Kind::Input,

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::keep::{BODY_MEDIA_TYPE, Keeper};
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::replay::Replay;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::registry::Registry;
 
 /// The artifact type of a build's materials.
@@ -59,7 +59,7 @@ impl Place {
     /// When the folder cannot be made.
     pub(crate) fn open(state_dir: &Path) -> Result<Place> {
         let folder = state_dir.join("materials");
-        let store = Store::open(&folder).told()?;
+        let store = Store::open(&folder)?;
         let path = folder.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|cause| Error::io("opening", &path, cause))?;
@@ -96,7 +96,7 @@ impl Place {
         let mut layers = vec![found];
         let bodies = document.bodies();
         layers.extend(bodies.iter().map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, *digest, *size)));
-        let config = self.store.put(EMPTY, b"{}").told()?;
+        let config = self.store.put(EMPTY, b"{}")?;
         let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let manifest = Manifest {
             artifact_type: Some(MATERIALS_TYPE.to_owned()),
@@ -104,7 +104,7 @@ impl Place {
             annotations: [(CREATED.to_owned(), created)].into(),
             ..Manifest::image(config, layers)
         };
-        let bytes = manifest.to_bytes().told()?;
+        let bytes = manifest.to_bytes()?;
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(Error::new(
                 Kind::Input,
@@ -115,8 +115,8 @@ impl Place {
             )
             .hint("split the image, or build with --no-keep"));
         }
-        let stored = self.store.put(MANIFEST, &bytes).told()?;
-        self.store.set_ref(&format!("{}-{}", image.digest.hex(), record.hex()), &stored).told()?;
+        let stored = self.store.put(MANIFEST, &bytes)?;
+        self.store.set_ref(&format!("{}-{}", image.digest.hex(), record.hex()), &stored)?;
         self.read(&stored)
     }
 
@@ -125,13 +125,8 @@ impl Place {
     /// # Errors
     /// When the store cannot be read.
     pub(crate) fn list(&self) -> Result<Vec<Materials>> {
-        let mut all = self
-            .store
-            .manifests()
-            .told()?
-            .iter()
-            .map(|entry| self.read(entry))
-            .collect::<Result<Vec<_>>>()?;
+        let mut all =
+            self.store.manifests()?.iter().map(|entry| self.read(entry)).collect::<Result<Vec<_>>>()?;
         all.sort_by(|a, b| b.created.cmp(&a.created).then(a.record.cmp(&b.record)));
         Ok(all)
     }
@@ -149,7 +144,7 @@ impl Place {
     }
 
     fn read(&self, entry: &Descriptor) -> Result<Materials> {
-        let bytes = self.store.read(entry, MAX_MANIFEST).told()?;
+        let bytes = self.store.read(entry, MAX_MANIFEST)?;
         let bad = |why: &str| Error::new(Kind::Input, format!("the materials {}: {why}", entry.digest));
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| bad(&cause.to_string()))?;
         if manifest.artifact_type.as_deref() != Some(MATERIALS_TYPE) {
@@ -170,7 +165,7 @@ impl Place {
 
     /// The manifest's and every blob's digest of some materials.
     pub(crate) fn blobs(&self, materials: &Materials) -> Result<Vec<Descriptor>> {
-        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST).told()?;
+        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST)?;
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| {
             Error::new(Kind::Input, "the materials' manifest is malformed").because(cause)
         })?;
@@ -204,7 +199,7 @@ impl Place {
             .map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, digest, size))
             .collect();
         registry.pull_blobs(image.repository(), &bodies, &self.store)?;
-        self.store.put(RECORD_MEDIA_TYPE, &bytes).told()?;
+        self.store.put(RECORD_MEDIA_TYPE, &bytes)?;
         self.name(described, record, Timestamp::now()).map(drop)
     }
 
@@ -215,7 +210,7 @@ impl Place {
     pub(crate) fn verify(&self, materials: &Materials) -> Result<()> {
         for blob in self.blobs(materials)? {
             let path = self.store.path_of(&blob.digest);
-            let mut reader = self.store.open_blob(&blob).told()?;
+            let mut reader = self.store.open_blob(&blob)?;
             std::io::copy(&mut reader, &mut std::io::sink()).map_err(|cause| {
                 Error::new(Kind::Input, format!("{} is damaged", path.display()))
                     .hint("remove it, and fetch the materials again")
@@ -255,10 +250,10 @@ impl Place {
         if remove {
             for one in &old {
                 let name = format!("{}-{}", one.image.hex(), one.record.hex());
-                self.store.remove_ref(&name).told()?;
+                self.store.remove_ref(&name)?;
             }
         }
-        let collected = self.store.collect(&needed, remove).told()?;
+        let collected = self.store.collect(&needed, remove)?;
         flock(&self.lock, FlockOperation::LockShared).map_err(busy)?;
         Ok((old, collected))
     }

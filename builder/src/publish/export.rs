@@ -10,7 +10,7 @@ use images::layer::write_root;
 use images::{Image, LayerCache, Store};
 
 use crate::bases::copy_blobs;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::executor::failures::machine;
 use crate::executor::steps::copy;
 use crate::executor::steps::copy::{Folder, RootTree};
@@ -172,10 +172,10 @@ impl Output {
         let called = if tags.is_empty() { vec![names.image.as_str()] } else { tags.clone() };
         match self.form {
             OutputForm::Oci { is_folder: true } => {
-                let layout = Store::open(&self.destination).told()?;
+                let layout = Store::open(&self.destination)?;
                 copy_blobs(store, &layout, content.blobs())?;
-                let top = content.top().told()?;
-                called.iter().try_for_each(|name| layout.set_ref(name, top)).told()
+                let top = content.top()?;
+                called.iter().try_for_each(|name| layout.set_ref(name, top)).map_err(Error::from)
             }
             OutputForm::Oci { is_folder: false } => {
                 self.file(&mut |out| write_archive(store, content, Form::Oci, &called, out))
@@ -200,7 +200,7 @@ impl Output {
         let file =
             tempfile::Builder::new().permissions(readable).tempfile_in(folder_of(place)).map_err(failed)?;
         let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
-        write(&mut out).told()?;
+        write(&mut out)?;
         out.flush().map_err(failed)?;
         drop(out);
         file.as_file().sync_all().map_err(failed)?;
@@ -236,9 +236,9 @@ fn with_root(
     image: &Image,
     take: &mut dyn FnMut(&Path) -> Result<()>,
 ) -> Result<()> {
-    let cache = LayerCache::open(workspace.state_dir().join("layers")).told()?;
+    let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
     let host = sandbox::Host::open(&workspace.state_dir().join("sandbox")).map_err(machine)?;
-    let view = host.view(&cache.lower_dirs(store, image).told()?).map_err(machine)?;
+    let view = host.view(&cache.lower_dirs(store, image)?).map_err(machine)?;
     take(view.merged())
 }
 

@@ -14,7 +14,7 @@ use images::{Image, Store};
 use self::graph::{Came, Turn, Waits};
 use crate::bases::{Base, Bases};
 use crate::capture::Exchange;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::executor::compression::Waiting;
 use crate::executor::stack::Root;
 use crate::executor::stage::{Built, Finished, Records, Run, Workshop, check_secrets};
@@ -117,7 +117,7 @@ pub(crate) fn execute(
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
     target.config.created = Some(plan.created().to_owned());
     let (blobs, records): (Vec<_>, Vec<_>) = target.layers.into_iter().unzip();
-    let image = Image::assemble(shop.store, &target.config, blobs).told()?;
+    let image = Image::assemble(shop.store, &target.config, blobs)?;
     let bases = fetched.into_values().collect();
     Ok(Executed {
         image,

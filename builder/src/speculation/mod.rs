@@ -20,7 +20,7 @@ use sandbox::{Canceller, Upper};
 use self::reference::Foretold;
 use self::tasks::{Ahead, Busy};
 use crate::bases::Base;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::executor::compression::Waiting;
 use crate::executor::failures::machine;
 use crate::executor::stack::Root;
@@ -265,8 +265,7 @@ impl<'a> Course<'a> {
         let (descriptor, diff_id) = (&image.layers()[*layer], image.diff_ids()[*layer]);
         let stop = || canceller.is_cancelled();
         let limits = foretold.limits(*layer);
-        let packing =
-            repack((store, descriptor, &diff_id), (into, Compression::Gzip), limits, &stop).told()?;
+        let packing = repack((store, descriptor, &diff_id), (into, Compression::Gzip), limits, &stop)?;
         self.packings().insert(diff_id, packing);
         Ok(())
     }
@@ -293,7 +292,7 @@ impl<'a> Course<'a> {
     /// What lies below the first step.
     fn lowest(&self, shop: &Workshop<'_>) -> Result<Ground> {
         let Some(Base { image, .. }) = self.stages.base() else { return Ok(Ground::default()) };
-        let root = Root::of_base(shop.cache.lower_dirs(shop.store, image).told()?);
+        let root = Root::of_base(shop.cache.lower_dirs(shop.store, image)?);
         Ok(Ground { root, diff_ids: image.diff_ids().to_vec(), ..Ground::default() })
     }
 
@@ -343,7 +342,7 @@ impl<'a> Course<'a> {
         let foretold = self.foretold()?;
         let Foretold { store, image } = foretold;
         let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[layer]);
-        unpack(store, &image.layers()[layer], &diff_id, upper.path(), foretold.limits(layer)).told()?;
+        unpack(store, &image.layers()[layer], &diff_id, upper.path(), foretold.limits(layer))?;
         if self.other.is_none() {
             return Ok((upper, diff_id));
         }
@@ -351,7 +350,7 @@ impl<'a> Course<'a> {
         let lowers = below.root.folders(shop)?;
         let written = from_upper(shop.store, upper.path(), &lowers, times, keeping, Normaliser::Version1);
         let nothing = || Error::new(Kind::Input, "a layer of the image changes nothing");
-        let packing = written.told()?.layer.ok_or_else(nothing)?;
+        let packing = written?.layer.ok_or_else(nothing)?;
         let diff_id = packing.diff_id;
         if keeping != Keeping::DiffId {
             self.packings().insert(diff_id, packing);

@@ -6,7 +6,7 @@ use images::{Descriptor, Image, Store};
 use jiff::Timestamp;
 
 use crate::bases::Base;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 use crate::materials::Place;
 use crate::plan::Plan;
 use crate::plan::step::Step;
@@ -33,7 +33,7 @@ impl Foretold {
     pub(crate) fn at_hand(store: Store, digest: &Digest) -> Result<Option<Self>> {
         let image = match Image::load(&store, digest) {
             Err(images::Error::NotFound { .. }) => return Ok(None),
-            found => found.told()?,
+            found => found?,
         };
         let is_here = |layer: &Descriptor| store.path_of(&layer.digest).is_file();
         Ok(image.layers().iter().all(is_here).then_some(Self { store, image }))
