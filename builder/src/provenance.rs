@@ -9,12 +9,12 @@ use attestations::provenance::{
 use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
 use images::layer::Fired;
 
-use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
 use crate::executor::steps::add::GitTaken;
 use crate::packages::{Package, sbom};
 use crate::pipeline::Outcome;
 use crate::review::gate::HandedIn;
+use recorder::{Exchange, StepId};
 
 /// The annotation of a base that keeps its name in the Dockerfile.
 pub(crate) const BASE_NAME: &str = "name";
@@ -150,19 +150,20 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
     all.extend(outcome.executed.git.iter().map(git));
     all.extend(outcome.packages.iter().map(package));
-    all.extend(outcome.executed.exchanges.iter().map(exchange));
+    let exchanges = outcome.responses.steps.iter();
+    all.extend(exchanges.flat_map(|step| step.sorted().into_iter().map(|found| exchange(&step.step, found))));
     all
 }
 
 fn package(package: &Package) -> ResourceDescriptor {
     ResourceDescriptor::package(package.purl.to_string(), &package.digest)
         .annotated("url", package.url.clone())
-        .annotated("step", package.step.clone())
+        .annotated("step", package.step.as_str())
 }
 
 fn git(taken: &GitTaken) -> ResourceDescriptor {
     let named = ResourceDescriptor::git(format!("git+{}", taken.url), &taken.commit)
-        .annotated("step", taken.step.clone());
+        .annotated("step", taken.step.as_str());
     let notes = [("ref", &taken.reference), ("submodule", &taken.submodule)];
     notes.into_iter().fold(named, |named, (name, value)| match value {
         Some(value) => named.annotated(name, value.clone()),
@@ -171,13 +172,13 @@ fn git(taken: &GitTaken) -> ResourceDescriptor {
 }
 
 /// An exchange as the provenance tells it.
-pub(crate) fn exchange(exchange: &Exchange) -> ResourceDescriptor {
-    let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
-        .annotated("step", exchange.step.clone())
-        .annotated("method", exchange.method.clone())
-        .annotated("status", exchange.status)
-        .annotated("size", exchange.size);
-    match &exchange.request_body {
+pub(crate) fn exchange(step: &StepId, Exchange { request, response }: &Exchange) -> ResourceDescriptor {
+    let named = ResourceDescriptor::exchange(&request.url, &response.body)
+        .annotated("step", step.as_str())
+        .annotated("method", request.method.clone())
+        .annotated("status", response.status)
+        .annotated("size", response.size);
+    match &request.body {
         Some(body) => named.annotated("requestBody", body.to_string()),
         None => named,
     }

@@ -19,7 +19,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
-use crate::progress::{self, Mode};
+use crate::progress;
+use crate::progress::Mode;
 
 use session::{Answer, Output, Session};
 

@@ -24,12 +24,12 @@ use crate::speculation::reference::Foretold;
 
 use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
-use crate::materials::Place;
 use crate::progress::Event;
 use crate::provenance;
 use crate::provenance::{Identity, bases_of};
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
+use recorder::ResponseStore;
 
 /// Largest bundle or file of keys read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -148,7 +148,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         (Some(key), Some(builder_id)) => Some(Identity { builder_id, key: &**key }),
         _ => None,
     };
-    let place = Place::open(session.workspace().state_dir())?;
+    let place = ResponseStore::open(session.workspace().state_dir())?;
     let work = Work {
         arguments,
         session,
@@ -192,7 +192,7 @@ struct Work<'a> {
     session: &'a Session,
     registry: &'a Registry,
     runtime: &'a tokio::runtime::Handle,
-    place: &'a Place,
+    place: &'a ResponseStore,
     identity: Option<Identity<'a>>,
     is_one_of_several: bool,
 }
@@ -275,7 +275,7 @@ impl Rebuilt {
             "platform": self.platform,
             "digest": self.outcome.executed.image.digest(),
             "online": arguments.online,
-            "exchanges": self.outcome.executed.exchanges.len(),
+            "exchanges": self.outcome.responses.exchanges().count(),
             "identical": self.finding.verdict() == RebuildVerdict::Identical,
             "comparison": self.finding.json(),
             "signed": signed,

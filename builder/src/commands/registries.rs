@@ -7,9 +7,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
-use crate::capture::Upstream;
 use crate::error::{Error, Kind, Result};
 use crate::files::read_file;
+use recorder::Upstream;
 
 /// The most bytes of a file of certificates, and of registries.
 const FILE_LIMIT: u64 = 1 << 20;

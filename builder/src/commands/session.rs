@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use crate::error::{Error, Kind, Result};
-use crate::progress::{self, Mode, Progress};
+use crate::progress;
+use crate::progress::{Mode, Progress};
 use crate::workspace::Workspace;
 
 /// What a command answered when nothing went wrong.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use attestations::Digest;
 
-use crate::materials::{Exchange, Step};
+use recorder::{Exchange, StepExchanges};
 
 pub(crate) use purl::Purl;
 pub(crate) use recognise::{Seen, recognise};
@@ -27,7 +27,7 @@ pub(crate) struct Package {
     /// Where it came from.
     pub(crate) url: String,
     /// The step that took it first.
-    pub(crate) step: String,
+    pub(crate) step: recorder::StepId,
 }
 
 /// The package that an exchange brought, if it is one.
@@ -44,7 +44,7 @@ pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
 }
 
 /// The packages among the exchanges of a build, each once, in the order of their names.
-pub(crate) fn of(steps: &[Step]) -> Vec<Package> {
+pub(crate) fn of(steps: &[StepExchanges]) -> Vec<Package> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for step in steps {

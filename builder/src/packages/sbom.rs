@@ -220,7 +220,7 @@ mod tests {
             digest: Digest::of(b"file"),
             size: 4,
             url: "https://mirror.example/x".into(),
-            step: "line 2".into(),
+            step: recorder::StepId::new("stage", 2),
         };
         let packages = [
             package(Purl::new("npm", "core", "1.0").within("@a")),

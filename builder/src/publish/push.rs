@@ -5,12 +5,12 @@ use images::{Index, Store};
 
 use super::Built;
 use crate::error::{Error, Kind, Result};
-use crate::materials::Place;
 use crate::pipeline::Outcome;
 use crate::progress::{Direction, Event};
 use crate::provenance;
 use crate::registry::Registry;
 use crate::workspace::Workspace;
+use recorder::ResponseStore;
 
 /// What is pushed.
 pub(crate) struct Push<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Push<'a> {
     /// Who signs bills of materials, if there are to be any.
     pub(crate) bills_by: Option<&'a dyn Signer>,
     /// Where materials lie, if they are to be attached.
-    pub(crate) materials_from: Option<&'a Place>,
+    pub(crate) materials_from: Option<&'a ResponseStore>,
 }
 
 impl Push<'_> {

@@ -7,20 +7,18 @@ use attestations::provenance::{Provenance, ResourceDescriptor};
 use attestations::{Digest, Pinned};
 
 use super::evidence::Chosen;
-use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
-use crate::materials;
-use crate::materials::{Place, Record};
 use crate::pipeline::Network;
 use crate::provenance;
 use crate::registry::Registry;
+use recorder::{Record, ResponseStore};
 
 /// The kept materials of the chosen provenance, fetched from the image's registry when they are not here.
 ///
 /// # Errors
 /// When there are none, or they are not what the provenance names.
 pub(crate) fn replayed(
-    place: &Place,
+    place: &ResponseStore,
     chosen: &Chosen,
     file: Option<&Path>,
     registry: &Registry,
@@ -28,7 +26,7 @@ pub(crate) fn replayed(
 ) -> Result<Network> {
     let record = record_of(&chosen.provenance)?;
     if let Some(file) = file {
-        materials::import(place, file)?;
+        recorder::archive::import(place, file)?;
     }
     // The record of a build that asked for nothing is always the same, and need not be fetched.
     place.keeper().finish(&Record::new(Vec::new()))?;
@@ -44,7 +42,7 @@ pub(crate) fn replayed(
 }
 
 fn fetch(
-    place: &Place,
+    place: &ResponseStore,
     record: &Digest,
     registry: &Registry,
     image: Option<&Pinned>,
@@ -80,7 +78,7 @@ fn record_of(provenance: &Provenance) -> Result<Digest> {
 fn agree(record: &Record, provenance: &Provenance) -> Result<()> {
     let mut open: BTreeMap<String, i64> = BTreeMap::new();
     for (step, found) in record.exchanges() {
-        let told = provenance::exchange(&Exchange::of(step, 0, found));
+        let told = provenance::exchange(step, found);
         *open.entry(text_of(&told)).or_default() += 1;
     }
     let all = &provenance.build_definition.resolved_dependencies;
