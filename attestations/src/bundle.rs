@@ -12,6 +12,8 @@ use sigstore_types::encoding::{KeyId as Hint, PayloadBytes, SignatureBytes};
 use crate::digest::Digest;
 use crate::foreign::Foreign;
 use crate::keys::{KeyError, PublicKey, SignError, Signer};
+use crate::provenance::Provenance;
+use crate::review::Review;
 use crate::statement::{Statement, StatementError};
 
 /// The media type of the bundles made here: Sigstore bundle v0.3.
@@ -76,8 +78,39 @@ impl Bundle {
     ///
     /// # Errors
     /// When the payload is no statement.
-    pub fn statement_unverified(&self) -> Result<Statement, BundleError> {
-        Ok(Statement::from_bytes(self.envelope.payload.as_bytes())?)
+    pub fn statement_unverified(&self) -> Result<Unverified<Statement>, BundleError> {
+        Ok(Unverified(Statement::from_bytes(self.envelope.payload.as_bytes())?))
+    }
+}
+
+/// A bundle of which is known what kind of statement it holds, as a registry wants to know where it is attached.
+#[derive(Debug, Clone)]
+pub struct SignedBundle {
+    bundle: Bundle,
+    predicate_type: String,
+}
+
+impl SignedBundle {
+    /// Reads the kind of statement from a bundle that somebody handed in. Nobody vouches for it: it is a label.
+    ///
+    /// # Errors
+    /// When the payload is no statement.
+    pub fn read_unverified(bundle: Bundle) -> Result<Self, BundleError> {
+        let predicate_type = bundle.statement_unverified()?.value().predicate.predicate_type().to_owned();
+        Ok(Self { bundle, predicate_type })
+    }
+
+    /// The URI that names the kind of statement inside.
+    pub fn predicate_type(&self) -> &str {
+        &self.predicate_type
+    }
+}
+
+impl std::ops::Deref for SignedBundle {
+    type Target = Bundle;
+
+    fn deref(&self) -> &Bundle {
+        &self.bundle
     }
 }
 
@@ -85,7 +118,7 @@ impl Bundle {
 ///
 /// # Errors
 /// When the signer refuses.
-pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, BundleError> {
+pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<SignedBundle, BundleError> {
     let payload = statement.to_bytes()?;
     let signature = signer.sign(&pae(PAYLOAD_TYPE, &payload))?;
     let id = signer.public_key().id().to_string();
@@ -94,14 +127,27 @@ pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, Bundle
     let hint = VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(id));
     let content = SignatureContent::DsseEnvelope(envelope.clone());
     let bundle = sigstore_types::Bundle::new(MediaType::Bundle0_3, VerificationMaterial::new(hint), content);
-    Ok(Bundle { bytes: serde_json::to_vec(&bundle)?, envelope })
+    let bundle = Bundle { bytes: serde_json::to_vec(&bundle)?, envelope };
+    Ok(SignedBundle { bundle, predicate_type: statement.predicate.predicate_type().to_owned() })
 }
 
 /// The bytes that were signed, not read yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Payload<'a>(&'a [u8]);
 
-/// A value that a key vouches for. It begins with [`Bundle::verify`].
+/// A value that a key vouches for. It begins with [`Bundle::verify`], and nothing else makes one.
+///
+/// ```compile_fail,E0451
+/// fn forge(signer: attestations::PublicKey) -> attestations::Verified<u32> {
+///     attestations::Verified { value: 1, signer }
+/// }
+/// ```
+///
+/// ```compile_fail,E0624
+/// fn exchange(honest: attestations::Verified<u32>) -> attestations::Verified<u32> {
+///     honest.map(|_| 2)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Verified<T> {
     value: T,
@@ -122,6 +168,61 @@ impl<T> Verified<T> {
     /// Whose key signed it.
     pub fn signer(&self) -> &PublicKey {
         &self.signer
+    }
+
+    /// A part of it, or another form of it. The callers are here, so that nobody else can exchange a value.
+    fn map<U>(self, part: impl FnOnce(T) -> U) -> Verified<U> {
+        Verified { value: part(self.value), signer: self.signer }
+    }
+}
+
+impl<T> Verified<Option<T>> {
+    fn transpose(self) -> Option<Verified<T>> {
+        Some(Verified { value: self.value?, signer: self.signer })
+    }
+}
+
+impl Verified<Statement> {
+    /// The review inside, if it is one.
+    pub fn review(&self) -> Option<Verified<&Review>> {
+        self.as_ref().map(|statement| statement.predicate.review()).transpose()
+    }
+
+    /// The provenance inside, if it is some.
+    pub fn provenance(&self) -> Option<Verified<&Provenance>> {
+        self.as_ref().map(|statement| statement.predicate.provenance()).transpose()
+    }
+
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Verified<Provenance>> {
+        self.map(|statement| statement.predicate.into_provenance()).transpose()
+    }
+
+    fn as_ref(&self) -> Verified<&Statement> {
+        Verified { value: &self.value, signer: self.signer.clone() }
+    }
+}
+
+/// A value that nobody vouches for: to be shown, or used where a person said that anybody's word will do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unverified<T>(T);
+
+impl<T> Unverified<T> {
+    /// What somebody says.
+    pub fn value(&self) -> &T {
+        &self.0
+    }
+
+    /// What somebody says, without the mark that nobody vouches for it.
+    pub fn into_value(self) -> T {
+        self.0
+    }
+}
+
+impl Unverified<Statement> {
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Unverified<Provenance>> {
+        self.0.predicate.into_provenance().map(Unverified)
     }
 }
 

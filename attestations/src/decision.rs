@@ -218,7 +218,7 @@ impl<'a> Case<'a> {
                 rule: rule.selector(),
                 reviews: met.reviews().to_vec(),
                 builds: met.group().names(),
-                bases: bases.built(&met.group().bases),
+                bases: bases.built(met.group().bases()),
                 decided_at: now,
             }),
             (_, met) => {

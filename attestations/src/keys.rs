@@ -1,6 +1,7 @@
 //! Public keys as people have them, and the trait through which the programs sign.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
 use base64::Engine as _;
@@ -36,12 +37,12 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// A public key that was well formed.
+/// A public key that was well formed. Copies share one parsed key: every verified value holds its signer.
 #[derive(Clone)]
 pub struct PublicKey {
     algorithm: Algorithm,
-    spki: Vec<u8>,
-    parsed: ParsedPublicKey,
+    spki: Arc<[u8]>,
+    parsed: Arc<ParsedPublicKey>,
 }
 
 impl PublicKey {
@@ -95,7 +96,7 @@ impl PublicKey {
             Algorithm::EcdsaP256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, raw),
         };
         let parsed = parsed.map_err(|_| KeyError::Format(format!("not a valid {algorithm} key")))?;
-        Ok(Self { algorithm, spki: spki.to_vec(), parsed })
+        Ok(Self { algorithm, spki: spki.into(), parsed: Arc::new(parsed) })
     }
 
     fn from_openssh(line: &str) -> Result<Self, KeyError> {

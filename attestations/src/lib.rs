@@ -3,6 +3,7 @@
 //! Pure: bytes in, values out. `now` is an argument; there are no files, sockets, clocks, randomness or async.
 
 pub mod bundle;
+mod clock;
 pub mod decision;
 pub mod digest;
 pub mod foreign;
@@ -12,9 +13,10 @@ pub mod provenance;
 mod purl;
 pub mod reference;
 pub mod review;
+pub mod reviews;
 pub mod statement;
 
-pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, Verified, sign};
+pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
 pub use decision::{
     Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
 };

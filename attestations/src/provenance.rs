@@ -92,7 +92,7 @@ pub struct ExternalParameters {
 }
 
 /// What is spoken on a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Spoken {
     /// Plain HTTP.

@@ -76,6 +76,30 @@ pub enum Predicate {
 }
 
 impl Predicate {
+    /// The review, if it is one.
+    pub fn review(&self) -> Option<&Review> {
+        match self {
+            Self::Review(review) => Some(review),
+            _ => None,
+        }
+    }
+
+    /// The provenance, if it is some.
+    pub fn provenance(&self) -> Option<&Provenance> {
+        match self {
+            Self::Provenance(provenance) => Some(provenance),
+            _ => None,
+        }
+    }
+
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Provenance> {
+        match self {
+            Self::Provenance(provenance) => Some(*provenance),
+            _ => None,
+        }
+    }
+
     /// The URI that names the kind of predicate.
     pub fn predicate_type(&self) -> &str {
         match self {

@@ -341,7 +341,7 @@ fn one_changed_byte_of_a_bundle_never_verifies_to_another_statement() {
 fn a_key_that_stands_twice_is_refused() {
     let world = World::new();
     let bundle = Bundle::parse(&world.review(&world.alice, "alice", |_| {}).bytes).unwrap();
-    let text = String::from_utf8(bundle.statement_unverified().unwrap().to_bytes().unwrap()).unwrap();
+    let text = String::from_utf8(bundle.statement_unverified().unwrap().value().to_bytes().unwrap()).unwrap();
     assert!(Statement::from_bytes(text.as_bytes()).is_ok());
     let twice = text.replace("\"verdict\":\"approved\"", "\"verdict\":\"rejected\",\"verdict\":\"approved\"");
     assert_ne!(twice, text);
@@ -352,7 +352,7 @@ fn a_key_that_stands_twice_is_refused() {
 fn a_set_of_digests_names_each_algorithm_once() {
     let world = World::new();
     let bundle = Bundle::parse(&world.build(&world.ci, "ci", |_| {}).bytes).unwrap();
-    let text = String::from_utf8(bundle.statement_unverified().unwrap().to_bytes().unwrap()).unwrap();
+    let text = String::from_utf8(bundle.statement_unverified().unwrap().value().to_bytes().unwrap()).unwrap();
     let own = format!("\"sha256\":\"{}\"", image().hex());
     let twice = text.replacen(&own, &format!("\"sha256\":\"{}\",{own}", base().hex()), 1);
     assert_ne!(twice, text);

@@ -8,7 +8,7 @@ use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
     RebuildOf, ResourceDescriptor, RunDetails,
 };
-use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
+use attestations::{Digest, Predicate, SignedBundle, Signer, Statement, Subject};
 use images::layer::Fired;
 
 use crate::build::GitTaken;
@@ -39,7 +39,7 @@ pub fn sign(
     rebuild_of: Option<RebuildOf>,
     subject: &str,
     identity: &Identity<'_>,
-) -> Result<Bundle> {
+) -> Result<SignedBundle> {
     let provenance = of(outcome, reviews, rebuild_of, identity.builder_id);
     let statement = Statement {
         subject: vec![Subject::image(subject, &outcome.executed.image.digest())],
@@ -96,7 +96,7 @@ fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// When the key refuses.
-pub fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
+pub fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<SignedBundle>> {
     let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
     let image = outcome.executed.image.digest();
     let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();

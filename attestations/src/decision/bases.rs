@@ -104,7 +104,7 @@ impl<'a> Bases<'a> {
     /// What was not counted for the bases that lack something.
     pub(super) fn into_ignored(self) -> impl Iterator<Item = Ignored> {
         self.judged.into_iter().filter(|(_, judged)| judged.met.is_err()).flat_map(|(base, judged)| {
-            let own = judged.ignored.into_iter().filter(|it| it.reason != Reason::OtherImage);
+            let own = judged.ignored.into_iter().filter(|it| !it.reason.is_elsewhere());
             own.map(move |it| Ignored { reason: Reason::OfBase { base, reason: Box::new(it.reason) }, ..it })
         })
     }
@@ -147,7 +147,7 @@ pub(super) fn wanted(
 ) -> Vec<WantedBase> {
     let mut found: BTreeMap<Digest, BTreeSet<&str>> = BTreeMap::new();
     for build in sorted.builds.iter().filter(|build| builds::consistent(build, digest).is_ok()) {
-        let all = build.provenance.build_definition.resolved_dependencies.iter();
+        let all = build.provenance.value().build_definition.resolved_dependencies.iter();
         for base in all.filter(|it| it.is(Resource::BASE)) {
             if let Some(named) = base.sha256()
                 && !demands.bases.permits(&named)

@@ -53,15 +53,7 @@ pub(super) fn judge(
     for group in groups {
         let mut own = group.unmet(demands);
         let mut ignored = Vec::new();
-        let reviews = reviews::count(
-            policy,
-            demands,
-            &group,
-            &sorted.reviews,
-            &sorted.rejections,
-            &mut own,
-            &mut ignored,
-        );
+        let reviews = reviews::count(demands, &group, &sorted.reviews, &mut own, &mut ignored);
         if best.as_ref().is_none_or(|(least, ..)| own.len() < least.len()) {
             best = Some((own, ignored, group, reviews));
         }

@@ -74,6 +74,12 @@ pub enum Reason {
         /// Its date.
         at: Timestamp,
     },
+    /// A review of a commit that nothing asked here stands on.
+    #[error("it is about commit {commit}")]
+    OtherCommit {
+        /// The commit.
+        commit: Commit,
+    },
     /// A review that names another tree than the commit has.
     #[error("the tree it names is not the one that was built")]
     OtherTree,
@@ -138,6 +144,13 @@ pub enum Reason {
         /// Why it does not count for it.
         reason: Box<Reason>,
     },
+}
+
+impl Reason {
+    /// Whether it is about something else altogether, which is no remark on what was asked.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::OtherImage | Self::OtherCommit { .. })
+    }
 }
 
 fn wanted(unmet: &[Unmet]) -> String {

@@ -8,8 +8,12 @@ use toml::Spanned;
 
 use super::bases::BuiltBasesText;
 use super::materials::MaterialsText;
-use super::{Allowed, Builder, Demands, Pattern, Person, Policy, Rule, Selector, Threshold, normal_source};
+use super::{
+    Allowed, Builder, Demands, FailedRebuild, Pattern, Person, Policy, Rule, Selector, Threshold,
+    normal_source,
+};
 use crate::keys::PublicKey;
+use crate::reviews::OwnWork;
 
 /// Larger policies are refused before they are parsed.
 const MAX_POLICY: usize = 1 << 20;
@@ -105,13 +109,6 @@ pub(super) struct BuildsText {
     threshold: Spanned<usize>,
     from: Vec<Spanned<String>>,
     failed_rebuild: FailedRebuild,
-}
-
-#[derive(Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum FailedRebuild {
-    Veto,
-    Ignore,
 }
 
 pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
@@ -239,9 +236,12 @@ impl At<'_> {
             source: self.list(text.source, |_, _, url| Ok(normal_source(url)))?,
             bases: self.list(text.bases, Self::parse)?,
             reviews: self.threshold(text.reviews.threshold, text.reviews.from, known_people)?,
-            author_may_review: text.reviews.author_may_review,
+            own_work: match text.reviews.author_may_review {
+                true => OwnWork::Counts,
+                false => OwnWork::Ignored,
+            },
             builds: self.threshold(text.builds.threshold, text.builds.from, operator)?,
-            failed_rebuild_vetoes: text.builds.failed_rebuild == FailedRebuild::Veto,
+            failed_rebuild: text.builds.failed_rebuild,
             materials: text.materials.map(|it| it.read(self)).transpose()?,
         })
     }

@@ -237,7 +237,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .iter()
         .map(|path| HandedIn::parse(&path.display().to_string(), &read_file(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
-    let demand = Demand { threshold: arguments.require_reviews, keys };
+    let demand = Demand { threshold: arguments.require_reviews, keys, now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
     let runtime = session.runtime()?;
     let registry = Registry::new(arguments.reach.registries()?, session, runtime.handle().clone());

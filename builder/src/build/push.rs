@@ -1,6 +1,6 @@
 //! Pushing what was built, with all that is said about it.
 
-use attestations::{Bundle, Reference, Signer};
+use attestations::{Reference, SignedBundle, Signer};
 use images::{Index, Store};
 
 use super::order::Outcome;
@@ -21,7 +21,7 @@ pub(super) struct Push<'a> {
     pub(super) index: Option<&'a Index>,
     /// What statements call an image.
     pub(super) subject: &'a dyn Fn(&Outcome) -> String,
-    pub(super) reviews: Vec<&'a Bundle>,
+    pub(super) reviews: Vec<&'a SignedBundle>,
     /// Who signs bills of materials, if there are to be any.
     pub(super) bills_by: Option<&'a dyn Signer>,
     /// Where materials lie, if they are to be attached.

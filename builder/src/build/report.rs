@@ -14,7 +14,7 @@ pub(super) struct Built {
     /// What was kept of its network.
     pub(super) materials: Option<Materials>,
     /// Its provenance, if it is signed.
-    pub(super) bundle: Option<attestations::Bundle>,
+    pub(super) bundle: Option<attestations::SignedBundle>,
 }
 
 /// The whole.

@@ -303,7 +303,7 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
 }
 
 fn platform_of(chosen: &Chosen) -> Result<Platform> {
-    let text = &chosen.provenance.build_definition.external_parameters.platform;
+    let text = &chosen.provenance().build_definition.external_parameters.platform;
     text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
 }
 
@@ -313,7 +313,7 @@ fn order(
     network: Network,
     foretold: Option<Foretold>,
 ) -> Result<Order> {
-    let parameters = &chosen.provenance.build_definition.external_parameters;
+    let parameters = &chosen.provenance().build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
         None => Location::parse(uri)?,
@@ -324,7 +324,7 @@ fn order(
         commit: parameters.commit.clone(),
         what: What::Recorded {
             parameters: Box::new(parameters.clone()),
-            bases: bases_of(&chosen.provenance)?,
+            bases: bases_of(chosen.provenance())?,
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
@@ -380,7 +380,7 @@ fn recorded(chosen: &Chosen, outcome: &Outcome) -> Vec<String> {
     if image.digest() == chosen.subject {
         return Vec::new();
     }
-    let parameters = &chosen.provenance.build_definition.internal_parameters;
+    let parameters = &chosen.provenance().build_definition.internal_parameters;
     let mut differences = vec![format!("manifest: {}, rebuilt {}", chosen.subject, image.digest())];
     if parameters.config_digest != image.config_descriptor().digest {
         differences.push(format!(

@@ -25,7 +25,7 @@ pub(super) fn replayed(
     registry: &Registry,
     image: Option<&Pinned>,
 ) -> Result<Network> {
-    let record = record_of(&chosen.provenance)?;
+    let record = record_of(chosen.provenance())?;
     if let Some(file) = file {
         materials::import(place, file)?;
     }
@@ -38,7 +38,7 @@ pub(super) fn replayed(
         }
         found => found?,
     };
-    agree(replay.record(), &chosen.provenance)?;
+    agree(replay.record(), chosen.provenance())?;
     Ok(Network::Replayed(replay.into()))
 }
 
