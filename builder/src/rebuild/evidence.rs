@@ -6,20 +6,20 @@ use attestations::{Bundle, Digest, Foreign, PublicKey, Subject, Unverified, Veri
 use crate::error::{Error, Kind, Result};
 
 /// A provenance to repeat.
-pub(super) struct Chosen {
+pub(crate) struct Chosen {
     /// What it says, and whether anybody known vouches for it.
-    pub(super) account: Account,
+    pub(crate) account: Account,
     /// The image it is about.
-    pub(super) subject: Digest,
+    pub(crate) subject: Digest,
     /// The digest of its bundle.
-    pub(super) bundle: Digest,
+    pub(crate) bundle: Digest,
     /// Where it was found.
-    pub(super) origin: String,
+    pub(crate) origin: String,
 }
 
 impl Chosen {
     /// What it says.
-    pub(super) fn provenance(&self) -> &Provenance {
+    pub(crate) fn provenance(&self) -> &Provenance {
         match &self.account {
             Account::Verified(provenance) => provenance.value(),
             Account::Unverified(provenance) => provenance.value(),
@@ -28,7 +28,7 @@ impl Chosen {
 }
 
 /// A builder's account of a build.
-pub(super) enum Account {
+pub(crate) enum Account {
     /// One of the keys at hand signed it.
     Verified(Verified<Provenance>),
     /// Nobody asked who signed it.
@@ -36,7 +36,7 @@ pub(super) enum Account {
 }
 
 /// Who is believed about what was built.
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// Whoever holds one of these keys.
     Keys(Vec<PublicKey>),
     /// Anyone: the caller said so. The result is then only as good as the parameters.
@@ -48,7 +48,7 @@ pub(super) enum Trust {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none, [`Kind::Key`] when there are, but none signed by a known key.
-pub(super) fn choose(
+pub(crate) fn choose(
     candidates: &[(String, Vec<u8>)],
     subject: Option<&Digest>,
     trust: &Trust,

@@ -1,0 +1,62 @@
+//! `lock`.
+
+use std::path::PathBuf;
+
+use attestations::Bundle;
+use serde_json::json;
+
+use super::{Answer, Session};
+use crate::lock::Lock;
+
+use crate::error::{Error, Kind, Result};
+use crate::files::{read_file, write_file};
+
+/// Largest bundle read, in bytes.
+const FILE_LIMIT: u64 = 64 << 20;
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The signed provenance of the build whose bases and packages are to be locked.
+    #[arg(long, value_name = "FILE")]
+    provenance: PathBuf,
+    /// Write the lock there; it is found when it lies beside the Dockerfile, as Dockerfile.lock. Standard output otherwise.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the file is no provenance, or the lock cannot be written.
+pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
+    let path = &arguments.provenance;
+    let bad = |why: &str| Error::new(Kind::Input, format!("{}: {why}", path.display()));
+    // Whoever signed it: the lock is text, which people review before it counts for anything.
+    let statement = Bundle::parse(&read_file(path, FILE_LIMIT)?)
+        .and_then(|bundle| bundle.statement_unverified())
+        .map_err(|cause| bad("not a signed statement").because(cause))?;
+    let Some(provenance) = statement.into_provenance() else {
+        return Err(bad("a statement, but no provenance").hint("give the file that build --bundle-out wrote"));
+    };
+    let provenance = provenance.into_value();
+    let lock = Lock::of(&provenance)?;
+    let text = lock.to_text()?;
+    let value = json!({ "event": "locked", "out": arguments.out, "lock": lock });
+    match &arguments.out {
+        None => session.result(&text, &value)?,
+        Some(out) => {
+            write_file(out, text.as_bytes())?;
+            let dockerfile = &provenance.build_definition.external_parameters.dockerfile;
+            let told = format!(
+                "{}: {} bases, {} packages; commit it as {}",
+                out.display(),
+                lock.bases.len(),
+                lock.packages.len(),
+                Lock::path(dockerfile)
+            );
+            session.result(&told, &value)?;
+        }
+    }
+    Ok(Answer::Yes)
+}
