@@ -1,9 +1,11 @@
 //! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
 
 mod bases;
+mod demands;
 mod materials;
 mod pattern;
 mod read;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +17,7 @@ use crate::reviews::OwnWork;
 pub(crate) use bases::BuiltBases;
 pub(crate) use materials::{Gaps, Materials};
 pub use pattern::Pattern;
-pub use read::PolicyError;
+pub use text::PolicyError;
 
 /// A policy that was read whole and makes sense.
 #[derive(Debug, Clone)]

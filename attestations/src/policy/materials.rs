@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::read::{At, ListText};
-use super::{Allowed, Pattern, PolicyError};
+use super::text::{At, ListText, PolicyError};
+use super::{Allowed, Pattern};
 
 /// What the materials of a build must be.
 #[derive(Debug, Clone)]
