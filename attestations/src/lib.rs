@@ -10,7 +10,7 @@ pub mod foreign;
 pub mod keys;
 pub mod policy;
 pub mod provenance;
-mod purl;
+pub mod purl;
 pub mod reference;
 pub mod review;
 pub mod reviews;

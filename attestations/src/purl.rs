@@ -2,38 +2,42 @@
 
 use std::fmt;
 
+mod canonical;
+
+pub(crate) use canonical::{Stars, check, coordinates};
+
 /// A package's name. Two are equal when they are written the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Purl {
+pub struct Purl {
     /// `deb`, `pypi`, `npm`, …
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// The name's first part, its segments separated by `/`; empty when the type has none.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The name.
-    pub(crate) name: String,
+    pub name: String,
     /// The version; empty when it is not known.
-    pub(crate) version: String,
+    pub version: String,
     /// What else tells it from others, in alphabetical order.
     qualifiers: Vec<(&'static str, String)>,
 }
 
 impl Purl {
     /// A package without namespace.
-    pub(crate) fn new(kind: &'static str, name: impl Into<String>, version: impl Into<String>) -> Purl {
+    pub fn new(kind: &'static str, name: impl Into<String>, version: impl Into<String>) -> Purl {
         let (name, version) = (name.into(), version.into());
         Purl { kind, namespace: String::new(), name, version, qualifiers: Vec::new() }
     }
 
     /// The same in a namespace.
     #[must_use]
-    pub(crate) fn within(mut self, namespace: impl Into<String>) -> Purl {
+    pub fn within(mut self, namespace: impl Into<String>) -> Purl {
         self.namespace = namespace.into();
         self
     }
 
     /// The same with a qualifier, unless its value is empty.
     #[must_use]
-    pub(crate) fn with(mut self, key: &'static str, value: impl Into<String>) -> Purl {
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Purl {
         let value = value.into();
         if !value.is_empty() {
             self.qualifiers.push((key, value));
@@ -43,7 +47,7 @@ impl Purl {
     }
 
     /// The name as people of its ecosystem write it.
-    pub(crate) fn plain_name(&self) -> String {
+    pub fn plain_name(&self) -> String {
         match (self.kind, self.namespace.as_str()) {
             (_, "") | ("deb" | "apk" | "rpm", _) => self.name.clone(),
             ("maven", namespace) => format!("{namespace}:{}", self.name),
@@ -72,15 +76,18 @@ impl fmt::Display for Purl {
     }
 }
 
-/// Percent-encoded but for letters, digits, `.`, `-`, `_`, `~` and the colon, which the specification leaves alone.
+/// What the specification leaves alone: letters, digits, `.`, `-`, `_`, `~` and the colon.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte)
+}
+
+/// Percent-encoded but for what is plain.
 fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' | b':' => {
-                out.push(char::from(byte))
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
+        match is_plain(byte) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
         }
     }
     out
@@ -104,5 +111,14 @@ mod tests {
             ("pkg:maven/org.b/a@1?type=pom", "org.b:a")
         );
         assert_eq!(Purl::new("generic", "a b\n", "").to_string(), "pkg:generic/a%20b%0A");
+    }
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_here_is_canonical(name in "[^*]{1,12}", version in ".{0,8}", space in "[^/]{0,8}") {
+            let purl = Purl::new("generic", name, version.clone()).within(space).with("arch", version);
+            let text = purl.to_string();
+            let named = coordinates(&text).map(|it| it.into_owned());
+            proptest::prop_assert!(named.is_some_and(|it| text.starts_with(it.trim_end_matches('@'))), "{}", text);
+        }
     }
 }

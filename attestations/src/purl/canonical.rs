@@ -1,9 +1,11 @@
-//! Names of packages (purl), in the one spelling that patterns are held against.
+//! The one spelling of a purl that patterns are held against.
 //!
 //! `pkg:pypi/Requests@2`, `pkg:pypi/r%65quests@2` and `pkg:pypi//requests@2` all mean the package that a policy forbids as
 //! `pkg:pypi/requests@*`. Instead of guessing what a spelling means, every one but the canonical is refused.
 
 use std::borrow::Cow;
+
+use super::is_plain;
 
 /// Whether a text may hold stars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +83,9 @@ fn only_hex(names: &str) -> bool {
 
 /// Letters, digits, `.`, `-`, `_`, `~` and `:` plain, and every other byte percent-encoded with capitals.
 fn is_encoded(part: &str, stars: Stars) -> Result<(), &'static str> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte);
     let mut bytes = part.bytes();
     while let Some(byte) = bytes.next() {
-        if plain(byte) || (byte == b'*' && stars == Stars::Allowed) {
+        if is_plain(byte) || (byte == b'*' && stars == Stars::Allowed) {
             continue;
         }
         if byte != b'%' {
@@ -97,7 +98,7 @@ fn is_encoded(part: &str, stars: Stars) -> Result<(), &'static str> {
         };
         let encoded = digit(bytes.next()).zip(digit(bytes.next())).map(|(high, low)| high * 16 + low);
         match encoded {
-            Some(byte) if !plain(byte) => {}
+            Some(byte) if !is_plain(byte) => {}
             Some(_) => return Err("a character that must stand plain is percent-encoded"),
             None => return Err("a % is not followed by two digits of 0 to 9 and A to F"),
         }
