@@ -116,7 +116,7 @@ impl Packages {
 
 /// What was found, with the step that took it in where the builder names one.
 fn with_step(resource: &Resource, found: &str) -> String {
-    match resource.annotations.get("step").and_then(serde_json::Value::as_str) {
+    match resource.text("step") {
         Some(step) => format!("{found} ({step})"),
         None => found.to_owned(),
     }

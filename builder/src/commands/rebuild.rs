@@ -27,7 +27,7 @@ use crate::files::{read_file, write_file};
 use crate::materials::Place;
 use crate::progress::Event;
 use crate::provenance;
-use crate::provenance::{Identity, bases_of};
+use crate::provenance::Identity;
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
 
@@ -329,7 +329,10 @@ fn order(
         commit: parameters.commit.clone(),
         what: What::Recorded {
             parameters: Box::new(parameters.clone()),
-            bases: bases_of(chosen.provenance())?,
+            bases: chosen
+                .provenance()
+                .recorded_bases()
+                .map_err(|cause| Error::new(Kind::Input, cause.to_string()))?,
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
