@@ -60,7 +60,8 @@ pub enum Decision {
     Denied(Denial),
 }
 
-/// The proof that every condition of the policy is met for one digest. Only [`Case::decide`] makes it.
+/// The proof that every condition of the policy is met for one digest. Only [`Case::decide`] makes it, which [`decide`]
+/// calls too.
 ///
 /// ```compile_fail,E0451
 /// fn forge(it: attestations::Admitted, pinned: attestations::Pinned) -> attestations::Admitted {
@@ -128,7 +129,7 @@ impl Admitted {
 }
 
 /// Decides by `policy`, where nothing was asked about bases: then those that are listed are allowed, and no others. The order
-/// of the evidence changes nothing, and evidence that does not count is reported.
+/// of the evidence changes nothing, and evidence that does not count is reported. The proof is made by [`Case::decide`].
 pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: Timestamp) -> Decision {
     Case::open(policy, question, evidence, now).decide(&BTreeMap::new())
 }

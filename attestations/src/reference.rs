@@ -128,7 +128,14 @@ impl fmt::Display for Reference {
     }
 }
 
-/// A reference to exactly one manifest: the only kind that can be pulled or run.
+/// A reference to exactly one manifest: the only kind that can be pulled or run. A text does not become one unseen: it is
+/// read as a [`Reference`], and that is pinned to the digest that was found.
+///
+/// ```compile_fail,E0451
+/// fn forge(it: attestations::Pinned, digest: attestations::Digest) -> attestations::Pinned {
+///     attestations::Pinned { digest, ..it }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pinned {
     repository: Repository,

@@ -7,7 +7,11 @@ use super::{Ignored, Unmet, builds, reviews};
 use crate::digest::Digest;
 use crate::policy::{Demands, Policy};
 
-/// The proof that one image's evidence meets what is asked of it. Only [`judge`] makes it.
+/// The proof that one image's evidence meets what is asked of it. Only [`judge`] makes it, and nobody outside sees one.
+///
+/// ```compile_fail,E0603
+/// use attestations::decision::judge::Met;
+/// ```
 pub(super) struct Met {
     group: builds::Group,
     reviews: Vec<String>,
