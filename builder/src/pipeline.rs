@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use attestations::provenance::{ExternalParameters, Spoken};
+use attestations::provenance::{ExternalParameters, RecordedBase, Spoken};
 use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
@@ -96,7 +96,7 @@ pub(crate) enum What {
         /// Its parameters.
         parameters: Box<ExternalParameters>,
         /// Its bases: where each came from, and its digest, by the name in the Dockerfile.
-        bases: BTreeMap<String, (String, Digest)>,
+        bases: BTreeMap<String, RecordedBase>,
     },
 }
 
@@ -383,7 +383,7 @@ fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
 }
 
 /// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
-type RecordedBases = BTreeMap<String, (String, Digest)>;
+type RecordedBases = BTreeMap<String, RecordedBase>;
 
 fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Mode, Option<RecordedBases>)> {
     Ok(match network {
@@ -419,7 +419,7 @@ fn endpoints(recipe: &Recipe) -> Vec<Endpoint> {
     [Endpoint::HTTP, Endpoint::HTTPS].into_iter().chain(named).collect()
 }
 
-fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
+fn recorded(what: &What) -> Option<&BTreeMap<String, RecordedBase>> {
     match what {
         What::Project { .. } => None,
         What::Recorded { bases, .. } => Some(bases),

@@ -6,7 +6,7 @@ use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
     RebuildOf, ResourceDescriptor, RunDetails,
 };
-use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
+use attestations::{Predicate, SignedBundle, Signer, Statement, Subject};
 use images::layer::Fired;
 
 use crate::error::{Error, Kind, Result};
@@ -15,9 +15,6 @@ use crate::packages::{Package, sbom};
 use crate::pipeline::Outcome;
 use crate::review::gate::HandedIn;
 use recorder::{Exchange, StepId};
-
-/// The annotation of a base that keeps its name in the Dockerfile.
-pub(crate) const BASE_NAME: &str = "name";
 
 /// Who signs, and under which name.
 pub(crate) struct Identity<'a> {
@@ -37,7 +34,7 @@ pub(crate) fn sign(
     rebuild_of: Option<RebuildOf>,
     subject: &str,
     identity: &Identity<'_>,
-) -> Result<Bundle> {
+) -> Result<SignedBundle> {
     let provenance = of(outcome, reviews, rebuild_of, identity.builder_id);
     let statement = Statement {
         subject: vec![Subject::image(subject, &outcome.executed.image.digest())],
@@ -94,7 +91,7 @@ fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// When the key refuses.
-pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
+pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<SignedBundle>> {
     let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
     let image = outcome.executed.image.digest();
     let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();
@@ -144,7 +141,8 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
     let mut bases: Vec<_> = outcome.executed.bases.iter().collect();
     bases.dedup_by(|a, b| a.asked == b.asked);
     all.extend(bases.iter().map(|base| {
-        ResourceDescriptor::base(&base.uri, &base.image.digest()).annotated(BASE_NAME, base.asked.clone())
+        ResourceDescriptor::base(&base.uri, &base.image.digest())
+            .annotated(ResourceDescriptor::BASE_NAME, base.asked.clone())
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
@@ -182,27 +180,4 @@ pub(crate) fn exchange(step: &StepId, Exchange { request, response }: &Exchange)
         Some(body) => named.annotated("requestBody", body.to_string()),
         None => named,
     }
-}
-
-/// The bases that a provenance names, by their names in the Dockerfile: where each came from, and its digest.
-///
-/// # Errors
-/// [`Kind::Input`] when one lacks its name or digest.
-pub(crate) fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Digest)>> {
-    let bases = provenance.build_definition.resolved_dependencies.iter();
-    bases
-        .filter(|found| found.is(ResourceDescriptor::BASE))
-        .map(|found| {
-            let name = found.annotations.get(BASE_NAME).and_then(serde_json::Value::as_str);
-            match (name, found.sha256()) {
-                (Some(name), Some(digest)) => {
-                    Ok((name.to_owned(), (found.uri.clone().unwrap_or_default(), digest)))
-                }
-                _ => Err(Error::new(
-                    Kind::Input,
-                    "the provenance names a base without its name in the Dockerfile or its digest",
-                )),
-            }
-        })
-        .collect()
 }

@@ -1,6 +1,6 @@
 //! Registries, from code that is not asynchronous.
 
-use attestations::{Bundle, Digest, Pinned, Reference, Repository};
+use attestations::{Digest, Pinned, Reference, Repository, SignedBundle};
 use images::registry::{Attachment, Client, Named, Registries};
 use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
@@ -91,13 +91,9 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry refuses.
-    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &Bundle) -> Result<Digest> {
-        let predicate = bundle.statement_unverified().map_err(|cause| {
-            Error::new(Kind::Input, "the statement to attach is malformed").because(cause)
-        })?;
-        let kind = predicate.predicate.predicate_type().to_owned();
-        let created = now_in_seconds();
-        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), &kind, &created);
+    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &SignedBundle) -> Result<Digest> {
+        let (kind, created) = (bundle.predicate_type(), now_in_seconds());
+        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), kind, &created);
         self.runtime.block_on(attached).map_err(Error::from)
     }
 

@@ -81,7 +81,8 @@ fn attached_bills_are_valid_and_name_every_package() {
     let attached = runtime.block_on(client.attachments(&pinned)).unwrap();
     let mut bills = Vec::new();
     for attachment in &attached {
-        let statement = Bundle::parse(&attachment.bytes).unwrap().statement_unverified().unwrap();
+        let statement =
+            Bundle::parse(&attachment.bytes).unwrap().statement_unverified().unwrap().into_value();
         assert_eq!(statement.subject[0].sha256().as_ref(), Some(pinned.digest()));
         if let Predicate::Other { predicate_type, value } = statement.predicate {
             bills.push((predicate_type, value.to_string()));

@@ -247,7 +247,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .iter()
         .map(|path| HandedIn::parse(&path.display().to_string(), &read_file(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
-    let demand = Demand { threshold: arguments.require_reviews, keys };
+    let demand = Demand { threshold: arguments.require_reviews, now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
     let runtime = session.workspace().runtime()?;
     let registry =

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use attestations::provenance::ResourceDescriptor;
-use attestations::{Bundle, Digest, Pinned, Predicate, Reference};
+use attestations::{Bundle, Digest, Pinned, Reference};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -238,8 +238,8 @@ fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> 
         let Ok(statement) = Bundle::parse(&attachment.bytes).and_then(|it| it.statement_unverified()) else {
             continue;
         };
-        if let Predicate::Provenance(provenance) = statement.predicate {
-            let all = provenance.build_definition.resolved_dependencies;
+        if let Some(provenance) = statement.into_provenance() {
+            let all = provenance.into_value().build_definition.resolved_dependencies;
             records.extend(
                 all.iter()
                     .filter(|it| it.is(ResourceDescriptor::RECORD))

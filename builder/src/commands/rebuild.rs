@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
 use crate::progress::Event;
 use crate::provenance;
-use crate::provenance::{Identity, bases_of};
+use crate::provenance::Identity;
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
 use recorder::ResponseStore;
@@ -308,7 +308,7 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
 }
 
 fn platform_of(chosen: &Chosen) -> Result<Platform> {
-    let text = &chosen.provenance.build_definition.external_parameters.platform;
+    let text = &chosen.provenance().build_definition.external_parameters.platform;
     text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
 }
 
@@ -318,7 +318,7 @@ fn order(
     network: Network,
     foretold: Option<Foretold>,
 ) -> Result<Order> {
-    let parameters = &chosen.provenance.build_definition.external_parameters;
+    let parameters = &chosen.provenance().build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
         None => Location::parse(uri)?,
@@ -329,7 +329,10 @@ fn order(
         commit: parameters.commit.clone(),
         what: What::Recorded {
             parameters: Box::new(parameters.clone()),
-            bases: bases_of(&chosen.provenance)?,
+            bases: chosen
+                .provenance()
+                .recorded_bases()
+                .map_err(|cause| Error::new(Kind::Input, cause.to_string()))?,
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
@@ -385,7 +388,7 @@ fn recorded(chosen: &Chosen, outcome: &Outcome) -> Vec<String> {
     if image.digest() == chosen.subject {
         return Vec::new();
     }
-    let parameters = &chosen.provenance.build_definition.internal_parameters;
+    let parameters = &chosen.provenance().build_definition.internal_parameters;
     let mut differences = vec![format!("manifest: {}, rebuilt {}", chosen.subject, image.digest())];
     if parameters.config_digest != image.config_descriptor().digest {
         differences.push(format!(

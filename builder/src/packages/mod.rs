@@ -2,7 +2,6 @@
 //! that. Values in, values out. The shapes that are recognised are listed in `docs/packages.md`.
 
 mod archive;
-mod purl;
 mod recognise;
 pub(crate) mod sbom;
 
@@ -12,7 +11,7 @@ use attestations::Digest;
 
 use recorder::{Exchange, StepExchanges};
 
-pub(crate) use purl::Purl;
+pub(crate) use attestations::purl::Purl;
 pub(crate) use recognise::{Seen, recognise};
 
 /// A package that entered a build.

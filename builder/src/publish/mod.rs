@@ -3,7 +3,7 @@
 pub(crate) mod export;
 pub(crate) mod push;
 
-use attestations::Bundle;
+use attestations::SignedBundle;
 
 use crate::pipeline::Outcome;
 use recorder::KeptResponses;
@@ -16,5 +16,5 @@ pub(crate) struct Built {
     /// What was kept of its network.
     pub(crate) materials: Option<KeptResponses>,
     /// Its provenance, if it is signed.
-    pub(crate) bundle: Option<Bundle>,
+    pub(crate) bundle: Option<SignedBundle>,
 }

@@ -1,6 +1,6 @@
 //! Pushing what was built, with all that is said about it.
 
-use attestations::{Bundle, Reference, Signer};
+use attestations::{Reference, SignedBundle, Signer};
 use images::{Index, Store};
 
 use super::Built;
@@ -21,7 +21,7 @@ pub(crate) struct Push<'a> {
     pub(crate) index: Option<&'a Index>,
     /// What statements call an image.
     pub(crate) subject: &'a dyn Fn(&Outcome) -> String,
-    pub(crate) reviews: Vec<&'a Bundle>,
+    pub(crate) reviews: Vec<&'a SignedBundle>,
     /// Who signs bills of materials, if there are to be any.
     pub(crate) bills_by: Option<&'a dyn Signer>,
     /// Where materials lie, if they are to be attached.
