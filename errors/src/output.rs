@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::{self, StdoutLock, Write};
+use std::io::{self, Write};
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ pub fn result(form: Form, text: &str, value: &Value) -> Result<()> {
 /// # Errors
 /// As [`result`].
 pub fn print(text: &str) -> Result<()> {
-    let mut out = Output::lock();
+    let mut out = Output::default();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(failed)
 }
 
@@ -35,7 +35,7 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// As [`result`].
 pub fn write(bytes: &[u8]) -> Result<()> {
-    let mut out = Output::lock();
+    let mut out = Output::default();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(failed)
 }
 
@@ -44,23 +44,16 @@ fn failed(cause: io::Error) -> Error {
 }
 
 /// Standard output as a writer that marks a reader's leaving, so that no broken connection elsewhere is taken for it.
-#[derive(Debug)]
-pub struct Output(StdoutLock<'static>);
-
-impl Output {
-    /// Takes hold of standard output.
-    pub fn lock() -> Self {
-        Self(io::stdout().lock())
-    }
-}
+#[derive(Debug, Default)]
+pub struct Output(());
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(marked)
+        io::stdout().write(bytes).map_err(marked)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(marked)
+        io::stdout().flush().map_err(marked)
     }
 }
 
