@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use attestations::{Decision, Denial, Reference};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use errors::logs::{self, Format};
+use errors::{Form, files, output, program, terminal};
 use sandbox::Canceller;
 use serde_json::json;
 
@@ -37,6 +39,8 @@ struct Program {
     /// For machines: the answer, or the error, as one JSON object on standard output.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    logs: logs::Arguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -120,41 +124,47 @@ struct RunArguments {
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
-    let program = match Program::try_parse() {
-        Ok(program) => program,
-        Err(usage) => {
-            let _ = usage.print();
-            return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
-        }
-    };
-    let json = program.json;
-    // A panic must never read as an answer, so it gets the exit code of a bug.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(program))) {
-        Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => report(&error, json),
-        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
+    program::main::<Program>()
+}
+
+impl program::Program for Program {
+    fn form(&self) -> Form {
+        Form::json_if(self.json)
+    }
+
+    fn install_logs(&self) -> Result<()> {
+        let level = match self.command {
+            Command::Serve(_) => tracing::Level::INFO,
+            _ => tracing::Level::WARN,
+        };
+        self.logs.install(level, Format::Text)
+    }
+
+    fn run(self) -> Result<u8> {
+        run(self)
     }
 }
 
 const YES: u8 = 0;
+const GREEN: &str = "\x1b[1;32m";
+const RED: &str = "\x1b[1;31m";
 
 fn run(program: Program) -> Result<u8> {
     let say = Say { json: program.json };
     match &program.command {
         Command::Init { folder } => init(folder, &say),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Program::command(),
-                "countersign-runner",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Program::command(), "countersign-runner", &mut script);
+            output::write(&script)?;
             Ok(YES)
         }
         Command::Verify(arguments) => verify(&program, arguments, &say),
         Command::Run(arguments) => run_image(&program, arguments, &say),
         Command::Serve(arguments) => arguments.run(configuration(&program)?).map(|()| YES),
-        Command::Task(command) => Ok(command.run(program.json, &mut std::io::stdout()).map(|()| YES)?),
+        Command::Task(command) => {
+            Ok(command.run(program.json, &mut output::Output::default()).map(|()| YES)?)
+        }
     }
 }
 
@@ -223,9 +233,7 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
     match runtime.block_on(node.verify(&request))? {
         Decision::Admitted(admitted) => {
             let mut text = format!(
-                "{}admitted{}: {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
-                say.green(),
-                say.plain(),
+                ": {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
                 admitted.pinned(),
                 admitted.rule(),
                 admitted.commit(),
@@ -241,7 +249,8 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
                     base.builds.join(", ")
                 ));
             }
-            say.result(&text, &json!({ "verdict": "admitted", "admitted": admitted }))?;
+            let value = json!({ "verdict": "admitted", "admitted": admitted });
+            say.verdict("admitted", GREEN, &text, &value)?;
             Ok(YES)
         }
         Decision::Denied(denial) => deny(&denial, say),
@@ -249,8 +258,7 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
 }
 
 fn deny(denial: &Denial, say: &Say) -> Result<u8> {
-    let mut text =
-        format!("{}denied{}: {} ({})", say.red(), say.plain(), denial.question.asked, denial.question.digest);
+    let mut text = format!(": {} ({})", denial.question.asked, denial.question.digest);
     for (number, unmet) in denial.unmet.iter().enumerate() {
         text.push_str(&format!(
             "\n {:>2}. wanted: {}\n     found:  {}\n     remedy: {}",
@@ -263,7 +271,7 @@ fn deny(denial: &Denial, say: &Say) -> Result<u8> {
     for ignored in &denial.ignored {
         text.push_str(&format!("\n  not counted: {}: {}", ignored.origin, ignored.reason));
     }
-    say.result(&text, &json!({ "verdict": "denied", "denial": denial }))?;
+    say.verdict("denied", RED, &text, &json!({ "verdict": "denied", "denial": denial }))?;
     Ok(Kind::Refused.exit_code())
 }
 
@@ -289,7 +297,7 @@ fn run_image(program: &Program, arguments: &RunArguments, say: &Say) -> Result<u
 
 fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
     if !arguments.quiet && !say.json {
-        let _ = write!(std::io::stderr(), "{}", report.log.text());
+        let _ = write!(std::io::stderr(), "{}", terminal::lines(&report.log.text()));
     }
     let Some(result) = &report.result else {
         let error = Error::new(Kind::Step, format!("the algorithm failed: {}", report.ending));
@@ -300,11 +308,9 @@ fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
         });
     };
     match &arguments.output {
-        Some(path) => write_whole(path, result).map_err(|cause| Error::io("writing", path, cause))?,
+        Some(path) => files::write(path, result)?,
         None if say.json => {}
-        None => std::io::stdout()
-            .write_all(result)
-            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))?,
+        None => output::write(result)?,
     }
     if say.json {
         let mut value = report.to_json();
@@ -315,19 +321,6 @@ fn ended(report: &Report, arguments: &RunArguments, say: &Say) -> Result<u8> {
         say.result("", &value)?;
     }
     Ok(YES)
-}
-
-/// Writes a file whole or not at all; what is no file, such as a pipe, as it comes.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        return std::fs::write(path, bytes);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database>)> {
@@ -364,21 +357,6 @@ fn cancel_on_signals(runtime: &tokio::runtime::Runtime, canceller: &Canceller) {
     });
 }
 
-fn report(error: &Error, json: bool) -> ExitCode {
-    if json {
-        println!("{}", error.to_json());
-    } else {
-        eprintln!("error: {error}");
-        for cause in error.causes() {
-            eprintln!("  because: {cause}");
-        }
-        if let Some(hint) = error.hint_text() {
-            eprintln!("  hint: {hint}");
-        }
-    }
-    ExitCode::from(error.kind().exit_code())
-}
-
 /// How answers are told.
 struct Say {
     json: bool,
@@ -386,27 +364,15 @@ struct Say {
 
 impl Say {
     fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        let written = if self.json { writeln!(out, "{value}") } else { writeln!(out, "{text}") };
-        written
-            .and_then(|()| out.flush())
-            .map_err(|cause| Error::new(Kind::Machine, "writing the answer").because(cause))
+        output::result(Form::json_if(self.json), text, value)
     }
 
-    fn colour(&self, code: &'static str) -> &'static str {
-        let wanted = !self.json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        if wanted { code } else { "" }
-    }
-
-    fn green(&self) -> &'static str {
-        self.colour("\x1b[1;32m")
-    }
-
-    fn red(&self) -> &'static str {
-        self.colour("\x1b[1;31m")
-    }
-
-    fn plain(&self) -> &'static str {
-        self.colour("\x1b[0m")
+    /// A result whose first word stands out on a terminal.
+    fn verdict(&self, word: &str, colour: &'static str, rest: &str, value: &serde_json::Value) -> Result<()> {
+        let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        match wanted && !self.json {
+            true => output::print(&format!("{colour}{word}\x1b[0m{}", terminal::lines(rest))),
+            false => self.result(&format!("{word}{rest}"), value),
+        }
     }
 }

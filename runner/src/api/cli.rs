@@ -132,7 +132,8 @@ impl From<Error> for crate::error::Error {
             Error::Client(_) | Error::Io(_) => Kind::Machine,
         };
         let answer = crate::error::Error::new(kind, error.to_string());
-        error.remedy().into_iter().fold(answer, crate::error::Error::hint)
+        let answer = error.remedy().into_iter().fold(answer, crate::error::Error::hint);
+        answer.because(error)
     }
 }
 

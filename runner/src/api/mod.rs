@@ -11,7 +11,7 @@ mod worker;
 
 use std::{
     future::Future,
-    io,
+    io::{self, Write as _},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -191,7 +191,8 @@ pub async fn serve(
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let bound = listen.bind()?;
-    println!("listening on {}", bound.address());
+    // Whoever started the server and closed its output does not wait for this line.
+    let _ = writeln!(std::io::stdout(), "listening on {}", bound.address());
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,7 +1,8 @@
 //! Text of strangers on its way to a terminal.
 //!
-//! A terminal acts on control characters: it moves its cursor, hides what was written, sets its title, some answer as if somebody
-//! had typed (compare CVE-2003-0063). And marks of direction let a line read otherwise than it is. None of them comes through.
+//! A terminal acts on control characters: it moves its cursor, hides what was written, sets its title, some answer as
+//! if somebody had typed (compare CVE-2003-0063). And marks of direction let a line read otherwise than it is. None of
+//! them comes through.
 
 use serde_json::Value;
 
@@ -12,12 +13,12 @@ fn steers(letter: char) -> bool {
 }
 
 /// One line: what steers is written out as its code point, and a tab as a space.
-pub(crate) fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     written_out(text, false)
 }
 
 /// Several lines: the same, but line feeds and tabs stay.
-pub(crate) fn lines(text: &str) -> String {
+pub fn lines(text: &str) -> String {
     written_out(text, true)
 }
 
@@ -34,9 +35,9 @@ fn written_out(text: &str, keeps_lines: bool) -> String {
     out
 }
 
-/// A line that a program printed, without the sequences that it would have coloured a terminal with. What is no whole sequence
-/// loses its control characters and stays, so that nothing can be hidden by beginning one; tabs stay.
-pub(crate) fn without_sequences(line: &str) -> String {
+/// A line that a program printed, without the sequences that it would have coloured a terminal with. What is no whole
+/// sequence loses its control characters and stays, so that nothing can be hidden by beginning one; tabs stay.
+pub fn without_sequences(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(letter) = rest.chars().next() {
@@ -82,7 +83,7 @@ fn length_of_parameters(rest: &str) -> usize {
 }
 
 /// JSON whose strings say the same, and of which no byte steers a terminal: JSON itself writes out C0 alone.
-pub(crate) fn json(value: &Value) -> String {
+pub fn json(value: &Value) -> String {
     let mut out = String::new();
     for letter in value.to_string().chars() {
         match letter {
