@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use libc::sock_filter;
 
-use crate::host::Owned;
+use crate::owned::Owned;
 use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, filter, memory, mounts};
 
 /// How often a canceller is looked at.
