@@ -232,3 +232,15 @@ fn what_is_confidential_lies_in_memory_and_is_gone_afterwards() {
 fn kind_of(path: &str) -> i64 {
     rustix::fs::statfs(path).map_or(0, |found| found.f_type)
 }
+
+/// 0 would not keep the machine's own handler of core dumps from being started: see `config.rs`.
+#[test]
+fn no_core_dump_leaves_either_profile() {
+    let Some(ground) = ground() else { return };
+    for profile in [Profile::Build, ALGORITHM] {
+        let ran = ground.run(&process(profile, &["cat", "/proc/self/limits"]));
+        let line = ran.out.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let words: Vec<_> = line.split_whitespace().skip(4).take(2).collect();
+        assert_eq!(words, ["1", "1"], "{line}");
+    }
+}
