@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::hosts::{host_of, is_plain, served_by};
 use super::response::{bounded, expect};
 use super::retry::{Failed, asked_wait, is_passing};
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 
 pub(super) use credentials::Auth;
 
@@ -161,7 +161,7 @@ pub(super) fn with_auth(building: reqwest::RequestBuilder, auth: Option<&Auth>) 
 }
 
 fn failed(repository: &Repository, reason: impl Into<String>) -> Error {
-    Error::Registry { registry: repository.registry().to_owned(), reason: reason.into() }
+    Error::registry(repository.registry(), RegistryFailure::Answer, reason)
 }
 
 fn is_scheme(challenge: &str, scheme: &str) -> bool {
