@@ -2,7 +2,7 @@
 
 use attestations::{Digest, Repository};
 use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -188,8 +188,7 @@ impl Client {
         let granted = self.granted(repository, operation);
         let mut response = self.send_as(repository, request, granted.as_ref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let auth =
-                self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
+            let auth = self.authorize(repository, operation, response.headers()).await?;
             response = self.send_as(repository, request, Some(&auth)).await?;
         }
         passing(repository, response).await
@@ -200,9 +199,9 @@ impl Client {
         &self,
         repository: &Repository,
         operation: Operation,
-        challenge: Option<&HeaderValue>,
+        headers: &HeaderMap,
     ) -> Result<Auth, Failed> {
-        let auth = match auth::answer(repository, challenge, &self.registries.plain).await? {
+        let auth = match auth::answer(repository, headers, &self.registries.plain).await? {
             auth::Answer::Credentials(auth) => auth,
             auth::Answer::Token(request) => {
                 let http = self.http(repository, request.is_plain()).await?;
