@@ -80,8 +80,10 @@ impl TokenRequest {
 
     /// Asks the token service (distribution's token specification; its OAuth 2 form for a refresh token).
     ///
+    /// `http` must follow no redirect: what is sent may be a password or a refresh token.
+    ///
     /// # Errors
-    /// When it cannot be reached, refuses, or answers something else than a token.
+    /// When it cannot be reached, refuses, redirects, or answers something else than a token.
     pub(super) async fn send(
         self,
         http: &reqwest::Client,
@@ -110,6 +112,10 @@ impl TokenRequest {
             }
         };
         let response = asking.send().await.map_err(|cause| Failed::of(repository, cause))?;
+        if response.status().is_redirection() {
+            let reason = "its token service redirects: no credentials are sent there";
+            return Err(failed(repository, reason).into());
+        }
         let (passes, wait) = (is_passing(response.status()), asked_wait(response.headers()));
         let response = match expect(repository, response, &[StatusCode::OK]).await {
             Err(error) if passes => return Err(Failed::Passing(error, wait)),
