@@ -4,14 +4,25 @@ pub use errors::{Error, Kind, Result};
 
 /// A failure of the images' room, with its kind.
 pub fn images(doing: &str, cause: images::Error) -> Error {
-    use images::Error as E;
+    use images::{Error as E, RegistryFailure};
     let kind = match &cause {
         E::NotFound { .. } => Kind::NotFound,
+        E::Registry { failure: RegistryFailure::Unauthorized, .. } => Kind::Key,
         E::Registry { .. } => Kind::Network,
         E::Io { .. } => Kind::Machine,
         E::Digest { .. } | E::Size { .. } | E::TooLarge { .. } | E::Refused { .. } => Kind::Input,
     };
-    Error::new(kind, doing).because(cause)
+    let hint = match &cause {
+        E::Registry { failure, .. } => Some(failure.hint()),
+        _ => None,
+    };
+    let error = Error::new(kind, doing);
+    let error = match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    };
+    // After the hint: a full disk below has its own.
+    error.because(cause)
 }
 
 /// A failure of the sandbox.

@@ -6,12 +6,15 @@ use futures_util::stream;
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::http::{Body, Request, To, expect};
-use super::retry::Failed;
+use super::super::auth::Operation;
+use super::super::hosts::is_plain;
+use super::super::response::{expect, failure_of};
+use super::super::retry::Failed;
+use super::request::{Body, Request, To};
 use super::traffic::{Observer, saw};
-use super::{Client, Operation, Traffic, is_plain};
+use super::{Client, Traffic};
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 use crate::image::{Image, MAX_MANIFEST};
 use crate::index::Index;
 use crate::store::Store;
@@ -65,7 +68,7 @@ impl Client {
         Ok(index.digest())
     }
 
-    pub(super) async fn put_manifest(
+    pub(in crate::registry) async fn put_manifest(
         &self,
         repository: &Repository,
         version: &str,
@@ -79,7 +82,7 @@ impl Client {
         expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
     }
 
-    pub(super) async fn push_blob(
+    pub(in crate::registry) async fn push_blob(
         &self,
         store: &Store,
         blob: &Descriptor,
@@ -99,7 +102,7 @@ impl Client {
     }
 
     /// Pushes a small blob that is in memory.
-    pub(super) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+    pub(in crate::registry) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
         self.check_writable(repository)?;
         let digest = Digest::of(bytes);
         if self.has_blob(repository, &digest).await? {
@@ -142,9 +145,9 @@ impl Client {
     /// Where the registry wants the bytes, which may be another server: then it gets no credentials, and plain HTTP is
     /// spoken to it only when it was named for that.
     fn upload_place(&self, repository: &Repository, opened: &Response) -> Result<Url> {
-        let refused = |reason: &str| Error::Registry {
-            registry: repository.registry().to_owned(),
-            reason: format!("it opened an upload {reason}"),
+        let refused = |reason: &str| {
+            let reason = format!("it opened an upload {reason}");
+            Error::registry(repository.registry(), RegistryFailure::Answer, reason)
         };
         let location = opened.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| refused("without saying where"))?;
@@ -166,10 +169,10 @@ impl Client {
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
-            other => Err(Error::Registry {
-                registry: repository.registry().to_owned(),
-                reason: format!("asked for blob {digest}, it answered {other}"),
-            }),
+            other => {
+                let reason = format!("asked for blob {digest}, it answered {other}");
+                Err(Error::registry(repository.registry(), failure_of(other), reason))
+            }
         }
     }
 }
