@@ -5,12 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use admission::{Question, Sources};
 use attestations::{Decision, Denial, Reference};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use sandbox::Canceller;
 use serde_json::json;
 
-use crate::admission::{Registry, Request};
 use crate::api;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::engine::Ending;
@@ -87,13 +87,13 @@ struct ImageArguments {
 }
 
 impl ImageArguments {
-    fn request(&self, function: Option<String>) -> Result<Request> {
+    fn question(&self, function: Option<String>) -> Result<Question> {
         let reference: Reference = self
             .reference
             .parse()
             .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
-        let registry = if self.offline { Registry::Offline } else { Registry::Asked };
-        Ok(Request { reference, function, evidence: self.evidence.clone(), registry })
+        let sources = if self.offline { Sources::Offline } else { Sources::Registries };
+        Ok(Question { reference, function, evidence: self.evidence.clone(), sources })
     }
 }
 
@@ -219,8 +219,8 @@ fn verify(program: &Program, arguments: &Verify, say: &Say) -> Result<u8> {
         .build()
         .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
     let node = Node::new(config, runtime.handle().clone());
-    let request = arguments.image.request(arguments.function.clone())?;
-    match runtime.block_on(node.verify(&request))? {
+    let question = arguments.image.question(arguments.function.clone())?;
+    match runtime.block_on(node.verify(&question))? {
         Decision::Admitted(admitted) => {
             let mut text = format!(
                 "{}admitted{}: {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
@@ -280,8 +280,8 @@ fn run_image(program: &Program, arguments: &RunArguments, say: &Say) -> Result<u
     let (databases, extra) = databases(&arguments.database)?;
     let engine = arguments.engine.unwrap_or(config.engine);
     let node = Node::new(config, runtime.handle().clone());
-    let request = arguments.image.request(None)?;
-    match node.run(Run { request, input, databases, extra, engine, canceller })? {
+    let question = arguments.image.question(None)?;
+    match node.run(Run { question, input, databases, extra, engine, canceller })? {
         Outcome::Denied(denial) => deny(&denial, say),
         Outcome::Ran(report) => ended(&report, arguments, say),
     }

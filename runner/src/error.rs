@@ -1,18 +1,7 @@
-//! How the failures of the other rooms become answers of this program.
+//! How the failures of other crates become answers of this program.
 
+pub use admission::image_error;
 pub use errors::{Error, Kind, Result};
-
-/// A failure of the images' room, with its kind.
-pub fn images(doing: &str, cause: images::Error) -> Error {
-    use images::Error as E;
-    let kind = match &cause {
-        E::NotFound { .. } => Kind::NotFound,
-        E::Registry { .. } => Kind::Network,
-        E::Io { .. } => Kind::Machine,
-        E::Digest { .. } | E::Size { .. } | E::TooLarge { .. } | E::Refused { .. } => Kind::Input,
-    };
-    Error::new(kind, doing).because(cause)
-}
 
 /// A failure of the sandbox.
 pub fn sandbox(doing: &str, cause: sandbox::Error) -> Error {

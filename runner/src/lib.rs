@@ -1,13 +1,11 @@
 //! Runs an image only when a policy admits it, with one proxy as its only way out. See `docs/architecture.md`.
 
-pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod egress;
 pub mod engine;
 pub mod error;
-pub mod evidence;
 pub mod node;
 pub mod queue;
 pub mod task;

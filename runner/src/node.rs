@@ -3,30 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use admission::{Admission, Question};
 use attestations::{Admitted, Decision, Denial};
 use images::Store;
-use images::registry::Client;
+use images::registry::Registries;
 use sandbox::Canceller;
 use serde_json::{Value, json};
 
-use crate::admission::{self, Registry, Request};
 use crate::config::{self, Config, Database, EngineKind};
 use crate::egress::{self, Proxy, Rules, Token, Upstream};
 use crate::engine::{Ended, Ending, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{Files, Input};
+use crate::task::{AdmittedCall, Files, Input};
 
 /// A node.
 pub struct Node {
     config: Config,
-    client: Client,
+    admission: Admission,
     runtime: tokio::runtime::Handle,
 }
 
 /// What is to run.
 pub struct Run {
     /// The image and its evidence. The function is taken from the input.
-    pub request: Request,
+    pub question: Question,
     /// What the algorithm is asked.
     pub input: Input,
     /// Labels of the databases it sees; those of the configuration, or of `extra`.
@@ -81,8 +81,9 @@ impl Report {
 impl Node {
     /// A node by its configuration, on a runtime.
     pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Self {
-        let client = Client::new(config.plain_registries.iter().cloned());
-        Self { config, client, runtime }
+        let registries = Registries { plain: config.plain_registries.clone(), ..Registries::default() };
+        let admission = Admission::new(admission::Config { policy: config.policy.clone(), registries });
+        Self { config, admission, runtime }
     }
 
     /// Its configuration.
@@ -94,8 +95,8 @@ impl Node {
     ///
     /// # Errors
     /// When that cannot be decided.
-    pub async fn verify(&self, request: &Request) -> Result<Decision> {
-        admission::admit(&self.client, &self.config.policy, request, None).await
+    pub async fn verify(&self, question: &Question) -> Result<Decision> {
+        self.admission.decide(question, None).await
     }
 
     /// Verifies, and runs exactly what was admitted. Blocks; not to be called on the runtime's own threads.
@@ -111,14 +112,14 @@ impl Node {
     /// # Errors
     /// As [`Node::run`].
     pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
-        run.request.function = Some(run.input.function().to_owned());
+        run.question.function = Some(run.input.function().to_owned());
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
         self.config.make_state_dir()?;
         let store = Store::open(self.config.state_dir.join("images"))
-            .map_err(|cause| error::images("opening the store of images", cause))?;
+            .map_err(|cause| error::image_error("opening the store of images", cause))?;
         let (decision, engine) = std::thread::scope(|scope| {
             let opening = scope.spawn(|| Engine::open(run.engine, &self.config, &self.runtime));
-            let deciding = admission::admit(&self.client, &self.config.policy, &run.request, Some(&store));
+            let deciding = self.admission.decide(&run.question, Some(&store));
             let decision = self.runtime.block_on(deciding);
             (decision, opening.join().unwrap_or_else(|_| Err(error::bug("opening the engine panicked"))))
         });
@@ -127,23 +128,16 @@ impl Node {
             Decision::Denied(denial) => return Ok(Outcome::Denied(Box::new(denial))),
         };
         let engine = engine?;
-        if !admitted.permits(run.input.function()) {
-            return Err(error::bug("a function passed the decision that its proof does not permit"));
-        }
         let started = Instant::now();
-        let image = match run.request.registry {
-            Registry::Offline => images::Image::load(&store, admitted.pinned().digest()),
-            Registry::Asked => self.runtime.block_on(self.client.pull(admitted.pinned(), &store)),
-        };
-        let image = image.map_err(|cause| error::images(&format!("getting {}", admitted.pinned()), cause))?;
+        let image = self.runtime.block_on(self.admission.fetch(&admitted, run.question.sources, &store))?;
         let databases = self.databases(&run)?;
+        let call = AdmittedCall::new(image, run.input)?;
         let token = self.token()?;
         let shown = token.as_deref().map(without_signature).unwrap_or_default();
-        let files = Files::lay_out(&self.config.state_dir, &run.input, &shown, &databases)?;
+        let files = Files::lay_out(&self.config.state_dir, &call, &shown, &databases)?;
         let mut log = Log::new(self.config.limits.log());
         let job = Job {
-            image: &image,
-            store: &store,
+            call: &call,
             files: &files,
             proxy: self.proxy(token)?,
             limits: &self.config.limits,
@@ -151,7 +145,7 @@ impl Node {
             runtime: &self.runtime,
         };
         starting();
-        let Ended { ending, egress } = engine.start(&admitted, job, &mut |bytes| log.push(bytes))?;
+        let Ended { ending, egress } = engine.start(job, &mut |bytes| log.push(bytes))?;
         let result = match ending {
             Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
             _ => None,

@@ -7,7 +7,10 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use admission::AdmittedImage;
+use attestations::Admitted;
 use data_encoding::BASE32;
+use images::{Image, Store};
 use serde_json::Value;
 
 use crate::config::Database;
@@ -50,6 +53,43 @@ impl Input {
     }
 }
 
+/// An input for an image whose proof permits the function that the input calls. Only [`AdmittedCall::new`] makes one, so what
+/// is started is what was admitted.
+#[derive(Debug, Clone)]
+pub struct AdmittedCall {
+    image: AdmittedImage,
+    input: Input,
+}
+
+impl AdmittedCall {
+    /// Puts an admitted image and an input together.
+    ///
+    /// # Errors
+    /// When the proof does not permit the input's function.
+    pub fn new(image: AdmittedImage, input: Input) -> Result<Self> {
+        if image.admitted().permits(input.function()) {
+            return Ok(Self { image, input });
+        }
+        let (function, rule) = (input.function(), image.admitted().rule());
+        Err(Error::new(Kind::Refused, format!("the rule {rule} does not allow the function `{function}`")))
+    }
+
+    /// The proof.
+    pub fn admitted(&self) -> &Admitted {
+        self.image.admitted()
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image {
+        self.image.image()
+    }
+
+    /// The store that holds the image.
+    pub fn store(&self) -> &Store {
+        self.image.store()
+    }
+}
+
 /// A file or folder of this machine that the container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
@@ -77,6 +117,15 @@ impl Files {
     /// # Errors
     /// When a database is missing, or the disk refuses.
     pub fn lay_out(
+        state_dir: &Path,
+        call: &AdmittedCall,
+        token: &str,
+        databases: &BTreeMap<String, Database>,
+    ) -> Result<Self> {
+        Self::of_input(state_dir, &call.input, token, databases)
+    }
+
+    fn of_input(
         state_dir: &Path,
         input: &Input,
         token: &str,
@@ -228,7 +277,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let lay_out = || {
             let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-            Files::lay_out(state.path(), &input, "", &BTreeMap::new()).unwrap()
+            Files::of_input(state.path(), &input, "", &BTreeMap::new()).unwrap()
         };
         let living = lay_out();
         let dead = state.path().join("runs/run-dead");

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use admission::{Question, Sources};
 use attestations::Decision;
 use clap::Args;
 use sandbox::Canceller;
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 
 use super::{CancelFlag, Execute, ExecuteOutcome, Listen, TaskRequest, cli::DEFAULT_SOCKET};
 use crate::{
-    admission::{Registry, Request},
     config::{Config, EngineKind},
     engine::Ending,
     error::{Error, Kind, Result},
@@ -64,14 +64,14 @@ impl ServeCommand {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime =
             runtime.map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
-        let registry = if self.offline { Registry::Offline } else { Registry::Asked };
+        let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let engine = config.engine;
         let node = Node::new(config, runtime.handle().clone());
         let service = Service {
             node,
             engine,
             evidence: self.evidence.clone(),
-            registry,
+            sources,
             runtime: runtime.handle().clone(),
         };
         let serving = super::serve(self.place()?, queue, Arc::new(service), usize::from(self.workers));
@@ -119,17 +119,17 @@ struct Service {
     node: Node,
     engine: EngineKind,
     evidence: Vec<PathBuf>,
-    registry: Registry,
+    sources: Sources,
     runtime: tokio::runtime::Handle,
 }
 
 impl Service {
-    fn request(&self, image: &str, function: Option<String>) -> Result<Request> {
+    fn question(&self, image: &str, function: Option<String>) -> Result<Question> {
         let reference = image.parse();
         let reference = reference.map_err(|cause: attestations::ReferenceError| {
             Error::new(Kind::Usage, "the image's name is not usable").because(cause)
         })?;
-        Ok(Request { reference, function, evidence: self.evidence.clone(), registry: self.registry })
+        Ok(Question { reference, function, evidence: self.evidence.clone(), sources: self.sources })
     }
 
     fn run(&self, task: &TaskRequest, cancel: &CancelFlag) -> Result<Outcome> {
@@ -139,7 +139,7 @@ impl Service {
         let stop = canceller.clone();
         cancel.on_cancel(move || stop.cancel());
         let run = Run {
-            request: self.request(&task.image, None)?,
+            question: self.question(&task.image, None)?,
             input: Input::parse(&input)?,
             databases: task.databases.clone(),
             extra: BTreeMap::new(),
@@ -168,8 +168,8 @@ impl Execute for Service {
 
     fn verify(&self, image: &str, function: Option<&str>) -> std::result::Result<Value, String> {
         let decided = self
-            .request(image, function.map(str::to_owned))
-            .and_then(|request| self.runtime.block_on(self.node.verify(&request)));
+            .question(image, function.map(str::to_owned))
+            .and_then(|question| self.runtime.block_on(self.node.verify(&question)));
         match decided.map_err(|error| in_full(&error))? {
             Decision::Admitted(admitted) => Ok(json!({ "verdict": "admitted", "admitted": admitted })),
             Decision::Denied(denial) => Ok(json!({ "verdict": "denied", "denial": denial })),

@@ -57,7 +57,7 @@ impl Docker {
 
     async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         let docker = &self.client;
-        if let Some(user) = plain_user(&job.image.config().config.user) {
+        if let Some(user) = plain_user(&job.call.image().config().config.user) {
             check_readable(&job, &user)?;
         }
         let id = ensure_image(docker, &job).await?;
@@ -151,7 +151,7 @@ fn version_of(socket: &Path) -> std::io::Result<ClientVersion> {
 }
 
 fn volumes(job: &Job<'_>) -> Volumes {
-    let targets = job.image.config().config.volumes.keys();
+    let targets = job.call.image().config().config.volumes.keys();
     let targets = targets.filter(|target| !temporary_folders().contains(target));
     Volumes::new(targets, &job.files.name(), !job.limits.writable_root)
 }
@@ -280,7 +280,7 @@ fn exit_code(
 
 /// The image's id in the engine: loaded from our store unless it is there already, and in either case the config's digest.
 async fn ensure_image(docker: &bollard::Docker, job: &Job<'_>) -> Result<String> {
-    let wanted = job.image.config_descriptor().digest.to_string();
+    let wanted = job.call.image().config_descriptor().digest.to_string();
     if inspect(docker, &wanted).await?.as_deref() == Some(&wanted) {
         return Ok(wanted);
     }

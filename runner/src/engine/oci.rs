@@ -21,7 +21,7 @@ impl Oci {
         let host = Host::open(&config.state_dir.join("sandbox"))
             .map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
         let layers = LayerCache::open(config.state_dir.join("layers"))
-            .map_err(|cause| error::images("opening the unpacked layers", cause))?;
+            .map_err(|cause| error::image_error("opening the unpacked layers", cause))?;
         Ok(Self { host, layers })
     }
 
@@ -29,8 +29,8 @@ impl Oci {
         let failed = |cause| error::sandbox("confining the algorithm", cause);
         let lowers = self
             .layers
-            .lower_dirs(job.store, job.image)
-            .map_err(|cause| error::images("unpacking the image", cause))?;
+            .lower_dirs(job.call.store(), job.call.image())
+            .map_err(|cause| error::image_error("unpacking the image", cause))?;
         let mut process = process(&job)?;
         let points = MountPoint::of(&process);
         let root = if job.limits.writable_root {
@@ -39,7 +39,7 @@ impl Oci {
             self.host.overlay_readonly_with(&lowers, &points)
         };
         let root = root.map_err(failed)?;
-        let user = &job.image.config().config.user;
+        let user = &job.call.image().config().config.user;
         process.user = resolve_user(root.merged(), user).map_err(|cause| {
             Error::new(Kind::Input, format!("the image's USER `{user}` is not usable")).because(cause)
         })?;
@@ -67,7 +67,7 @@ impl Oci {
 }
 
 fn process(job: &Job<'_>) -> Result<Process> {
-    let config = &job.image.config().config;
+    let config = &job.call.image().config().config;
     let mut process =
         Process::new(Profile::Algorithm { writable_root: job.limits.writable_root }, command(job)?);
     process.env = environment(job);

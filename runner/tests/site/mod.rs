@@ -8,6 +8,7 @@ pub mod docker;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use admission::{Question, Sources};
 use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, ExternalParameters, InternalParameters, Materials, Metadata,
     NORMALISER, Provenance, ResourceDescriptor, RunDetails,
@@ -18,7 +19,6 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use images::image::{Config as ImageConfig, RootFs};
 use images::layer::{Compression, Entry, Kind, LayerWriter};
 use images::{Image, Platform, Store};
-use runner::admission::{Registry, Request};
 use runner::config::{Config, Database, EngineKind};
 use runner::error::Result;
 use runner::node::{Node, Outcome, Report, Run};
@@ -101,7 +101,7 @@ impl Site {
         let site = Self { folder, image, store, config, runtime: runtime.unwrap(), builder };
         std::fs::create_dir(site.evidence()).unwrap();
         site.sign("review.json", &review(), &alice);
-        site.sign("build.json", &build(&site.image), &site.builder);
+        site.sign_build(site.image.config_descriptor().digest);
         site
     }
 
@@ -111,6 +111,11 @@ impl Site {
 
     pub fn evidence(&self) -> PathBuf {
         self.path("evidence")
+    }
+
+    /// The builder's word for the image: that its config has this digest.
+    pub fn sign_build(&self, config: Digest) {
+        self.sign("build.json", &build(&self.image, config), &self.builder);
     }
 
     fn sign(&self, name: &str, statement: &Statement, key: &Key) {
@@ -123,12 +128,12 @@ impl Site {
         format!("{NAME}@{}", self.image.digest())
     }
 
-    pub fn request(&self) -> Request {
-        Request {
+    pub fn question(&self) -> Question {
+        Question {
             reference: self.reference().parse().unwrap(),
             function: None,
             evidence: vec![self.evidence()],
-            registry: Registry::Offline,
+            sources: Sources::Offline,
         }
     }
 
@@ -154,7 +159,7 @@ impl Site {
         canceller: Canceller,
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-        let run = Run { request: self.request(), input, databases: Vec::new(), extra, engine, canceller };
+        let run = Run { question: self.question(), input, databases: Vec::new(), extra, engine, canceller };
         self.node().run(run)
     }
 
@@ -259,7 +264,7 @@ fn review() -> Statement {
     Statement { subject, predicate: Predicate::Review(review) }
 }
 
-fn build(image: &Image) -> Statement {
+fn build(image: &Image, config_digest: Digest) -> Statement {
     let source = "git+https://git.example/average";
     let external_parameters = ExternalParameters {
         source: source.into(),
@@ -279,7 +284,7 @@ fn build(image: &Image) -> Statement {
         compressor: images::layer::COMPRESSOR.into(),
         source_date_epoch: 0,
         authors: vec![carol()],
-        config_digest: image.config_descriptor().digest,
+        config_digest,
         layers: Vec::new(),
         materials: Materials::Complete,
         normalised: BTreeMap::new(),

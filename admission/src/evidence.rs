@@ -4,10 +4,10 @@ use std::path::Path;
 
 use attestations::decision::WantedBase;
 use attestations::{Evidence, Gathered, Pinned};
+use errors::{Error, Kind, Result};
 use images::Store;
 
-use crate::config;
-use crate::error::{self, Error, Kind, Result};
+use crate::{files, image_error};
 
 /// The most bundles from one folder.
 const MAX_FILES: usize = 512;
@@ -18,7 +18,7 @@ const MAX_PLACES: usize = 4;
 ///
 /// # Errors
 /// When one cannot be read or is too large: evidence that is named has to be there.
-pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
+pub(crate) fn from_path(path: &Path) -> Result<Vec<Evidence>> {
     if !path.is_dir() {
         return Ok(vec![one(path)?]);
     }
@@ -44,13 +44,13 @@ pub fn from_path(path: &Path) -> Result<Vec<Evidence>> {
 ///
 /// # Errors
 /// When the registry fails: that is never the same as having none.
-pub async fn from_registry(
+pub(crate) async fn from_registry(
     client: &images::registry::Client,
     pinned: &Pinned,
     kept: Option<&Store>,
 ) -> Result<Vec<Evidence>> {
     let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
-    let found = client.attachments_kept(pinned, kept).await.map_err(|cause| error::images(&doing, cause))?;
+    let found = client.attachments_kept(pinned, kept).await.map_err(|cause| image_error(&doing, cause))?;
     Ok(found
         .into_iter()
         .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })
@@ -60,7 +60,11 @@ pub async fn from_registry(
 /// The bundles that are attached to a base, in every place that its provenance names and the policy lets us ask. What goes
 /// wrong is part of the answer, which then never allows the base: a registry of somebody else's must not keep a node from
 /// telling why.
-pub async fn of_base(client: &images::registry::Client, base: &WantedBase, kept: Option<&Store>) -> Gathered {
+pub(crate) async fn of_base(
+    client: &images::registry::Client,
+    base: &WantedBase,
+    kept: Option<&Store>,
+) -> Gathered {
     let not_asked = base.not_asked.to_string();
     if base.places.is_empty() {
         return Gathered::Nothing { why: format!("there is nowhere to ask: {not_asked}") };
@@ -85,5 +89,5 @@ fn told(error: &Error) -> String {
 }
 
 fn one(path: &Path) -> Result<Evidence> {
-    Ok(Evidence { origin: path.display().to_string(), bytes: config::read_bytes(path)? })
+    Ok(Evidence { origin: path.display().to_string(), bytes: files::read(path)? })
 }
