@@ -1,20 +1,20 @@
-//! The node: one configuration, one store, and the way from a request to a verified run.
+//! The node: one configuration, one store, and all that is between a request and a verified run.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use admission::{Admission, Question};
-use attestations::{Admitted, Decision, Denial};
+use attestations::{Decision, Denial};
 use images::Store;
 use images::registry::Registries;
 use sandbox::Canceller;
-use serde_json::{Value, json};
 
 use crate::config::{self, Config, Database, EngineKind};
-use crate::egress::{self, Proxy, Rules, Token, Upstream};
-use crate::engine::{Ended, Ending, Engine, Job};
+use crate::egress::{Proxy, Rules, Token, Upstream};
+use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{AdmittedCall, Files, Input};
+use crate::record::{Ending, Log, RunReport};
+use crate::vantage6::{AdmittedCall, Files, Input};
 
 /// A node.
 pub struct Node {
@@ -40,42 +40,12 @@ pub struct Run {
 }
 
 /// How a request to run came out.
+#[derive(Debug, Clone)]
 pub enum Outcome {
     /// The policy does not admit it.
     Denied(Box<Denial>),
     /// It ran.
-    Ran(Box<Report>),
-}
-
-/// What is known of a run.
-pub struct Report {
-    /// Why it was allowed.
-    pub admitted: Admitted,
-    /// How it ended.
-    pub ending: Ending,
-    /// Its result, when it ended well.
-    pub result: Option<Vec<u8>>,
-    /// What it asked of the outside: what its proxy passed and refused.
-    pub egress: egress::Log,
-    /// What it printed, as far as it is kept.
-    pub log: Log,
-    /// From the decision to the end.
-    pub took: Duration,
-}
-
-impl Report {
-    /// The report for machines, without the result.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "admitted": self.admitted,
-            "ending": self.ending.to_string(),
-            "succeeded": self.ending == Ending::Exited(0),
-            "seconds": self.took.as_secs_f64(),
-            "egress": self.egress,
-            "log": self.log.text(),
-            "logBytesNotKept": self.log.lost,
-        })
-    }
+    Ran(Box<RunReport>),
 }
 
 impl Node {
@@ -150,7 +120,9 @@ impl Node {
             Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
             _ => None,
         };
-        Ok(Outcome::Ran(Box::new(Report { admitted, ending, result, egress, log, took: started.elapsed() })))
+        let took = started.elapsed();
+        let admitted = call.admitted().clone();
+        Ok(Outcome::Ran(Box::new(RunReport { admitted, ending, result, egress, log, took })))
     }
 
     fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {
@@ -187,36 +159,5 @@ fn without_signature(token: &str) -> String {
     match token.rsplit_once('.') {
         Some((claims, _)) => format!("{claims}."),
         None => String::new(),
-    }
-}
-
-/// The first bytes that a run printed; the rest is counted.
-#[derive(Debug, Clone, Default)]
-pub struct Log {
-    kept: Vec<u8>,
-    limit: usize,
-    lost: u64,
-}
-
-impl Log {
-    fn new(limit: usize) -> Self {
-        Self { kept: Vec::new(), limit, lost: 0 }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        let room = self.limit.saturating_sub(self.kept.len()).min(bytes.len());
-        self.kept.extend_from_slice(&bytes[..room]);
-        self.lost += (bytes.len() - room) as u64;
-    }
-
-    /// What was kept, as text; what would move a terminal's cursor is shown instead of done.
-    pub fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.kept);
-        text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-    }
-
-    /// The bytes that were kept.
-    pub fn bytes(&self) -> &[u8] {
-        &self.kept
     }
 }

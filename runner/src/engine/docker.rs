@@ -20,14 +20,14 @@ use super::owned::{self, Volumes};
 use super::{Ended, Ending, Job, archive, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{PROXY_PORT, temporary_folders};
+use crate::vantage6::{PROXY_PORT, temporary_folders};
 
 /// Seconds that the gate waits for the proxy.
 const GATE_SECONDS: &str = "30";
 const GATE: &str = "/countersign-gate";
 
 /// Docker's engine.
-pub struct Docker {
+pub(crate) struct Docker {
     client: bollard::Docker,
     gate: PathBuf,
 }
@@ -206,7 +206,7 @@ async fn watch(
             let planted = Network::of_process(pid)
                 .and_then(|network| network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))));
             let listener = planted.map_err(|cause| error::sandbox("planting the proxy", cause))?;
-            Some(job.proxy.serve(listener).map_err(error::egress)?)
+            Some(job.proxy.serve(listener).map_err(super::proxy_failed)?)
         }
         // The gate itself has failed already; its exit code says why.
         None => None,

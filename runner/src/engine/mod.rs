@@ -13,13 +13,13 @@ use sandbox::{Canceller, User};
 use crate::config::{Config, EngineKind, Limits};
 use crate::egress::{self, Proxy};
 use crate::error::{Error, Kind, Result};
-use crate::task::{AdmittedCall, Files};
+use crate::vantage6::{AdmittedCall, Files};
 
 /// Docker's own value for an image that sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything a start needs.
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// What was admitted: the image at hand, and the function that may be called.
     pub call: &'a AdmittedCall,
     /// The run's files.
@@ -63,7 +63,7 @@ impl std::fmt::Display for Ending {
 
 /// How a container ended, and what it asked of the outside before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How.
     pub ending: Ending,
     /// What its proxy passed and refused.
@@ -71,7 +71,7 @@ pub struct Ended {
 }
 
 /// Something that starts containers.
-pub enum Engine {
+pub(crate) enum Engine {
     /// The machine's OCI runtime.
     Oci(oci::Oci),
     /// Docker's engine.
@@ -83,7 +83,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn open(kind: EngineKind, config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
+    pub(crate) fn open(kind: EngineKind, config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
         match kind {
             EngineKind::Oci => oci::Oci::open(config).map(Self::Oci),
             EngineKind::Docker => docker::Docker::open(config, runtime).map(Self::Docker),
@@ -94,12 +94,17 @@ impl Engine {
     ///
     /// # Errors
     /// When the engine fails.
-    pub fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
+    pub(crate) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         match self {
             Self::Oci(oci) => oci.start(job, output),
             Self::Docker(docker) => docker.start(job, output),
         }
     }
+}
+
+/// A failure of the proxy.
+fn proxy_failed(cause: egress::Error) -> Error {
+    Error::new(Kind::Machine, "serving the algorithm's way out").because(cause)
 }
 
 /// The environment of the container: the image's own, with the run's on top.

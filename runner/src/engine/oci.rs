@@ -8,10 +8,10 @@ use sandbox::{Exit, Host, Mount, MountPoint, Process, Profile, Tmpfs, resolve_us
 use super::{Ended, Ending, Job, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{PROXY_PORT, temporary_folders};
+use crate::vantage6::{PROXY_PORT, temporary_folders};
 
 /// The OCI runtime with its unpacked layers.
-pub struct Oci {
+pub(crate) struct Oci {
     host: Host,
     layers: LayerCache,
 }
@@ -49,7 +49,7 @@ impl Oci {
         let listener = network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))).map_err(failed)?;
         let serving = {
             let _runtime = job.runtime.enter();
-            job.proxy.serve(listener).map_err(error::egress)?
+            job.proxy.serve(listener).map_err(super::proxy_failed)?
         };
         let exit = self
             .host

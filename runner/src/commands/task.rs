@@ -1,4 +1,4 @@
-//! `countersign-runner task …`: the interface from a shell.
+//! `countersign-runner task …`: the service from a shell.
 
 use std::{
     io::{Read as _, Write},
@@ -9,15 +9,17 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{Client, Error as ClientError};
-use crate::queue::MAX_INPUT;
+use crate::service::{
+    client::{Client, Error as ClientError},
+    queue::MAX_INPUT,
+};
 
 /// Where `serve` listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
+pub(super) const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
 
 /// Submit tasks to a running server and follow them.
 #[derive(Debug, Clone, Args)]
-pub struct TaskCommand {
+pub(super) struct TaskCommand {
     /// The server's socket.
     #[arg(long, global = true, default_value = DEFAULT_SOCKET, env = "COUNTERSIGN_RUNNER_SOCKET", value_name = "PATH")]
     socket: PathBuf,
@@ -77,7 +79,7 @@ enum Action {
 
 /// Why the command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The server is out of reach or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -106,7 +108,7 @@ pub enum Error {
 
 impl Error {
     /// What to do about it, when the server or we know.
-    pub fn remedy(&self) -> Option<&str> {
+    fn remedy(&self) -> Option<&str> {
         match self {
             Error::Client(ClientError::Refused { remedy, .. }) => Some(remedy),
             Error::Client(ClientError::Unreachable { .. }) => {
@@ -141,7 +143,7 @@ impl TaskCommand {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn run(&self, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Error> {
+    pub(super) fn run(&self, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Error> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 /// Where the container finds its files.
 const FOLDER: &str = "/mnt/countersign";
 /// The port of the proxy on the container's loopback.
-pub const PROXY_PORT: u16 = 8080;
+pub(crate) const PROXY_PORT: u16 = 8080;
 
 /// What a task asks of an algorithm.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl Input {
 /// An input for an image whose proof permits the function that the input calls. Only [`AdmittedCall::new`] makes one, so what
 /// is started is what was admitted.
 #[derive(Debug, Clone)]
-pub struct AdmittedCall {
+pub(crate) struct AdmittedCall {
     image: AdmittedImage,
     input: Input,
 }
@@ -66,7 +66,7 @@ impl AdmittedCall {
     ///
     /// # Errors
     /// When the proof does not permit the input's function.
-    pub fn new(image: AdmittedImage, input: Input) -> Result<Self> {
+    pub(crate) fn new(image: AdmittedImage, input: Input) -> Result<Self> {
         if image.admitted().permits(input.function()) {
             return Ok(Self { image, input });
         }
@@ -75,24 +75,24 @@ impl AdmittedCall {
     }
 
     /// The proof.
-    pub fn admitted(&self) -> &Admitted {
+    pub(crate) fn admitted(&self) -> &Admitted {
         self.image.admitted()
     }
 
     /// The image.
-    pub fn image(&self) -> &Image {
+    pub(crate) fn image(&self) -> &Image {
         self.image.image()
     }
 
     /// The store that holds the image.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         self.image.store()
     }
 }
 
 /// A file or folder of this machine that the container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
+pub(crate) struct Mounted {
     /// Where it is here.
     pub source: PathBuf,
     /// Where the container sees it.
@@ -103,7 +103,7 @@ pub struct Mounted {
 
 /// The files of one run, in a folder that only root enters; removed when dropped.
 #[derive(Debug)]
-pub struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
     /// Held for as long as the run lives; the kernel lets go of it when we are killed.
     _lock: fs::File,
@@ -116,7 +116,7 @@ impl Files {
     ///
     /// # Errors
     /// When a database is missing, or the disk refuses.
-    pub fn lay_out(
+    pub(crate) fn lay_out(
         state_dir: &Path,
         call: &AdmittedCall,
         token: &str,
@@ -145,17 +145,17 @@ impl Files {
     }
 
     /// What the container sees of this machine.
-    pub fn mounts(&self) -> &[Mounted] {
+    pub(crate) fn mounts(&self) -> &[Mounted] {
         &self.mounts
     }
 
     /// What is added to the image's own environment.
-    pub fn env(&self) -> &[(String, String)] {
+    pub(crate) fn env(&self) -> &[(String, String)] {
         &self.env
     }
 
     /// What tells this run from all others of this machine.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
@@ -163,7 +163,7 @@ impl Files {
     ///
     /// # Errors
     /// When it is larger, or cannot be read.
-    pub fn result(&self, limit: u64) -> Result<Vec<u8>> {
+    pub(crate) fn result(&self, limit: u64) -> Result<Vec<u8>> {
         let path = self.folder.path().join("output");
         let size = fs::symlink_metadata(&path).map_err(|cause| Error::io("reading", &path, cause))?.len();
         if size > limit {
@@ -244,7 +244,7 @@ fn open_lock(folder: &Path) -> Result<fs::File> {
 }
 
 /// The container's folders in memory.
-pub fn temporary_folders() -> [String; 2] {
+pub(crate) fn temporary_folders() -> [String; 2] {
     ["/tmp".to_owned(), temporary_folder()]
 }
 

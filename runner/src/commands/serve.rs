@@ -1,7 +1,6 @@
-//! `countersign-runner serve`: the interface before a real node.
+//! `countersign-runner serve`: the service in front of a node.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
@@ -10,25 +9,23 @@ use std::{
     time::Duration,
 };
 
-use admission::{Question, Sources};
-use attestations::Decision;
+use admission::Sources;
 use clap::Args;
-use sandbox::Canceller;
-use serde_json::{Value, json};
 
-use super::{CancelFlag, Execute, ExecuteOutcome, Listen, TaskRequest, cli::DEFAULT_SOCKET};
+use super::task::DEFAULT_SOCKET;
 use crate::{
-    config::{Config, EngineKind},
-    engine::Ending,
+    config::Config,
     error::{Error, Kind, Result},
-    node::{Node, Outcome, Report, Run},
-    queue::{self, DEFAULT_MAX_ATTEMPTS, Queue},
-    task::Input,
+    node::Node,
+    service::{
+        self, Listen, NodeExecutor,
+        queue::{self, DEFAULT_MAX_ATTEMPTS, Queue},
+    },
 };
 
 /// Take tasks over a Unix socket, and run those that the policy admits.
 #[derive(Debug, Clone, Args)]
-pub struct ServeCommand {
+pub(super) struct ServeCommand {
     /// The socket to listen on; who may open it may submit tasks.
     #[arg(long, default_value = DEFAULT_SOCKET, env = "COUNTERSIGN_RUNNER_SOCKET", value_name = "PATH")]
     socket: PathBuf,
@@ -57,7 +54,7 @@ impl ServeCommand {
     ///
     /// # Errors
     /// When the queue or the socket cannot be had.
-    pub fn run(&self, config: Config) -> Result<()> {
+    pub(super) fn run(&self, config: Config) -> Result<()> {
         config.make_state_dir()?;
         let path = config.state_dir.join("queue.db");
         let queue = Queue::open_with(&path, self.max_attempts).map_err(queue_failed)?;
@@ -67,26 +64,26 @@ impl ServeCommand {
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let engine = config.engine;
         let node = Node::new(config, runtime.handle().clone());
-        let service = Service {
+        let executor = NodeExecutor {
             node,
             engine,
             evidence: self.evidence.clone(),
             sources,
             runtime: runtime.handle().clone(),
         };
-        let serving = super::serve(self.place()?, queue, Arc::new(service), usize::from(self.workers));
+        let serving = service::serve(self.listen()?, queue, Arc::new(executor), usize::from(self.workers));
         let ended = runtime.block_on(serving);
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended.map_err(|cause| match cause {
-            super::Error::Queue(cause) => queue_failed(cause),
-            super::Error::InUse(_) | super::Error::NotASocket(_) | super::Error::NotLoopback(_) => {
+            service::Error::Queue(cause) => queue_failed(cause),
+            service::Error::InUse(_) | service::Error::NotASocket(_) | service::Error::NotLoopback(_) => {
                 Error::new(Kind::Usage, "the interface cannot listen there").because(cause)
             }
             cause => Error::new(Kind::Machine, "serving the interface").because(cause),
         })
     }
 
-    fn place(&self) -> Result<Listen> {
+    fn listen(&self) -> Result<Listen> {
         if let (Some(address), Some(token_file)) = (self.listen, &self.token_file) {
             return Ok(Listen::Loopback { address, token_file: token_file.clone() });
         }
@@ -112,79 +109,4 @@ fn queue_failed(cause: queue::Error) -> Error {
 fn make_folder(path: &Path, mode: u32) -> Result<()> {
     let made: io::Result<()> = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
     made.map_err(|cause| Error::io("making", path, cause))
-}
-
-/// A node as what executes tasks.
-struct Service {
-    node: Node,
-    engine: EngineKind,
-    evidence: Vec<PathBuf>,
-    sources: Sources,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Service {
-    fn question(&self, image: &str, function: Option<String>) -> Result<Question> {
-        let reference = image.parse();
-        let reference = reference.map_err(|cause: attestations::ReferenceError| {
-            Error::new(Kind::Usage, "the image's name is not usable").because(cause)
-        })?;
-        Ok(Question { reference, function, evidence: self.evidence.clone(), sources: self.sources })
-    }
-
-    fn run(&self, task: &TaskRequest, cancel: &CancelFlag) -> Result<Outcome> {
-        let input = serde_json::to_vec(&task.input)
-            .map_err(|cause| Error::new(Kind::Bug, "writing the input").because(cause))?;
-        let canceller = Canceller::new();
-        let stop = canceller.clone();
-        cancel.on_cancel(move || stop.cancel());
-        let run = Run {
-            question: self.question(&task.image, None)?,
-            input: Input::parse(&input)?,
-            databases: task.databases.clone(),
-            extra: BTreeMap::new(),
-            engine: self.engine,
-            canceller,
-        };
-        self.node.run_telling(run, || cancel.running())
-    }
-}
-
-impl Execute for Service {
-    fn execute(&self, task: &TaskRequest, cancel: CancelFlag) -> ExecuteOutcome {
-        match self.run(task, &cancel) {
-            Ok(Outcome::Ran(report)) => ran(*report),
-            Ok(Outcome::Denied(denial)) => match serde_json::to_value(&*denial) {
-                Ok(denial) => ExecuteOutcome::Denied { denial },
-                // Still a denial, and never anything else.
-                Err(cause) => ExecuteOutcome::Denied { denial: json!({ "unwritable": cause.to_string() }) },
-            },
-            Err(error) => {
-                let remedy = error.hint_text().unwrap_or("see the reason, and the server's log").to_owned();
-                ExecuteOutcome::Failed { reason: in_full(&error), remedy }
-            }
-        }
-    }
-
-    fn verify(&self, image: &str, function: Option<&str>) -> std::result::Result<Value, String> {
-        let decided = self
-            .question(image, function.map(str::to_owned))
-            .and_then(|question| self.runtime.block_on(self.node.verify(&question)));
-        match decided.map_err(|error| in_full(&error))? {
-            Decision::Admitted(admitted) => Ok(json!({ "verdict": "admitted", "admitted": admitted })),
-            Decision::Denied(denial) => Ok(json!({ "verdict": "denied", "denial": denial })),
-        }
-    }
-}
-
-fn ran(report: Report) -> ExecuteOutcome {
-    let log = report.log.bytes().to_vec();
-    match (report.ending, report.result) {
-        (Ending::Exited(0), Some(result)) => ExecuteOutcome::Completed { result, log },
-        (ending, _) => ExecuteOutcome::Crashed { reason: format!("the algorithm failed: {ending}"), log },
-    }
-}
-
-fn in_full(error: &Error) -> String {
-    error.causes().into_iter().fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
