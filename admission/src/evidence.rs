@@ -4,13 +4,15 @@ use std::path::Path;
 
 use attestations::decision::WantedBase;
 use attestations::{Evidence, Gathered, Pinned};
-use errors::{Error, Kind, Result};
+use errors::{Error, Kind, Result, chain, files};
 use images::Store;
 
-use crate::{files, image_error};
+use crate::image_error;
 
 /// The most bundles from one folder.
 const MAX_FILES: usize = 512;
+/// The most bytes of one bundle that is read from a file.
+const MAX_BUNDLE: u64 = 16 << 20;
 /// The most places that one base is looked for in. More are not a choice among them: each may hold a veto.
 const MAX_PLACES: usize = 4;
 
@@ -77,17 +79,12 @@ pub(crate) async fn of_base(
     for place in &base.places {
         match from_registry(client, place, kept).await {
             Ok(found) => bundles.extend(found),
-            Err(error) => return Gathered::Nothing { why: told(&error) },
+            Err(error) => return Gathered::Nothing { why: chain::line(&error) },
         }
     }
     Gathered::Bundles(bundles)
 }
 
-/// An error with its causes, in one line.
-fn told(error: &Error) -> String {
-    std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join(": ")
-}
-
 fn one(path: &Path) -> Result<Evidence> {
-    Ok(Evidence { origin: path.display().to_string(), bytes: files::read(path)? })
+    Ok(Evidence { origin: path.display().to_string(), bytes: files::read(path, MAX_BUNDLE)? })
 }

@@ -4,7 +4,6 @@
 mod admitted;
 mod error;
 mod evidence;
-mod files;
 mod policy;
 
 use std::collections::BTreeMap;

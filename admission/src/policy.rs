@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use attestations::Policy;
-use errors::{Error, Kind, Result};
+use errors::{Error, Kind, Result, files};
 
-use crate::files;
+/// The most bytes of a policy.
+const MAX_POLICY: u64 = 16 << 20;
 
 /// Reads a policy. It is read anew for each decision, so that a revocation counts at once.
 ///
 /// # Errors
 /// When it is missing, empty, half-written, or has a field that is not known. None of these ever admits anything.
 pub(crate) fn read(path: &Path) -> Result<Policy> {
-    let text = text(path).map_err(|cause| {
+    let text = files::read_text(path, MAX_POLICY).map_err(|cause| {
         let what = format!("there is no usable policy, so nothing is admitted: {}", path.display());
         Error::new(cause.kind(), what)
             .hint(
@@ -29,9 +30,4 @@ pub(crate) fn read(path: &Path) -> Result<Policy> {
         .hint("mend the line it names; docs/policy.md describes every field")
         .because(cause)
     })
-}
-
-fn text(path: &Path) -> Result<String> {
-    String::from_utf8(files::read(path)?)
-        .map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
 }

@@ -1,14 +1,15 @@
 //! The command line: which subcommands there are, what they share, and how their outcome becomes output and an exit code.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use errors::logs::{self, Format};
+use errors::{Form, output, program};
 
 use crate::error::{Error, Kind, Result};
-use crate::progress::{self, Event, Mode, Progress};
+use crate::progress::{Event, Mode, Progress};
 use crate::{build, explain, keys, lock, materials, rebuild, review};
 
 /// Reviews, deterministic builds and rebuilds of algorithm images.
@@ -42,6 +43,8 @@ struct Program {
         hide_possible_values = false
     )]
     progress: Mode,
+    #[command(flatten)]
+    logs: logs::Arguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -111,15 +114,7 @@ impl Session {
     /// When standard output cannot be written, so that a lost result is never taken for a success.
     pub fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
         self.progress.end();
-        let mut out = std::io::stdout().lock();
-        let written = match self.json {
-            true => writeln!(out, "{}", progress::json(value)),
-            // Names of files and of what came over the network stand in it.
-            false => writeln!(out, "{}", progress::lines(text.trim_end_matches('\n'))),
-        };
-        written
-            .and_then(|()| out.flush())
-            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))
+        output::result(Form::json_if(self.json), text, value)
     }
 
     /// Tells what happened, on standard error. A reader that went away does not stop the work.
@@ -147,27 +142,40 @@ impl Session {
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
-    let program = match Program::try_parse() {
-        Ok(program) => program,
-        Err(usage) => {
-            let _ = usage.print();
-            return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
+    program::main::<Program>()
+}
+
+impl program::Program for Program {
+    fn form(&self) -> Form {
+        Form::json_if(self.json)
+    }
+
+    fn install_logs(&self) -> Result<()> {
+        // Who reads lines of JSON on standard error reads nothing else there.
+        let format = if self.mode() == Mode::Json { Format::Json } else { Format::Text };
+        self.logs.install(tracing::Level::WARN, format)
+    }
+
+    fn run(self) -> Result<u8> {
+        let mode = self.mode();
+        let session = Session::new(self.state_dir, self.json, mode);
+        let outcome = run(self.command, &session);
+        session.progress().end();
+        match outcome? {
+            Answer::Yes => Ok(0),
+            Answer::No => Ok(Kind::Refused.exit_code()),
         }
-    };
-    let mode = match (program.quiet, program.json, program.progress) {
-        (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
-        // Who reads the result with a machine reads this with one, whatever the environment says.
-        (_, true, _) => Mode::Json,
-        (_, _, mode) => mode,
-    };
-    let session = Session::new(program.state_dir, program.json, mode);
-    let command = program.command;
-    // A panic must never read as an answer, so it gets the exit code of a bug.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &session))) {
-        Ok(Ok(Answer::Yes)) => ExitCode::SUCCESS,
-        Ok(Ok(Answer::No)) => ExitCode::from(Kind::Refused.exit_code()),
-        Ok(Err(error)) => report(&error, &session),
-        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
+    }
+}
+
+impl Program {
+    fn mode(&self) -> Mode {
+        match (self.quiet, self.json, self.progress) {
+            (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
+            // Who reads the result with a machine reads this with one, whatever the environment says.
+            (_, true, _) => Mode::Json,
+            (_, _, mode) => mode,
+        }
     }
 }
 
@@ -182,37 +190,12 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Review(arguments) => review::cli::run(arguments, session),
         Command::Keygen(arguments) => keys::cli::run(arguments, session),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Program::command(),
-                "countersign-builder",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Program::command(), "countersign-builder", &mut script);
+            output::write(&script)?;
             Ok(Answer::Yes)
         }
     }
-}
-
-fn report(error: &Error, session: &Session) -> ExitCode {
-    session.progress().end();
-    if session.json() {
-        let _ = writeln!(std::io::stdout().lock(), "{}", progress::json(&error.to_json()));
-        return ExitCode::from(error.kind().exit_code());
-    }
-    let mut out = std::io::stderr().lock();
-    // What went wrong may be told in a stranger's words.
-    let lines = progress::lines;
-    let _ = writeln!(out, "error: {}", lines(&error.to_string()));
-    for line in error.detail_lines() {
-        let _ = writeln!(out, "  | {}", lines(line));
-    }
-    for cause in error.causes() {
-        let _ = writeln!(out, "  because: {}", lines(&cause));
-    }
-    if let Some(hint) = error.hint_text() {
-        let _ = writeln!(out, "  hint: {}", lines(hint));
-    }
-    ExitCode::from(error.kind().exit_code())
 }
 
 #[cfg(test)]

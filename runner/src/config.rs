@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use errors::files;
 use serde::Deserialize;
 
 use crate::egress;
@@ -151,7 +152,7 @@ impl Config {
     /// # Errors
     /// When it is missing, too large, half-written, or has a field that is not known.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
+        let text = files::read_text(path, MAX_FILE)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
@@ -212,34 +213,6 @@ impl Config {
             databases: BTreeMap::new(),
         }
     }
-}
-
-/// Reads a text of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing, larger, or no UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = read_bytes(path)?;
-    String::from_utf8(bytes)
-        .map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
-}
-
-/// Reads a file of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing or larger.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(
-            Kind::Input,
-            format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20),
-        ));
-    }
-    Ok(bytes)
 }
 
 fn state_dir() -> PathBuf {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use admission::{Admission, Question};
 use attestations::{Decision, Denial};
+use errors::files;
 use images::Store;
 use images::registry::Registries;
 use sandbox::Canceller;
@@ -140,7 +141,7 @@ impl Node {
 
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
-        Ok(Some(config::read_text(path)?.trim().to_owned()))
+        Ok(Some(files::read_text(path, config::MAX_FILE)?.trim().to_owned()))
     }
 
     fn proxy(&self, token: Option<String>) -> Result<Proxy> {

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use errors::logs::{self, Format};
+use errors::{Form, program};
 
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
-use output::{Say, YES, report};
+use output::YES;
 
 /// Runs only reviewed, rebuilt, signed and allowlisted algorithm images, and says why or why not.
 ///
@@ -35,6 +37,8 @@ struct Program {
     /// For machines: the answer, or the error, as one JSON object on standard output.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    logs: logs::Arguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -64,39 +68,37 @@ enum Command {
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
-    let program = match Program::try_parse() {
-        Ok(program) => program,
-        Err(usage) => {
-            let _ = usage.print();
-            return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
-        }
-    };
-    let json = program.json;
-    // A panic must never read as an answer, so it gets the exit code of a bug.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(program))) {
-        Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => report(&error, json),
-        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
-    }
+    program::main::<Program>()
 }
 
-fn act(program: Program) -> Result<u8> {
-    let say = Say { json: program.json };
-    match &program.command {
-        Command::Init { folder } => init::init(folder, &say),
-        Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Program::command(),
-                "countersign-runner",
-                &mut std::io::stdout(),
-            );
-            Ok(YES)
+impl program::Program for Program {
+    fn form(&self) -> Form {
+        Form::json_if(self.json)
+    }
+
+    fn install_logs(&self) -> Result<()> {
+        let level = match self.command {
+            Command::Serve(_) => tracing::Level::INFO,
+            _ => tracing::Level::WARN,
+        };
+        self.logs.install(level, Format::Text)
+    }
+
+    fn run(self) -> Result<u8> {
+        let form = Form::json_if(self.json);
+        match &self.command {
+            Command::Init { folder } => init::run(folder, form),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Self::command(), "countersign-runner", &mut script);
+                errors::output::write(&script)?;
+                Ok(YES)
+            }
+            Command::Verify(arguments) => verify::run(configuration(&self)?, arguments, form),
+            Command::Run(arguments) => run::run(configuration(&self)?, arguments, form),
+            Command::Serve(arguments) => arguments.run(configuration(&self)?).map(|()| YES),
+            Command::Task(command) => Ok(command.run(form).map(|()| YES)?),
         }
-        Command::Verify(arguments) => verify::run(configuration(&program)?, arguments, &say),
-        Command::Run(arguments) => run::run(configuration(&program)?, arguments, &say),
-        Command::Serve(arguments) => arguments.run(configuration(&program)?).map(|()| YES),
-        Command::Task(command) => Ok(command.run(program.json, &mut std::io::stdout()).map(|()| YES)?),
     }
 }
 

@@ -1,14 +1,15 @@
 //! `countersign-runner run`: verifies an image, and runs exactly what was admitted.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 
 use clap::Args;
+use errors::{Form, files, output, terminal};
 use sandbox::Canceller;
 use serde_json::json;
 
-use super::output::{Say, YES};
+use super::output::{YES, foreign};
 use super::verify::{ImageArguments, deny};
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
@@ -37,8 +38,8 @@ pub(super) struct RunCommand {
     quiet: bool,
 }
 
-pub(super) fn run(config: Config, arguments: &RunCommand, say: &Say) -> Result<u8> {
-    let input = Input::parse(&config::read_bytes(&arguments.input)?)?;
+pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<u8> {
+    let input = Input::parse(&files::read(&arguments.input, config::MAX_FILE)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -51,14 +52,14 @@ pub(super) fn run(config: Config, arguments: &RunCommand, say: &Say) -> Result<u
     let node = Node::new(config, runtime.handle().clone());
     let question = arguments.image.question(None)?;
     match node.run(Run { question, input, databases, extra, engine, canceller })? {
-        Outcome::Denied(denial) => deny(&denial, say),
-        Outcome::Ran(report) => ended(&report, arguments, say),
+        Outcome::Denied(denial) => deny(&denial, form),
+        Outcome::Ran(report) => ended(&report, arguments, form),
     }
 }
 
-fn ended(report: &RunReport, arguments: &RunCommand, say: &Say) -> Result<u8> {
-    if !arguments.quiet && !say.json {
-        let _ = write!(std::io::stderr(), "{}", report.log.text());
+fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
+    if !arguments.quiet && form == Form::Text {
+        let _ = write!(std::io::stderr(), "{}", terminal::lines(&report.log.text()));
     }
     let Some(result) = &report.result else {
         let error = Error::new(Kind::Step, format!("the algorithm failed: {}", report.ending));
@@ -69,34 +70,19 @@ fn ended(report: &RunReport, arguments: &RunCommand, say: &Say) -> Result<u8> {
         });
     };
     match &arguments.output {
-        Some(path) => write_whole(path, result).map_err(|cause| Error::io("writing", path, cause))?,
-        None if say.json => {}
-        None => std::io::stdout()
-            .write_all(result)
-            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))?,
+        Some(path) => files::write(path, result)?,
+        None if form == Form::Json => {}
+        None => output::write(&foreign(result, std::io::stdout().is_terminal()))?,
     }
-    if say.json {
+    if form == Form::Json {
         let mut value = report.to_json();
         if arguments.output.is_none() {
             value["result"] =
                 serde_json::from_slice(result).unwrap_or_else(|_| json!(String::from_utf8_lossy(result)));
         }
-        say.result("", &value)?;
+        output::result(form, "", &value)?;
     }
     Ok(YES)
-}
-
-/// Writes a file whole or not at all; what is no file, such as a pipe, as it comes.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        return std::fs::write(path, bytes);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database>)> {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use admission::{Question, Sources};
 use attestations::{Admitted, Decision, Denial, Reference};
 use clap::Args;
+use errors::Form;
 
-use super::output::{Say, YES};
+use super::output::{GREEN, RED, YES, verdict};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::node::Node;
@@ -45,7 +46,7 @@ impl ImageArguments {
     }
 }
 
-pub(super) fn run(config: Config, arguments: &VerifyCommand, say: &Say) -> Result<u8> {
+pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -54,18 +55,16 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, say: &Say) -> Resul
     let question = arguments.image.question(arguments.function.clone())?;
     match runtime.block_on(node.verify(&question))? {
         Decision::Admitted(admitted) => {
-            say.result(&yes(&admitted, say), &record::admitted(&admitted))?;
+            verdict(form, "admitted", GREEN, &yes(&admitted), &record::admitted(&admitted))?;
             Ok(YES)
         }
-        Decision::Denied(denial) => deny(&denial, say),
+        Decision::Denied(denial) => deny(&denial, form),
     }
 }
 
-fn yes(admitted: &Admitted, say: &Say) -> String {
+fn yes(admitted: &Admitted) -> String {
     let mut text = format!(
-        "{}admitted{}: {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
-        say.green(),
-        say.plain(),
+        ": {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
         admitted.pinned(),
         admitted.rule(),
         admitted.commit(),
@@ -85,14 +84,13 @@ fn yes(admitted: &Admitted, say: &Say) -> String {
 }
 
 /// Prints a denial.
-pub(super) fn deny(denial: &Denial, say: &Say) -> Result<u8> {
-    say.result(&no(denial, say), &record::denied(denial))?;
+pub(super) fn deny(denial: &Denial, form: Form) -> Result<u8> {
+    verdict(form, "denied", RED, &no(denial), &record::denied(denial))?;
     Ok(Kind::Refused.exit_code())
 }
 
-fn no(denial: &Denial, say: &Say) -> String {
-    let mut text =
-        format!("{}denied{}: {} ({})", say.red(), say.plain(), denial.question.asked, denial.question.digest);
+fn no(denial: &Denial) -> String {
+    let mut text = format!(": {} ({})", denial.question.asked, denial.question.digest);
     for (number, unmet) in denial.unmet.iter().enumerate() {
         text.push_str(&format!(
             "\n {:>2}. wanted: {}\n     found:  {}\n     remedy: {}",

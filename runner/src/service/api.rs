@@ -16,7 +16,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    executor::in_full,
     listen::Guard,
     problem::Problem,
     queue::{self, MAX_INPUT, Submitted, TaskRequest},
@@ -185,7 +184,7 @@ async fn verify(State(pool): Shared, body: Body) -> Reply {
     let decided = tokio::task::spawn_blocking(move || execute.verify(image, asked.function)).await;
     let decision = decided.map_err(Problem::internal)?.map_err(|error| {
         let remedy = "check the image's name, the registry and the policy, then try again";
-        Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", in_full(&error), remedy)
+        Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", errors::chain::line(&error), remedy)
     })?;
     Ok(Json(record::verdict(&decision)).into_response())
 }

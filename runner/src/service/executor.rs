@@ -73,8 +73,3 @@ impl Execute for NodeExecutor {
         self.runtime.block_on(self.node.verify(&self.question(image, function)))
     }
 }
-
-/// An error with its causes, in one line.
-pub fn in_full(error: &Error) -> String {
-    error.causes().into_iter().fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}

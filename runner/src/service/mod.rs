@@ -10,11 +10,11 @@ mod problem;
 pub mod queue;
 mod worker;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, io::Write as _, sync::Arc, time::Duration};
 
 pub use error::Error;
+pub use executor::Execute;
 pub(crate) use executor::NodeExecutor;
-pub use executor::{Execute, in_full};
 pub use listen::{Bound, Listen};
 use queue::Queue;
 use tokio::sync::watch;
@@ -36,7 +36,8 @@ pub(crate) async fn serve(
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let bound = listen.bind()?;
-    println!("listening on {}", bound.address());
+    // Whoever started the server and closed its output does not wait for this line.
+    let _ = writeln!(std::io::stdout(), "listening on {}", bound.address());
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

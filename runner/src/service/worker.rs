@@ -14,7 +14,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{
-    executor::{Execute, in_full},
+    executor::Execute,
     queue::{self, Ending, Queue, TaskRequest},
 };
 use crate::{
@@ -209,7 +209,7 @@ fn ending(outcome: error::Result<Outcome>) -> Ending {
         Ok(Outcome::Ran(report)) => ran(report),
         Ok(Outcome::Denied(denial)) => Ending::Denied(denial),
         Err(error) => Ending::Failed {
-            reason: in_full(&error),
+            reason: errors::chain::line(&error),
             remedy: error.hint_text().unwrap_or("see the reason, and the server's log").to_owned(),
         },
     }

@@ -1,7 +1,8 @@
 //! Text of strangers on its way to a terminal.
 //!
-//! A terminal acts on control characters: it moves its cursor, hides what was written, sets its title, some answer as if somebody
-//! had typed (compare CVE-2003-0063). And marks of direction let a line read otherwise than it is. None of them comes through.
+//! A terminal acts on control characters: it moves its cursor, hides what was written, sets its title, some answer as
+//! if somebody had typed (compare CVE-2003-0063). And marks of direction let a line read otherwise than it is. None of
+//! them comes through.
 
 use serde_json::Value;
 
@@ -34,8 +35,8 @@ fn written_out(text: &str, keeps_lines: bool) -> String {
     out
 }
 
-/// A line that a program printed, without the sequences that it would have coloured a terminal with. What is no whole sequence
-/// loses its control characters and stays, so that nothing can be hidden by beginning one; tabs stay.
+/// A line that a program printed, without the sequences that it would have coloured a terminal with. What is no whole
+/// sequence loses its control characters and stays, so that nothing can be hidden by beginning one; tabs stay.
 pub fn without_sequences(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
