@@ -10,6 +10,7 @@ use sigstore_types::dsse::{DsseEnvelope, DsseSignature, pae};
 use sigstore_types::encoding::{KeyId as Hint, PayloadBytes, SignatureBytes};
 
 use crate::digest::Digest;
+use crate::foreign::Foreign;
 use crate::keys::{KeyError, PublicKey, SignError, Signer};
 use crate::statement::{Statement, StatementError};
 
@@ -41,7 +42,7 @@ impl Bundle {
             return Err(BundleError::NoEnvelope);
         };
         if envelope.payload_type != PAYLOAD_TYPE {
-            return Err(BundleError::PayloadType(envelope.payload_type));
+            return Err(BundleError::PayloadType(Foreign::new(&envelope.payload_type)));
         }
         Ok(Self { bytes: bytes.to_vec(), envelope })
     }
@@ -135,7 +136,7 @@ impl Verified<Payload<'_>> {
 }
 
 /// Why bytes are no bundle that counts, or a statement could not be signed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// More bytes than [`MAX_BUNDLE`].
     #[error("a bundle of {size} bytes: {MAX_BUNDLE} are the most")]
@@ -145,13 +146,13 @@ pub enum BundleError {
     },
     /// Not the JSON of a bundle, or not exactly one signature.
     #[error("not a well-formed Sigstore bundle: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(Foreign),
     /// A signature over a digest, without a statement.
     #[error("the bundle holds no DSSE envelope")]
     NoEnvelope,
     /// An envelope of something else.
     #[error("the envelope's payload is of type `{0}`, not {PAYLOAD_TYPE}")]
-    PayloadType(String),
+    PayloadType(Foreign),
     /// The signature is not this key's.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -161,4 +162,10 @@ pub enum BundleError {
     /// The signer refused.
     #[error(transparent)]
     Sign(#[from] SignError),
+}
+
+impl From<serde_json::Error> for BundleError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(Foreign::error(&error))
+    }
 }

@@ -6,6 +6,7 @@ mod evidence;
 mod few;
 mod judge;
 mod materials;
+mod reason;
 mod reviews;
 mod unmet;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::policy::{Allowed, Policy, Rule};
 use crate::reference::{Pinned, Reference};
 
@@ -23,7 +25,8 @@ use evidence::Checked;
 
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
 pub use few::Few;
-pub use unmet::{Denial, Ignored, Unmet};
+pub use reason::{Ignored, Reason};
+pub use unmet::{Denial, Unmet};
 
 /// The most bundles that are looked at. More deny: a choice among them could leave out a veto.
 pub const MAX_EVIDENCE: usize = 512;
@@ -192,7 +195,7 @@ impl<'a> Case<'a> {
             return denied(unmet, Vec::new());
         };
         if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
-            unmet.push(Unmet::Function { function: function.clone() });
+            unmet.push(Unmet::Function { function: Foreign::new(function) });
         }
         let Some(checked) = checked else {
             unmet.push(Unmet::TooMuchEvidence { count });
@@ -222,7 +225,7 @@ impl<'a> Case<'a> {
                 unmet.extend(met.err().unwrap_or_default());
                 let mut ignored = judged.ignored;
                 ignored.extend(bases.into_ignored());
-                ignored.sort();
+                ignored.sort_by_cached_key(ToString::to_string);
                 denied(unmet, ignored)
             }
         }

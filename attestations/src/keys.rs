@@ -6,6 +6,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::foreign::Foreign;
+
 /// Texts longer than this are no public key of a kind known here.
 const MAX_TEXT: usize = 4096;
 /// SubjectPublicKeyInfo of Ed25519 (RFC 8410): everything before the 32 bytes of the key.
@@ -104,7 +106,7 @@ impl PublicKey {
         if named != kind.as_bytes() {
             return Err(KeyError::Format(format!(
                 "neither PEM nor an OpenSSH public key: `{}`",
-                shortened(kind)
+                Foreign::new(kind)
             )));
         }
         match (kind, fields.next(), fields.next(), fields.next()) {
@@ -114,7 +116,7 @@ impl PublicKey {
             }
             _ => Err(KeyError::Format(format!(
                 "OpenSSH keys of type {} cannot be used: ssh-ed25519 and ecdsa-sha2-nistp256 can",
-                shortened(kind)
+                Foreign::new(kind)
             ))),
         }
     }
@@ -195,7 +197,7 @@ pub trait Signer {
 }
 
 /// The holder of a private key could not sign.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the key could not sign: {0}")]
 pub struct SignError(pub String);
 
@@ -230,8 +232,4 @@ impl SshFields<'_> {
 
 fn decode(text: &str) -> Result<Vec<u8>, KeyError> {
     STANDARD.decode(text).map_err(|cause| KeyError::Format(format!("not base64: {cause}")))
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(40).collect()
 }

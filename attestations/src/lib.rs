@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod decision;
 pub mod digest;
+pub mod foreign;
 pub mod keys;
 pub mod policy;
 pub mod provenance;
@@ -14,8 +15,11 @@ pub mod review;
 pub mod statement;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, Verified, sign};
-pub use decision::{Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Unmet, decide};
+pub use decision::{
+    Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
+};
 pub use digest::{Commit, Digest, GitId, Tree};
+pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use policy::{Policy, PolicyError};
 pub use reference::{Pinned, Reference, ReferenceError, Repository};

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bases::Bases;
 use super::evidence::{SignedBuild, Sorted};
-use super::{Ignored, Unmet, materials};
+use super::{Ignored, Reason, Unmet, materials};
 use crate::digest::{Commit, Digest, Tree};
+use crate::foreign::Foreign;
 use crate::policy::{Demands, Policy, normal_source};
 use crate::provenance::{RebuildVerdict, ResourceDescriptor as Resource};
-
-/// Why a build of something else does not count.
-pub(super) const ELSEWHERE: &str = "it is about another image";
 
 /// Builds of one commit with one set of parameters, bases and one config.
 pub(super) struct Group {
@@ -18,7 +16,7 @@ pub(super) struct Group {
     config_digest: Digest,
     pub(super) authors: BTreeSet<String>,
     pub(super) trees: BTreeSet<String>,
-    pub(super) bases: BTreeSet<String>,
+    pub(super) bases: BTreeSet<Option<Digest>>,
     operators: BTreeMap<String, String>,
     refused: Vec<Unmet>,
     told_by: Vec<String>,
@@ -61,9 +59,7 @@ pub(super) fn groups(
     for build in &sorted.builds {
         match consistent(build, digest) {
             Ok(()) => add(policy, demands, bases, build, &mut groups, &mut sorted.ignored),
-            Err(reason) => {
-                sorted.ignored.push(Ignored { origin: build.origin.to_owned(), reason: reason.to_owned() })
-            }
+            Err(reason) => sorted.ignored.push(Ignored::new(build.origin, reason)),
         }
     }
     if demands.failed_rebuild_vetoes {
@@ -91,14 +87,14 @@ pub(super) fn groups(
 }
 
 /// Whether it says of the image `digest` what a build has to say.
-pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(), &'static str> {
+pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(), Reason> {
     let definition = &build.provenance.build_definition;
     if build.subject.sha256() != Some(*digest) {
-        return Err(ELSEWHERE);
+        return Err(Reason::OtherImage);
     }
     let rebuild = definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject != *digest || it.verdict != RebuildVerdict::Identical) {
-        return Err("a rebuild of another image, or one that differs");
+        return Err(Reason::OtherRebuild);
     }
     let kinds = [
         Resource::SOURCE,
@@ -111,22 +107,22 @@ pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(),
         Resource::GIT,
     ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {
-        return Err("a dependency of an unknown kind");
+        return Err(Reason::UnknownDependency);
     }
     let commit = definition.external_parameters.commit.as_str();
     let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
     let mut sources =
         of(Resource::SOURCE).map(|it| it.digest.get("gitCommit").map(String::as_str)).peekable();
     if sources.peek().is_none() || sources.any(|it| it != Some(commit)) {
-        return Err("its source is not the commit it says");
+        return Err(Reason::OtherSource);
     }
     let mut trees = of(Resource::SOURCE_TREE).map(|it| it.digest.get("gitTree")?.parse::<Tree>().ok());
     if !matches!((trees.next(), trees.next()), (Some(Some(_)), None)) {
-        return Err("it does not name the one tree of its commit");
+        return Err(Reason::NoTree);
     }
     let stands_on_base = definition.internal_parameters.layers.iter().any(|layer| layer.from_base);
     if stands_on_base && of(Resource::BASE).next().is_none() {
-        return Err("it has layers of a base that it does not name");
+        return Err(Reason::NoBase);
     }
     Ok(())
 }
@@ -142,9 +138,7 @@ fn add(
     let definition = &build.provenance.build_definition;
     let (external, internal) = (&definition.external_parameters, &definition.internal_parameters);
     let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
-    let bases: BTreeSet<String> = of(Resource::BASE)
-        .map(|it| it.sha256().map_or_else(|| "a base without digest".into(), |it| it.to_string()))
-        .collect();
+    let bases: BTreeSet<Option<Digest>> = of(Resource::BASE).map(Resource::sha256).collect();
     let mut inputs = external.clone();
     inputs.source = String::new();
     let trees: BTreeSet<String> =
@@ -167,10 +161,10 @@ fn add(
         refused.push(Unmet::Revoked { digest: internal.config_digest });
     }
     if !demands.source.permits(&source) {
-        refused.push(Unmet::Source { source });
+        refused.push(Unmet::Source { source: Foreign::new(&source) });
     }
     for base in &bases {
-        refused.extend(allowed.against(policy, demands, base));
+        refused.extend(allowed.against(policy, demands, *base));
     }
     if let Some(wanted) = &demands.materials {
         refused.extend(materials::lacking(wanted, definition));
@@ -186,10 +180,7 @@ fn add(
             }
         }
     } else {
-        let reasons: Vec<String> =
-            refused.iter().map(|it| format!("{}: {}", it.condition(), it.found())).collect();
-        let reason = format!("wanted {}", reasons.join("; wanted "));
-        ignored.push(Ignored { origin: build.origin.to_owned(), reason });
+        ignored.push(Ignored::new(build.origin, Reason::Lacks(refused.clone())));
         group.refused.extend(refused);
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Evidence, Ignored};
-use crate::bundle::{Bundle, Payload, Verified};
+use super::{Evidence, Ignored, Reason, Unmet};
+use crate::bundle::{Bundle, BundleError, Payload, Verified};
 use crate::digest::{Commit, Digest, Tree};
+use crate::foreign::Foreign;
 use crate::keys::{KeyId, PublicKey};
 use crate::policy::{Demands, Policy};
 use crate::provenance::{Provenance, RebuildVerdict};
@@ -19,16 +20,16 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// One bundle, its signature checked: whose it is, and what it says. Neither depends on what is asked, so it is found out once.
 pub(super) struct Checked<'a> {
     origin: &'a str,
-    found: Result<(Holder<'a>, Result<Statement, String>), String>,
+    found: Result<(Holder<'a>, Result<Statement, BundleError>), Reason>,
 }
 
 /// Checks each signature, and reads what was signed.
 pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Checked<'a>> {
     let holders = Holders::of(policy);
     let found = |one: &Evidence| {
-        let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
-        let (holder, payload) = holders.signed(&bundle).ok_or("no key of this policy signed it")?;
-        let statement = payload.statement().map(Verified::into_value).map_err(|error| error.to_string());
+        let bundle = Bundle::parse(&one.bytes)?;
+        let (holder, payload) = holders.signed(&bundle).ok_or(Reason::UnknownKey)?;
+        let statement = payload.statement().map(Verified::into_value);
         Ok((holder, statement))
     };
     evidence.iter().map(|one| Checked { origin: &one.origin, found: found(one) }).collect()
@@ -44,8 +45,22 @@ pub(super) struct Sorted<'a> {
     /// Who got another image from the same inputs. Counts from every builder of the policy, too.
     pub(super) failed: BTreeSet<String>,
     /// What somebody of the policy signed and nobody here can read: who, where, and why not.
-    pub(super) unreadable: BTreeSet<(String, String, String)>,
+    pub(super) unreadable: Vec<Unreadable>,
     pub(super) ignored: Vec<Ignored>,
+}
+
+/// What nobody here can read.
+#[derive(PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) by: String,
+    pub(super) origin: Foreign,
+    pub(super) reason: BundleError,
+}
+
+impl From<Unreadable> for Unmet {
+    fn from(Unreadable { by, origin, reason }: Unreadable) -> Self {
+        Self::Unreadable { by, origin, reason }
+    }
 }
 
 pub(super) struct SignedReview<'a> {
@@ -72,7 +87,7 @@ pub(super) fn sort<'a>(
     let mut sorted = Sorted::default();
     for one in checked {
         if let Err(reason) = take(policy, demands, digest, one, now, &mut sorted) {
-            sorted.ignored.push(Ignored { origin: one.origin.to_owned(), reason });
+            sorted.ignored.push(Ignored::new(one.origin, reason));
         }
     }
     sorted
@@ -85,14 +100,15 @@ fn take<'a>(
     one: &'a Checked<'a>,
     now: Timestamp,
     sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let (holder, statement) = one.found.as_ref().map_err(Clone::clone)?;
     let statement = match statement {
         Ok(statement) => statement,
         // It may be a no in words that are not known here: that is never the same as silence.
         Err(reason) => {
-            sorted.unreadable.insert((holder.name().to_owned(), one.origin.to_owned(), reason.clone()));
-            return Err(reason.clone());
+            let (by, origin) = (holder.name().to_owned(), Foreign::new(one.origin));
+            sorted.unreadable.push(Unreadable { by, origin, reason: reason.clone() });
+            return Err(reason.clone().into());
         }
     };
     match (holder, &statement.predicate) {
@@ -104,13 +120,13 @@ fn take<'a>(
             take_build(policy, demands, digest, one, signed, now, sorted)
         }
         (Holder::Builder(name), Predicate::Review(_)) => {
-            Err(format!("no key of the policy's people signed it, but that of the builder {name}"))
+            Err(Reason::KeyOfBuilder { builder: (*name).to_owned() })
         }
         (Holder::Person(name), Predicate::Provenance(_)) => {
-            Err(format!("no key of the policy's builders signed it, but that of {name}"))
+            Err(Reason::KeyOfPerson { person: (*name).to_owned() })
         }
         (_, Predicate::Other { predicate_type, .. }) => {
-            Err(format!("a predicate that never counts: {predicate_type}"))
+            Err(Reason::OtherPredicate(Foreign::new(predicate_type)))
         }
     }
 }
@@ -123,21 +139,21 @@ fn take_review<'a>(
     review: &'a Review,
     now: Timestamp,
     sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     if review.verdict == Verdict::Rejected {
         let commits = subjects.iter().filter_map(Subject::git_commit);
         sorted.rejections.extend(commits.map(|commit| (person.to_owned(), commit, review.tree.clone())));
         return Ok(());
     }
     let [subject] = subjects else {
-        return Err("a review of several subjects".into());
+        return Err(Reason::ReviewOfSeveral);
     };
-    let commit = subject.git_commit().ok_or("a review of no commit")?;
+    let commit = subject.git_commit().ok_or(Reason::ReviewOfNoCommit)?;
     if !demands.reviews.from.iter().any(|name| name == person) {
-        return Err(format!("{person} is no reviewer of this rule"));
+        return Err(Reason::NoReviewer { person: Foreign::new(person) });
     }
     if late(review.reviewed_on, now) {
-        return Err(format!("reviewed in the future, at {}", review.reviewed_on));
+        return Err(Reason::ReviewedLater { at: review.reviewed_on });
     }
     sorted.reviews.push(SignedReview { origin: one.origin, person, commit, review });
     Ok(())
@@ -151,24 +167,24 @@ fn take_build<'a>(
     (builder, subjects, provenance): (&'a str, &'a [Subject], &'a Provenance),
     now: Timestamp,
     sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let rebuild = provenance.build_definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs) {
         sorted.failed.insert(builder.to_owned());
         return Ok(());
     }
     let [subject] = subjects else {
-        return Err("provenance of several subjects".into());
+        return Err(Reason::ProvenanceOfSeveral);
     };
     if !demands.builds.from.iter().any(|name| name == builder) {
-        return Err(format!("{builder} is no builder of this rule"));
+        return Err(Reason::NoBuilder { builder: builder.to_owned() });
     }
     let id = &provenance.run_details.builder.id;
     if policy.builders.get(builder).is_none_or(|known| known.id != *id) {
-        return Err(format!("signed by {builder}, but it says the builder is {id}"));
+        return Err(Reason::OtherBuilder { builder: builder.to_owned(), claimed: Foreign::new(id) });
     }
     if late(provenance.run_details.metadata.finished_on, now) {
-        return Err("built in the future".into());
+        return Err(Reason::BuiltLater);
     }
     sorted.builds.push(SignedBuild { origin: one.origin, builder, subject, provenance });
     Ok(())

@@ -44,12 +44,10 @@ pub(super) fn judge(
     mut sorted: Sorted<'_>,
     bases: &mut Bases<'_>,
 ) -> Judged {
-    let mut unmet = Vec::new();
-    unmet.extend(sorted.unreadable.iter().map(|(by, origin, reason)| Unmet::Unreadable {
-        by: by.clone(),
-        origin: origin.clone(),
-        reason: reason.clone(),
-    }));
+    let mut unreadable: Vec<Unmet> = sorted.unreadable.drain(..).map(Unmet::from).collect();
+    unreadable.sort_by_cached_key(Unmet::found);
+    unreadable.dedup();
+    let mut unmet = unreadable;
     let groups = builds::groups(policy, demands, digest, bases, &mut sorted, &mut unmet);
     let mut best: Option<Candidate> = None;
     for group in groups {

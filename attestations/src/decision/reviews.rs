@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::builds::Group;
 use super::evidence::SignedReview;
-use super::{Ignored, Unmet};
+use super::{Ignored, Reason, Unmet};
 use crate::digest::{Commit, Tree};
+use crate::foreign::Foreign;
 use crate::policy::{Demands, Policy};
 use crate::review::Scope;
 
@@ -80,28 +81,27 @@ impl Count<'_> {
                         enough
                     }
                 };
-                reason =
-                    (!enough).then(|| format!("it covers the changes since {since}, which lacks reviews"));
+                reason = (!enough).then(|| Reason::Since { since: since.clone() });
             }
             match reason {
                 None => _ = approved.insert(one.person.to_owned()),
-                Some(reason) => self.ignored.push(Ignored { origin: one.origin.to_owned(), reason }),
+                Some(reason) => self.ignored.push(Ignored::new(one.origin, reason)),
             }
         }
         path.pop();
         approved
     }
 
-    fn refusal(&self, one: &SignedReview<'_>, authors: &BTreeSet<String>, is_built: bool) -> Option<String> {
+    fn refusal(&self, one: &SignedReview<'_>, authors: &BTreeSet<String>, is_built: bool) -> Option<Reason> {
         if is_built && self.group.trees.iter().any(|tree| tree != one.review.tree.as_str()) {
-            return Some("the tree it names is not the one that was built".into());
+            return Some(Reason::OtherTree);
         }
         let Some(person) = self.policy.people.get(one.person) else {
-            return Some(format!("{} is nobody of this policy", one.person));
+            return Some(Reason::NoReviewer { person: Foreign::new(one.person) });
         };
         let own = person.emails.iter().chain([&one.review.reviewer.email]);
         let wrote = own.into_iter().any(|email| authors.contains(&email.trim().to_lowercase()));
         (wrote && !self.demands.author_may_review)
-            .then(|| format!("{} is an author of the commit", one.person))
+            .then(|| Reason::Author { person: Foreign::new(one.person) })
     }
 }

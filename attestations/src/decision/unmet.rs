@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{Few, Question};
+use super::{Few, Ignored, Question};
+use crate::bundle::BundleError;
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::policy::Demands;
 
 /// A refusal with each unmet condition.
@@ -17,15 +19,6 @@ pub struct Denial {
     pub unmet: Vec<Unmet>,
     /// The evidence that was not counted, and why.
     pub ignored: Vec<Ignored>,
-}
-
-/// Evidence that was not counted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Ignored {
-    /// Where it came from.
-    pub origin: String,
-    /// Why it does not count.
-    pub reason: String,
 }
 
 /// One condition that is not met.
@@ -52,17 +45,17 @@ pub enum Unmet {
     /// The function is not allowed.
     Function {
         /** Its name. */
-        function: String,
+        function: Foreign,
     },
     /// A build is from a repository that is not allowed.
     Source {
         /** The repository. */
-        source: String,
+        source: Foreign,
     },
     /// A build stands on a base that is not allowed.
     Base {
-        /** Its digest. */
-        base: String,
+        /** Its digest, where it has one. */
+        base: Option<Digest>,
     },
     /// Too few builders.
     Builds {
@@ -108,9 +101,9 @@ pub enum Unmet {
         /** Who. */
         by: String,
         /** Where it came from. */
-        origin: String,
+        origin: Foreign,
         /** Why it cannot be read. */
-        reason: String,
+        reason: BundleError,
     },
     /// A build took in something that its materials do not name.
     IncompleteMaterials {
@@ -152,7 +145,7 @@ pub enum Unmet {
     /// What is attached to a base could not be asked for. It stands in [`Unmet::OfBase`].
     BaseEvidence {
         /** Why. */
-        reason: Few,
+        reason: Foreign,
     },
     /// More bases than are judged by their own evidence.
     TooManyBases {
@@ -242,8 +235,9 @@ impl Unmet {
             Self::Revoked { digest } => format!("{digest} is revoked"),
             Self::NoRule { repository } => format!("no rule for {repository}"),
             Self::Function { function } => format!("{function} is not listed"),
-            Self::Source { source } => source.clone(),
-            Self::Base { base } => base.clone(),
+            Self::Source { source } => source.to_string(),
+            Self::Base { base: Some(base) } => base.to_string(),
+            Self::Base { base: None } => "a base without digest".into(),
             Self::Builds { counted, commit, .. } | Self::Reviews { counted, commit, .. } => {
                 let who = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
                 commit.as_ref().map_or_else(|| who.clone(), |commit| format!("{who} for commit {commit}"))
@@ -340,7 +334,7 @@ impl fmt::Display for Denial {
             writeln!(f, "  {unmet}")?;
         }
         for it in &self.ignored {
-            writeln!(f, "  not counted: {}: {}", it.origin, it.reason)?;
+            writeln!(f, "  not counted: {it}")?;
         }
         Ok(())
     }
