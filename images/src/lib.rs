@@ -8,6 +8,7 @@ pub mod compare;
 pub mod descriptor;
 pub mod error;
 pub mod export;
+mod files;
 mod hashing;
 pub mod image;
 pub mod index;

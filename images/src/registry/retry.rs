@@ -6,7 +6,6 @@ use attestations::Repository;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::registry_error;
 use crate::error::{Error, Result};
 
 /// How often one thing is asked for.
@@ -41,6 +40,16 @@ impl Failed {
         let error = registry_error(repository, cause);
         if lasts { Self::Lasting(error) } else { Self::Passing(error, None) }
     }
+}
+
+pub(super) fn registry_error(repository: &Repository, cause: impl std::error::Error) -> Error {
+    let mut reason = cause.to_string();
+    let mut source = cause.source();
+    while let Some(inner) = source {
+        reason = format!("{reason}: {inner}");
+        source = inner.source();
+    }
+    Error::Registry { registry: repository.registry().to_owned(), reason }
 }
 
 /// Whether a reader of ours is what failed.

@@ -6,9 +6,11 @@ use attestations::{Pinned, Repository};
 use reqwest::header::{CONTENT_RANGE, HeaderMap};
 use reqwest::{Response, StatusCode};
 
-use super::http::{Passed, Request, expect};
-use super::retry::Failed;
-use super::{Client, Operation, Traffic};
+use super::super::auth::Operation;
+use super::super::response::expect;
+use super::super::retry::Failed;
+use super::request::{Passed, Request};
+use super::{Client, Traffic};
 use crate::descriptor::{self, Descriptor};
 use crate::error::{At, Error, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
@@ -47,7 +49,7 @@ impl Client {
         Image::load(store, pinned.digest())
     }
 
-    pub(super) async fn pull_blob(
+    pub(in crate::registry) async fn pull_blob(
         &self,
         repository: &Repository,
         blob: &Descriptor,

@@ -1,11 +1,11 @@
 //! People's own credentials: Docker's configuration and its credential helpers, read as Docker does.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential as Found};
+
+use crate::files;
 
 /// The most bytes of a configuration.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -16,7 +16,7 @@ const MAX_TOLD: usize = 200;
 
 /// What proves who asks.
 #[derive(Clone)]
-pub(super) enum Auth {
+pub(in crate::registry) enum Auth {
     /// Nothing.
     Anonymous,
     /// A name and a password.
@@ -52,18 +52,12 @@ fn read_config() -> Result<Option<Vec<u8>>, String> {
         return Ok(None);
     };
     let path = folder.join("config.json");
-    let file = match File::open(&path) {
-        Ok(file) => file,
+    let bytes = match files::read(&path, MAX_CONFIG) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(format!("{} has more than {MAX_CONFIG} bytes", path.display())),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(format!("{}: {cause}", path.display())),
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_CONFIG + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|cause| format!("{}: {cause}", path.display()))?;
-    if bytes.len() as u64 > MAX_CONFIG {
-        return Err(format!("{} has more than {MAX_CONFIG} bytes", path.display()));
-    }
     if serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&bytes).is_err() {
         return Err(format!("{} is no JSON object", path.display()));
     }

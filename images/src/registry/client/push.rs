@@ -6,10 +6,13 @@ use futures_util::stream;
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::http::{Body, Request, To, expect};
-use super::retry::Failed;
+use super::super::auth::Operation;
+use super::super::hosts::is_plain;
+use super::super::response::expect;
+use super::super::retry::Failed;
+use super::request::{Body, Request, To};
 use super::traffic::{Observer, saw};
-use super::{Client, Operation, Traffic, is_plain};
+use super::{Client, Traffic};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{Image, MAX_MANIFEST};
@@ -65,7 +68,7 @@ impl Client {
         Ok(index.digest())
     }
 
-    pub(super) async fn put_manifest(
+    pub(in crate::registry) async fn put_manifest(
         &self,
         repository: &Repository,
         version: &str,
@@ -79,7 +82,7 @@ impl Client {
         expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
     }
 
-    pub(super) async fn push_blob(
+    pub(in crate::registry) async fn push_blob(
         &self,
         store: &Store,
         blob: &Descriptor,
@@ -99,7 +102,7 @@ impl Client {
     }
 
     /// Pushes a small blob that is in memory.
-    pub(super) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+    pub(in crate::registry) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
         self.check_writable(repository)?;
         let digest = Digest::of(bytes);
         if self.has_blob(repository, &digest).await? {

@@ -1,15 +1,19 @@
 //! Logging in. A password goes to the registry itself or to its own token service, by a request that is made here: what
 //! was judged is what is used.
 
+mod credentials;
+
 use attestations::Repository;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use super::http::{bounded, expect};
+use super::hosts::{host_of, is_plain, served_by};
+use super::response::{bounded, expect};
 use super::retry::{Failed, asked_wait, is_passing};
-use super::{Auth, Client, Operation, credentials, host_of, is_plain, served_by};
 use crate::error::{Error, Result};
+
+pub(super) use credentials::Auth;
 
 /// The most bytes of a token service's answer.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -35,54 +39,84 @@ struct Token {
     access_token: Option<String>,
 }
 
-impl Client {
-    /// Gets a token, or gives the credentials themselves where the registry asks for them.
-    pub(super) async fn authorize(
-        &self,
-        repository: &Repository,
-        operation: Operation,
-        challenge: Option<&HeaderValue>,
-    ) -> Result<Auth, Failed> {
-        let challenge = challenge
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| failed(repository, "it refuses without saying how to authenticate"))?;
-        let credentials = credentials::of(&served_by(repository))
-            .await
-            .map_err(|reason| failed(repository, format!("its credentials cannot be read: {reason}")))?;
-        let auth = match (parameter(challenge, "realm"), is_scheme(challenge, "bearer"), credentials) {
-            (Some(realm), true, credentials) => {
-                let realm = check_realm(repository, &realm, &self.registries.plain)?;
-                let service = parameter(challenge, "service");
-                Auth::Bearer(self.token(repository, operation, realm, service, &credentials).await?)
-            }
-            (_, false, basic @ Auth::Basic(..)) if is_scheme(challenge, "basic") => basic,
-            _ => {
-                let hint = format!("it wants a login: run `docker login {}`", repository.registry());
-                return Err(failed(repository, hint).into());
-            }
-        };
-        self.remember(repository, operation, auth.clone());
-        Ok(auth)
+/// What a token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Pull,
+    Push,
+}
+
+/// How a registry's challenge is answered.
+pub(super) enum Answer {
+    /// By the credentials themselves.
+    Credentials(Auth),
+    /// By a token, which has to be asked for first.
+    Token(TokenRequest),
+}
+
+/// What a token service is asked.
+pub(super) struct TokenRequest {
+    realm: Url,
+    service: Option<String>,
+    credentials: Auth,
+}
+
+/// Finds people's credentials for a registry, and what its challenge wants of them.
+///
+/// # Errors
+/// When the challenge cannot be met, or asks to send credentials to somebody else.
+pub(super) async fn answer(
+    repository: &Repository,
+    challenge: Option<&HeaderValue>,
+    plain: &[String],
+) -> Result<Answer> {
+    let challenge = challenge
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| failed(repository, "it refuses without saying how to authenticate"))?;
+    let credentials = credentials::of(&served_by(repository))
+        .await
+        .map_err(|reason| failed(repository, format!("its credentials cannot be read: {reason}")))?;
+    match (parameter(challenge, "realm"), is_scheme(challenge, "bearer"), credentials) {
+        (Some(realm), true, credentials) => {
+            let realm = check_realm(repository, &realm, plain)?;
+            let service = parameter(challenge, "service");
+            Ok(Answer::Token(TokenRequest { realm, service, credentials }))
+        }
+        (_, false, basic @ Auth::Basic(..)) if is_scheme(challenge, "basic") => {
+            Ok(Answer::Credentials(basic))
+        }
+        _ => {
+            let hint = format!("it wants a login: run `docker login {}`", repository.registry());
+            Err(failed(repository, hint))
+        }
+    }
+}
+
+impl TokenRequest {
+    /// Whether the service is reached by plain HTTP.
+    pub(super) fn is_plain(&self) -> bool {
+        self.realm.scheme() == "http"
     }
 
     /// Asks the token service (distribution's token specification; its OAuth 2 form for a refresh token).
-    async fn token(
-        &self,
+    ///
+    /// # Errors
+    /// When it cannot be reached, refuses, or answers something else than a token.
+    pub(super) async fn send(
+        self,
+        http: &reqwest::Client,
         repository: &Repository,
         operation: Operation,
-        mut realm: Url,
-        service: Option<String>,
-        credentials: &Auth,
-    ) -> Result<String, Failed> {
+    ) -> Result<Auth, Failed> {
+        let Self { mut realm, service, credentials } = self;
         let actions = if operation == Operation::Push { "pull,push" } else { "pull" };
         let mut query = vec![("scope", format!("repository:{}:{actions}", repository.path()))];
         query.extend(service.map(|service| ("service", service)));
-        let http = self.http(repository, realm.scheme() == "http").await?;
         let asking = match credentials {
             Auth::Bearer(refresh) => {
                 query.push(("grant_type", "refresh_token".to_owned()));
                 query.push(("client_id", "countersign".to_owned()));
-                query.push(("refresh_token", refresh.clone()));
+                query.push(("refresh_token", refresh));
                 let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
                 http.post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
             }
@@ -104,7 +138,9 @@ impl Client {
         let bytes = bounded(repository, response, MAX_TOKEN, "token").await?;
         let token: Token = serde_json::from_slice(&bytes)
             .map_err(|cause| failed(repository, format!("its token cannot be read: {cause}")))?;
-        Ok(token.token.or(token.access_token).ok_or_else(|| failed(repository, "it gave no token"))?)
+        let token =
+            token.token.or(token.access_token).ok_or_else(|| failed(repository, "it gave no token"))?;
+        Ok(Auth::Bearer(token))
     }
 }
 

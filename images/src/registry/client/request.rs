@@ -1,13 +1,17 @@
 //! Requests to a registry, with bounded answers. Credentials go to nobody but the registry and its own token service.
 
 use attestations::{Digest, Repository};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::auth::with_auth;
-use super::registries::Place;
-use super::retry::{Failed, Tries, asked_wait, is_passing, noting};
-use super::{Auth, Client, Operation, is_plain, registry_error, served_by};
+use super::super::auth::{self, Auth, Operation, with_auth};
+use super::super::hosts::{is_plain, served_by};
+use super::super::response::{bounded, expect, passing};
+use super::super::retry::{Failed, Tries, noting, registry_error};
+use super::Client;
+use super::places::Place;
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, refuse_schema_1};
@@ -15,21 +19,25 @@ use crate::store::Store;
 
 /// A manifest as it came, with the digest of what came.
 #[derive(Debug)]
-pub(super) struct RawManifest {
-    pub(super) bytes: Vec<u8>,
+pub(in crate::registry) struct RawManifest {
+    pub(in crate::registry) bytes: Vec<u8>,
     pub(super) digest: Digest,
-    pub(super) media_type: String,
+    pub(in crate::registry) media_type: String,
 }
 
 /// A whole answer.
-pub(super) struct Fetched {
-    pub(super) headers: HeaderMap,
-    pub(super) bytes: Vec<u8>,
+pub(in crate::registry) struct Fetched {
+    pub(in crate::registry) headers: HeaderMap,
+    pub(in crate::registry) bytes: Vec<u8>,
 }
 
 impl Client {
     /// Reads a manifest by its digest, wherever it is served.
-    pub(super) async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<RawManifest> {
+    pub(in crate::registry) async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<RawManifest> {
         self.manifest_at(&self.places(repository)?, &digest.to_string()).await
     }
 
@@ -49,7 +57,7 @@ impl Client {
     }
 
     /// The same from one place, where none is an answer too.
-    pub(super) async fn manifest_if_any(
+    pub(in crate::registry) async fn manifest_if_any(
         &self,
         repository: &Repository,
         version: &str,
@@ -80,7 +88,7 @@ impl Client {
     }
 
     /// Reads a small blob whole.
-    pub(super) async fn small_blob(
+    pub(in crate::registry) async fn small_blob(
         &self,
         repository: &Repository,
         wanted: &Digest,
@@ -114,7 +122,7 @@ impl Client {
     }
 
     /// Reads an answer of at most `max` bytes, or learns that there is none. Tried again where that can help.
-    pub(super) async fn fetch(
+    pub(in crate::registry) async fn fetch(
         &self,
         repository: &Repository,
         request: &Request,
@@ -154,7 +162,7 @@ impl Client {
     }
 
     /// Sends a request, and again where that can help.
-    pub(super) async fn send(
+    pub(in crate::registry) async fn send(
         &self,
         repository: &Repository,
         operation: Operation,
@@ -185,6 +193,24 @@ impl Client {
             response = self.send_as(repository, request, Some(&auth)).await?;
         }
         passing(repository, response).await
+    }
+
+    /// Gets a token, or gives the credentials themselves where the registry asks for them.
+    async fn authorize(
+        &self,
+        repository: &Repository,
+        operation: Operation,
+        challenge: Option<&HeaderValue>,
+    ) -> Result<Auth, Failed> {
+        let auth = match auth::answer(repository, challenge, &self.registries.plain).await? {
+            auth::Answer::Credentials(auth) => auth,
+            auth::Answer::Token(request) => {
+                let http = self.http(repository, request.is_plain()).await?;
+                request.send(http, repository, operation).await?
+            }
+        };
+        self.remember(repository, operation, auth.clone());
+        Ok(auth)
     }
 
     async fn send_as(
@@ -219,7 +245,7 @@ impl Client {
         with_auth(building, auth).send().await.map_err(|cause| Failed::of(repository, cause))
     }
 
-    pub(super) fn url(&self, repository: &Repository, path: &str) -> Result<Url> {
+    pub(in crate::registry) fn url(&self, repository: &Repository, path: &str) -> Result<Url> {
         let scheme = if is_plain(&self.registries.plain, repository.registry()) { "http" } else { "https" };
         let text = format!("{scheme}://{}/v2/{}/{path}", served_by(repository), repository.path());
         Url::parse(&text).map_err(|cause| Error::refused(text, cause.to_string()))
@@ -303,17 +329,17 @@ impl<'a> Passed<'a> {
 }
 
 /// What is asked of a registry.
-pub(super) struct Request {
-    pub(super) method: Method,
-    pub(super) to: To,
-    pub(super) accept: Option<String>,
+pub(in crate::registry) struct Request {
+    pub(in crate::registry) method: Method,
+    pub(in crate::registry) to: To,
+    pub(in crate::registry) accept: Option<String>,
     /// The first byte that is wanted, when it is not the first of all.
-    pub(super) first: Option<u64>,
-    pub(super) body: Body,
+    pub(in crate::registry) first: Option<u64>,
+    pub(in crate::registry) body: Body,
 }
 
 /// Where it goes.
-pub(super) enum To {
+pub(in crate::registry) enum To {
     /// Below the repository.
     Path(String),
     /// Where the registry said that it takes an upload.
@@ -321,7 +347,7 @@ pub(super) enum To {
 }
 
 /// What goes along.
-pub(super) enum Body {
+pub(in crate::registry) enum Body {
     None,
     Bytes(String, Vec<u8>),
     Blob(Store, Descriptor),
@@ -332,59 +358,9 @@ impl Request {
         Self { method, to, accept: None, first: None, body: Body::None }
     }
 
-    pub(super) fn get(path: String) -> Self {
+    pub(in crate::registry) fn get(path: String) -> Self {
         Self::new(Method::GET, To::Path(path))
     }
-}
-
-/// The answer, unless a later one may be another.
-async fn passing(repository: &Repository, response: Response) -> Result<Response, Failed> {
-    if !is_passing(response.status()) {
-        return Ok(response);
-    }
-    let wait = asked_wait(response.headers());
-    Err(Failed::Passing(refusal(repository, response).await, wait))
-}
-
-/// Fails with the registry's own words, shortened, unless the status is one of `wanted`.
-pub(super) async fn expect(
-    repository: &Repository,
-    response: Response,
-    wanted: &[StatusCode],
-) -> Result<Response> {
-    match wanted.contains(&response.status()) {
-        true => Ok(response),
-        false => Err(refusal(repository, response).await),
-    }
-}
-
-async fn refusal(repository: &Repository, response: Response) -> Error {
-    let (status, path) = (response.status(), response.url().path().to_owned());
-    let said = bounded(repository, response, 1 << 16, "error").await.unwrap_or_default();
-    let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).take(300).collect();
-    let reason = format!("{path} answered {status} {said}").trim_end().to_owned();
-    Error::Registry { registry: repository.registry().to_owned(), reason }
-}
-
-/// Reads a body of at most `max` bytes.
-pub(super) async fn bounded(
-    repository: &Repository,
-    mut response: Response,
-    max: u64,
-    what: &str,
-) -> Result<Vec<u8>, Failed> {
-    let too_large = || Error::TooLarge { what: format!("{what} of {}", repository.registry()), limit: max };
-    if response.content_length().is_some_and(|length| length > max) {
-        return Err(too_large().into());
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|cause| Failed::of(repository, cause))? {
-        if (bytes.len() + chunk.len()) as u64 > max {
-            return Err(too_large().into());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }
 
 /// Redirects are followed (blobs often live elsewhere), five at most, never from TLS to plain, and by plain HTTP to no host

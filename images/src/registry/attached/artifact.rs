@@ -3,7 +3,7 @@
 use attestations::{Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::Client;
+use super::super::client::Client;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
