@@ -9,7 +9,7 @@ mod policy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use attestations::{Admitted, Case, Decision, Digest, Gathered, Reference};
+use attestations::{Admitted, Case, Decision, Denial, Digest, Evidence, Gathered, Reference, Unmet};
 use errors::{Error, Kind, Result};
 use images::registry::{Client, Registries};
 use images::{Image, Store};
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
 pub use error::image_error;
+use evidence::Gathering;
 
 /// What decides, and where evidence and images are.
 #[derive(Debug, Clone)]
@@ -62,38 +63,61 @@ impl Admission {
         Self { policy: config.policy, client }
     }
 
-    /// Decides whether an image may run, now. Evidence that is in `kept` already is not fetched again; that it still is
-    /// attached is asked each time.
+    /// Decides whether an image may run, now. The name decides first: no registry is asked before a rule of the policy may be
+    /// about the reference. Evidence that is in `kept` already is not fetched again; that it still is attached is asked each
+    /// time.
     ///
     /// # Errors
     /// When it cannot be decided: no policy, no such image, a registry that fails.
     pub async fn decide(&self, question: &Question, kept: Option<&Store>) -> Result<Decision> {
         let policy = policy::read(&self.policy)?;
-        let digest = self.digest(question).await?;
-        let mut found = Vec::new();
-        for path in &question.evidence {
-            found.extend(evidence::from_path(path)?);
-        }
-        if question.sources == Sources::Registries {
-            let pinned = question.reference.repository().clone().pin(digest);
-            found.extend(evidence::from_registry(&self.client, &pinned, kept).await?);
+        if let Some(denial) = policy.denies_by_name(&question.reference, question.function.as_deref()) {
+            return Ok(Decision::Denied(denial));
         }
         let asked = attestations::Question {
             asked: question.reference.clone(),
-            digest,
+            digest: self.digest(question).await?,
             function: question.function.clone(),
+        };
+        let gathering = Gathering::new(&self.client, &policy, kept);
+        let found = match self.gather(&gathering, question, asked.digest).await {
+            Ok(found) => found,
+            Err(error) => {
+                let size = gathering.exceeded().ok_or(error)?;
+                let unmet = vec![Unmet::EvidenceSize { size, limit: evidence::MAX_EVIDENCE }];
+                let denial = Denial { question: asked.into(), unmet, ignored: Vec::new() };
+                return Ok(Decision::Denied(denial));
+            }
         };
         let case = Case::open(&policy, &asked, &found, Timestamp::now());
         let mut bases = BTreeMap::new();
         for base in case.bases() {
             let gathered = match question.sources {
-                Sources::Registries => evidence::of_base(&self.client, base, kept).await,
+                Sources::Registries => gathering.of_base(base).await,
                 // The files are at hand already, and whoever decides offline says that they are all there is.
                 Sources::Offline => Gathered::Bundles(Vec::new()),
             };
             bases.insert(base.digest, gathered);
         }
         Ok(case.decide(&bases))
+    }
+
+    /// The evidence about the image itself.
+    async fn gather(
+        &self,
+        gathering: &Gathering<'_>,
+        question: &Question,
+        digest: Digest,
+    ) -> Result<Vec<Evidence>> {
+        let mut found = Vec::new();
+        for path in &question.evidence {
+            found.extend(gathering.from_path(path)?);
+        }
+        if question.sources == Sources::Registries {
+            let pinned = question.reference.repository().clone().pin(digest);
+            found.extend(gathering.from_registry(&pinned).await?);
+        }
+        Ok(found)
     }
 
     /// The image of the proof: pulled into `store` by its digest, or offline found there.

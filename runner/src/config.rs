@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use errors::files;
+use images::registry::config::read_certificates;
+use images::registry::{Registries, RegistryConfig};
 use serde::Deserialize;
 
 use crate::egress;
@@ -37,6 +39,12 @@ pub struct Config {
     /// Registries that are reached without TLS, as `host:port`. Those on loopback always are.
     #[serde(default)]
     pub plain_registries: Vec<String>,
+    /// Mirrors of registries, and more registries without TLS.
+    #[serde(default)]
+    pub registries: RegistryConfig,
+    /// Files with certificates (PEM) that registries may have beside the system's; relative to this file.
+    #[serde(default)]
+    pub extra_ca: Vec<PathBuf>,
     /// What one run may use.
     #[serde(default)]
     pub limits: Limits,
@@ -168,6 +176,9 @@ impl Config {
         }
         config.policy = folder.join(&config.policy);
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
+        for file in &mut config.extra_ca {
+            *file = folder.join(&*file);
+        }
         for database in config.databases.values_mut() {
             database.path = folder.join(&database.path);
         }
@@ -199,6 +210,26 @@ impl Config {
         .hint(format!("chown {us} and chmod go-w it, or name another one with --state-dir; see that nobody changed what is in it")))
     }
 
+    /// How registries are reached.
+    ///
+    /// # Errors
+    /// When a mirror is none, or a file of certificates cannot be read or holds something else.
+    pub(crate) fn registries(&self) -> Result<Registries> {
+        let unusable = || Error::new(Kind::Input, "how registries are reached is not usable");
+        let mut all = Registries { plain: self.plain_registries.clone(), ..Registries::default() };
+        all.add(&self.registries)
+            .map_err(|cause| unusable().hint("see [[registries.registry]] in runner.toml").because(cause))?;
+        all.roots = read_certificates(&self.extra_ca).map_err(|cause| {
+            unusable()
+                .hint(
+                    "extra_ca in runner.toml names files with certificates as PEM, between BEGIN CERTIFICATE and END \
+                     CERTIFICATE",
+                )
+                .because(cause)
+        })?;
+        Ok(all)
+    }
+
     /// What holds where there is no configuration: no policy is assumed.
     pub fn without_file(policy: PathBuf) -> Self {
         Self {
@@ -208,6 +239,8 @@ impl Config {
             engine: EngineKind::default(),
             docker_socket: docker_socket(),
             plain_registries: Vec::new(),
+            registries: RegistryConfig::default(),
+            extra_ca: Vec::new(),
             limits: Limits::default(),
             upstream: Upstream::default(),
             databases: BTreeMap::new(),
@@ -225,4 +258,30 @@ fn docker_socket() -> PathBuf {
 
 fn csv() -> String {
     "csv".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_example_is_read_and_mirrors_reach_the_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runner.toml");
+        std::fs::write(&path, EXAMPLE).unwrap();
+        assert!(Config::read(&path).unwrap().registries().unwrap().mirrored.is_empty());
+        let commented = EXAMPLE.replace("# [[registries", "[[registries").replace("# name = ", "name = ");
+        let commented =
+            commented.replace("# only = false", "only = true").replace("# mirror = ", "mirror = ");
+        std::fs::write(
+            &path,
+            commented.replace("plain_registries = []", "plain_registries = [\"p.example\"]"),
+        )
+        .unwrap();
+        let all = Config::read(&path).unwrap().registries().unwrap();
+        assert_eq!(all.plain, ["p.example"]);
+        let mirrored = &all.mirrored["registry.example"];
+        assert!(mirrored.only && mirrored.mirrors[0].host() == "mirror.hospital.example:5000");
+    }
 }

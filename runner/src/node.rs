@@ -7,7 +7,6 @@ use admission::{Admission, Question};
 use attestations::{Decision, Denial};
 use errors::files;
 use images::Store;
-use images::registry::Registries;
 use sandbox::Canceller;
 
 use crate::config::{self, Config, Database, EngineKind};
@@ -51,10 +50,13 @@ pub enum Outcome {
 
 impl Node {
     /// A node by its configuration, on a runtime.
-    pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Self {
-        let registries = Registries { plain: config.plain_registries.clone(), ..Registries::default() };
+    ///
+    /// # Errors
+    /// When a mirror or a file of certificates is not usable.
+    pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Result<Self> {
+        let registries = config.registries()?;
         let admission = Admission::new(admission::Config { policy: config.policy.clone(), registries });
-        Self { config, admission, runtime }
+        Ok(Self { config, admission, runtime })
     }
 
     /// Its configuration.

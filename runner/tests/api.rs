@@ -59,7 +59,11 @@ impl Execute for Node {
 
 fn denial(asked: Reference, function: Option<String>, text: &str) -> Denial {
     let question = Question { asked, digest: Digest::of(b"an image"), function };
-    Denial { question, unmet: vec![Unmet::NoRule { repository: text.to_owned() }], ignored: Vec::new() }
+    Denial {
+        question: question.into(),
+        unmet: vec![Unmet::NoRule { repository: text.to_owned() }],
+        ignored: Vec::new(),
+    }
 }
 
 impl Node {

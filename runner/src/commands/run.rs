@@ -49,7 +49,7 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     cancel_on_signals(&runtime, &canceller);
     let (databases, extra) = databases(&arguments.database)?;
     let engine = arguments.engine.unwrap_or(config.engine);
-    let node = Node::new(config, runtime.handle().clone());
+    let node = Node::new(config, runtime.handle().clone())?;
     let question = arguments.image.question(None)?;
     match node.run(Run { question, input, databases, extra, engine, canceller })? {
         Outcome::Denied(denial) => deny(&denial, form),

@@ -63,7 +63,7 @@ impl ServeCommand {
             runtime.map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let engine = config.engine;
-        let node = Node::new(config, runtime.handle().clone());
+        let node = Node::new(config, runtime.handle().clone())?;
         let executor = NodeExecutor {
             node,
             engine,

@@ -51,7 +51,7 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         .enable_all()
         .build()
         .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
-    let node = Node::new(config, runtime.handle().clone());
+    let node = Node::new(config, runtime.handle().clone())?;
     let question = arguments.image.question(arguments.function.clone())?;
     match runtime.block_on(node.verify(&question))? {
         Decision::Admitted(admitted) => {
@@ -90,7 +90,7 @@ pub(super) fn deny(denial: &Denial, form: Form) -> Result<u8> {
 }
 
 fn no(denial: &Denial) -> String {
-    let mut text = format!(": {} ({})", denial.question.asked, denial.question.digest);
+    let mut text = format!(": {}", denial.question);
     for (number, unmet) in denial.unmet.iter().enumerate() {
         text.push_str(&format!(
             "\n {:>2}. wanted: {}\n     found:  {}\n     remedy: {}",

@@ -152,7 +152,7 @@ impl Site {
     }
 
     pub fn node(&self) -> Node {
-        Node::new(self.config.clone(), self.runtime.handle().clone())
+        Node::new(self.config.clone(), self.runtime.handle().clone()).unwrap()
     }
 
     pub fn runtime(&self) -> &tokio::runtime::Runtime {
