@@ -199,6 +199,16 @@ fn a_run_ends_as_it_ends() {
 }
 
 #[test]
+fn a_crash_hands_the_memory_to_nobody() {
+    let mut site = Site::new();
+    on_every_engine(&mut site, |site, engine| {
+        let limits = site.run(engine, "grep 'Max core file size' /proc/self/limits").unwrap().log.text();
+        let words: Vec<&str> = limits.split_whitespace().collect();
+        assert_eq!(words, ["Max", "core", "file", "size", "1", "1", "bytes"], "{engine:?}: {limits}");
+    });
+}
+
+#[test]
 fn a_run_that_takes_too_long_is_ended() {
     let mut site = Site::new();
     site.config.limits.wall_seconds = 2;

@@ -38,6 +38,7 @@ impl Server {
             .args(["serve", "--offline", "--socket"])
             .arg(folder.join("runner.sock"))
             .env("NOTIFY_SOCKET", &told)
+            .stderr(std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -111,6 +112,10 @@ fn a_real_node_denies_what_its_policy_does_not_know_and_says_why() {
     assert_eq!(task["state"], "failed", "an empty policy is no policy: {task}");
     assert!(task["reason"].as_str().unwrap().contains("nothing is admitted"), "{task}");
     assert!(server.signal(Signal::SIGTERM).success());
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    for id in [1, 2] {
+        assert!(log.lines().any(|line| line.ends_with(&format!("task={id}"))), "each task has lines: {log}");
+    }
     assert!(!folder.path().join("runner.sock").exists());
 }
 

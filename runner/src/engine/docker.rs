@@ -24,6 +24,9 @@ use crate::vantage6::{PROXY_PORT, temporary_folders};
 
 /// Seconds that the gate waits for the proxy.
 const GATE_SECONDS: &str = "30";
+/// Bytes of a core dump. Not 0: that would not keep the kernel from handing the memory, with the data in it, to a program
+/// of this machine where /proc/sys/kernel/core_pattern names one; 1 does.
+const CORE: i64 = 1;
 const GATE: &str = "/countersign-gate";
 
 /// Docker's engine.
@@ -90,11 +93,7 @@ impl Docker {
             memory_swap: Some(limits.memory() as i64),
             pids_limit: Some(limits.pids as i64),
             nano_cpus: Some((limits.cpus * 1e9) as i64),
-            ulimits: Some(vec![ResourcesUlimits {
-                name: Some("fsize".to_owned()),
-                soft: Some(file_size),
-                hard: Some(file_size),
-            }]),
+            ulimits: Some(vec![ulimit("fsize", file_size), ulimit("core", CORE)]),
             tmpfs: Some(HashMap::from(tmpfs)),
             mounts: Some(mounts),
             ipc_mode: Some("private".to_owned()),
@@ -320,6 +319,10 @@ fn place_gate(path: &Path) -> Result<()> {
     std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755))
         .map_err(|cause| Error::io("setting the mode of", &making, cause))?;
     std::fs::rename(&making, path).map_err(|cause| Error::io("naming", path, cause))
+}
+
+fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
 }
 
 fn bind(source: &Path, target: &str, readonly: bool) -> Mount {

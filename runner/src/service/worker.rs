@@ -100,7 +100,7 @@ async fn work(pool: Arc<Pool>) {
             Ok(Some((id, request))) => {
                 // There may be more than this one: another worker looks while this one works.
                 pool.wake();
-                one(&pool, id, request).instrument(tracing::info_span!("task", id)).await;
+                one(&pool, id, request).instrument(tracing::info_span!("task", task = id)).await;
                 continue;
             }
             Ok(None) => None,

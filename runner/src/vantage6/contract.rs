@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use admission::AdmittedImage;
 use attestations::Admitted;
 use data_encoding::BASE32;
 use images::{Image, Store};
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::config::Database;
@@ -165,12 +167,21 @@ impl Files {
     /// When it is larger, or cannot be read.
     pub(crate) fn result(&self, limit: u64) -> Result<Vec<u8>> {
         let path = self.folder.path().join("output");
-        let size = fs::symlink_metadata(&path).map_err(|cause| Error::io("reading", &path, cause))?.len();
+        let failed = |cause| Error::io("reading", &path, cause);
+        // One file is opened, measured and read. A container that outlives its end may still write: what is read is bounded
+        // by itself.
+        let opened =
+            fs::File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path);
+        let file = opened.map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut bytes = Vec::new();
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        let size = size.max(bytes.len() as u64);
         if size > limit {
             return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed"))
                 .hint("raise result_kib in runner.toml, or ask for less"));
         }
-        fs::read(&path).map_err(|cause| Error::io("reading", &path, cause))
+        Ok(bytes)
     }
 
     fn databases(&mut self, databases: &BTreeMap<String, Database>) -> Result<()> {
@@ -289,6 +300,20 @@ mod tests {
         assert!(living_folder.join("output").exists() && next_folder.join("output").exists());
         drop((living, next));
         assert!(!living_folder.exists() && !next_folder.exists());
+    }
+
+    #[test]
+    fn a_result_is_read_up_to_its_limit_and_from_no_other_file() {
+        let state = tempfile::tempdir().unwrap();
+        let input = Input::parse(br#"{"method":"average"}"#).unwrap();
+        let files = Files::of_input(state.path(), &input, "", &BTreeMap::new()).unwrap();
+        let output = files.folder.path().join("output");
+        fs::write(&output, "0123456789").unwrap();
+        assert_eq!(files.result(10).unwrap(), b"0123456789");
+        assert!(files.result(9).unwrap_err().to_string().contains("10 bytes: 9 are allowed"));
+        fs::remove_file(&output).unwrap();
+        std::os::unix::fs::symlink("/proc/self/environ", &output).unwrap();
+        assert!(files.result(1 << 20).is_err());
     }
 
     #[test]
