@@ -1,5 +1,6 @@
 //! Whether an image may run: one policy, one question, the evidence at hand, one moment.
 
+mod asked;
 mod bases;
 mod builds;
 mod evidence;
@@ -23,7 +24,9 @@ use crate::reference::{Pinned, Reference};
 use bases::{Bases, Built};
 use evidence::Checked;
 
+pub use asked::Asked;
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
+pub use evidence::is_signed;
 pub use few::Few;
 pub use reason::{Ignored, Reason};
 pub use unmet::{Denial, Unmet};
@@ -190,7 +193,8 @@ impl<'a> Case<'a> {
         if policy.revoked.contains(&question.digest) {
             unmet.push(Unmet::Revoked { digest: question.digest });
         }
-        let denied = |unmet, ignored| Decision::Denied(Denial { question: question.clone(), unmet, ignored });
+        let denied =
+            |unmet, ignored| Decision::Denied(Denial { question: question.clone().into(), unmet, ignored });
         let Some(rule) = rule else {
             unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
             return denied(unmet, Vec::new());

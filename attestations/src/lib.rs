@@ -18,7 +18,7 @@ pub mod statement;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
 pub use decision::{
-    Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
+    Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
 };
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::keys::PublicKey;
-use crate::reference::Repository;
+use crate::reference::{Reference, Repository};
 use crate::reviews::OwnWork;
 
 pub(crate) use bases::BuiltBases;
@@ -47,6 +47,18 @@ impl Policy {
         by(&|it| matches!(it, Selector::Digest(own) if own == digest))
             .or_else(|| by(&|it| matches!(it, Selector::Name(own) if own == repository)))
             .or_else(|| by(&|it| matches!(it, Selector::Pattern(own) if own.matches(&name))))
+    }
+}
+
+impl Policy {
+    /// Whether a rule may be about this reference, whatever a tag in it stands for: one by its name, or by its digest.
+    pub(crate) fn may_be_about(&self, reference: &Reference) -> bool {
+        let name = reference.repository().to_string();
+        self.rules.iter().any(|rule| match &rule.selector {
+            Selector::Name(own) => own == reference.repository(),
+            Selector::Pattern(own) => own.matches(&name),
+            Selector::Digest(own) => reference.digest() == Some(own),
+        })
     }
 }
 

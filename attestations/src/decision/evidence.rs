@@ -32,6 +32,11 @@ pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Che
     evidence.iter().map(|one| Checked { origin: &one.origin, found: found(one) }).collect()
 }
 
+/// Whether somebody of the policy signed this bundle: only then is it worth keeping.
+pub fn is_signed(policy: &Policy, bundle: &[u8]) -> bool {
+    Bundle::parse(bundle).is_ok_and(|bundle| Holders::of(policy).signed(&bundle).is_some())
+}
+
 /// What was signed, by what it means for one image.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{Few, Ignored, Question};
+use super::{Asked, Few, Ignored};
 use crate::bundle::BundleError;
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
@@ -14,7 +14,7 @@ use crate::policy::Demands;
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Denial {
     /// What was asked.
-    pub question: Question,
+    pub question: Asked,
     /// Each unmet condition.
     pub unmet: Vec<Unmet>,
     /// The evidence that was not counted, and why.
@@ -135,6 +135,13 @@ pub enum Unmet {
         /** How many bundles. */
         count: usize,
     },
+    /// More bytes of evidence than are read for one decision.
+    EvidenceSize {
+        /** The bytes that there are at least. */
+        size: u64,
+        /** The most that are read. */
+        limit: u64,
+    },
     /// A base is not listed, and its own evidence lacks something.
     OfBase {
         /** Its digest. */
@@ -189,6 +196,7 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "forbidden-packages",
             Self::PackageNames { .. } => "package-names",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
+            Self::EvidenceSize { .. } => "evidence-size",
             Self::OfBase { .. } => "built-base",
             Self::BaseEvidence { .. } => "base-evidence",
             Self::TooManyBases { .. } => "too-many-bases",
@@ -220,6 +228,7 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
             Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
+            Self::EvidenceSize { limit, .. } => format!("at most {} MiB of evidence in all", limit >> 20),
             Self::OfBase { base, unmet } => format!("of base {base}: {}", unmet.condition()),
             Self::BaseEvidence { .. } => "what is attached to it can be asked for".into(),
             Self::TooManyBases { .. } => {
@@ -252,6 +261,7 @@ impl Unmet {
             | Self::PackageNames { found: few } => few.to_string(),
             Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
+            Self::EvidenceSize { size, .. } => format!("at least {size} bytes"),
             Self::OfBase { unmet, .. } => unmet.found(),
             Self::BaseEvidence { reason } => reason.to_string(),
             Self::TooManyBases { count } => format!("{count} bases"),
@@ -299,7 +309,9 @@ impl Unmet {
                 "push the base with its evidence to one of the repositories of [algorithm.built_bases] and build from there"
             }
             Self::TooManyBases { .. } => "build on fewer bases, or list their digests in the rule's bases",
-            Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
+            Self::TooMuchEvidence { .. } | Self::EvidenceSize { .. } => {
+                "remove what does not belong to the image from its registry"
+            }
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }
         .to_owned()
@@ -329,7 +341,7 @@ impl Serialize for Unmet {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "denied: {} ({})", self.question.asked, self.question.digest)?;
+        writeln!(f, "denied: {}", self.question)?;
         for unmet in &self.unmet {
             writeln!(f, "  {unmet}")?;
         }

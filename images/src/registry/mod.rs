@@ -14,6 +14,6 @@ mod hosts;
 mod response;
 mod retry;
 
-pub use attached::{Attachment, MAX_ATTACHMENTS};
+pub use attached::{Attachment, Budget, MAX_ATTACHMENTS};
 pub use client::{Client, Named, Traffic};
 pub use config::{Mirror, Mirrored, Registries, RegistryConfig};

@@ -4,6 +4,7 @@
 //! client itself has to keep (distribution-spec, "Referrers Tag Schema").
 
 mod artifact;
+mod budget;
 mod fallback;
 mod referrers;
 
@@ -17,11 +18,14 @@ use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
 use crate::store::Store;
+pub use budget::Budget;
 
 /// The most attachments of one image that are looked at. More are an error, not a choice among them.
 pub const MAX_ATTACHMENTS: usize = 256;
 /// The most bytes of a bundle.
 const MAX_BUNDLE: u64 = attestations::bundle::MAX_BUNDLE as u64;
+/// The most bytes of everything that is attached to one image, where the caller sets no budget.
+const MAX_SUM: u64 = 64 << 20;
 
 /// A bundle as it came, which nobody has verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,15 +99,23 @@ impl Client {
     /// # Errors
     /// When the registry fails, sends something malformed, or has more than [`MAX_ATTACHMENTS`].
     pub async fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
-        self.attachments_kept(subject, None).await
+        self.attachments_within(subject, &Budget::new(MAX_SUM), None, &|_| false).await
     }
 
-    /// As [`Client::attachments`], with a store that keeps them: the list is asked for each time, and only what is not in
-    /// the store is fetched. What it holds is read by its digest like everything else.
+    /// As [`Client::attachments`], with a bound for the sum and a store. The list is asked for each time, and only what is not
+    /// in the store is fetched; what the store holds is read by its digest like everything else. What `is_kept` says no to is
+    /// not put there: anybody may attach something, and nobody's word is worth a node's disk.
     ///
     /// # Errors
-    /// As [`Client::attachments`], and when the store cannot keep what was fetched.
-    pub async fn attachments_kept(&self, subject: &Pinned, kept: Option<&Store>) -> Result<Vec<Attachment>> {
+    /// As [`Client::attachments`], when the store cannot keep what was fetched, and when the budget does not suffice: then it
+    /// [says so](Budget::exceeded).
+    pub async fn attachments_within(
+        &self,
+        subject: &Pinned,
+        budget: &Budget,
+        kept: Option<&Store>,
+        is_kept: &(dyn Fn(&[u8]) -> bool + Sync),
+    ) -> Result<Vec<Attachment>> {
         let listed = self.listed(subject).await?;
         if listed.len() > MAX_ATTACHMENTS {
             return Err(Error::refused(
@@ -114,46 +126,11 @@ impl Client {
                 ),
             ));
         }
+        let gathering = Gathering { client: self, subject, budget, kept, is_kept };
         // Indexes of older writers hold a wrong artifactType: each manifest is asked itself.
-        let found =
-            stream::iter(listed.into_iter().map(|entry| self.attachment(subject, entry, kept))).buffered(8);
+        let found = stream::iter(listed.into_iter().map(|entry| gathering.attachment(entry))).buffered(8);
         let found: Vec<Option<Attachment>> = found.try_collect().await?;
         Ok(found.into_iter().flatten().collect())
-    }
-
-    async fn attachment(
-        &self,
-        subject: &Pinned,
-        entry: Descriptor,
-        kept: Option<&Store>,
-    ) -> Result<Option<Attachment>> {
-        let repository = subject.repository();
-        let bytes = match kept.and_then(|store| store.read(&entry, MAX_MANIFEST).ok()) {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = self.manifest(repository, &entry.digest).await?.bytes;
-                keep(kept, descriptor::MANIFEST, &bytes)?;
-                bytes
-            }
-        };
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
-        let ours = manifest.subject.as_ref().is_some_and(|found| found.digest == *subject.digest());
-        let [layer] = &manifest.layers[..] else { return Ok(None) };
-        if !ours || !layer.media_type.starts_with("application/vnd.dev.sigstore.bundle") {
-            return Ok(None);
-        }
-        if layer.size > MAX_BUNDLE {
-            return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
-        }
-        let bytes = match kept.and_then(|store| store.read(layer, MAX_BUNDLE).ok()) {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = self.small_blob(repository, &layer.digest, MAX_BUNDLE).await?;
-                keep(kept, &layer.media_type, &bytes)?;
-                bytes
-            }
-        };
-        Ok(Some(Attachment { bytes, origin: format!("{repository}@{}", entry.digest) }))
     }
 
     /// What the referrers API lists and what the fallback tag does, each once: a registry that has learnt the API still
@@ -170,6 +147,49 @@ impl Client {
     }
 }
 
-fn keep(store: Option<&Store>, media_type: &str, bytes: &[u8]) -> Result<()> {
-    store.map_or(Ok(()), |store| store.put(media_type, bytes).map(drop))
+/// One look at what is attached to an image.
+struct Gathering<'a> {
+    client: &'a Client,
+    subject: &'a Pinned,
+    budget: &'a Budget,
+    kept: Option<&'a Store>,
+    is_kept: &'a (dyn Fn(&[u8]) -> bool + Sync),
+}
+
+impl Gathering<'_> {
+    async fn attachment(&self, entry: Descriptor) -> Result<Option<Attachment>> {
+        let (repository, client) = (self.subject.repository(), self.client);
+        let (bytes, is_new) = match self.stored(&entry, MAX_MANIFEST) {
+            Some(bytes) => (bytes, false),
+            None => (client.manifest(repository, &entry.digest).await?.bytes, true),
+        };
+        self.budget.take(bytes.len() as u64)?;
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
+        let ours = manifest.subject.as_ref().is_some_and(|found| found.digest == *self.subject.digest());
+        let [layer] = &manifest.layers[..] else { return Ok(None) };
+        if !ours || !layer.media_type.starts_with("application/vnd.dev.sigstore.bundle") {
+            return Ok(None);
+        }
+        if layer.size > MAX_BUNDLE {
+            return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
+        }
+        // Before it is fetched, so that what is on its way counts as well.
+        self.budget.take(layer.size)?;
+        let origin = format!("{repository}@{}", entry.digest);
+        if let Some(bytes) = self.stored(layer, MAX_BUNDLE) {
+            return Ok(Some(Attachment { bytes, origin }));
+        }
+        let bundle = client.small_blob(repository, &layer.digest, layer.size).await?;
+        if let Some(store) = self.kept.filter(|_| (self.is_kept)(&bundle)) {
+            if is_new {
+                store.put(descriptor::MANIFEST, &bytes)?;
+            }
+            store.put(&layer.media_type, &bundle)?;
+        }
+        Ok(Some(Attachment { bytes: bundle, origin }))
+    }
+
+    fn stored(&self, wanted: &Descriptor, limit: u64) -> Option<Vec<u8>> {
+        self.kept.and_then(|store| store.read(wanted, limit).ok())
+    }
 }

@@ -1,23 +1,27 @@
-//! `countersign-runner task …`: the interface from a shell.
+//! `countersign-runner task …`: the service from a shell.
 
 use std::{
-    io::{Read as _, Write},
+    io::{IsTerminal as _, Read as _},
     path::PathBuf,
     time::Duration,
 };
 
 use clap::{Args, Subcommand};
+use errors::{Form, output};
 use serde_json::{Value, json};
 
-use super::client::{Client, Error as ClientError};
-use crate::queue::MAX_INPUT;
+use super::output::foreign;
+use crate::service::{
+    client::{Client, Error as ClientError},
+    queue::MAX_INPUT,
+};
 
 /// Where `serve` listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
+pub(super) const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
 
 /// Submit tasks to a running server and follow them.
 #[derive(Debug, Clone, Args)]
-pub struct TaskCommand {
+pub(super) struct TaskCommand {
     /// The server's socket.
     #[arg(long, global = true, default_value = DEFAULT_SOCKET, env = "COUNTERSIGN_RUNNER_SOCKET", value_name = "PATH")]
     socket: PathBuf,
@@ -77,7 +81,7 @@ enum Action {
 
 /// Why the command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The server is out of reach or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -99,14 +103,14 @@ pub enum Error {
         /// Why.
         reason: Option<String>,
     },
-    /// Standard output or the runtime failed.
+    /// The runtime failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 impl Error {
     /// What to do about it, when the server or we know.
-    pub fn remedy(&self) -> Option<&str> {
+    fn remedy(&self) -> Option<&str> {
         match self {
             Error::Client(ClientError::Refused { remedy, .. }) => Some(remedy),
             Error::Client(ClientError::Unreachable { .. }) => {
@@ -138,21 +142,20 @@ impl From<Error> for crate::error::Error {
 }
 
 impl TaskCommand {
-    /// Does what was asked, and prints to `out`; as JSON where `json` asks for it. Blocks; may be called with or without a runtime around it.
+    /// Does what was asked, and prints what came of it. Results, logs and reasons hold words of algorithms and of whoever
+    /// may attach something to an image: on a terminal nothing in them steers it.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn run(&self, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Error> {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(self.act(json, out))
-            });
-            thread.join().unwrap_or_else(|_| Err(Error::Io(std::io::Error::other("the client broke off"))))
-        })
+    /// When the server is out of reach or refuses, a file is not usable, or standard output cannot be written.
+    pub(super) fn run(&self, form: Form) -> crate::error::Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Io)?;
+        let bytes = runtime.block_on(self.act(form))?;
+        output::write(&foreign(&bytes, std::io::stdout().is_terminal()))
     }
 
-    async fn act(&self, json: bool, out: &mut (dyn Write + Send)) -> Result<(), Error> {
+    /// The answer is what is printed.
+    async fn act(&self, form: Form) -> Result<Vec<u8>, Error> {
         let client = Client::new(&self.socket);
         match &self.action {
             Action::Submit { image, input, databases, idempotency_key, wait } => {
@@ -165,28 +168,29 @@ impl TaskCommand {
                 let id =
                     task["id"].as_u64().ok_or_else(|| ClientError::Broken("it has no number".to_owned()))?;
                 match wait {
-                    false if json => return line(out, &answer),
-                    false => return Ok(writeln!(out, "{id}")?),
+                    false if form == Form::Json => return Ok(line(&answer)),
+                    false => return Ok(format!("{id}\n").into_bytes()),
                     true => {}
                 }
                 finished(&client, id).await?;
-                line(out, &client.get(&format!("/v1/tasks/{id}/result")).await?)
+                Ok(line(&client.get(&format!("/v1/tasks/{id}/result")).await?))
             }
             Action::List { limit } => {
                 let answer = client.get(&format!("/v1/tasks?limit={limit}")).await?;
-                if json { line(out, &answer) } else { table(out, &parse(&answer)?) }
+                match form {
+                    Form::Json => Ok(line(&answer)),
+                    Form::Text => Ok(table(&parse(&answer)?)),
+                }
             }
-            Action::Show { id } => pretty(out, &client.get(&format!("/v1/tasks/{id}")).await?),
+            Action::Show { id } => pretty(&client.get(&format!("/v1/tasks/{id}")).await?),
             Action::Result { id, wait } => {
                 if *wait {
                     finished(&client, *id).await?;
                 }
-                line(out, &client.get(&format!("/v1/tasks/{id}/result")).await?)
+                Ok(line(&client.get(&format!("/v1/tasks/{id}/result")).await?))
             }
-            Action::Log { id } => Ok(out.write_all(&client.get(&format!("/v1/tasks/{id}/log")).await?)?),
-            Action::Cancel { id } => {
-                pretty(out, &client.post(&format!("/v1/tasks/{id}/cancel"), None).await?)
-            }
+            Action::Log { id } => Ok(client.get(&format!("/v1/tasks/{id}/log")).await?.to_vec()),
+            Action::Cancel { id } => pretty(&client.post(&format!("/v1/tasks/{id}/cancel"), None).await?),
         }
     }
 }
@@ -229,25 +233,25 @@ fn parse(bytes: &[u8]) -> Result<Value, Error> {
     Ok(serde_json::from_slice(bytes).map_err(|error| ClientError::Broken(error.to_string()))?)
 }
 
-fn line(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Error> {
-    out.write_all(bytes)?;
-    if !bytes.ends_with(b"\n") {
-        out.write_all(b"\n")?;
+fn line(bytes: &[u8]) -> Vec<u8> {
+    let mut line = bytes.to_vec();
+    if !line.ends_with(b"\n") {
+        line.push(b'\n');
     }
-    Ok(())
+    line
 }
 
-fn pretty(out: &mut dyn Write, bytes: &[u8]) -> Result<(), Error> {
-    Ok(writeln!(out, "{:#}", parse(bytes)?)?)
+fn pretty(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(format!("{:#}\n", parse(bytes)?).into_bytes())
 }
 
-fn table(out: &mut dyn Write, answer: &Value) -> Result<(), Error> {
-    writeln!(out, "{:>6}  {:<10} {:<20}  IMAGE", "TASK", "STATE", "SINCE")?;
+fn table(answer: &Value) -> Vec<u8> {
+    let mut out = format!("{:>6}  {:<10} {:<20}  IMAGE\n", "TASK", "STATE", "SINCE");
     for task in answer["tasks"].as_array().into_iter().flatten() {
         let text = |key: &str| task[key].as_str().unwrap_or_default().to_owned();
         let since: String = text("updated_at").chars().take(19).collect();
         let id = task["id"].to_string();
-        writeln!(out, "{id:>6}  {:<10} {since:<20}  {}", text("state"), text("image"))?;
+        out.push_str(&format!("{id:>6}  {:<10} {since:<20}  {}\n", text("state"), text("image")));
     }
-    Ok(())
+    out.into_bytes()
 }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
-use crate::queue::MAX_RESULT;
+use super::queue::MAX_RESULT;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -4,10 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use admission::AdmittedImage;
+use attestations::Admitted;
 use data_encoding::BASE32;
+use images::{Image, Store};
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::config::Database;
@@ -16,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 /// Where the container finds its files.
 const FOLDER: &str = "/mnt/countersign";
 /// The port of the proxy on the container's loopback.
-pub const PROXY_PORT: u16 = 8080;
+pub(crate) const PROXY_PORT: u16 = 8080;
 
 /// What a task asks of an algorithm.
 #[derive(Debug, Clone)]
@@ -50,9 +55,46 @@ impl Input {
     }
 }
 
+/// An input for an image whose proof permits the function that the input calls. Only [`AdmittedCall::new`] makes one, so what
+/// is started is what was admitted.
+#[derive(Debug, Clone)]
+pub(crate) struct AdmittedCall {
+    image: AdmittedImage,
+    input: Input,
+}
+
+impl AdmittedCall {
+    /// Puts an admitted image and an input together.
+    ///
+    /// # Errors
+    /// When the proof does not permit the input's function.
+    pub(crate) fn new(image: AdmittedImage, input: Input) -> Result<Self> {
+        if image.admitted().permits(input.function()) {
+            return Ok(Self { image, input });
+        }
+        let (function, rule) = (input.function(), image.admitted().rule());
+        Err(Error::new(Kind::Refused, format!("the rule {rule} does not allow the function `{function}`")))
+    }
+
+    /// The proof.
+    pub(crate) fn admitted(&self) -> &Admitted {
+        self.image.admitted()
+    }
+
+    /// The image.
+    pub(crate) fn image(&self) -> &Image {
+        self.image.image()
+    }
+
+    /// The store that holds the image.
+    pub(crate) fn store(&self) -> &Store {
+        self.image.store()
+    }
+}
+
 /// A file or folder of this machine that the container sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
+pub(crate) struct Mounted {
     /// Where it is here.
     pub source: PathBuf,
     /// Where the container sees it.
@@ -63,7 +105,7 @@ pub struct Mounted {
 
 /// The files of one run, in a folder that only root enters; removed when dropped.
 #[derive(Debug)]
-pub struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
     /// Held for as long as the run lives; the kernel lets go of it when we are killed.
     _lock: fs::File,
@@ -76,7 +118,16 @@ impl Files {
     ///
     /// # Errors
     /// When a database is missing, or the disk refuses.
-    pub fn lay_out(
+    pub(crate) fn lay_out(
+        state_dir: &Path,
+        call: &AdmittedCall,
+        token: &str,
+        databases: &BTreeMap<String, Database>,
+    ) -> Result<Self> {
+        Self::of_input(state_dir, &call.input, token, databases)
+    }
+
+    fn of_input(
         state_dir: &Path,
         input: &Input,
         token: &str,
@@ -96,17 +147,17 @@ impl Files {
     }
 
     /// What the container sees of this machine.
-    pub fn mounts(&self) -> &[Mounted] {
+    pub(crate) fn mounts(&self) -> &[Mounted] {
         &self.mounts
     }
 
     /// What is added to the image's own environment.
-    pub fn env(&self) -> &[(String, String)] {
+    pub(crate) fn env(&self) -> &[(String, String)] {
         &self.env
     }
 
     /// What tells this run from all others of this machine.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
@@ -114,14 +165,23 @@ impl Files {
     ///
     /// # Errors
     /// When it is larger, or cannot be read.
-    pub fn result(&self, limit: u64) -> Result<Vec<u8>> {
+    pub(crate) fn result(&self, limit: u64) -> Result<Vec<u8>> {
         let path = self.folder.path().join("output");
-        let size = fs::symlink_metadata(&path).map_err(|cause| Error::io("reading", &path, cause))?.len();
+        let failed = |cause| Error::io("reading", &path, cause);
+        // One file is opened, measured and read. A container that outlives its end may still write: what is read is bounded
+        // by itself.
+        let opened =
+            fs::File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path);
+        let file = opened.map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut bytes = Vec::new();
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        let size = size.max(bytes.len() as u64);
         if size > limit {
             return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed"))
                 .hint("raise result_kib in runner.toml, or ask for less"));
         }
-        fs::read(&path).map_err(|cause| Error::io("reading", &path, cause))
+        Ok(bytes)
     }
 
     fn databases(&mut self, databases: &BTreeMap<String, Database>) -> Result<()> {
@@ -195,7 +255,7 @@ fn open_lock(folder: &Path) -> Result<fs::File> {
 }
 
 /// The container's folders in memory.
-pub fn temporary_folders() -> [String; 2] {
+pub(crate) fn temporary_folders() -> [String; 2] {
     ["/tmp".to_owned(), temporary_folder()]
 }
 
@@ -228,7 +288,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let lay_out = || {
             let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-            Files::lay_out(state.path(), &input, "", &BTreeMap::new()).unwrap()
+            Files::of_input(state.path(), &input, "", &BTreeMap::new()).unwrap()
         };
         let living = lay_out();
         let dead = state.path().join("runs/run-dead");
@@ -240,6 +300,20 @@ mod tests {
         assert!(living_folder.join("output").exists() && next_folder.join("output").exists());
         drop((living, next));
         assert!(!living_folder.exists() && !next_folder.exists());
+    }
+
+    #[test]
+    fn a_result_is_read_up_to_its_limit_and_from_no_other_file() {
+        let state = tempfile::tempdir().unwrap();
+        let input = Input::parse(br#"{"method":"average"}"#).unwrap();
+        let files = Files::of_input(state.path(), &input, "", &BTreeMap::new()).unwrap();
+        let output = files.folder.path().join("output");
+        fs::write(&output, "0123456789").unwrap();
+        assert_eq!(files.result(10).unwrap(), b"0123456789");
+        assert!(files.result(9).unwrap_err().to_string().contains("10 bytes: 9 are allowed"));
+        fs::remove_file(&output).unwrap();
+        std::os::unix::fs::symlink("/proc/self/environ", &output).unwrap();
+        assert!(files.result(1 << 20).is_err());
     }
 
     #[test]

@@ -10,12 +10,15 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    DEFAULT_MAX_ATTEMPTS, Ending, Error, Finish, MAX_INPUT, MAX_LOG, MAX_RESULT, State, Submitted, Task,
+    DEFAULT_MAX_ATTEMPTS, Ending, Error, Finish, MAX_INPUT, MAX_LOG, MAX_RESULT, MAX_TEXT, State, Submitted,
+    Task, TaskRequest, schema,
 };
-use super::{TaskRequest, schema};
+use crate::record::RunReport;
 
 const COLUMNS: &str =
     "id, state, image, databases, reason, remedy, denial, attempts, cancel_requested, created_at, updated_at";
+/// What is kept of a run, which a list leaves out.
+const OF_RUN: &str = "admission, egress";
 
 /// An open queue. Clones share the one connection; one server at a time holds the file.
 #[derive(Debug, Clone)]
@@ -116,7 +119,7 @@ impl Queue {
             }
             (Err(error), _) | (_, Err(error)) => {
                 let remedy = "submit the task again".to_owned();
-                self.finish(id, Ending::Failed { reason: error.to_string(), remedy })?;
+                self.finish(id, &Ending::Failed { reason: error.to_string(), remedy })?;
                 Err(error)
             }
         }
@@ -134,18 +137,30 @@ impl Queue {
         self.require(changed, id)
     }
 
-    /// Notes how a task ended. Of a log that is too long the end is kept; a result that is too long makes the task
+    /// Notes how a task ended. Of a log that is too long both ends are kept; a result that is too long makes the task
     /// fail, because half a result is none.
     ///
     /// # Errors
-    /// When the task is not being worked on, or the disk fails.
-    pub fn finish(&self, id: i64, ending: Ending) -> Result<(), Error> {
+    /// When the task is not being worked on, a text about it is longer than [`MAX_TEXT`], or the disk fails.
+    pub fn finish(&self, id: i64, ending: &Ending) -> Result<(), Error> {
         let row = Finished::of(ending)?;
         let change =
-            "UPDATE task SET state = ?2, reason = ?3, remedy = ?4, denial = ?5, result = ?6, log = ?7,
-                      updated_at = ?8 WHERE id = ?1 AND state IN ('verifying', 'running')";
+            "UPDATE task SET state = ?2, reason = ?3, remedy = ?4, denial = ?5, admission = ?6, egress = ?7,
+                      result = ?8, log = ?9, updated_at = ?10
+                      WHERE id = ?1 AND state IN ('verifying', 'running')";
         let state = State::Finished(row.finish).as_str();
-        let values = params![id, state, row.reason, row.remedy, row.denial, row.result, row.log, now()];
+        let values = params![
+            id,
+            state,
+            row.reason,
+            row.remedy,
+            row.denial,
+            row.admission,
+            row.egress,
+            row.result,
+            row.log,
+            now()
+        ];
         let changed = self.connection().execute(change, values).map_err(|error| self.sqlite(error))?;
         self.require(changed, id)
     }
@@ -187,7 +202,7 @@ impl Queue {
     /// # Errors
     /// When there is no such task, or the disk fails.
     pub fn get(&self, id: i64) -> Result<Task, Error> {
-        let select = format!("SELECT {COLUMNS} FROM task WHERE id = ?1");
+        let select = format!("SELECT {COLUMNS}, {OF_RUN} FROM task WHERE id = ?1");
         let found = self.connection().query_row(&select, [id], |row| Ok(task(row))).optional();
         found.map_err(|error| self.sqlite(error))?.ok_or(Error::NotFound(id))?
     }
@@ -197,7 +212,8 @@ impl Queue {
     /// # Errors
     /// When the disk fails.
     pub fn list(&self, before: Option<i64>, limit: u32) -> Result<Vec<Task>, Error> {
-        let select = format!("SELECT {COLUMNS} FROM task WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+        let select =
+            format!("SELECT {COLUMNS}, NULL, NULL FROM task WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
         let connection = self.connection();
         let mut statement = connection.prepare_cached(&select).map_err(|error| self.sqlite(error))?;
         let rows = statement.query_map(params![before.unwrap_or(i64::MAX), limit], |row| Ok(task(row)));
@@ -319,51 +335,77 @@ fn private(path: &Path) -> Result<File, Error> {
     opened.map_err(|source| Error::File { path: path.to_owned(), source })
 }
 
+/// A task's row, as its ending leaves it.
 struct Finished {
     finish: Finish,
     reason: Option<String>,
     remedy: Option<String>,
     denial: Option<String>,
+    admission: Option<String>,
+    egress: Option<String>,
     result: Option<Vec<u8>>,
     log: Option<Vec<u8>>,
 }
 
 impl Finished {
-    fn of(ending: Ending) -> Result<Finished, Error> {
-        let empty =
-            |finish| Finished { finish, reason: None, remedy: None, denial: None, result: None, log: None };
+    fn of(ending: &Ending) -> Result<Finished, Error> {
+        let said = |what, text: &str| within(what, text.to_owned()).map(Some);
+        let result_of = |report: &RunReport| report.result.as_ref().map_or(0, Vec::len);
         Ok(match ending {
-            Ending::Completed { result, log } if result.len() <= MAX_RESULT => {
-                Finished { result: Some(result), log: Some(tail(log)), ..empty(Finish::Completed) }
-            }
-            Ending::Completed { result, log } => Finished {
-                reason: Some(format!("the result is {} bytes, over the limit of {MAX_RESULT}", result.len())),
+            Ending::Completed(report) if result_of(report) <= MAX_RESULT => Finished {
+                result: report.result.clone(),
+                ..Finished::after(Finish::Completed, Some(report))?
+            },
+            Ending::Completed(report) => Finished {
+                reason: Some(format!(
+                    "the result is {} bytes, over the limit of {MAX_RESULT}",
+                    result_of(report)
+                )),
                 remedy: Some("let the algorithm return less, for example an aggregate".to_owned()),
-                log: Some(tail(log)),
-                ..empty(Finish::Failed)
+                ..Finished::after(Finish::Failed, Some(report))?
             },
-            Ending::Crashed { reason, log } => {
-                Finished { reason: Some(reason), log: Some(tail(log)), ..empty(Finish::Crashed) }
-            }
-            Ending::Denied { denial } => Finished {
+            Ending::Crashed { reason, report } => Finished {
+                reason: said("reason", reason)?,
+                ..Finished::after(Finish::Crashed, Some(report))?
+            },
+            Ending::Denied(denial) => Finished {
                 reason: Some("the policy does not admit this image".to_owned()),
-                denial: Some(encode(&denial)?),
-                ..empty(Finish::Denied)
+                denial: Some(within("denial", encode(denial)?)?),
+                ..Finished::after(Finish::Denied, None)?
             },
-            Ending::Failed { reason, remedy } => {
-                Finished { reason: Some(reason), remedy: Some(remedy), ..empty(Finish::Failed) }
-            }
-            Ending::Cancelled => Finished {
+            Ending::Failed { reason, remedy } => Finished {
+                reason: said("reason", reason)?,
+                remedy: said("remedy", remedy)?,
+                ..Finished::after(Finish::Failed, None)?
+            },
+            Ending::Cancelled(report) => Finished {
                 reason: Some("cancelled while it was worked on".to_owned()),
-                ..empty(Finish::Cancelled)
+                ..Finished::after(Finish::Cancelled, report.as_deref())?
             },
+        })
+    }
+
+    /// What every ending after a run keeps of it.
+    fn after(finish: Finish, run: Option<&RunReport>) -> Result<Finished, Error> {
+        let kept = |what, text: Result<String, Error>| within(what, text?);
+        Ok(Finished {
+            finish,
+            reason: None,
+            remedy: None,
+            denial: None,
+            admission: run.map(|run| kept("admission", encode(&run.admitted))).transpose()?,
+            egress: run.map(|run| kept("record of egress", encode(&run.egress))).transpose()?,
+            result: None,
+            log: run.map(|run| run.log.within(MAX_LOG).bytes()),
         })
     }
 }
 
-fn tail(mut log: Vec<u8>) -> Vec<u8> {
-    log.drain(..log.len().saturating_sub(MAX_LOG));
-    log
+fn within(what: &'static str, text: String) -> Result<String, Error> {
+    match text.len() {
+        size if size > MAX_TEXT => Err(Error::TooLarge { what, size, max: MAX_TEXT }),
+        _ => Ok(text),
+    }
 }
 
 fn now() -> String {
@@ -384,7 +426,10 @@ fn task(row: &Row<'_>) -> Result<Task, Error> {
         let text: String = row.get(index).map_err(column)?;
         text.parse().map_err(|error| Error::Corrupt(format!("{text:?}: {error}")))
     };
-    let denial: Option<String> = row.get(6).map_err(column)?;
+    let json = |index| -> Result<Option<serde_json::Value>, Error> {
+        let text: Option<String> = row.get(index).map_err(column)?;
+        text.map(|text| decode(text.as_bytes())).transpose()
+    };
     Ok(Task {
         id: row.get(0).map_err(column)?,
         state: State::parse(&row.get::<_, String>(1).map_err(column)?)?,
@@ -392,7 +437,9 @@ fn task(row: &Row<'_>) -> Result<Task, Error> {
         databases: decode(row.get::<_, String>(3).map_err(column)?.as_bytes())?,
         reason: row.get(4).map_err(column)?,
         remedy: row.get(5).map_err(column)?,
-        denial: denial.map(|text| decode(text.as_bytes())).transpose()?,
+        denial: json(6)?,
+        admission: json(11)?,
+        egress: json(12)?,
         attempts: row.get(7).map_err(column)?,
         cancel_requested: row.get(8).map_err(column)?,
         created_at: time(9)?,

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::queue;
+use super::queue;
 
 /// A typed error of the interface. What only the administrator should see goes to the log instead.
 #[derive(Debug)]

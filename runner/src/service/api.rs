@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use attestations::Reference;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -12,10 +13,15 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{TaskRequest, problem::Problem, worker::Pool};
-use crate::queue::{self, MAX_INPUT, Submitted};
+use super::{
+    listen::Guard,
+    problem::Problem,
+    queue::{self, MAX_INPUT, Submitted, TaskRequest},
+    worker::Pool,
+};
+use crate::record;
 
 /// Most bytes of a request's body: an input, and a little for what stands around it.
 const MAX_BODY: usize = MAX_INPUT + (64 << 10);
@@ -26,24 +32,6 @@ const MAX_DATABASES: usize = 64;
 /// Tasks on one page, unless asked otherwise, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-
-/// How a caller shows that it may.
-#[derive(Clone)]
-pub(super) enum Guard {
-    /// By being able to open the socket's file.
-    Socket,
-    /// By the token; and the Host must be ours, so that no web page reaches it through a name of its own.
-    Token { token: Arc<str>, port: u16 },
-}
-
-impl std::fmt::Debug for Guard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Guard::Socket => "Guard::Socket",
-            Guard::Token { .. } => "Guard::Token(redacted)",
-        })
-    }
-}
 
 type Shared = State<Arc<Pool>>;
 type Reply = Result<Response, Problem>;
@@ -107,7 +95,7 @@ fn check(guard: &Guard, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Compares without telling by its time where the first difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
 async fn health(State(pool): Shared) -> Reply {
@@ -187,19 +175,18 @@ struct Verify {
 
 async fn verify(State(pool): Shared, body: Body) -> Reply {
     let asked: Verify = read(body)?;
-    check_image(&asked.image)?;
+    let image = reference(&asked.image)?;
     let _place = pool.verifications.try_acquire().map_err(|_| {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Problem::new(status, "busy", "too many judgements are being made at once", "try again in a moment")
+        Problem::new(status, "busy", "too many images are being verified at once", "try again in a moment")
     })?;
     let execute = Arc::clone(&pool.execute);
-    let judged =
-        tokio::task::spawn_blocking(move || execute.verify(&asked.image, asked.function.as_deref())).await;
-    let decision: Value = judged.map_err(Problem::internal)?.map_err(|reason| {
+    let decided = tokio::task::spawn_blocking(move || execute.verify(image, asked.function)).await;
+    let decision = decided.map_err(Problem::internal)?.map_err(|error| {
         let remedy = "check the image's name, the registry and the policy, then try again";
-        Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", reason, remedy)
+        Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", errors::chain::line(&error), remedy)
     })?;
-    Ok(Json(decision).into_response())
+    Ok(Json(record::verdict(&decision)).into_response())
 }
 
 fn read<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
@@ -226,7 +213,7 @@ fn number(text: &str) -> Result<i64, Problem> {
 }
 
 fn check_request(request: &TaskRequest) -> Result<(), Problem> {
-    check_image(&request.image)?;
+    reference(&request.image)?;
     let label = |text: &String| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -243,11 +230,12 @@ fn check_request(request: &TaskRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_image(image: &str) -> Result<(), Problem> {
+fn reference(image: &str) -> Result<Reference, Problem> {
     let remedy = "name it as registry/repository:tag or registry/repository@sha256:…";
     if image.len() > MAX_IMAGE {
         return Err(Problem::bad("bad_image", "the image's name is too long", remedy));
     }
-    let parsed = image.parse::<attestations::Reference>();
-    parsed.map(drop).map_err(|error| Problem::bad("bad_image", error.to_string(), remedy))
+    image
+        .parse()
+        .map_err(|error: attestations::ReferenceError| Problem::bad("bad_image", error.to_string(), remedy))
 }

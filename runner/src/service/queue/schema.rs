@@ -7,9 +7,9 @@ use rusqlite::Connection;
 use super::Error;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-/// Strict tables: a value of another type is an error and not a surprise later.
+/// Version 1. Strict tables: a value of another type is an error and not a surprise later.
 const SCHEMA: &str = "
 CREATE TABLE task (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,6 +33,13 @@ CREATE INDEX task_by_state ON task (state, id);
 PRAGMA user_version = 1;
 ";
 
+/// From version 1 to 2: why a task was allowed to run, and what it asked of the outside.
+const KEEPS_RUNS: &str = "
+ALTER TABLE task ADD COLUMN admission TEXT;
+ALTER TABLE task ADD COLUMN egress TEXT;
+PRAGMA user_version = 2;
+";
+
 /// Sets the durability, then makes or checks the schema.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let sqlite = |error| super::store::sqlite(path, error);
@@ -46,7 +53,8 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Er
     let change =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite)?;
     match change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite)? {
-        0 => change.execute_batch(SCHEMA).map_err(sqlite)?,
+        0 => change.execute_batch(&[SCHEMA, KEEPS_RUNS].concat()).map_err(sqlite)?,
+        1 => change.execute_batch(KEEPS_RUNS).map_err(sqlite)?,
         VERSION => {}
         found => return Err(Error::Newer { path: path.to_owned(), found, known: VERSION }),
     }

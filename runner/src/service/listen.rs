@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Error, routes::Guard};
+use super::error::Error;
 
 /// Fewest characters of a token: 128 bits in hexadecimal.
 const MIN_TOKEN: usize = 32;
@@ -28,6 +28,24 @@ pub enum Listen {
         /// The token's file, mode 0600; made with a fresh token when it does not exist.
         token_file: PathBuf,
     },
+}
+
+/// How a caller shows that it may.
+#[derive(Clone)]
+pub(super) enum Guard {
+    /// By being able to open the socket's file.
+    Socket,
+    /// By the token; and the Host must be ours, so that no web page reaches it through a name of its own.
+    Token { token: Arc<str>, port: u16 },
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Guard::Socket => "Guard::Socket",
+            Guard::Token { .. } => "Guard::Token(redacted)",
+        })
+    }
 }
 
 /// A listener that is bound, but not yet served.
@@ -143,7 +161,7 @@ fn token(path: &Path) -> Result<String, Error> {
 }
 
 /// Reads a token's file, which nobody but its owner may read.
-pub(super) fn read_token(path: &Path) -> Result<String, Error> {
+fn read_token(path: &Path) -> Result<String, Error> {
     let fail = |source| Error::File { path: path.to_owned(), source };
     let unusable = |reason| Error::Token { path: path.to_owned(), reason };
     let file = File::open(path).map_err(fail)?;

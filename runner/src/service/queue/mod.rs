@@ -9,15 +9,20 @@ mod store;
 
 use std::path::PathBuf;
 
+use attestations::Denial;
 use serde::{Deserialize, Serialize};
 pub use store::Queue;
+
+use crate::record::RunReport;
 
 /// Most bytes of a task's input.
 pub const MAX_INPUT: usize = 8 << 20;
 /// Most bytes of a result that are kept.
 pub const MAX_RESULT: usize = 64 << 20;
-/// Most bytes of a container's output that are kept; the end is kept, because errors stand there.
+/// Most bytes of a container's output that are kept: both ends, see [`crate::record::Log`].
 pub const MAX_LOG: usize = 1 << 20;
+/// Most bytes of one text about a task: its reason, its denial, its admission, its record of egress.
+pub const MAX_TEXT: usize = 8 << 20;
 /// How often a task is started again after its server was killed, unless the queue was opened otherwise.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 
@@ -78,6 +83,26 @@ pub enum Error {
     /// SQLite failed in another way.
     #[error("the queue failed: {0}")]
     Sqlite(#[source] rusqlite::Error),
+}
+
+impl Error {
+    /// Whether trying the same again can only fail again.
+    pub(crate) fn lasts(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        match self {
+            Error::TooLarge { .. } | Error::Corrupt(_) => true,
+            Error::Sqlite(rusqlite::Error::SqliteFailure(cause, _)) => matches!(
+                cause.code,
+                Code::TooBig
+                    | Code::ConstraintViolation
+                    | Code::TypeMismatch
+                    | Code::ApiMisuse
+                    | Code::ParameterOutOfRange
+            ),
+            Error::Sqlite(rusqlite::Error::ToSqlConversionFailure(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a caller asks for.
@@ -166,7 +191,7 @@ impl Serialize for State {
     }
 }
 
-/// A task without its result and log, which can be large.
+/// A task without its result and log, which can be large. In a list it is without its admission and egress, too.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Task {
     /// Its number, never used twice.
@@ -186,6 +211,12 @@ pub struct Task {
     /// Every unmet condition, when the policy said no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denial: Option<serde_json::Value>,
+    /// Why it was allowed to run, when it was: the digest, the rule, the reviewers and the builders that counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admission: Option<serde_json::Value>,
+    /// What it asked of the outside, when it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<serde_json::Value>,
     /// How often it was started.
     pub attempts: u32,
     /// Whether somebody asked to cancel it.
@@ -197,27 +228,19 @@ pub struct Task {
 }
 
 /// What a worker reports when it is done with a task.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Ending {
-    /// The result and the container's output.
-    Completed {
-        /// JSON bytes.
-        result: Vec<u8>,
-        /// The container's output.
-        log: Vec<u8>,
-    },
+    /// With a result, which is JSON.
+    Completed(Box<RunReport>),
     /// The algorithm ended with an error.
     Crashed {
         /// What is known of why.
         reason: String,
-        /// The container's output.
-        log: Vec<u8>,
+        /// What is known of the run.
+        report: Box<RunReport>,
     },
     /// The policy does not admit the image.
-    Denied {
-        /// Every unmet condition.
-        denial: serde_json::Value,
-    },
+    Denied(Box<Denial>),
     /// The node could not run it.
     Failed {
         /// Why.
@@ -225,8 +248,8 @@ pub enum Ending {
         /// What to do about it.
         remedy: String,
     },
-    /// It was stopped because somebody cancelled it.
-    Cancelled,
+    /// It was stopped because somebody cancelled it; with what is known of the run, where it had started.
+    Cancelled(Option<Box<RunReport>>),
 }
 
 /// Whether a submission made a task or met one with the same key.
