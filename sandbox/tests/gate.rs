@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{ALGORITHM, ground, process};
+use common::{ALGORITHM, ground, process, wait_until_alive};
 use sandbox::{Exit, Mount};
 
 #[test]
@@ -34,14 +34,17 @@ fn in_an_empty_root_it_waits_for_the_port_and_becomes_the_program() {
     assert_eq!(run(&["/dev/gate", "8080", "1", "busybox", "true"]).exit, Exit::Code(125));
     let planted = thread::scope(|scope| {
         let later = scope.spawn(|| {
-            thread::sleep(Duration::from_millis(700));
-            ground.network.listen((Ipv4Addr::LOCALHOST, 8080).into()).unwrap()
+            wait_until_alive("argument-76544");
+            let opened = Instant::now();
+            (opened, ground.network.listen((Ipv4Addr::LOCALHOST, 8080).into()).unwrap())
         });
-        let start = Instant::now();
-        let ran = run(&["gate", "8080", "20", "busybox", "sh", "-c", "echo $KEPT $0; exit 5", "argument"]);
-        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Code(5), "yes argument\n"), "{ran:?}");
-        assert!(start.elapsed() >= Duration::from_millis(650));
-        later.join().unwrap()
+        let ran =
+            run(&["gate", "8080", "20", "busybox", "sh", "-c", "echo $KEPT $0; exit 5", "argument-76544"]);
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Code(5), "yes argument-76544\n"), "{ran:?}");
+        let ended = Instant::now();
+        let (opened, planted) = later.join().unwrap();
+        assert!(opened < ended, "it did not wait for the port");
+        planted
     });
     assert_eq!(run(&["gate", "8080", "5", "nothing"]).exit, Exit::Code(127));
     assert_eq!(run(&["gate", "8080", "5", "/etc"]).exit, Exit::Code(126));

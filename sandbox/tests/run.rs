@@ -7,7 +7,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{ALGORITHM, ground, process, shell};
+use common::{ALGORITHM, alive, ground, process, shell, wait_until_alive};
 use sandbox::{Canceller, Exit, Mount, MountPoint, Profile, Tmpfs, resolve_user};
 
 #[test]
@@ -47,14 +47,6 @@ fn the_wall_kills_what_went_into_the_background_too() {
     assert_eq!(alive("87654"), 0);
 }
 
-fn alive(argument: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()).then_some(())
-    });
-    processes.count()
-}
-
 #[test]
 fn no_file_grows_beyond_its_bound_not_even_one_of_this_machine() {
     let Some(ground) = ground() else { return };
@@ -75,7 +67,7 @@ fn a_canceller_ends_it_from_another_thread() {
     let canceller = Canceller::new();
     let other = canceller.clone();
     let waiting = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(400));
+        wait_until_alive("76543");
         other.cancel();
     });
     let root = ground.root();
@@ -206,24 +198,31 @@ fn what_is_confidential_lies_in_memory_and_is_gone_afterwards() {
     const RAMFS: i64 = 0x8584_58f6;
     assert_eq!((kind(&folder), kind(&state) == RAMFS), (RAMFS, false));
     let mut process =
-        shell(Profile::Build, "cat /etc/secret; echo \" $WORD\"; touch /etc/secret || echo no; sleep 1");
+        shell(Profile::Build, "cat /etc/secret; echo \" $WORD\"; touch /etc/secret || echo no; sleep 76542");
     process.mounts.push(Mount { source: secret, target: "/etc/secret".into(), readonly: true });
     process.env.push(("WORD".into(), "in the environment".into()));
     process.confidential = true;
     // What lies on the disk while it runs: everything that is not behind a mount.
     let watched = state.clone();
+    let canceller = Canceller::new();
+    let ends = canceller.clone();
     let watcher = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        wait_until_alive("76542");
         let found = std::process::Command::new("grep")
             .args(["-r", "-l", "in the environment"])
             .arg(&watched)
             .output()
             .unwrap();
+        ends.cancel();
         let paths = String::from_utf8(found.stdout).unwrap();
         paths.lines().filter(|path| kind_of(path) != RAMFS).map(str::to_owned).collect::<Vec<_>>()
     });
-    let ran = ground.run(&process);
-    assert_eq!(ran.out, "told in confidence in the environment\nno\n", "{ran:?}");
+    let ran = ground.run_until(&ground.root(), &process, &canceller);
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Exit::Cancelled, "told in confidence in the environment\nno\n"),
+        "{ran:?}"
+    );
     assert_eq!(watcher.join().unwrap(), Vec::<String>::new());
     drop(memory);
     assert!(!folder.exists());
