@@ -43,8 +43,7 @@ unit:
 	cargo test --workspace --quiet -- --test-threads=2
 
 deny:
-	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
-	 else echo "SKIP cargo-deny: not installed (cargo install --locked cargo-deny); tests/tests/dependencies.rs checks licences and bans all the same"; fi
+	@scripts/deny 0.20.2
 
 bench: packages
 	@cargo build --quiet --release --bins
