@@ -19,7 +19,7 @@ help:
 
 demo:
 	@scripts/packages.sh $(RUN_PACKAGES)
-	@echo "compiling (the first time takes some minutes)" && cargo build --quiet --release --bins
+	@echo "compiling (the first time takes some minutes)" && cargo build --quiet --workspace --bins
 	@demo/run
 
 test: packages
