@@ -22,7 +22,7 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
         let (store, other) =
             (Store::open(place.path().join("a")).unwrap(), Store::open(place.path().join("b")).unwrap());
         let image = image(&store, compression);
-        let repository = repository(&registry.host);
+        let repository = repository(&registry.host());
         let client = Client::new([]);
         let digest = client.push(&store, &image, &repository, Some("v1")).await.unwrap();
         let reference = format!("{repository}:v1").parse().unwrap();
@@ -79,9 +79,7 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
         let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
         assert_eq!(kept, found);
         let copy = other.path_of(&Digest::of(b"{\"a\":1}"));
-        let hex = Digest::of(b"{\"b\":1}").hex();
-        let of_registry = registry.place.path().join("data/docker/registry/v2/blobs/sha256");
-        std::fs::remove_file(of_registry.join(&hex[..2]).join(&hex).join("data")).unwrap();
+        std::fs::remove_file(registry.blob(&Digest::of(b"{\"b\":1}").to_string())).unwrap();
         std::fs::remove_file(&copy).unwrap();
         std::fs::write(&copy, "{\"a\":2}").unwrap();
         let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
@@ -134,8 +132,8 @@ async fn one_client_serves_two_plain_registries() {
     let store = Store::open(place.path().join("a")).unwrap();
     let image = image(&store, Compression::Gzip);
     let client = Client::new([]);
-    client.push(&store, &image, &repository(&one.host), Some("v1")).await.unwrap();
-    client.push(&store, &image, &repository(&two.host), Some("v1")).await.unwrap();
+    client.push(&store, &image, &repository(&one.host()), Some("v1")).await.unwrap();
+    client.push(&store, &image, &repository(&two.host()), Some("v1")).await.unwrap();
 }
 
 fn pinned(host: &str) -> attestations::Pinned {

@@ -12,8 +12,8 @@ use runner::config::{Database, EngineKind};
 use runner::node::Outcome;
 use runner::record::Ending;
 use sandbox::Canceller;
-use site::docker::Dockerd;
 use site::{Site, cannot_run};
+use testing::Engine;
 
 /// The same on every engine of this machine.
 fn on_every_engine(site: &mut Site, check: impl Fn(&Site, EngineKind)) {
@@ -21,11 +21,11 @@ fn on_every_engine(site: &mut Site, check: impl Fn(&Site, EngineKind)) {
         return;
     }
     check(site, EngineKind::Oci);
-    let Some(docker) = Dockerd::start() else { return };
+    let Some(docker) = Engine::here() else { return };
     site.config.docker_socket = docker.socket();
     check(site, EngineKind::Docker);
-    assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "", "containers are removed");
-    assert_eq!(docker.docker(&["volume", "ls", "--quiet"]), "", "and so are their volumes");
+    assert_eq!(docker.says(["ps", "--all", "--quiet"]), "", "containers are removed");
+    assert_eq!(docker.says(["volume", "ls", "--quiet"]), "", "and so are their volumes");
 }
 
 /// Prints what the container is, one fact a line.

@@ -17,8 +17,8 @@ use runner::record::Ending;
 use runner::vantage6::Input;
 use sandbox::Canceller;
 use serde_json::json;
-use site::docker::Dockerd;
 use site::{NAME, Site, cannot_run};
+use testing::Engine as Dockerd;
 
 /// An image with the same layers that runs something else.
 fn with_another_entrypoint(site: &Site) -> Image {
@@ -31,7 +31,7 @@ fn engines(site: &mut Site) -> (Vec<EngineKind>, Option<Dockerd>) {
     if cannot_run() {
         return (Vec::new(), None);
     }
-    let docker = Dockerd::start();
+    let docker = Dockerd::here();
     let mut engines = vec![EngineKind::Oci];
     if let Some(docker) = &docker {
         site.config.docker_socket = docker.socket();
@@ -55,7 +55,7 @@ fn attack_15_an_image_whose_config_is_not_the_admitted_one_is_not_started() {
         assert_eq!(site.run(engine, "echo good").unwrap().log.text(), "good\n");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "");
+        assert_eq!(docker.says(["ps", "--all", "--quiet"]), "");
     }
 }
 
@@ -71,14 +71,14 @@ fn attack_15_names_of_the_local_engine_lead_nowhere() {
     assert!(status.unwrap().success());
     // Somebody gives the image's names to something else, by import, by commit and by tag.
     let tag = format!("{NAME}:1");
-    let imported = docker.docker(&["import", evil.to_str().unwrap(), &tag]);
-    let container = docker.docker(&["create", "--entrypoint", "/busybox", &imported, "echo", "evil"]);
-    docker.docker(&["commit", &container, NAME]);
-    docker.docker(&["tag", &imported, good.strip_prefix("sha256:").unwrap().get(..12).unwrap()]);
-    docker.docker(&["rm", &container]);
+    let imported = docker.says(["import", evil.to_str().unwrap(), &tag]);
+    let container = docker.says(["create", "--entrypoint", "/busybox", &imported, "echo", "evil"]);
+    docker.says(["commit", &container, NAME]);
+    docker.says(["tag", &imported, good.strip_prefix("sha256:").unwrap().get(..12).unwrap()]);
+    docker.says(["rm", &container]);
     assert_eq!(run(&site), "good\n");
     // And removes the image: it is loaded anew, from our own store.
-    docker.docker(&["rmi", "--force", &good]);
+    docker.says(["rmi", "--force", &good]);
     assert_eq!(run(&site), "good\n");
 }
 
@@ -112,7 +112,7 @@ fn attack_3_a_layer_with_one_byte_changed_in_the_store_starts_nothing() {
         assert!(matches!(refused.kind(), Kind::Input | Kind::Machine), "{engine:?}: {told}");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["images", "--all", "--quiet"]), "", "the engine kept nothing of it");
+        assert_eq!(docker.says(["images", "--all", "--quiet"]), "", "the engine kept nothing of it");
     }
 }
 
@@ -209,8 +209,8 @@ fn what_a_killed_runner_left_is_cleared_by_the_next_start() {
         assert_eq!((folders("runs"), folders("sandbox")), (0, 0), "{name}");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "");
-        assert_eq!(docker.docker(&["volume", "ls", "--quiet"]), "");
+        assert_eq!(docker.says(["ps", "--all", "--quiet"]), "");
+        assert_eq!(docker.says(["volume", "ls", "--quiet"]), "");
     }
 }
 

@@ -47,14 +47,6 @@ fn the_wall_kills_what_went_into_the_background_too() {
     assert_eq!(alive("87654"), 0);
 }
 
-fn alive(argument: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()).then_some(())
-    });
-    processes.count()
-}
-
 #[test]
 fn no_file_grows_beyond_its_bound_not_even_one_of_this_machine() {
     let Some(ground) = ground() else { return };
@@ -75,7 +67,7 @@ fn a_canceller_ends_it_from_another_thread() {
     let canceller = Canceller::new();
     let other = canceller.clone();
     let waiting = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(400));
+        wait_until_alive("76543");
         other.cancel();
     });
     let root = ground.root();

@@ -26,7 +26,7 @@ impl Namespace {
         if made.status.success() && sh("python3 -m pip --version && curl --version").status.success() {
             return Some(this);
         }
-        eprintln!("\n*** SKIP: needs root, ip, curl and pip ***\n");
+        testing::skip("needs root, ip, curl and pip");
         None
     }
 

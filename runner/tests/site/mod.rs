@@ -3,8 +3,6 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "tests")]
 
-pub mod docker;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -70,16 +68,10 @@ impl Signer for Key {
     }
 }
 
-/// Why containers cannot be run here, said loudly; the caller then has tested nothing.
+/// Whether containers cannot be run here, recorded as a skip; the caller then has tested nothing.
+#[track_caller]
 pub fn cannot_run() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let there = root && Path::new("/usr/sbin/runc").exists() && busybox().is_some();
-    if !there {
-        eprintln!(
-            "\n==== SKIP: this test needs root, runc and a static busybox, and HAS TESTED NOTHING ====\n"
-        );
-    }
-    !there
+    !testing::can_run(&["runc", "busybox"])
 }
 
 fn busybox() -> Option<PathBuf> {
