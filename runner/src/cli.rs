@@ -18,23 +18,23 @@ use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Outcome, Report, Run};
 use crate::task::Input;
 
-/// Runs only reviewed, rebuilt, signed and allowlisted algorithm images, and says why or why not.
+/// Runs only those algorithm images that the node's policy allows, and gives the reasons.
 ///
-/// Exit codes: 0 yes, 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6 network or registry,
-/// 7 key or signature, 8 the machine, 70 a bug.
+/// Exit codes: 0 yes (admitted, done), 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6
+/// network or registry, 7 key or signature, 8 the machine (rights, disk, kernel), 70 a bug.
 #[derive(Debug, Parser)]
 #[command(name = "countersign-runner", version, about, propagate_version = true)]
 struct Program {
-    /// The node's configuration; without one, /etc/countersign/runner.toml when it is there.
+    /// Configuration file of the node; /etc/countersign/runner.toml by default, if it exists.
     #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The policy, in place of the configuration's.
+    /// Policy file, instead of the one that the configuration names.
     #[arg(long, global = true, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Where images and the queue are kept, in place of the configuration's.
+    /// Directory for images and the task queue, instead of the one that the configuration names.
     #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// For machines: the answer, or the error, as one JSON object on standard output.
+    /// Print the result, or the error, as one JSON object on standard output.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -43,23 +43,23 @@ struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a commented policy and configuration into a folder; what is there stays.
+    /// Write a commented example policy and configuration to a folder; existing files are kept.
     Init {
-        /// The folder.
+        /// Folder to write them to.
         #[arg(default_value = "/etc/countersign")]
         folder: PathBuf,
     },
-    /// Say whether an image may run, or every condition that is not met.
+    /// Check whether an image may run, and list every unmet condition if not.
     Verify(Verify),
-    /// Verify an image and run exactly what was admitted.
+    /// Verify an image and, if it is admitted, run exactly that image.
     Run(Box<RunArguments>),
-    /// Take tasks over a Unix socket or loopback, and run what is admitted.
+    /// Serve the task API on a Unix socket or loopback, and run the tasks that are admitted.
     Serve(api::ServeCommand),
-    /// Submit tasks to a node that serves, and ask for them.
+    /// Submit, list and cancel tasks on a running `serve`, and fetch their results and logs.
     Task(api::cli::TaskCommand),
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions {
-        /// Which shell.
+        /// Shell to print the script for.
         shell: clap_complete::Shell,
     },
 }
@@ -68,20 +68,20 @@ enum Command {
 struct Verify {
     #[command(flatten)]
     image: ImageArguments,
-    /// Also ask whether this function may be called.
+    /// Also check whether this function of the algorithm may be called.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct ImageArguments {
-    /// The image: registry/name:tag or registry/name@sha256:…
+    /// Image reference: registry/name:tag or registry/name@sha256:…
     reference: String,
-    /// A bundle, or a folder of bundles (*.json), about the image or its bases, besides what the registries have. May be
-    /// repeated.
+    /// Signed statement (Sigstore bundle), or a folder of them (*.json), to consider besides those in the registry;
+    /// may be given several times.
     #[arg(long, value_name = "PATH")]
     evidence: Vec<PathBuf>,
-    /// Ask no registry: the image is named by digest, and evidence comes from --evidence alone.
+    /// Contact no registry: the image must be named by digest, and all statements must be given with --evidence.
     #[arg(long)]
     offline: bool,
 }
@@ -101,19 +101,20 @@ impl ImageArguments {
 struct RunArguments {
     #[command(flatten)]
     image: ImageArguments,
-    /// The algorithm's input: JSON with `method`, `args` and `kwargs`.
+    /// File with the algorithm's input: a JSON object with `method`, `args` and `kwargs`.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where the result is written, for its owner to read; standard output without it.
+    /// File to write the result to, readable only by its owner; otherwise standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// A database: a label of the configuration, or LABEL=PATH (a CSV file), or LABEL=PATH:TYPE. May be repeated.
+    /// Database to give to the algorithm: a label from the configuration, LABEL=PATH for a CSV file, or
+    /// LABEL=PATH:TYPE; may be given several times.
     #[arg(long, value_name = "LABEL[=PATH[:TYPE]]")]
     database: Vec<String>,
-    /// What starts the container, in place of the configuration's.
+    /// Container engine to use, instead of the one that the configuration names.
     #[arg(long)]
     engine: Option<EngineKind>,
-    /// Do not show what the algorithm prints.
+    /// Do not show the algorithm's output.
     #[arg(long, short)]
     quiet: bool,
 }
