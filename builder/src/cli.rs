@@ -11,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{self, Event, Mode, Progress};
 use crate::{build, explain, keys, lock, materials, rebuild, review};
 
+/// Where `--help` lists the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Builds container images reproducibly from reviewed git commits, and rebuilds them to check.
 ///
 /// Exit codes: 0 success, 1 no (images differ, or something was refused), 2 usage, 3 bad input, 4 not found, 5 a
@@ -24,15 +27,16 @@ struct Program {
         global = true,
         env = "COUNTERSIGN_STATE",
         default_value = "/var/lib/countersign",
-        value_name = "DIR"
+        value_name = "DIR",
+        help_heading = GLOBAL
     )]
     state_dir: PathBuf,
     /// Print the result, or the error, as one JSON object on standard output, and progress as JSON lines on standard
     /// error.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Show no progress, only the result; same as --progress=quiet.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
     /// How to show progress on standard error; set NO_COLOR to turn colours off.
     #[arg(
@@ -42,7 +46,8 @@ struct Program {
         value_enum,
         default_value_t,
         value_name = "HOW",
-        hide_possible_values = false
+        hide_possible_values = false,
+        help_heading = GLOBAL
     )]
     progress: Mode,
     #[command(subcommand)]

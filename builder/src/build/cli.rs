@@ -39,7 +39,8 @@ Examples:
     countersign-builder build --repo https://git.example/glm --commit 3f1c… --key ci.pem \\
       --builder-id https://ci.example -t registry.example/glm:1.2 -t registry.example/glm:1 --push
   Write a file for `docker load`, for a machine without a registry:
-    countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 --output type=docker-archive,dest=glm.tar
+    countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 \\
+      --output type=docker-archive,dest=glm.tar
   Build again from the recorded responses, without network access:
     countersign-builder build --repo . --commit 3f1c… --replay sha256:…
   Build the next commit faster, by speculating on the previous image:
@@ -148,6 +149,7 @@ pub struct Arguments {
 
 /// The options of commands that sign provenance.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Signing")]
 pub struct Signing {
     /// Private key that signs the provenance: PKCS#8 PEM or OpenSSH.
     #[arg(long, value_name = "FILE", requires = "builder_id")]

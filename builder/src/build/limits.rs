@@ -8,6 +8,7 @@ use crate::dockerfile::bytes;
 
 /// The options of commands that run steps.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits of RUN steps")]
 pub struct StepLimits {
     /// Most processes and threads that a RUN step may have at one time.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]

@@ -18,6 +18,7 @@ const MAX_ROOTS: usize = 256;
 
 /// The options of commands that reach a registry.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Registries and servers")]
 pub struct Reach {
     /// Use plain HTTP for this registry or mirror; loopback addresses need no mention.
     #[arg(long, value_name = "HOST")]
@@ -34,6 +35,7 @@ pub struct Reach {
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Registries and servers")]
 pub struct Authorities {
     /// PEM file of CA certificates to trust besides the system's, for registries and for what build steps fetch; may
     /// be given several times, or separated by colons.

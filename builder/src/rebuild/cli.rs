@@ -69,16 +69,16 @@ pub struct Arguments {
     /// Secret that the first build was given; secrets are never stored, so a rebuild needs them again.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     secrets: Vec<Given>,
-    #[command(flatten)]
-    signing: Signing,
-    #[command(flatten)]
-    limits: StepLimits,
     /// Write the signed result to this file; with several images, to one file each, with the platform in its name.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
     /// Do not attach the signed result to the image in the registry.
     #[arg(long)]
     no_attach: bool,
+    #[command(flatten)]
+    signing: Signing,
+    #[command(flatten)]
+    limits: StepLimits,
     #[command(flatten)]
     reach: Reach,
 }
