@@ -18,6 +18,9 @@ use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Outcome, Report, Run};
 use crate::task::Input;
 
+/// Where `--help` lists the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Runs only those algorithm images that the node's policy allows, and gives the reasons.
 ///
 /// Exit codes: 0 yes (admitted, done), 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6
@@ -26,16 +29,16 @@ use crate::task::Input;
 #[command(name = "countersign-runner", version, about, propagate_version = true)]
 struct Program {
     /// Configuration file of the node; /etc/countersign/runner.toml by default, if it exists.
-    #[arg(long, short, global = true, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     /// Policy file, instead of the one that the configuration names.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     policy: Option<PathBuf>,
     /// Directory for images and the task queue, instead of the one that the configuration names.
-    #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR")]
+    #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state_dir: Option<PathBuf>,
     /// Print the result, or the error, as one JSON object on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -43,7 +46,7 @@ struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a commented example policy and configuration to a folder; existing files are kept.
+    /// Write a commented example policy and configuration to a folder; existing files are never overwritten.
     Init {
         /// Folder to write them to.
         #[arg(default_value = "/etc/countersign")]
