@@ -1,20 +1,32 @@
 //! From a reviewed commit to a signed image: git source, Dockerfile, build, network capture, review, provenance and
-//! rebuild. See docs/architecture.md.
+//! rebuild. The library's one public function is the program itself; see docs/architecture.md for the modules.
 
-pub mod build;
-pub mod capture;
-pub mod cli;
-pub mod dockerfile;
-pub mod error;
-pub mod explain;
-pub mod keys;
-pub mod lock;
-pub mod materials;
-pub mod packages;
-pub mod progress;
-pub mod project;
-pub mod provenance;
-pub mod rebuild;
-pub mod review;
-pub mod secrets;
-pub mod source;
+mod bases;
+mod capture;
+mod commands;
+mod confirm;
+mod dockerfile;
+mod error;
+mod executor;
+mod explain;
+mod files;
+mod keys;
+mod lock;
+mod materials;
+mod packages;
+mod pipeline;
+mod plan;
+mod progress;
+mod project;
+mod provenance;
+mod publish;
+mod rebuild;
+mod registry;
+mod review;
+mod scheduler;
+mod secrets;
+mod source;
+mod speculation;
+mod workspace;
+
+pub use commands::main;

@@ -1,5 +1,5 @@
 //! Entry point.
 
 fn main() -> std::process::ExitCode {
-    builder::cli::main()
+    builder::main()
 }

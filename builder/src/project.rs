@@ -8,15 +8,15 @@ use images::Platform;
 use serde::Deserialize;
 
 /// Where the file is in the repository.
-pub const PATH: &str = "countersign.toml";
+pub(crate) const PATH: &str = "countersign.toml";
 /// Largest file read, in bytes.
-pub const SIZE_LIMIT: u64 = 256 * 1024;
+pub(crate) const SIZE_LIMIT: u64 = 256 * 1024;
 /// The image of a repository without the file, and the one built when none is named and there is only one.
-pub const DEFAULT_IMAGE: &str = "default";
+pub(crate) const DEFAULT_IMAGE: &str = "default";
 
 /// Why a `countersign.toml` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ProjectError {
+pub(crate) enum ProjectError {
     /// Not TOML, or not of the expected form; the text has line and column.
     #[error("countersign.toml: {0}")]
     Form(String),
@@ -50,30 +50,30 @@ impl From<ProjectError> for crate::error::Error {
 
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
+pub(crate) struct Recipe {
     /// Its name in the file, or [`DEFAULT_IMAGE`].
-    pub image: String,
+    pub(crate) image: String,
     /// The folder that `COPY` sees, relative to the repository; "" is its root.
-    pub context: String,
+    pub(crate) context: String,
     /// The Dockerfile's path in the repository.
-    pub dockerfile: String,
+    pub(crate) dockerfile: String,
     /// The stage to build; the last one by default.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Values of `ARG`s.
-    pub arguments: BTreeMap<String, String>,
+    pub(crate) arguments: BTreeMap<String, String>,
     /// Labels beside those of the Dockerfile; the file names none.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// What it is built for, each once and in order; nothing means this machine's platform.
-    pub platforms: Vec<Platform>,
+    pub(crate) platforms: Vec<Platform>,
     /// Ports other than 80 and 443 that its steps may reach, and what is spoken there.
-    pub ports: BTreeMap<u16, Spoken>,
+    pub(crate) ports: BTreeMap<u16, Spoken>,
     /// The repository it is meant for; a suggestion to people, nothing is pushed there unasked.
-    pub repository: Option<String>,
+    pub(crate) repository: Option<String>,
 }
 
 /// A parsed file.
 #[derive(Debug, Clone)]
-pub struct Project {
+pub(crate) struct Project {
     recipes: Vec<Recipe>,
     bases: BTreeMap<String, Pinned>,
 }
@@ -115,7 +115,7 @@ impl Project {
     ///
     /// # Errors
     /// See [`ProjectError`].
-    pub fn parse(bytes: Option<&[u8]>) -> Result<Self, ProjectError> {
+    pub(crate) fn parse(bytes: Option<&[u8]>) -> Result<Self, ProjectError> {
         let Some(bytes) = bytes else {
             let recipe = recipe(DEFAULT_IMAGE.to_owned(), Image::default())?;
             return Ok(Self { recipes: vec![recipe], bases: BTreeMap::new() });
@@ -142,7 +142,7 @@ impl Project {
     ///
     /// # Errors
     /// When there is no such image, or several and none is named.
-    pub fn recipe(&self, name: Option<&str>) -> Result<&Recipe, ProjectError> {
+    pub(crate) fn recipe(&self, name: Option<&str>) -> Result<&Recipe, ProjectError> {
         let known = || self.recipes.iter().map(|recipe| recipe.image.as_str()).collect::<Vec<_>>().join(", ");
         match (name, self.recipes.as_slice()) {
             (None, [only]) => Ok(only),
@@ -158,7 +158,7 @@ impl Project {
     }
 
     /// What the file pins the base to that the Dockerfile calls `name`.
-    pub fn base(&self, name: &str) -> Option<&Pinned> {
+    pub(crate) fn base(&self, name: &str) -> Option<&Pinned> {
         self.bases.get(name)
     }
 }

@@ -1,8 +1,6 @@
 //! The signed account of a build: SLSA provenance v1 of what was built, from what, and whether that is all.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
 
 use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
@@ -11,29 +9,29 @@ use attestations::provenance::{
 use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
 use images::layer::Fired;
 
-use crate::build::GitTaken;
-use crate::build::order::Outcome;
-use crate::build::reviews::HandedIn;
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
+use crate::executor::steps::add::GitTaken;
 use crate::packages::{Package, sbom};
+use crate::pipeline::Outcome;
+use crate::review::gate::HandedIn;
 
 /// The annotation of a base that keeps its name in the Dockerfile.
-pub const BASE_NAME: &str = "name";
+pub(crate) const BASE_NAME: &str = "name";
 
 /// Who signs, and under which name.
-pub struct Identity<'a> {
+pub(crate) struct Identity<'a> {
     /// The builder's URI, as policies name it.
-    pub builder_id: &'a str,
+    pub(crate) builder_id: &'a str,
     /// Its key.
-    pub key: &'a dyn Signer,
+    pub(crate) key: &'a dyn Signer,
 }
 
 /// Signs the provenance of a build. `subject` is a name for people; the digest is what counts.
 ///
 /// # Errors
 /// When the key refuses.
-pub fn sign(
+pub(crate) fn sign(
     outcome: &Outcome,
     reviews: &[HandedIn],
     rebuild_of: Option<RebuildOf>,
@@ -50,7 +48,7 @@ pub fn sign(
 }
 
 /// The account, unsigned.
-pub fn of(
+pub(crate) fn of(
     outcome: &Outcome,
     reviews: &[HandedIn],
     rebuild_of: Option<RebuildOf>,
@@ -96,7 +94,7 @@ fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// When the key refuses.
-pub fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
+pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
     let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
     let image = outcome.executed.image.digest();
     let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();
@@ -173,7 +171,7 @@ fn git(taken: &GitTaken) -> ResourceDescriptor {
 }
 
 /// An exchange as the provenance tells it.
-pub fn exchange(exchange: &Exchange) -> ResourceDescriptor {
+pub(crate) fn exchange(exchange: &Exchange) -> ResourceDescriptor {
     let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
         .annotated("step", exchange.step.clone())
         .annotated("method", exchange.method.clone())
@@ -189,7 +187,7 @@ pub fn exchange(exchange: &Exchange) -> ResourceDescriptor {
 ///
 /// # Errors
 /// [`Kind::Input`] when one lacks its name or digest.
-pub fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Digest)>> {
+pub(crate) fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Digest)>> {
     let bases = provenance.build_definition.resolved_dependencies.iter();
     bases
         .filter(|found| found.is(ResourceDescriptor::BASE))
@@ -206,35 +204,4 @@ pub fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Dig
             }
         })
         .collect()
-}
-
-/// Writes a file as a whole or not at all.
-///
-/// # Errors
-/// When its folder cannot be written.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|failed| failed.error)?;
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-    };
-    write().map_err(|cause: std::io::Error| Error::io("writing", path, cause))
-}
-
-/// Reads a file of at most `limit` bytes.
-///
-/// # Errors
-/// When it is missing, larger, or unreadable.
-pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
-    match bytes.len() as u64 > limit {
-        true => Err(Error::new(Kind::Input, format!("{} is larger than {limit} bytes", path.display()))),
-        false => Ok(bytes),
-    }
 }

@@ -98,3 +98,30 @@ impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
         })
     }
 }
+
+/// What a program says of a failure of this crate: whose fault it is, and what to do next.
+impl From<Error> for errors::Error {
+    fn from(error: Error) -> Self {
+        use errors::Kind;
+        let (kind, hint) = match &error {
+            Error::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
+            Error::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
+            Error::Registry { .. } => {
+                (Kind::Network, "check the registry's name, that it runs, and your credentials for it")
+            }
+            Error::Digest { .. } | Error::Size { .. } => {
+                (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
+            }
+            Error::TooLarge { .. } | Error::Refused { .. } => {
+                (Kind::Input, "the image is malformed or of a kind that is not supported")
+            }
+        };
+        let hint = match error.is_disk_full() {
+            true => {
+                "the disk is full: free some space, or put the state directory elsewhere with --state-dir"
+            }
+            false => hint,
+        };
+        Self::new(kind, error.to_string()).hint(hint).because(error)
+    }
+}

@@ -12,7 +12,7 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("errors", &[]),
     ("attestations", &[]),
-    ("images", &["attestations"]),
+    ("images", &["errors", "attestations"]),
     ("sandbox", &[]),
     ("countersign-builder", &["errors", "attestations", "images", "sandbox"]),
     ("countersign-runner", &["errors", "attestations", "images", "sandbox"]),

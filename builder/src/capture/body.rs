@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::record::{Complete, Going, IncidentKind, Recorder};
-use crate::materials::{self, Sink};
+use crate::materials;
+use crate::materials::Sink;
 use crate::secrets::{Needles, Search};
 
 /// How much of an answer is still fetched for the record after the step has hung up.

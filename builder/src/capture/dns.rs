@@ -173,8 +173,8 @@ async fn read_question(stream: &mut TcpStream) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::Block;
     use super::*;
+    use crate::capture::names::Block;
     use hickory_proto::op::Query;
     use std::net::IpAddr;
     use std::str::FromStr;

@@ -42,11 +42,11 @@ impl Elsewhere {
     pub(super) fn take_all(&self, recorder: &Recorder) {
         // The kernel's refusal to tell more is no reason to end a build: nothing enters by what is told here.
         while let Ok(Some(attempt)) = self.watch.next() {
-            self.tell(attempt, recorder);
+            self.report(attempt, recorder);
         }
     }
 
-    fn tell(&self, attempt: Attempt, recorder: &Recorder) {
+    fn report(&self, attempt: Attempt, recorder: &Recorder) {
         let ip = attempt.to.ip().to_canonical();
         // A step may talk to itself; and a captured port answers, and tells, for itself.
         let captured =

@@ -31,7 +31,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// A URL that leads where nothing is recorded, such as to an address or another port.
     #[error("{url} cannot be fetched: {why}")]
     Target {
@@ -78,7 +78,7 @@ pub enum FetchError {
 }
 
 /// Fetches for one step.
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     planted: Planted,
     gateway: Arc<Gateway>,
     doors: Vec<Door>,
@@ -95,7 +95,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// See [`FetchError`]; `take` may have got some of it then.
-    pub fn get(
+    pub(crate) fn get(
         &self,
         url: &Url,
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
@@ -111,7 +111,7 @@ impl Fetcher {
     }
 
     /// Ends the step's fetching and returns what was recorded. It blocks as well.
-    pub fn finish(self) -> StepRecord {
+    pub(crate) fn finish(self) -> StepRecord {
         self.planted.finish()
     }
 

@@ -48,32 +48,32 @@ use crate::materials::{Keeper, Replay};
 use crate::secrets::Needles;
 
 pub(crate) use body::chain;
-pub use fetch::{FetchError, Fetcher};
-pub use record::{Exchange, Incident, IncidentKind, StepRecord};
-pub use request::Door;
+pub(crate) use fetch::{FetchError, Fetcher};
+pub(crate) use record::{Exchange, Incident, IncidentKind, StepRecord};
+pub(crate) use request::Door;
 pub(crate) use upstream::Clients;
-pub use upstream::{Proxies, Upstream};
+pub(crate) use upstream::Upstream;
 
 /// Time for cancelled connections to let go of their exchanges.
 const LET_GO: Duration = Duration::from_secs(2);
 
 /// Bounds of a capture.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// How upstream is reached.
-    pub upstream: Upstream,
+    pub(crate) upstream: Upstream,
     /// Where names can be reached, and what is spoken there.
-    pub doors: Vec<Door>,
+    pub(crate) doors: Vec<Door>,
     /// Largest body in either direction, in bytes.
-    pub max_body: u64,
+    pub(crate) max_body: u64,
     /// Most exchanges of one step.
-    pub max_exchanges: usize,
+    pub(crate) max_exchanges: usize,
     /// Longest time for a connection to upstream.
-    pub connect: Duration,
+    pub(crate) connect: Duration,
     /// Longest silence of upstream in the middle of an exchange.
-    pub stall: Duration,
+    pub(crate) stall: Duration,
     /// How long the end of a step waits for exchanges that are going on.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
 }
 
 impl Default for Options {
@@ -93,7 +93,7 @@ impl Default for Options {
 /// Why the network of a step could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub(crate) enum Error {
     /// No certificate to check upstream against.
     #[error("no trusted root certificates found: install ca-certificates or set SSL_CERT_FILE")]
     NoRoots,
@@ -121,7 +121,7 @@ pub enum Error {
 
 /// Where a build's steps get their answers from.
 #[derive(Clone, Debug)]
-pub enum Way {
+pub(crate) enum Way {
     /// The real servers, while everything is hashed, and kept where there is a keeper.
     Record(Option<Keeper>),
     /// A record, and nothing else.
@@ -129,7 +129,7 @@ pub enum Way {
 }
 
 /// The recorder of one build.
-pub struct Capture {
+pub(crate) struct Capture {
     runtime: Handle,
     names: Arc<Names>,
     authority: Arc<Authority>,
@@ -139,12 +139,12 @@ pub struct Capture {
 
 impl Capture {
     /// A recorder with the default bounds and a new authority; its tasks run on `runtime`.
-    pub fn new(runtime: Handle, way: Way) -> Result<Capture, Error> {
+    pub(crate) fn new(runtime: Handle, way: Way) -> Result<Capture, Error> {
         Capture::with_options(runtime, way, Options::default())
     }
 
     /// A recorder with other bounds.
-    pub fn with_options(runtime: Handle, way: Way, options: Options) -> Result<Capture, Error> {
+    pub(crate) fn with_options(runtime: Handle, way: Way, options: Options) -> Result<Capture, Error> {
         Capture::in_block(runtime, way, options, Block::CAPTURE)
     }
 
@@ -165,22 +165,22 @@ impl Capture {
     }
 
     /// The certificate that the build's steps must trust, as PEM.
-    pub fn ca_pem(&self) -> &str {
+    pub(crate) fn ca_pem(&self) -> &str {
         self.authority.pem()
     }
 
     /// The same, as DER.
-    pub fn ca_der(&self) -> &[u8] {
+    pub(crate) fn ca_der(&self) -> &[u8] {
         self.authority.der()
     }
 
     /// Whether answers come from a record.
-    pub fn is_replay(&self) -> bool {
+    pub(crate) fn is_replay(&self) -> bool {
         matches!(self.source, Source::Record(_))
     }
 
     /// Forgets what a step asked so far: when it is done again, a replay answers it from the beginning.
-    pub fn again(&self, step: &str) {
+    pub(crate) fn again(&self, step: &str) {
         if let Source::Record(replay) = &self.source {
             replay.again(step);
         }
@@ -188,7 +188,7 @@ impl Capture {
 
     /// What fetches for the step called `step` (for records and messages) without a program of its own. What it is answered
     /// is recorded as if the step had asked.
-    pub fn fetcher(&self, step: &str) -> Fetcher {
+    pub(crate) fn fetcher(&self, step: &str) -> Fetcher {
         let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges, &Arc::default()));
         let gateway = self.gateway(&recorder);
         let (runtime, grace) = (self.runtime.clone(), self.options.grace);
@@ -211,7 +211,12 @@ impl Capture {
     ///
     /// # Errors
     /// When the runtime cannot take one of the sockets.
-    pub fn serve(&self, sockets: Sockets, step: &str, secrets: &Arc<Needles>) -> Result<Planted, Error> {
+    pub(crate) fn serve(
+        &self,
+        sockets: Sockets,
+        step: &str,
+        secrets: &Arc<Needles>,
+    ) -> Result<Planted, Error> {
         let _runtime = self.runtime.enter();
         let recorder = Arc::new(Recorder::new(step, self.options.max_exchanges, secrets));
         let responder = Responder { names: self.names.clone(), recorder: recorder.clone() };
@@ -239,15 +244,15 @@ impl Capture {
 /// The sockets of one step. The doors must listen on all addresses of the step's network: which of them was connected to
 /// says which name is meant.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// DNS datagrams.
-    pub dns_udp: UdpSocket,
+    pub(crate) dns_udp: UdpSocket,
     /// DNS connections.
-    pub dns_tcp: TcpListener,
+    pub(crate) dns_tcp: TcpListener,
     /// HTTP and HTTPS connections.
-    pub doors: Vec<(Door, TcpListener)>,
+    pub(crate) doors: Vec<(Door, TcpListener)>,
     /// What sees the rest.
-    pub watch: Option<sandbox::Watch>,
+    pub(crate) watch: Option<sandbox::Watch>,
 }
 
 fn tcp(listener: TcpListener) -> Result<tokio::net::TcpListener, Error> {
@@ -269,7 +274,7 @@ fn udp(socket: UdpSocket) -> Result<tokio::net::UdpSocket, Error> {
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A step's network being served. Dropped without `finish`, everything in it is cut off and nothing recorded.
-pub struct Planted {
+pub(crate) struct Planted {
     runtime: Handle,
     grace: Duration,
     recorder: Arc<Recorder>,
@@ -282,7 +287,7 @@ impl Planted {
     ///
     /// Waits (blocking, so not from async code) for exchanges that are going on, for the options' grace at most; those
     /// that last longer become incidents. Call it when the step's processes are gone.
-    pub fn finish(mut self) -> StepRecord {
+    pub(crate) fn finish(mut self) -> StepRecord {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (runtime, closing) = (self.runtime.clone(), self.runtime.clone());
         let recorder = self.recorder.clone();

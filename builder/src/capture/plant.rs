@@ -13,7 +13,7 @@ impl Capture {
     ///
     /// # Errors
     /// When the namespace refuses a socket, or its addresses cannot be claimed.
-    pub fn plant(
+    pub(crate) fn plant(
         &self,
         network: &sandbox::Network,
         step: &str,

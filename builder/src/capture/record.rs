@@ -21,28 +21,28 @@ const MAX_TEXT: usize = 400;
 ///
 /// It exists only when the whole answer was received from upstream without an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// The step that asked.
-    pub step: String,
+    pub(crate) step: String,
     /// Position in the step's ordered list, from 0.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The request's method.
-    pub method: String,
+    pub(crate) method: String,
     /// The URL that was asked upstream.
-    pub url: String,
+    pub(crate) url: String,
     /// The answer's status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// SHA-256 of the answer's body as sent (still compressed, without transfer coding).
-    pub body: Digest,
+    pub(crate) body: Digest,
     /// Length of that body in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// SHA-256 of the request's body, if it had one.
-    pub request_body: Option<Digest>,
+    pub(crate) request_body: Option<Digest>,
 }
 
 impl Exchange {
     /// The exchange of `step` that is the `index`th of its list.
-    pub fn of(step: &str, index: usize, found: &materials::Exchange) -> Exchange {
+    pub(crate) fn of(step: &str, index: usize, found: &materials::Exchange) -> Exchange {
         Exchange {
             step: step.to_owned(),
             index,
@@ -58,17 +58,17 @@ impl Exchange {
 
 /// Something a step tried that did not become an exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Incident {
+pub(crate) struct Incident {
     /// The step that tried.
-    pub step: String,
+    pub(crate) step: String,
     /// What happened.
-    pub kind: IncidentKind,
+    pub(crate) kind: IncidentKind,
     /// URL, name or address it was about.
-    pub target: String,
+    pub(crate) target: String,
     /// What was found, for people.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Bytes of an answer that the step received and no exchange names. Materials are not complete when it is above 0.
-    pub unrecorded_bytes: u64,
+    pub(crate) unrecorded_bytes: u64,
 }
 
 impl fmt::Display for Incident {
@@ -87,7 +87,7 @@ impl fmt::Display for Incident {
 /// The kinds of incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
-pub enum IncidentKind {
+pub(crate) enum IncidentKind {
     /// The connection went to an address that DNS had given to no name.
     #[error("connected to an address that stands for no name")]
     UnknownAddress,
@@ -161,28 +161,28 @@ pub enum IncidentKind {
 
 impl IncidentKind {
     /// Whether a build with such an incident must fail, even if the step that met it did not mind.
-    pub fn is_fatal(self) -> bool {
+    pub(crate) fn is_fatal(self) -> bool {
         matches!(self, Self::NotKept | Self::NotRecorded | Self::Changed | Self::HoldsSecret)
     }
 }
 
 /// Everything one step did with the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct StepRecord {
+pub(crate) struct StepRecord {
     /// Complete exchanges, ordered by URL, method and digest.
-    pub exchanges: Vec<Exchange>,
+    pub(crate) exchanges: Vec<Exchange>,
     /// What was refused or failed, in the order it happened.
-    pub incidents: Vec<Incident>,
+    pub(crate) incidents: Vec<Incident>,
     /// Incidents beyond the bound that are not listed.
-    pub incidents_dropped: u64,
+    pub(crate) incidents_dropped: u64,
     /// The same exchanges with their headers and in the order of asking, and what was asked in vain.
     #[serde(skip)]
-    pub material: Option<materials::Step>,
+    pub(crate) material: Option<materials::Step>,
 }
 
 impl StepRecord {
     /// Whether some bytes reached the step that no exchange names.
-    pub fn has_unrecorded_bytes(&self) -> bool {
+    pub(crate) fn has_unrecorded_bytes(&self) -> bool {
         self.incidents_dropped > 0 || self.incidents.iter().any(|i| i.unrecorded_bytes > 0)
     }
 }

@@ -39,24 +39,24 @@ impl Scheme {
 
 /// A port of every captured name, and what is spoken there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Door {
+pub(crate) struct Door {
     pub(crate) scheme: Scheme,
     pub(crate) port: u16,
 }
 
 impl Door {
     /// Plain HTTP on its own port.
-    pub const HTTP: Door = Door { scheme: Scheme::Http, port: 80 };
+    pub(crate) const HTTP: Door = Door { scheme: Scheme::Http, port: 80 };
     /// HTTPS on its own port.
-    pub const HTTPS: Door = Door { scheme: Scheme::Https, port: 443 };
+    pub(crate) const HTTPS: Door = Door { scheme: Scheme::Https, port: 443 };
 
     /// HTTP on another port.
-    pub fn http(port: u16) -> Door {
+    pub(crate) fn http(port: u16) -> Door {
         Door { scheme: Scheme::Http, port }
     }
 
     /// HTTPS on another port.
-    pub fn https(port: u16) -> Door {
+    pub(crate) fn https(port: u16) -> Door {
         Door { scheme: Scheme::Https, port }
     }
 

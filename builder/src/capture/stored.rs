@@ -19,7 +19,8 @@ use super::body::digest_of;
 use super::gateway::{Answer, say};
 use super::record::{Complete, IncidentKind, Recorder};
 use super::request;
-use crate::materials::{self, Asked, Exchange, Miss, Replay};
+use crate::materials;
+use crate::materials::{Asked, Exchange, Miss, Replay};
 
 /// How much of a kept body is read at once.
 const PIECE: usize = 1 << 16;

@@ -16,7 +16,7 @@ use super::names::Block;
 ///
 /// The roots are always the system's store and can only be added to; there is no switch that skips verification.
 #[derive(Clone, Debug, Default)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     roots: Vec<CertificateDer<'static>>,
     proxies: Proxies,
     addresses: HashMap<String, SocketAddr>,
@@ -24,7 +24,7 @@ pub struct Upstream {
 
 /// Where plain HTTP proxies are taken from.
 #[derive(Clone, Debug, Default)]
-pub enum Proxies {
+pub(crate) enum Proxies {
     /// `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the builder's own environment.
     #[default]
     Environment,
@@ -36,24 +36,24 @@ pub enum Proxies {
 
 impl Upstream {
     /// The system's certificates and the environment's proxies.
-    pub fn system() -> Upstream {
+    pub(crate) fn system() -> Upstream {
         Upstream::default()
     }
 
     /// Trusts one more root, such as that of an organisation's package mirror.
-    pub fn with_root(mut self, root: CertificateDer<'static>) -> Upstream {
+    pub(crate) fn with_root(mut self, root: CertificateDer<'static>) -> Upstream {
         self.roots.push(root);
         self
     }
 
     /// Chooses the proxies.
-    pub fn with_proxies(mut self, proxies: Proxies) -> Upstream {
+    pub(crate) fn with_proxies(mut self, proxies: Proxies) -> Upstream {
         self.proxies = proxies;
         self
     }
 
     /// Fixes the address of a name instead of asking DNS; a port other than 0 replaces the scheme's own.
-    pub fn with_address(mut self, name: &str, address: SocketAddr) -> Upstream {
+    pub(crate) fn with_address(mut self, name: &str, address: SocketAddr) -> Upstream {
         self.addresses.insert(name.to_ascii_lowercase(), address);
         self
     }

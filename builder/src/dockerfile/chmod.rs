@@ -11,7 +11,7 @@ const RUN: u32 = 0o111;
 
 /// What `--chmod` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chmod {
+pub(crate) enum Chmod {
     /// The permissions, whatever they were.
     Octal(u32),
     /// Changes, one after another.
@@ -20,7 +20,7 @@ pub enum Chmod {
 
 /// One change to permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// These bits are set.
     Set(u32),
     /// These bits are cleared.
@@ -40,7 +40,7 @@ pub enum Change {
 
 /// `+`, `-` or `=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operator {
+pub(crate) enum Operator {
     /// `+`
     Add,
     /// `-`
@@ -51,7 +51,7 @@ pub enum Operator {
 
 impl Chmod {
     /// Reads `0755` or `u=rwX,go=rX`. Nothing for what is neither.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         match text.bytes().next()? {
             b'0'..=b'9' => u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).map(Self::Octal),
             _ => {
@@ -61,7 +61,7 @@ impl Chmod {
     }
 
     /// The permissions of a file or folder that had `mode`.
-    pub fn of(&self, mode: u32, is_folder: bool) -> u32 {
+    pub(crate) fn of(&self, mode: u32, is_folder: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
             Self::Symbolic(changes) => {

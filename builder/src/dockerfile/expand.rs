@@ -12,7 +12,7 @@ const LENGTH_LIMIT: usize = 128 * 1024;
 
 /// A word that cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExpandError {
+pub(crate) enum ExpandError {
     /// A quote is never closed.
     #[error("a {0} quote is not closed")]
     Quote(&'static str),
@@ -50,13 +50,13 @@ pub enum ExpandError {
 }
 
 /// What looks a variable up; `None` when it is not set.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Expands `text` to one word, quotes taken away.
 ///
 /// # Errors
 /// See [`ExpandError`].
-pub fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
+pub(crate) fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
     let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
     Ok(plain(expander.until(None, false)?))
 }
@@ -65,7 +65,7 @@ pub fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, Expa
 ///
 /// # Errors
 /// See [`ExpandError`].
-pub fn document(text: &str, lookup: Lookup<'_>) -> Result<String, ExpandError> {
+pub(crate) fn document(text: &str, lookup: Lookup<'_>) -> Result<String, ExpandError> {
     let mut expander =
         Expander { rest: text.chars().peekable(), escape: '\\', lookup, depth: 0, quotes: false };
     Ok(plain(expander.until(None, false)?))
@@ -79,7 +79,7 @@ fn plain(letters: Vec<Letter>) -> String {
 ///
 /// # Errors
 /// See [`ExpandError`].
-pub fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
+pub(crate) fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
     let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
     let mut words = vec![String::new()];
     for (letter, literal) in expander.until(None, false)? {

@@ -95,7 +95,7 @@ fn duration(text: &str) -> Option<i64> {
 }
 
 /// A time as Go prints it: `1m30s`, `1.5s`, `250ms`.
-pub fn told(nanoseconds: i64) -> String {
+pub(crate) fn told(nanoseconds: i64) -> String {
     if nanoseconds == 0 {
         return "0s".to_owned();
     }

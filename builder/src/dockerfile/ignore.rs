@@ -4,11 +4,11 @@ use super::Problem;
 use super::pattern::{Pattern, PatternError};
 
 /// Largest `.dockerignore` read, in bytes.
-pub const SIZE_LIMIT: u64 = 256 * 1024;
+pub(crate) const SIZE_LIMIT: u64 = 256 * 1024;
 
 /// The rules of one `.dockerignore`, or of one instruction's `--exclude`s.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ignore {
+pub(crate) struct Ignore {
     rules: Vec<Rule>,
 }
 
@@ -21,11 +21,11 @@ struct Rule {
 /// A `.dockerignore` that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
-pub struct IgnoreError {
+pub(crate) struct IgnoreError {
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What is wrong.
-    pub problem: String,
+    pub(crate) problem: String,
 }
 
 impl Ignore {
@@ -33,7 +33,7 @@ impl Ignore {
     ///
     /// # Errors
     /// For bytes that are no text and for patterns that are not closed.
-    pub fn parse(bytes: &[u8]) -> Result<Self, IgnoreError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, IgnoreError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|_| IgnoreError {
             line: 1,
@@ -49,7 +49,7 @@ impl Ignore {
     }
 
     /// Whether there are no rules.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
@@ -57,18 +57,18 @@ impl Ignore {
     ///
     /// # Errors
     /// For a pattern that is not closed.
-    pub fn of(patterns: &[String]) -> Result<Self, PatternError> {
+    pub(crate) fn of(patterns: &[String]) -> Result<Self, PatternError> {
         let rules = patterns.iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { rules: rules.into_iter().flatten().collect() })
     }
 
     /// Whether a rule keeps what another leaves out, so that something may be kept in a folder that is left out.
-    pub fn has_exceptions(&self) -> bool {
+    pub(crate) fn has_exceptions(&self) -> bool {
         self.rules.iter().any(|rule| rule.keep)
     }
 
     /// Whether `path`, relative to the context, is left out: by a rule for itself or for a folder above it.
-    pub fn leaves_out(&self, path: &[u8]) -> bool {
+    pub(crate) fn leaves_out(&self, path: &[u8]) -> bool {
         let mut left_out = false;
         for rule in &self.rules {
             if rule.fits(path) {

@@ -7,7 +7,7 @@ use super::{Problem, health, remote};
 
 /// A command in one of its two forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Given to the shell.
     Shell(String),
     /// Given to the kernel.
@@ -16,29 +16,29 @@ pub enum Command {
 
 /// A name and its value, neither expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair<V> {
+pub(crate) struct Pair<V> {
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// The value as written, with its quotes.
-    pub value: V,
+    pub(crate) value: V,
 }
 
 /// `RUN`, not expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// What is run.
-    pub command: Command,
+    pub(crate) command: Command,
     /// The here-documents that it opens.
-    pub documents: Vec<HereDocument>,
+    pub(crate) documents: Vec<HereDocument>,
     /// What it reaches.
-    pub network: Network,
+    pub(crate) network: Network,
     /// What it sees beside its root, and which secrets it is told.
-    pub mounts: Vec<RunMount>,
+    pub(crate) mounts: Vec<RunMount>,
 }
 
 /// What a `RUN` reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
+pub(crate) enum Network {
     /// Everything, recorded.
     Default,
     /// Itself alone.
@@ -47,54 +47,54 @@ pub enum Network {
 
 /// `HEALTHCHECK`, as the configuration has it: times in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
+pub(crate) struct Health {
     /// `NONE`, `CMD` or `CMD-SHELL`, and the command.
-    pub test: Vec<String>,
+    pub(crate) test: Vec<String>,
     /// Between two checks.
-    pub interval: i64,
+    pub(crate) interval: i64,
     /// For one check.
-    pub timeout: i64,
+    pub(crate) timeout: i64,
     /// Before failures count.
-    pub start_period: i64,
+    pub(crate) start_period: i64,
     /// Between two checks in that time.
-    pub start_interval: i64,
+    pub(crate) start_interval: i64,
     /// Failures in a row.
-    pub retries: i64,
+    pub(crate) retries: i64,
 }
 
 /// `COPY` and `ADD`; not expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copy {
+pub(crate) struct Copy {
     /// Which of the two.
-    pub keyword: &'static str,
+    pub(crate) keyword: &'static str,
     /// The here-documents among the sources.
-    pub documents: Vec<HereDocument>,
+    pub(crate) documents: Vec<HereDocument>,
     /// Whether it is a layer that does not depend on what lies below. Every layer here is made for its own base, and the
     /// files are the same.
-    pub link: bool,
+    pub(crate) link: bool,
     /// The stage to copy from, instead of the repository.
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// `user[:group]`, by name or number.
-    pub chown: Option<String>,
+    pub(crate) chown: Option<String>,
     /// Permissions: octal, or changes.
-    pub chmod: Option<String>,
+    pub(crate) chmod: Option<String>,
     /// Patterns of what is not copied.
-    pub excludes: Vec<String>,
+    pub(crate) excludes: Vec<String>,
     /// Whether the folders above a source are made as well.
-    pub parents: bool,
+    pub(crate) parents: bool,
     /// Whether archives are unpacked; by default `ADD` does it with those of the repository, and not with what it fetches.
-    pub unpack: Option<bool>,
+    pub(crate) unpack: Option<bool>,
     /// What the one source that is fetched has to be.
-    pub checksum: Option<String>,
+    pub(crate) checksum: Option<String>,
     /// Paths, patterns and URLs; at least one, unless there are here-documents.
-    pub sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     /// Where to.
-    pub destination: String,
+    pub(crate) destination: String,
 }
 
 /// An instruction other than `FROM`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Instruction {
+pub(crate) enum Instruction {
     /// `ARG name[=default] …`
     Arg(Vec<Pair<Option<String>>>),
     /// `ENV name=value …`

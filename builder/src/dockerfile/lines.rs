@@ -15,33 +15,33 @@ pub(super) struct Line {
 
 /// Text that stands in the Dockerfile itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HereDocument {
+pub(crate) struct HereDocument {
     /// Its name, which is also the line that ends it.
-    pub name: String,
+    pub(crate) name: String,
     /// Its lines, as they stand.
-    pub text: String,
+    pub(crate) text: String,
     /// Whether tabs at the start of its lines are left out.
-    pub strip_tabs: bool,
+    pub(crate) strip_tabs: bool,
     /// Whether its variables are expanded.
-    pub expand: bool,
+    pub(crate) expand: bool,
 }
 
 impl HereDocument {
     /// Whether a command is nothing but what opens one.
-    pub fn is_all_of(command: &str) -> bool {
+    pub(crate) fn is_all_of(command: &str) -> bool {
         let command = command.trim();
         let name = command.split_once("<<").map_or("", |(_, name)| name.trim_start());
         !name.contains(char::is_whitespace) && Opening::of(command).is_some()
     }
 
     /// A command with all that it opens behind it, as it stands in a file.
-    pub fn all_behind(command: &str, documents: &[Self]) -> String {
+    pub(crate) fn all_behind(command: &str, documents: &[Self]) -> String {
         let documents = documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
         format!("{command}{}", documents.collect::<String>())
     }
 
     /// Its lines, without leading tabs where it was opened by `<<-`.
-    pub fn content(&self) -> String {
+    pub(crate) fn content(&self) -> String {
         match self.strip_tabs {
             true => self.text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
             false => self.text.clone(),

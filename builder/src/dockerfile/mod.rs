@@ -4,41 +4,41 @@
 //! name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `build::plan`.
 
 mod chmod;
-pub mod expand;
+pub(crate) mod expand;
 mod glob;
-pub mod health;
-pub mod ignore;
+pub(crate) mod health;
+pub(crate) mod ignore;
 mod instruction;
 mod lines;
 mod mount;
-pub mod pattern;
-pub mod remote;
+pub(crate) mod pattern;
+pub(crate) mod remote;
 mod words;
 
 use std::fmt;
 
-pub use chmod::Chmod;
-pub use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
-pub use lines::HereDocument;
+pub(crate) use chmod::Chmod;
+pub(crate) use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
+pub(crate) use lines::HereDocument;
 pub(crate) use mount::bytes;
-pub use mount::{Mount, MountKind, RunMount, SecretMount};
+pub(crate) use mount::{Mount, MountKind, SecretMount};
 
 /// Largest Dockerfile read, in bytes: people's are a few kilobytes.
-pub const SIZE_LIMIT: u64 = 1024 * 1024;
+pub(crate) const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// A Dockerfile that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
-pub struct DockerfileError {
+pub(crate) struct DockerfileError {
     /// The line, counted from 1, where the instruction starts.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What is wrong.
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 /// What is wrong with a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// Over [`SIZE_LIMIT`].
     #[error("the file has {0} bytes, more than the 1 MiB allowed")]
     TooLarge(usize),
@@ -80,39 +80,39 @@ impl Problem {
 
 /// Something with the line it starts at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located<T> {
+pub(crate) struct Located<T> {
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The instruction as written, continuation lines joined.
-    pub text: String,
+    pub(crate) text: String,
     /// What it means.
-    pub value: T,
+    pub(crate) value: T,
 }
 
 /// One `FROM` and what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The base as written, not expanded.
-    pub base: String,
+    pub(crate) base: String,
     /// The platform as written, not expanded.
-    pub platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// Its name, in lower case.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// What is done.
-    pub instructions: Vec<Located<Instruction>>,
+    pub(crate) instructions: Vec<Located<Instruction>>,
 }
 
 /// A parsed Dockerfile; it has at least one stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dockerfile {
+pub(crate) struct Dockerfile {
     /// The escape character, `\` or a backquote.
-    pub escape: char,
+    pub(crate) escape: char,
     /// The `ARG`s before the first `FROM`.
-    pub arguments: Vec<Located<Vec<Pair<Option<String>>>>>,
+    pub(crate) arguments: Vec<Located<Vec<Pair<Option<String>>>>>,
     /// The stages in order.
-    pub stages: Vec<Stage>,
+    pub(crate) stages: Vec<Stage>,
 }
 
 impl Dockerfile {
@@ -120,7 +120,7 @@ impl Dockerfile {
     ///
     /// # Errors
     /// The first problem, with its line.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DockerfileError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DockerfileError> {
         let lines = lines::read(bytes)?;
         let mut file = Self { escape: lines.escape, arguments: Vec::new(), stages: Vec::new() };
         for line in lines.lines {
@@ -155,7 +155,7 @@ impl Dockerfile {
     ///
     /// # Errors
     /// When it is none that may stand there.
-    pub fn trigger(text: &str, line: usize) -> Result<Located<Instruction>, DockerfileError> {
+    pub(crate) fn trigger(text: &str, line: usize) -> Result<Located<Instruction>, DockerfileError> {
         let parse = || {
             let lines = lines::read(text.as_bytes()).map_err(|error| error.problem)?;
             let [only] = <[lines::Line; 1]>::try_from(lines.lines)
@@ -167,7 +167,7 @@ impl Dockerfile {
     }
 
     /// The index of a stage by its name, of which the last counts, or by its number.
-    pub fn stage(&self, name: &str) -> Option<usize> {
+    pub(crate) fn stage(&self, name: &str) -> Option<usize> {
         let lower = name.to_lowercase();
         self.stages
             .iter()

@@ -5,7 +5,7 @@ use super::words::Flag;
 
 /// A mount as it is written. What its values mean is known once variables are; which fields it has, before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunMount {
+pub(crate) struct RunMount {
     text: String,
     /// Each with the value that is given, if one is.
     fields: Vec<(String, Option<String>)>,
@@ -13,7 +13,7 @@ pub struct RunMount {
 
 /// A mount whose variables are known.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Mount {
+pub(crate) enum Mount {
     /// What a step sees.
     Seen {
         /// Where the step sees it, which is its working directory when this is empty.
@@ -27,7 +27,7 @@ pub enum Mount {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MountKind {
+pub(crate) enum MountKind {
     /// An empty folder, gone after the step: a cache is no input, so every build begins with an empty one.
     Cache {
         /// Its name, which is its place when this is empty: caches of one name are one.
@@ -60,19 +60,19 @@ pub enum MountKind {
 /// A secret that a step is given, not expanded. What is given by that name at the time of the build is none of the
 /// Dockerfile's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretMount {
+pub(crate) struct SecretMount {
     /// Its name.
-    pub id: String,
+    pub(crate) id: String,
     /// The file that holds it.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// The variable that holds it.
-    pub env: Option<String>,
+    pub(crate) env: Option<String>,
     /// Whether the build fails without it.
-    pub required: bool,
+    pub(crate) required: bool,
     /// The file's permissions.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// The file's user and group.
-    pub owner: (u32, u32),
+    pub(crate) owner: (u32, u32),
 }
 
 /// Fields that may stand without a value.
@@ -148,17 +148,17 @@ impl RunMount {
     }
 
     /// The stage or image that it comes from.
-    pub fn from(&self) -> Option<&str> {
+    pub(crate) fn from(&self) -> Option<&str> {
         self.last("from").filter(|from| !from.is_empty())
     }
 
     /// Whether it is a secret, as far as that is known.
-    pub fn is_secret(&self) -> bool {
+    pub(crate) fn is_secret(&self) -> bool {
         self.last("type").is_some_and(|kind| kind.eq_ignore_ascii_case("secret"))
     }
 
     /// What it means where `word` says what variables are.
-    pub fn expanded(&self, word: &dyn Fn(&str) -> Result<String, Problem>) -> Result<Mount, Problem> {
+    pub(crate) fn expanded(&self, word: &dyn Fn(&str) -> Result<String, Problem>) -> Result<Mount, Problem> {
         let said = self.read(word)?;
         let only_of = |of: &str, given: bool, name: &str| match given {
             true => Err(self.wrong(&format!("{name} is for type={of}"))),

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
+pub(crate) enum PatternError {
     /// A `[` or `\` without what it needs.
     #[error("the pattern {0} has a class or an escape that is not closed")]
     Open(String),
@@ -35,13 +35,13 @@ enum Part {
 
 /// A pattern for whole paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     text: String,
     parts: Vec<Part>,
 }
 
 /// Whether a path holds any letter with a meaning of its own.
-pub fn is_pattern(path: &str) -> bool {
+pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '[', '\\'])
 }
 
@@ -50,7 +50,7 @@ impl Pattern {
     ///
     /// # Errors
     /// For a class or an escape that is not closed.
-    pub fn plain(text: &str) -> Result<Self, PatternError> {
+    pub(crate) fn plain(text: &str) -> Result<Self, PatternError> {
         parse(text, false)
     }
 
@@ -58,12 +58,12 @@ impl Pattern {
     ///
     /// # Errors
     /// For a class or an escape that is not closed.
-    pub fn deep(text: &str) -> Result<Self, PatternError> {
+    pub(crate) fn deep(text: &str) -> Result<Self, PatternError> {
         parse(text, true)
     }
 
     /// Whether the whole of `path` is as the pattern says.
-    pub fn matches(&self, path: &[u8]) -> bool {
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
         // One bit per part: which of them may come next. Linear in parts times letters, whatever the pattern.
         let mut live = vec![false; self.parts.len() + 1];
         live[0] = true;

@@ -16,7 +16,7 @@ const OTHER_GIT: [&str; 3] = ["git://", "ssh://", "git@"];
 
 /// Something that `ADD` fetches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remote {
+pub(crate) enum Remote {
     /// A file.
     File(RemoteFile),
     /// The files of a commit.
@@ -25,31 +25,31 @@ pub enum Remote {
 
 /// A file behind a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteFile {
+pub(crate) struct RemoteFile {
     /// The URL, without its fragment.
-    pub url: Url,
+    pub(crate) url: Url,
     /// The name it has in a folder, if its path holds one.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// What it has to be.
-    pub checksum: Option<Checksum>,
+    pub(crate) checksum: Option<Checksum>,
 }
 
 /// Files of a git repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteGit {
+pub(crate) struct RemoteGit {
     /// Where it is.
-    pub url: Url,
+    pub(crate) url: Url,
     /// The branch, tag, reference or commit; the repository's `HEAD` by default.
-    pub reference: Option<String>,
+    pub(crate) reference: Option<String>,
     /// The folder of it that is taken; "" is the whole.
-    pub folder: String,
+    pub(crate) folder: String,
     /// The commit that it has to be.
-    pub commit: Option<Commit>,
+    pub(crate) commit: Option<Commit>,
 }
 
 /// `--checksum` of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     algorithm: &'static str,
     hex: String,
 }
@@ -78,7 +78,7 @@ impl Checksum {
     }
 
     /// What takes the sum.
-    pub fn hasher(&self) -> Box<dyn DynDigest> {
+    pub(crate) fn hasher(&self) -> Box<dyn DynDigest> {
         match self.algorithm {
             "sha384" => Box::new(sha2::Sha384::default()),
             "sha512" => Box::new(sha2::Sha512::default()),
@@ -87,7 +87,7 @@ impl Checksum {
     }
 
     /// What was found, when it is something else.
-    pub fn differs(&self, hasher: Box<dyn DynDigest>) -> Option<String> {
+    pub(crate) fn differs(&self, hasher: Box<dyn DynDigest>) -> Option<String> {
         let found = hex::encode(hasher.finalize());
         (found != self.hex).then(|| format!("{}:{found}", self.algorithm))
     }
@@ -100,12 +100,12 @@ impl std::fmt::Display for Checksum {
 }
 
 /// Whether a source is fetched, as far as it can be told before its variables are expanded.
-pub fn is_remote(source: &str) -> bool {
+pub(crate) fn is_remote(source: &str) -> bool {
     HTTP.iter().chain(&OTHER_GIT).any(|scheme| source.starts_with(scheme))
 }
 
 /// Whether a source that is fetched is a repository.
-pub fn is_git(source: &str) -> bool {
+pub(crate) fn is_git(source: &str) -> bool {
     let path = source.split(['#', '?']).next().unwrap_or_default();
     is_remote(source) && (path.ends_with(".git") || OTHER_GIT.iter().any(|it| source.starts_with(it)))
 }
@@ -115,7 +115,7 @@ impl Remote {
     ///
     /// # Errors
     /// A URL that cannot be fetched, and a checksum that does not fit.
-    pub fn parse(source: &str, checksum: Option<&str>) -> Result<Option<Self>, Problem> {
+    pub(crate) fn parse(source: &str, checksum: Option<&str>) -> Result<Option<Self>, Problem> {
         if OTHER_GIT.iter().any(|it| source.starts_with(it)) {
             return Err(Problem::unsupported(
                 format!("ADD {}", shown(source)),

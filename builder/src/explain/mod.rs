@@ -1,51 +1,50 @@
 //! `explain-dockerfile`: what a Dockerfile will do here, and what makes it hard to repeat. Advice before a build; nothing is
 //! decided by it.
 
-pub mod cli;
 mod rules;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::build::plan::{Base, Plan, Request};
 use crate::dockerfile::{Dockerfile, DockerfileError};
+use crate::plan::{Base, Plan, Request};
 
-pub use rules::Hazard;
+pub(crate) use rules::Hazard;
 
 /// A Dockerfile as it will be built.
 #[derive(Debug, Serialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// How many stages the file has.
-    pub stages_in_file: usize,
+    pub(crate) stages_in_file: usize,
     /// The stages that the target needs, in the order in which they are built.
-    pub stages: Vec<Stage>,
+    pub(crate) stages: Vec<Stage>,
 }
 
 /// One stage.
 #[derive(Debug, Serialize)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Its name or number.
-    pub name: String,
+    pub(crate) name: String,
     /// Its line; none for an image that files are copied from.
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// What it starts from.
-    pub base: String,
+    pub(crate) base: String,
     /// What makes the base hard to repeat.
-    pub hazards: Vec<Hazard>,
+    pub(crate) hazards: Vec<Hazard>,
     /// Its instructions.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One instruction.
 #[derive(Debug, Serialize)]
-pub struct Step {
+pub(crate) struct Step {
     /// Its line.
-    pub line: usize,
+    pub(crate) line: usize,
     /// As written, continuation lines joined.
-    pub instruction: String,
+    pub(crate) instruction: String,
     /// What makes it hard to repeat.
-    pub hazards: Vec<Hazard>,
+    pub(crate) hazards: Vec<Hazard>,
 }
 
 impl Explanation {
@@ -53,7 +52,7 @@ impl Explanation {
     ///
     /// # Errors
     /// What a build would refuse as well.
-    pub fn new(file: &Dockerfile, request: &Request) -> Result<Self, DockerfileError> {
+    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, DockerfileError> {
         let plan = Plan::new(file, request)?;
         let mut stages = Vec::new();
         for needed in plan.needed() {
@@ -81,7 +80,7 @@ impl Explanation {
     }
 
     /// How often each rule speaks.
-    pub fn count(&self) -> BTreeMap<&'static str, usize> {
+    pub(crate) fn count(&self) -> BTreeMap<&'static str, usize> {
         let mut count = BTreeMap::new();
         let of_steps = self.stages.iter().flat_map(|stage| &stage.steps).flat_map(|step| &step.hazards);
         for hazard in self.stages.iter().flat_map(|stage| &stage.hazards).chain(of_steps) {

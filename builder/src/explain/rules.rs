@@ -7,13 +7,13 @@ use crate::dockerfile::{Command, Copy, Instruction, Run, remote};
 
 /// One thing that makes a build hard to repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Hazard {
+pub(crate) struct Hazard {
     /// The rule's name, which stays the same.
-    pub rule: &'static str,
+    pub(crate) rule: &'static str,
     /// What happens.
-    pub why: &'static str,
+    pub(crate) why: &'static str,
     /// What to do about it.
-    pub fix: &'static str,
+    pub(crate) fix: &'static str,
 }
 
 const BASE_BY_TAG: Hazard = Hazard {

@@ -2,7 +2,6 @@
 //!
 //! Only Ed25519 and ECDSA P-256 with SHA-256. Deliberately absent: RSA, agents, hardware keys, keyless signing.
 
-pub mod cli;
 mod generate;
 mod password;
 mod private;
@@ -14,12 +13,12 @@ use std::path::{Path, PathBuf};
 use attestations::keys::Signer;
 use zeroize::Zeroizing;
 
-use crate::cli::Session;
 use crate::error::Kind;
 use crate::progress::Event;
+use crate::workspace::Workspace;
 
-pub use generate::{Generated, Protection, generate};
-pub use password::{PasswordArguments, PasswordSource};
+pub(crate) use generate::{Protection, generate};
+pub(crate) use password::PasswordArguments;
 
 /// Largest key file read, in bytes. Real ones have a few hundred.
 const MAX_FILE: u64 = 64 << 10;
@@ -27,7 +26,7 @@ const MAX_FILE: u64 = 64 << 10;
 /// What can go wrong with a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub(crate) enum Error {
     /// The key file could not be read or written.
     #[error("{doing} {}", .path.display())]
     File {
@@ -98,7 +97,7 @@ impl From<Error> for crate::error::Error {
 ///
 /// # Errors
 /// See [`Error`]; a wrong password is [`Error::WrongPassword`].
-pub fn load(
+pub(crate) fn load(
     path: &Path,
     password: &mut dyn FnMut() -> Result<Zeroizing<String>, password::Error>,
 ) -> Result<Box<dyn Signer>, Error> {
@@ -110,21 +109,21 @@ pub fn load(
 ///
 /// # Errors
 /// As [`load`].
-pub fn open(
+pub(crate) fn open(
     path: &Path,
     password: &PasswordArguments,
-    session: &Session,
+    workspace: &Workspace,
 ) -> crate::error::Result<Box<dyn Signer>> {
     if let Some(mode) = exposure(path) {
         let message = format!("others may read {} (mode {mode:03o}); chmod 600 it", path.display());
-        session.tell(&Event::Warning { message: &message, path: Some(path) });
+        workspace.report(&Event::Warning { message: &message, path: Some(path) });
     }
     let source = password.source();
     Ok(load(path, &mut || source.existing(path))?)
 }
 
 /// The permission bits of a key file that others than its owner may use, if any.
-pub fn exposure(path: &Path) -> Option<u32> {
+pub(crate) fn exposure(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)
 }

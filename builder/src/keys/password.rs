@@ -14,7 +14,7 @@ const MAX_PASSWORD: u64 = 4096;
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub(crate) enum Error {
     /// The file could not be read.
     #[error("reading the password file {}", .path.display())]
     File {
@@ -42,15 +42,15 @@ pub enum Error {
 
 /// The options of a command that opens a key.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct PasswordArguments {
+pub(crate) struct PasswordArguments {
     /// File whose first line is the key's password; without it, COUNTERSIGN_KEY_PASSWORD is used, or you are asked.
     #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 impl PasswordArguments {
     /// Where the password will come from.
-    pub fn source(&self) -> PasswordSource {
+    pub(crate) fn source(&self) -> PasswordSource {
         if let Some(path) = &self.password_file {
             return PasswordSource::File(path.clone());
         }
@@ -62,7 +62,7 @@ impl PasswordArguments {
 }
 
 /// Where a password comes from.
-pub enum PasswordSource {
+pub(crate) enum PasswordSource {
     /// The first line of a file.
     File(PathBuf),
     /// Already known.
@@ -76,7 +76,7 @@ impl PasswordSource {
     ///
     /// # Errors
     /// When the source has none.
-    pub fn existing(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
+    pub(crate) fn existing(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
         match self {
             PasswordSource::File(path) => first_line(path),
             PasswordSource::Given(password) => not_empty(password.clone()),
@@ -88,7 +88,7 @@ impl PasswordSource {
     ///
     /// # Errors
     /// When the source has none, or the two entries differ.
-    pub fn new_one(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
+    pub(crate) fn new_one(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
         if !matches!(self, PasswordSource::Terminal) {
             return self.existing(key);
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 use attestations::keys::Algorithm;
 use tempfile::TempDir;
 
+use super::password::PasswordSource;
 use super::*;
 
 const MESSAGE: &[u8] = b"DSSEv1 28 application/vnd.in-toto+json 2 {}";

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Lock;
 
 /// How `now` differs from `locked`, a line for each base and package; nothing when both used the same.
-pub fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
+pub(crate) fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
     let mut lines = Vec::new();
     let names: BTreeSet<&String> = locked.bases.keys().chain(now.bases.keys()).collect();
     for name in names {
@@ -63,8 +63,8 @@ fn split(purl: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LockedBase, VERSION};
     use super::*;
+    use crate::lock::{LockedBase, VERSION};
     use attestations::Digest;
 
     fn lock(base: &str, packages: &[(&str, &str)]) -> Lock {

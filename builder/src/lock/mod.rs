@@ -1,7 +1,6 @@
 //! A lock without editing the Dockerfile: what a build used, in a file beside the Dockerfile, for people to review in a
 //! diff. A later build replays it, or says what has drifted.
 
-pub mod cli;
 mod drift;
 
 use std::collections::BTreeMap;
@@ -13,42 +12,42 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::provenance::bases_of;
 
-pub use drift::drift;
+pub(crate) use drift::drift;
 
 /// Largest file read, in bytes.
-pub const SIZE_LIMIT: u64 = 8 << 20;
+pub(crate) const SIZE_LIMIT: u64 = 8 << 20;
 const VERSION: u32 = 1;
 const HEAD: &str = "# What a build of this Dockerfile used. Written by `countersign-builder lock`; a line of a diff here is a line to review.\n";
 
 /// What a build used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+pub(crate) struct Lock {
     version: u32,
     /// The record by which its exchanges can be replayed, if it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<Digest>,
+    pub(crate) record: Option<Digest>,
     /// Its bases, by the name in the Dockerfile.
     #[serde(default)]
-    pub bases: BTreeMap<String, LockedBase>,
+    pub(crate) bases: BTreeMap<String, LockedBase>,
     /// The packages that came over the network, by purl: the digests of their files.
     #[serde(default)]
-    pub packages: BTreeMap<String, Vec<Digest>>,
+    pub(crate) packages: BTreeMap<String, Vec<Digest>>,
 }
 
 /// A base that was used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LockedBase {
+pub(crate) struct LockedBase {
     /// The digest of its manifest.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Where it was resolved.
-    pub from: String,
+    pub(crate) from: String,
 }
 
 impl Lock {
     /// Where the lock of a Dockerfile lies.
-    pub fn path(dockerfile: &str) -> String {
+    pub(crate) fn path(dockerfile: &str) -> String {
         format!("{dockerfile}.lock")
     }
 
@@ -56,7 +55,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`Kind::Input`] when the provenance does not name its bases well.
-    pub fn of(provenance: &Provenance) -> Result<Lock> {
+    pub(crate) fn of(provenance: &Provenance) -> Result<Lock> {
         let all = &provenance.build_definition.resolved_dependencies;
         let record =
             all.iter().find(|it| it.is(ResourceDescriptor::RECORD)).and_then(ResourceDescriptor::sha256);
@@ -76,7 +75,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`Kind::Input`] for anything that is not exactly one.
-    pub fn parse(path: &str, bytes: &[u8]) -> Result<Lock> {
+    pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<Lock> {
         let bad = |why: String| {
             Error::new(Kind::Input, format!("{path}: {why}"))
                 .hint("write it anew with `countersign-builder lock`, or remove it from the commit")
@@ -93,14 +92,14 @@ impl Lock {
     ///
     /// # Errors
     /// Never for what can be made here.
-    pub fn to_text(&self) -> Result<String> {
+    pub(crate) fn to_text(&self) -> Result<String> {
         let text = toml::to_string(self)
             .map_err(|cause| Error::new(Kind::Bug, "writing the lock").because(cause))?;
         Ok(format!("{HEAD}{text}"))
     }
 
     /// Its bases as a build takes recorded ones: where each came from, and its digest.
-    pub fn recorded_bases(&self) -> BTreeMap<String, (String, Digest)> {
+    pub(crate) fn recorded_bases(&self) -> BTreeMap<String, (String, Digest)> {
         self.bases.iter().map(|(name, base)| (name.clone(), (base.from.clone(), base.digest))).collect()
     }
 }

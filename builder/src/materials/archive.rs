@@ -9,7 +9,7 @@ use images::{Descriptor, Manifest};
 use serde::{Deserialize, Serialize};
 
 use super::travel::{MATERIALS_TYPE, Materials, Place};
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const BLOBS: &str = "blobs/sha256/";
@@ -27,7 +27,7 @@ struct Index {
 ///
 /// # Errors
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
-pub fn export(place: &Place, materials: &Materials, path: &Path) -> Result<()> {
+pub(crate) fn export(place: &Place, materials: &Materials, path: &Path) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
@@ -44,7 +44,7 @@ pub fn export(place: &Place, materials: &Materials, path: &Path) -> Result<()> {
     let mut written = std::collections::BTreeSet::new();
     for blob in blobs {
         if written.insert(blob.digest) {
-            let reader = place.store().open_blob(&blob).told()?;
+            let reader = place.store().open_blob(&blob)?;
             add(&mut tar, &format!("{BLOBS}{}", blob.digest.hex()), blob.size, reader).map_err(failed)?;
         }
     }
@@ -69,7 +69,7 @@ fn add(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl 
 ///
 /// # Errors
 /// When the file holds anything else, or a blob that is not what its name says.
-pub fn import(place: &Place, path: &Path) -> Result<Vec<Materials>> {
+pub(crate) fn import(place: &Place, path: &Path) -> Result<Vec<Materials>> {
     let file = File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     let mut index = None;
@@ -105,14 +105,14 @@ fn take(place: &Place, digest: &Digest, entry: &mut tar::Entry<'_, impl Read>, p
     if is_here().is_some() {
         return Ok(());
     }
-    let mut writer = place.store().writer().told()?;
+    let mut writer = place.store().writer()?;
     io::copy(entry, &mut writer).map_err(|cause| Error::io("taking a blob from", path, cause))?;
-    writer.commit_as(&wanted).told().map(drop)
+    writer.commit_as(&wanted).map_err(Error::from).map(drop)
 }
 
 /// Names the materials of a manifest that came, if everything it names has come too.
 fn adopt(place: &Place, found: &Descriptor, path: &Path) -> Result<Materials> {
-    let bytes = place.store().read(found, MAX_SMALL).told()?;
+    let bytes = place.store().read(found, MAX_SMALL)?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|cause| malformed(path, &cause.to_string()))?;
     let (true, Some(image), Some(record)) = (

@@ -8,20 +8,20 @@ use images::store::BlobWriter;
 use sha2::{Digest as _, Sha256};
 
 use super::record::{RECORD_MEDIA_TYPE, Record};
-use crate::error::{Result, Told};
+use crate::error::Result;
 
 /// The media type of a body in the store: whatever it is, it is bytes here.
-pub(super) const BODY_MEDIA_TYPE: &str = "application/octet-stream";
+pub(crate) const BODY_MEDIA_TYPE: &str = "application/octet-stream";
 
 /// Where the bodies of a build are kept.
 #[derive(Debug, Clone)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     store: Store,
 }
 
 impl Keeper {
     /// Keeps in `store`.
-    pub fn new(store: Store) -> Keeper {
+    pub(crate) fn new(store: Store) -> Keeper {
         Keeper { store }
     }
 
@@ -29,14 +29,14 @@ impl Keeper {
     ///
     /// # Errors
     /// When the disk refuses, or there is more than a record holds.
-    pub fn finish(&self, record: &Record) -> Result<Digest> {
-        self.store.flush().told()?;
-        Ok(self.store.put(RECORD_MEDIA_TYPE, &record.to_bytes()?).told()?.digest)
+    pub(crate) fn finish(&self, record: &Record) -> Result<Digest> {
+        self.store.flush()?;
+        Ok(self.store.put(RECORD_MEDIA_TYPE, &record.to_bytes()?)?.digest)
     }
 }
 
 /// A body that is being taken down. It has its name only when it is whole.
-pub struct Sink {
+pub(crate) struct Sink {
     size: u64,
     way: Way,
 }
@@ -50,7 +50,7 @@ enum Way {
 
 impl Sink {
     /// A body that goes to the keeper, or is only hashed when there is none.
-    pub fn new(keeper: Option<&Keeper>) -> Sink {
+    pub(crate) fn new(keeper: Option<&Keeper>) -> Sink {
         let way = match keeper {
             Some(keeper) => Way::Waiting(keeper.store.clone()),
             None => Way::Hash(Sha256::new()),
@@ -59,7 +59,7 @@ impl Sink {
     }
 
     /// How many bytes there were so far.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
@@ -67,7 +67,7 @@ impl Sink {
     ///
     /// # Errors
     /// When the store refuses them; then the body can no longer be kept.
-    pub fn take(&mut self, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn take(&mut self, data: &[u8]) -> io::Result<()> {
         self.size += data.len() as u64;
         if let Way::Waiting(store) = &self.way {
             self.way = Way::Write(Box::new(store.writer().map_err(io::Error::other)?));
@@ -86,7 +86,7 @@ impl Sink {
     ///
     /// # Errors
     /// When the store refuses it.
-    pub fn finish(self) -> io::Result<Digest> {
+    pub(crate) fn finish(self) -> io::Result<Digest> {
         let kept = match self.way {
             Way::Hash(hash) => return Ok(Digest::from_bytes(hash.finalize().into())),
             Way::Waiting(store) => {

@@ -7,19 +7,17 @@
 //!
 //! The format is written down in `docs/materials.md`.
 
-mod archive;
-pub mod cli;
-mod confirm;
+pub(crate) mod archive;
 mod keep;
-mod record;
+pub(crate) mod record;
 mod replay;
-mod request;
-mod travel;
+pub(crate) mod request;
+pub(crate) mod travel;
 
-pub use archive::{export, import};
-pub use keep::{Keeper, Sink};
+pub(crate) use archive::import;
+pub(crate) use keep::{Keeper, Sink};
 pub(crate) use record::bytes_of;
-pub use record::{Exchange, Failure, RECORD_MEDIA_TYPE, Record, Request, Response, Step};
-pub use replay::{Answer, Miss, Replay};
-pub use request::{Asked, listed, selecting};
-pub use travel::{MATERIALS_TYPE, Materials, Place};
+pub(crate) use record::{Exchange, Failure, Record, Request, Response, Step};
+pub(crate) use replay::{Answer, Miss, Replay};
+pub(crate) use request::{Asked, listed, selecting};
+pub(crate) use travel::{Materials, Place};

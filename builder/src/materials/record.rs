@@ -4,100 +4,100 @@ use attestations::Digest;
 use images::{Descriptor, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 /// The media type of a record.
-pub const RECORD_MEDIA_TYPE: &str = "application/vnd.countersign.materials.record.v1+json";
+pub(crate) const RECORD_MEDIA_TYPE: &str = "application/vnd.countersign.materials.record.v1+json";
 
 /// The version of the format.
 const VERSION: u32 = 1;
 
 /// The most bytes of a record: about 100,000 exchanges.
-pub(super) const MAX_RECORD: u64 = 64 << 20;
+pub(crate) const MAX_RECORD: u64 = 64 << 20;
 
 /// What a build's steps asked of the network, and what they were answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Record {
+pub(crate) struct Record {
     version: u32,
     /// The steps that asked for something, in the order they ran.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One step of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Step {
+pub(crate) struct Step {
     /// Its name, as in the provenance's `step` annotations.
-    pub step: String,
+    pub(crate) step: String,
     /// What it asked and was answered, in the order it asked.
-    pub exchanges: Vec<Exchange>,
+    pub(crate) exchanges: Vec<Exchange>,
     /// What it asked in vain, in the order it asked: a replay says no to the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failures: Vec<Failure>,
+    pub(crate) failures: Vec<Failure>,
 }
 
 /// A request and its whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// What was asked.
-    pub request: Request,
+    pub(crate) request: Request,
     /// What was answered.
-    pub response: Response,
+    pub(crate) response: Response,
 }
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
+pub(crate) struct Request {
     /// The method.
-    pub method: String,
+    pub(crate) method: String,
     /// The URL.
-    pub url: String,
+    pub(crate) url: String,
     /// The headers that can select another answer, in alphabetical order, names in lower case. Values that may be secret
     /// are withheld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// SHA-256 of its body, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Digest>,
+    pub(crate) body: Option<Digest>,
 }
 
 /// What was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Response {
+pub(crate) struct Response {
     /// The status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The headers as the step got them, in order. Bytes above 127 stand as the characters of ISO 8859-1.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// SHA-256 of the body as sent: still compressed, without transfer coding.
-    pub body: Digest,
+    pub(crate) body: Digest,
     /// Its length in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// What came behind the body (HTTP/2 only), as the headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trailers: Vec<(String, String)>,
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 /// A request that got no answer from upstream, and what the step was told instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The method.
-    pub method: String,
+    pub(crate) method: String,
     /// The URL.
-    pub url: String,
+    pub(crate) url: String,
     /// The status code that the step was given.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Why, as the step was told.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Record {
     /// The record of these steps; one that asked for nothing is left out.
-    pub fn new(steps: Vec<Step>) -> Record {
+    pub(crate) fn new(steps: Vec<Step>) -> Record {
         let asked = |step: &Step| !step.exchanges.is_empty() || !step.failures.is_empty();
         Record { version: VERSION, steps: steps.into_iter().filter(asked).collect() }
     }
@@ -106,7 +106,7 @@ impl Record {
     ///
     /// # Errors
     /// [`Kind::Input`] for anything that is not exactly one.
-    pub fn parse(bytes: &[u8]) -> Result<Record> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Record> {
         let bad = |why: String| Error::new(Kind::Input, format!("the record of the materials: {why}"));
         if bytes.len() as u64 > MAX_RECORD {
             return Err(bad(format!("it has more than {MAX_RECORD} bytes")));
@@ -123,9 +123,9 @@ impl Record {
     ///
     /// # Errors
     /// When it is not there, or not what its digest says, or no record.
-    pub(super) fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
-        let described = store.describe(RECORD_MEDIA_TYPE, digest).told()?;
-        let record = Record::parse(&store.read(&described, MAX_RECORD).told()?)?;
+    pub(crate) fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
+        let described = store.describe(RECORD_MEDIA_TYPE, digest)?;
+        let record = Record::parse(&store.read(&described, MAX_RECORD)?)?;
         Ok((described, record))
     }
 
@@ -133,7 +133,7 @@ impl Record {
     ///
     /// # Errors
     /// [`Kind::Input`] when there is more than a record may hold.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let bytes = serde_json::to_vec(self)
             .map_err(|cause| Error::new(Kind::Bug, "writing the record of the materials").because(cause))?;
         match bytes.len() as u64 > MAX_RECORD {
@@ -146,18 +146,18 @@ impl Record {
     }
 
     /// Every exchange with its step's name.
-    pub fn exchanges(&self) -> impl Iterator<Item = (&str, &Exchange)> {
+    pub(crate) fn exchanges(&self) -> impl Iterator<Item = (&str, &Exchange)> {
         self.steps.iter().flat_map(|step| step.exchanges.iter().map(|found| (step.step.as_str(), found)))
     }
 
     /// The bodies it needs, each once, with their sizes.
-    pub fn bodies(&self) -> std::collections::BTreeMap<Digest, u64> {
+    pub(crate) fn bodies(&self) -> std::collections::BTreeMap<Digest, u64> {
         self.exchanges().map(|(_, found)| (found.response.body, found.response.size)).collect()
     }
 }
 
 /// A header's value as text, without losing a byte.
-pub(super) fn text_of(value: &[u8]) -> String {
+pub(crate) fn text_of(value: &[u8]) -> String {
     value.iter().map(|byte| char::from(*byte)).collect()
 }
 

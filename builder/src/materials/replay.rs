@@ -12,7 +12,7 @@ use images::{Descriptor, Store};
 use super::keep::BODY_MEDIA_TYPE;
 use super::record::{Exchange, Failure, Record, bytes_of};
 use super::request::Asked;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
 
 /// How many recorded requests are named when one was never recorded.
 const NEAREST: usize = 3;
@@ -22,7 +22,7 @@ type Key = (String, String, String, Option<Digest>);
 
 /// A record with the bodies it names.
 #[derive(Debug)]
-pub struct Replay {
+pub(crate) struct Replay {
     store: Store,
     digest: Digest,
     record: Record,
@@ -43,7 +43,7 @@ struct State {
 
 /// What the record says to a request.
 #[derive(Debug)]
-pub enum Answer<'a> {
+pub(crate) enum Answer<'a> {
     /// The recorded answer.
     Exchange(&'a Exchange),
     /// It failed when it was recorded, too.
@@ -52,17 +52,17 @@ pub enum Answer<'a> {
 
 /// A request that the record cannot answer, with what it holds that is nearest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Miss(pub String);
+pub(crate) struct Miss(pub String);
 
 impl Replay {
     /// The record with this digest, each of whose bodies must be in the store in full length.
     ///
     /// # Errors
     /// When the record or a body is missing or is not what its digest says.
-    pub fn load(store: Store, digest: &Digest) -> Result<Replay> {
+    pub(crate) fn load(store: Store, digest: &Digest) -> Result<Replay> {
         let (_, record) = Record::stored(&store, digest)?;
         for (body, size) in record.bodies() {
-            let found = store.describe(BODY_MEDIA_TYPE, &body).told()?;
+            let found = store.describe(BODY_MEDIA_TYPE, &body)?;
             if found.size != size {
                 return Err(Error::new(
                     Kind::Input,
@@ -94,18 +94,18 @@ impl Replay {
 
     /// The same for another commit than the one it was recorded for: what a step asked is answered to any step.
     #[must_use]
-    pub fn for_any_step(mut self) -> Replay {
+    pub(crate) fn for_any_step(mut self) -> Replay {
         self.from_any_step = true;
         self
     }
 
     /// The record's digest.
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         self.digest
     }
 
     /// The record.
-    pub fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 
@@ -114,7 +114,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the record does not hold it.
-    pub fn answer(&self, step: &str, asked: &Asked<'_>) -> std::result::Result<Answer<'_>, Miss> {
+    pub(crate) fn answer(&self, step: &str, asked: &Asked<'_>) -> std::result::Result<Answer<'_>, Miss> {
         let key = (step.to_owned(), asked.method.to_owned(), asked.url.to_owned(), asked.body);
         let mut places = self.by_request.get(&key).map(Vec::as_slice).unwrap_or_default();
         if places.is_empty() && self.from_any_step {
@@ -145,7 +145,7 @@ impl Replay {
     }
 
     /// Answers a step from the beginning, which is done again.
-    pub fn again(&self, step: &str) {
+    pub(crate) fn again(&self, step: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.given.retain(|(asker, _)| asker != step);
     }
@@ -210,7 +210,7 @@ impl Replay {
     ///
     /// # Errors
     /// When it is gone or not what its digest says.
-    pub fn body(&self, exchange: &Exchange) -> io::Result<File> {
+    pub(crate) fn body(&self, exchange: &Exchange) -> io::Result<File> {
         let response = &exchange.response;
         let mut file = File::open(self.store.path_of(&response.body))?;
         let checked = |state: &State| state.checked.contains(&response.body);
@@ -232,7 +232,7 @@ impl Exchange {
     ///
     /// # Errors
     /// With the name of one that cannot be a header.
-    pub fn headers(&self) -> std::result::Result<HeaderMap, String> {
+    pub(crate) fn headers(&self) -> std::result::Result<HeaderMap, String> {
         header_map(&self.response.headers)
     }
 
@@ -240,7 +240,7 @@ impl Exchange {
     ///
     /// # Errors
     /// With the name of one that cannot be a header.
-    pub fn trailers(&self) -> std::result::Result<Option<HeaderMap>, String> {
+    pub(crate) fn trailers(&self) -> std::result::Result<Option<HeaderMap>, String> {
         let trailers = header_map(&self.response.trailers)?;
         Ok((!trailers.is_empty()).then_some(trailers))
     }
@@ -259,9 +259,9 @@ fn header_map(list: &[(String, String)]) -> std::result::Result<HeaderMap, Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::keep::Keeper;
-    use super::super::record::{Request, Response, Step};
     use super::*;
+    use crate::materials::keep::Keeper;
+    use crate::materials::record::{Request, Response, Step};
 
     const URL: &str = "http://a.example/simple/";
 

@@ -29,31 +29,31 @@ const SECRET: [http::HeaderName; 2] = [AUTHORIZATION, COOKIE];
 const WITHHELD: &str = "(withheld)";
 
 /// Whether a recorded header's value is not the one that was sent.
-pub(super) fn is_withheld(value: &str) -> bool {
+pub(crate) fn is_withheld(value: &str) -> bool {
     value == WITHHELD
 }
 
 /// A request as it came, with the digest of its body.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The method.
-    pub method: &'a str,
+    pub(crate) method: &'a str,
     /// The URL.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
     /// All headers.
-    pub headers: &'a HeaderMap,
+    pub(crate) headers: &'a HeaderMap,
     /// SHA-256 of the body, if there was one.
-    pub body: Option<Digest>,
+    pub(crate) body: Option<Digest>,
 }
 
 /// The headers of a request that selected its answer, whose `Vary` names more.
-pub fn selecting(request: &HeaderMap, answer: &HeaderMap) -> Vec<(String, String)> {
+pub(crate) fn selecting(request: &HeaderMap, answer: &HeaderMap) -> Vec<(String, String)> {
     let vary = answer.get_all(VARY).iter().map(|value| text_of(value.as_bytes()));
     choose(request, vary)
 }
 
 /// An answer's headers as the record holds them, in order.
-pub fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
+pub(crate) fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), text_of(value.as_bytes()))).collect()
 }
 
@@ -78,7 +78,7 @@ fn choose(request: &HeaderMap, vary: impl Iterator<Item = String>) -> Vec<(Strin
 
 impl Asked<'_> {
     /// How it differs from a recorded request of the same method, URL and body; nothing when it is the same.
-    pub(super) fn differs_from(&self, recorded: &Exchange) -> Option<String> {
+    pub(crate) fn differs_from(&self, recorded: &Exchange) -> Option<String> {
         let vary = recorded.response.headers.iter().filter(|(name, _)| name == "vary");
         let own = choose(self.headers, vary.map(|(_, value)| value.clone()));
         if own == recorded.request.headers {
@@ -106,7 +106,7 @@ mod tests {
     fn what_selects_is_kept_and_secrets_are_not() {
         let request = headers(&[
             ("user-agent", "tool/1"),
-            ("x-session", "random"),
+            ("x-workspace", "random"),
             ("range", "bytes=0-9"),
             ("authorization", "Basic c2VjcmV0"),
             ("accept", "text/html"),

@@ -18,11 +18,11 @@ use serde::Serialize;
 use super::keep::{BODY_MEDIA_TYPE, Keeper};
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
 use super::replay::Replay;
-use crate::build::registry::Registry;
-use crate::error::{Error, Kind, Result, Told};
+use crate::error::{Error, Kind, Result};
+use crate::registry::Registry;
 
 /// The artifact type of a build's materials.
-pub const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
+pub(crate) const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
 
 /// The most bytes of a manifest of materials, which registries hold to.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -30,24 +30,24 @@ const CREATED: &str = "org.opencontainers.image.created";
 
 /// This machine's materials. While it is open, nothing of them is collected.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     store: Store,
     lock: File,
 }
 
 /// The materials of one build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Materials {
+pub(crate) struct Materials {
     /// The digest of the record.
-    pub record: Digest,
+    pub(crate) record: Digest,
     /// The image they are of.
-    pub image: Digest,
+    pub(crate) image: Digest,
     /// When it was built, as RFC 3339.
-    pub created: String,
+    pub(crate) created: String,
     /// How many bodies.
-    pub bodies: usize,
+    pub(crate) bodies: usize,
     /// Bytes of the record and the bodies.
-    pub size: u64,
+    pub(crate) size: u64,
     #[serde(skip)]
     manifest: Descriptor,
 }
@@ -57,9 +57,9 @@ impl Place {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn open(state_dir: &Path) -> Result<Place> {
+    pub(crate) fn open(state_dir: &Path) -> Result<Place> {
         let folder = state_dir.join("materials");
-        let store = Store::open(&folder).told()?;
+        let store = Store::open(&folder)?;
         let path = folder.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|cause| Error::io("opening", &path, cause))?;
@@ -70,12 +70,12 @@ impl Place {
     }
 
     /// What keeps the materials of a new build here.
-    pub fn keeper(&self) -> Keeper {
+    pub(crate) fn keeper(&self) -> Keeper {
         Keeper::new(self.store.clone())
     }
 
     /// The store below.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -83,7 +83,7 @@ impl Place {
     ///
     /// # Errors
     /// When it or one of its bodies is not here or damaged.
-    pub fn replay(&self, record: &Digest) -> Result<Replay> {
+    pub(crate) fn replay(&self, record: &Digest) -> Result<Replay> {
         Replay::load(self.store.clone(), record)
     }
 
@@ -91,12 +91,12 @@ impl Place {
     ///
     /// # Errors
     /// When there are more bodies than a manifest holds, or the disk refuses.
-    pub fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<Materials> {
+    pub(crate) fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<Materials> {
         let (found, document) = Record::stored(&self.store, record)?;
         let mut layers = vec![found];
         let bodies = document.bodies();
         layers.extend(bodies.iter().map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, *digest, *size)));
-        let config = self.store.put(EMPTY, b"{}").told()?;
+        let config = self.store.put(EMPTY, b"{}")?;
         let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let manifest = Manifest {
             artifact_type: Some(MATERIALS_TYPE.to_owned()),
@@ -104,7 +104,7 @@ impl Place {
             annotations: [(CREATED.to_owned(), created)].into(),
             ..Manifest::image(config, layers)
         };
-        let bytes = manifest.to_bytes().told()?;
+        let bytes = manifest.to_bytes()?;
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(Error::new(
                 Kind::Input,
@@ -115,8 +115,8 @@ impl Place {
             )
             .hint("split the image, or build with --no-keep"));
         }
-        let stored = self.store.put(MANIFEST, &bytes).told()?;
-        self.store.set_ref(&format!("{}-{}", image.digest.hex(), record.hex()), &stored).told()?;
+        let stored = self.store.put(MANIFEST, &bytes)?;
+        self.store.set_ref(&format!("{}-{}", image.digest.hex(), record.hex()), &stored)?;
         self.read(&stored)
     }
 
@@ -124,14 +124,9 @@ impl Place {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn list(&self) -> Result<Vec<Materials>> {
-        let mut all = self
-            .store
-            .manifests()
-            .told()?
-            .iter()
-            .map(|entry| self.read(entry))
-            .collect::<Result<Vec<_>>>()?;
+    pub(crate) fn list(&self) -> Result<Vec<Materials>> {
+        let mut all =
+            self.store.manifests()?.iter().map(|entry| self.read(entry)).collect::<Result<Vec<_>>>()?;
         all.sort_by(|a, b| b.created.cmp(&a.created).then(a.record.cmp(&b.record)));
         Ok(all)
     }
@@ -140,7 +135,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there are none.
-    pub fn find(&self, digest: &Digest) -> Result<Materials> {
+    pub(crate) fn find(&self, digest: &Digest) -> Result<Materials> {
         let found = self.list()?.into_iter().find(|one| one.record == *digest || one.image == *digest);
         found.ok_or_else(|| {
             Error::new(Kind::NotFound, format!("no materials of {digest} are kept here"))
@@ -149,7 +144,7 @@ impl Place {
     }
 
     fn read(&self, entry: &Descriptor) -> Result<Materials> {
-        let bytes = self.store.read(entry, MAX_MANIFEST).told()?;
+        let bytes = self.store.read(entry, MAX_MANIFEST)?;
         let bad = |why: &str| Error::new(Kind::Input, format!("the materials {}: {why}", entry.digest));
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| bad(&cause.to_string()))?;
         if manifest.artifact_type.as_deref() != Some(MATERIALS_TYPE) {
@@ -169,8 +164,8 @@ impl Place {
     }
 
     /// The manifest's and every blob's digest of some materials.
-    pub(super) fn blobs(&self, materials: &Materials) -> Result<Vec<Descriptor>> {
-        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST).told()?;
+    pub(crate) fn blobs(&self, materials: &Materials) -> Result<Vec<Descriptor>> {
+        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST)?;
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| {
             Error::new(Kind::Input, "the materials' manifest is malformed").because(cause)
         })?;
@@ -181,7 +176,7 @@ impl Place {
     ///
     /// # Errors
     /// When the registry refuses, or a blob is missing or damaged here.
-    pub fn send(&self, registry: &Registry, subject: &Pinned, materials: &Materials) -> Result<()> {
+    pub(crate) fn send(&self, registry: &Registry, subject: &Pinned, materials: &Materials) -> Result<()> {
         registry.attach_stored(subject, &self.store, &materials.manifest)
     }
 
@@ -189,7 +184,7 @@ impl Place {
     ///
     /// # Errors
     /// When the registry does not have it, or sends something else.
-    pub fn fetch(
+    pub(crate) fn fetch(
         &self,
         registry: &Registry,
         image: &Pinned,
@@ -204,7 +199,7 @@ impl Place {
             .map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, digest, size))
             .collect();
         registry.pull_blobs(image.repository(), &bodies, &self.store)?;
-        self.store.put(RECORD_MEDIA_TYPE, &bytes).told()?;
+        self.store.put(RECORD_MEDIA_TYPE, &bytes)?;
         self.name(described, record, Timestamp::now()).map(drop)
     }
 
@@ -212,10 +207,10 @@ impl Place {
     ///
     /// # Errors
     /// The first that is missing or damaged.
-    pub fn verify(&self, materials: &Materials) -> Result<()> {
+    pub(crate) fn verify(&self, materials: &Materials) -> Result<()> {
         for blob in self.blobs(materials)? {
             let path = self.store.path_of(&blob.digest);
-            let mut reader = self.store.open_blob(&blob).told()?;
+            let mut reader = self.store.open_blob(&blob)?;
             std::io::copy(&mut reader, &mut std::io::sink()).map_err(|cause| {
                 Error::new(Kind::Input, format!("{} is damaged", path.display()))
                     .hint("remove it, and fetch the materials again")
@@ -230,7 +225,11 @@ impl Place {
     ///
     /// # Errors
     /// When a blob cannot be removed.
-    pub fn collect(&self, before: Option<Timestamp>, remove: bool) -> Result<(Vec<Materials>, Collected)> {
+    pub(crate) fn collect(
+        &self,
+        before: Option<Timestamp>,
+        remove: bool,
+    ) -> Result<(Vec<Materials>, Collected)> {
         let busy = |cause: rustix::io::Errno| match cause {
             rustix::io::Errno::WOULDBLOCK => {
                 Error::new(Kind::Machine, "a build is going on, and what it keeps must not be collected")
@@ -251,10 +250,10 @@ impl Place {
         if remove {
             for one in &old {
                 let name = format!("{}-{}", one.image.hex(), one.record.hex());
-                self.store.remove_ref(&name).told()?;
+                self.store.remove_ref(&name)?;
             }
         }
-        let collected = self.store.collect(&needed, remove).told()?;
+        let collected = self.store.collect(&needed, remove)?;
         flock(&self.lock, FlockOperation::LockShared).map_err(busy)?;
         Ok((old, collected))
     }

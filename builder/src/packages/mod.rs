@@ -4,7 +4,7 @@
 mod archive;
 mod purl;
 mod recognise;
-pub mod sbom;
+pub(crate) mod sbom;
 
 use std::collections::BTreeSet;
 
@@ -12,26 +12,26 @@ use attestations::Digest;
 
 use crate::materials::{Exchange, Step};
 
-pub use purl::Purl;
-pub use recognise::{Seen, recognise};
+pub(crate) use purl::Purl;
+pub(crate) use recognise::{Seen, recognise};
 
 /// A package that entered a build.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Package {
+pub(crate) struct Package {
     /// Its name, as everybody writes it.
-    pub purl: Purl,
+    pub(crate) purl: Purl,
     /// SHA-256 of its file.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// The file's length in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Where it came from.
-    pub url: String,
+    pub(crate) url: String,
     /// The step that took it first.
-    pub step: String,
+    pub(crate) step: String,
 }
 
 /// The package that an exchange brought, if it is one.
-pub fn brought_by(exchange: &Exchange) -> Option<Purl> {
+pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
     let Exchange { request, response } = exchange;
     let content_type = response.headers.iter().find(|(name, _)| name == "content-type");
     recognise(&Seen {
@@ -44,7 +44,7 @@ pub fn brought_by(exchange: &Exchange) -> Option<Purl> {
 }
 
 /// The packages among the exchanges of a build, each once, in the order of their names.
-pub fn of(steps: &[Step]) -> Vec<Package> {
+pub(crate) fn of(steps: &[Step]) -> Vec<Package> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for step in steps {

@@ -4,36 +4,36 @@ use std::fmt;
 
 /// A package's name. Two are equal when they are written the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Purl {
+pub(crate) struct Purl {
     /// `deb`, `pypi`, `npm`, …
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// The name's first part, its segments separated by `/`; empty when the type has none.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// The version; empty when it is not known.
-    pub version: String,
+    pub(crate) version: String,
     /// What else tells it from others, in alphabetical order.
     qualifiers: Vec<(&'static str, String)>,
 }
 
 impl Purl {
     /// A package without namespace.
-    pub fn new(kind: &'static str, name: impl Into<String>, version: impl Into<String>) -> Purl {
+    pub(crate) fn new(kind: &'static str, name: impl Into<String>, version: impl Into<String>) -> Purl {
         let (name, version) = (name.into(), version.into());
         Purl { kind, namespace: String::new(), name, version, qualifiers: Vec::new() }
     }
 
     /// The same in a namespace.
     #[must_use]
-    pub fn within(mut self, namespace: impl Into<String>) -> Purl {
+    pub(crate) fn within(mut self, namespace: impl Into<String>) -> Purl {
         self.namespace = namespace.into();
         self
     }
 
     /// The same with a qualifier, unless its value is empty.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Purl {
+    pub(crate) fn with(mut self, key: &'static str, value: impl Into<String>) -> Purl {
         let value = value.into();
         if !value.is_empty() {
             self.qualifiers.push((key, value));
@@ -43,7 +43,7 @@ impl Purl {
     }
 
     /// The name as people of its ecosystem write it.
-    pub fn plain_name(&self) -> String {
+    pub(crate) fn plain_name(&self) -> String {
         match (self.kind, self.namespace.as_str()) {
             (_, "") | ("deb" | "apk" | "rpm", _) => self.name.clone(),
             ("maven", namespace) => format!("{namespace}:{}", self.name),

@@ -8,24 +8,24 @@ use super::purl::Purl;
 
 /// What is known of an exchange.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// The request's method.
-    pub method: &'a str,
+    pub(crate) method: &'a str,
     /// The URL.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
     /// The answer's status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The answer's media type.
-    pub content_type: Option<&'a str>,
+    pub(crate) content_type: Option<&'a str>,
     /// SHA-256 of the answer's body.
-    pub digest: &'a Digest,
+    pub(crate) digest: &'a Digest,
 }
 
 /// Longer URLs are no package's.
 const MAX_URL: usize = 4096;
 
 /// The package that an exchange brought, if it is one.
-pub fn recognise(seen: &Seen<'_>) -> Option<Purl> {
+pub(crate) fn recognise(seen: &Seen<'_>) -> Option<Purl> {
     if seen.status != 200 || seen.url.len() > MAX_URL {
         return None;
     }

@@ -11,32 +11,32 @@ use serde_spdx::spdx::v_2_3 as spdx;
 use super::Package;
 
 /// The predicate type of an SPDX document.
-pub const SPDX_PREDICATE: &str = "https://spdx.dev/Document/v2.3";
+pub(crate) const SPDX_PREDICATE: &str = "https://spdx.dev/Document/v2.3";
 /// The predicate type of a CycloneDX document.
-pub const CYCLONEDX_PREDICATE: &str = "https://cyclonedx.org/bom/v1.6";
+pub(crate) const CYCLONEDX_PREDICATE: &str = "https://cyclonedx.org/bom/v1.6";
 
 const TOOL: &str = concat!("countersign-builder-", env!("CARGO_PKG_VERSION"));
 
 /// What a bill is of.
 #[derive(Debug, Clone, Copy)]
-pub struct Whole<'a> {
+pub(crate) struct Whole<'a> {
     /// The image's name, for people.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The digest of its manifest.
-    pub image: &'a Digest,
+    pub(crate) image: &'a Digest,
     /// Its bases, by name.
-    pub bases: &'a BTreeMap<String, Digest>,
+    pub(crate) bases: &'a BTreeMap<String, Digest>,
     /// What entered its build.
-    pub packages: &'a [Package],
+    pub(crate) packages: &'a [Package],
     /// A time, as RFC 3339 in whole seconds.
-    pub created: &'a str,
+    pub(crate) created: &'a str,
 }
 
 /// The bill as SPDX 2.3.
 ///
 /// # Errors
 /// Never for what can be made here; the serialiser's own error otherwise.
-pub fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
+pub(crate) fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     const IMAGE: &str = "SPDXRef-image";
     let mut packages = vec![spdx_package(IMAGE.to_owned(), whole.name, None, whole.image, None, "CONTAINER")];
     let mut relations = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", IMAGE)];
@@ -148,7 +148,7 @@ fn location(package: &Package) -> String {
 ///
 /// # Errors
 /// Never for what can be made here; the serialiser's own error otherwise.
-pub fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
+pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     let image = component("container", "image", whole.name, whole.image)?;
     let mut components = Vec::new();
     for (number, (name, digest)) in whole.bases.iter().enumerate() {
@@ -210,8 +210,8 @@ fn uuid_of(digest: &Digest) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Purl;
     use super::*;
+    use crate::packages::Purl;
 
     #[test]
     fn a_bill_is_the_same_for_the_same_build_and_names_every_package() {

@@ -1,7 +1,7 @@
 //! Amounts of bytes as people read them.
 
 /// `812 B`, `4.2 kB`, `1.3 GB`: powers of ten, as registries and disks count.
-pub fn amount(bytes: u64) -> String {
+pub(crate) fn amount(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes} B");
     }

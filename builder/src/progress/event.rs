@@ -10,15 +10,15 @@ use super::summary::Summary;
 
 /// Which step: its place among all, and its stage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label {
+pub(crate) struct Label {
     /// Its number, from 1.
-    pub number: usize,
+    pub(crate) number: usize,
     /// How many there are.
-    pub total: usize,
+    pub(crate) total: usize,
     /// The stage's name.
-    pub stage: String,
+    pub(crate) stage: String,
     /// Whether other stages may go on beside it, so that each line of its output has to say whose it is.
-    pub is_one_of_several: bool,
+    pub(crate) is_one_of_several: bool,
 }
 
 impl fmt::Display for Label {
@@ -29,7 +29,7 @@ impl fmt::Display for Label {
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// The build for a platform begins.
     Platform {
         /// Such as `linux/amd64`.
@@ -202,7 +202,7 @@ pub enum Event<'a> {
 
 impl Event<'_> {
     /// For machines.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         match *self {
             Self::Platform { platform } => json!({ "event": "platform", "platform": platform }),
             Self::Base { name } => json!({ "event": "base", "name": name }),

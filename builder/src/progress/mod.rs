@@ -17,17 +17,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use images::registry::Traffic;
 
-pub use bytes::amount;
-pub use event::{Event, Label};
-pub use safe::{cell, json, lines, without_sequences};
-pub use summary::{Summary, SummaryStep};
-pub use transfer::{Direction, Moving};
+pub(crate) use bytes::amount;
+pub(crate) use event::{Event, Label};
+pub(crate) use safe::{json, lines, without_sequences};
+pub(crate) use summary::{Summary, SummaryStep};
+pub(crate) use transfer::{Direction, Moving};
 
 use transfer::Transfer;
 
 /// How progress looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// `rich` on a terminal, otherwise `plain`.
     #[default]
     Auto,
@@ -71,7 +71,7 @@ impl Show for Nobody {
 }
 
 /// Where progress is told. Shared by all that work at the same time.
-pub struct Progress {
+pub(crate) struct Progress {
     state: Mutex<State>,
 }
 
@@ -82,7 +82,7 @@ struct State {
 
 impl Progress {
     /// Shows what is told on standard error.
-    pub fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         let errors = || Box::new(std::io::stderr()) as Box<dyn Write + Send>;
         Self::of(match mode.here() {
             Mode::Quiet => Box::new(Nobody),
@@ -97,13 +97,13 @@ impl Progress {
     }
 
     /// Tells what happened.
-    pub fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn report(&self, event: &Event<'_>) {
         self.state().show.show(event);
     }
 
     /// Bytes are on their way from or to a registry, until the answer is dropped or done; what [`Progress::moved`] hears belongs to
     /// it. There is one at a time.
-    pub fn moving(&self, direction: Direction, name: &str) -> Moving<'_> {
+    pub(crate) fn moving(&self, direction: Direction, name: &str) -> Moving<'_> {
         let transfer = Transfer::new(direction, name);
         let mut state = self.state();
         state.show.show(&transfer.begun());
@@ -112,7 +112,7 @@ impl Progress {
     }
 
     /// What the registry's client says of bytes on their way.
-    pub fn moved(&self, traffic: Traffic) {
+    pub(crate) fn moved(&self, traffic: Traffic) {
         let mut state = self.state();
         let State { show, transfer } = &mut *state;
         if let Some(transfer) = transfer
@@ -123,12 +123,12 @@ impl Progress {
     }
 
     /// Takes away what is shown for the moment, before something else is written to the terminal.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.state().show.end();
     }
 
     /// The same for who cannot wait: the program is about to end, whatever others are doing.
-    pub fn end_now(&self) {
+    pub(crate) fn end_now(&self) {
         match self.state.try_lock() {
             Ok(mut state) => state.show.end(),
             Err(TryLockError::Poisoned(state)) => state.into_inner().show.end(),

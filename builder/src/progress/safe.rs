@@ -12,12 +12,12 @@ fn steers(letter: char) -> bool {
 }
 
 /// One line: what steers is written out as its code point, and a tab as a space.
-pub fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     written_out(text, false)
 }
 
 /// Several lines: the same, but line feeds and tabs stay.
-pub fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     written_out(text, true)
 }
 
@@ -36,7 +36,7 @@ fn written_out(text: &str, keeps_lines: bool) -> String {
 
 /// A line that a program printed, without the sequences that it would have coloured a terminal with. What is no whole sequence
 /// loses its control characters and stays, so that nothing can be hidden by beginning one; tabs stay.
-pub fn without_sequences(line: &str) -> String {
+pub(crate) fn without_sequences(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(letter) = rest.chars().next() {
@@ -82,7 +82,7 @@ fn length_of_parameters(rest: &str) -> usize {
 }
 
 /// JSON whose strings say the same, and of which no byte steers a terminal: JSON itself writes out C0 alone.
-pub fn json(value: &Value) -> String {
+pub(crate) fn json(value: &Value) -> String {
     let mut out = String::new();
     for letter in value.to_string().chars() {
         match letter {

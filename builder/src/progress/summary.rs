@@ -11,32 +11,32 @@ const INSTRUCTION: usize = 60;
 
 /// One image that was built.
 #[derive(Debug, Clone, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// For which platform.
-    pub platform: String,
+    pub(crate) platform: String,
     /// Its steps, in the order of the Dockerfile.
-    pub steps: Vec<SummaryStep>,
+    pub(crate) steps: Vec<SummaryStep>,
     /// The compressed sizes of the layers that came with the base.
-    pub base_layers: Vec<u64>,
+    pub(crate) base_layers: Vec<u64>,
     /// How long all took.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// How many answers from the network are recorded.
-    pub exchanges: usize,
+    pub(crate) exchanges: usize,
     /// The bytes of their bodies.
-    pub recorded: u64,
+    pub(crate) recorded: u64,
 }
 
 /// A step of it.
 #[derive(Debug, Clone)]
-pub struct SummaryStep {
+pub(crate) struct SummaryStep {
     /// Which, such as `[2/6] build`.
-    pub label: String,
+    pub(crate) label: String,
     /// The instruction.
-    pub instruction: String,
+    pub(crate) instruction: String,
     /// How long it took.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Its layer and that one's compressed size, if it made one.
-    pub layer: Option<(Digest, u64)>,
+    pub(crate) layer: Option<(Digest, u64)>,
 }
 
 impl Summary {

@@ -35,7 +35,7 @@ fn tell_all(progress: &Progress) {
     let digest = Digest::of(b"layer");
     let label = Label { number: 2, total: 6, stage: BAD.to_owned(), is_one_of_several: true };
     let alone = Label { number: 3, total: 6, stage: "build".to_owned(), is_one_of_several: false };
-    progress.tell(&Event::Platform { platform: "linux/amd64" });
+    progress.report(&Event::Platform { platform: "linux/amd64" });
     let moving = progress.moving(Direction::In, BAD);
     progress.moved(Traffic::Expected(2000));
     progress.moved(Traffic::Moved(1500));
@@ -43,12 +43,12 @@ fn tell_all(progress: &Progress) {
     // Whose bytes these are, nobody knows.
     progress.moved(Traffic::Moved(1));
     let (name, uri) = (BAD, BAD);
-    progress.tell(&Event::BaseFetched { name, uri, digest, size: 2000, bytes, seconds: 1.25 });
-    progress.tell(&Event::Step { label: &label, line: 4, instruction: BAD });
-    progress.tell(&Event::Output { label: &label, text: BAD });
-    progress.tell(&Event::Output { label: &alone, text: "of one stage alone" });
-    progress.tell(&Event::Fetching { label: &label, url: BAD });
-    progress.tell(&Event::Incident { label: &label, text: BAD });
+    progress.report(&Event::BaseFetched { name, uri, digest, size: 2000, bytes, seconds: 1.25 });
+    progress.report(&Event::Step { label: &label, line: 4, instruction: BAD });
+    progress.report(&Event::Output { label: &label, text: BAD });
+    progress.report(&Event::Output { label: &alone, text: "of one stage alone" });
+    progress.report(&Event::Fetching { label: &label, url: BAD });
+    progress.report(&Event::Incident { label: &label, text: BAD });
     let done = |is_configuration| Event::StepDone {
         label: &alone,
         line: 5,
@@ -56,24 +56,24 @@ fn tell_all(progress: &Progress) {
         diff_id: Some(digest),
         is_configuration,
     };
-    progress.tell(&done(false));
-    progress.tell(&done(true));
-    progress.tell(&Event::Packing { label: &alone });
-    progress.tell(&Event::Layer { label: &alone, diff_id: digest, digest, size: 4_200_000 });
-    progress.tell(&Event::StepFailed { label: &label, line: 4, seconds: 0.5 });
+    progress.report(&done(false));
+    progress.report(&done(true));
+    progress.report(&Event::Packing { label: &alone });
+    progress.report(&Event::Layer { label: &alone, diff_id: digest, digest, size: 4_200_000 });
+    progress.report(&Event::StepFailed { label: &label, line: 4, seconds: 0.5 });
     let moving = progress.moving(Direction::Out, BAD);
     let (bytes, _) = moving.done();
-    progress.tell(&Event::Pushed { name: BAD, digest, bytes, seconds: 3.0 });
-    progress.tell(&Event::Wrote { path: Path::new(BAD), seconds: 0.1 });
-    progress.tell(&Event::Repeating { subject: digest, origin: BAD });
-    progress.tell(&Event::Warning { message: BAD, path: Some(Path::new(BAD)) });
+    progress.report(&Event::Pushed { name: BAD, digest, bytes, seconds: 3.0 });
+    progress.report(&Event::Wrote { path: Path::new(BAD), seconds: 0.1 });
+    progress.report(&Event::Repeating { subject: digest, origin: BAD });
+    progress.report(&Event::Warning { message: BAD, path: Some(Path::new(BAD)) });
     let step = |number: usize, seconds, layer| SummaryStep {
         label: format!("[{number}/6] {BAD}"),
         instruction: "RUN ".repeat(40),
         seconds,
         layer,
     };
-    progress.tell(&Event::Summary(&Summary {
+    progress.report(&Event::Summary(&Summary {
         platform: "linux/amd64".to_owned(),
         steps: vec![step(1, 12.34, Some((digest, 4_200_000))), step(2, 0.0, None), step(3, 0.2, None)],
         base_layers: vec![1_000_000, 2_000_000],

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// A base comes in.
     In,
     /// An image goes out.
@@ -62,7 +62,7 @@ impl Transfer {
 }
 
 /// A transfer that is going on.
-pub struct Moving<'a> {
+pub(crate) struct Moving<'a> {
     progress: &'a Progress,
     begun: Instant,
 }
@@ -73,7 +73,7 @@ impl<'a> Moving<'a> {
     }
 
     /// Ends it: how many bytes moved, and how many seconds it took.
-    pub fn done(self) -> (u64, f64) {
+    pub(crate) fn done(self) -> (u64, f64) {
         let bytes = self.progress.state().transfer.take().map_or(0, |transfer| transfer.bytes);
         (bytes, self.begun.elapsed().as_secs_f64())
     }

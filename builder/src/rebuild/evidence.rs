@@ -6,19 +6,19 @@ use attestations::{Bundle, Digest, Predicate, PublicKey, Statement};
 use crate::error::{Error, Kind, Result};
 
 /// A provenance to repeat.
-pub(super) struct Chosen {
+pub(crate) struct Chosen {
     /// What it says.
-    pub(super) provenance: Provenance,
+    pub(crate) provenance: Provenance,
     /// The image it is about.
-    pub(super) subject: Digest,
+    pub(crate) subject: Digest,
     /// The digest of its bundle.
-    pub(super) bundle: Digest,
+    pub(crate) bundle: Digest,
     /// Where it was found.
-    pub(super) origin: String,
+    pub(crate) origin: String,
 }
 
 /// Who is believed about what was built.
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// Whoever holds one of these keys.
     Keys(Vec<PublicKey>),
     /// Anyone: the caller said so. The result is then only as good as the parameters.
@@ -30,7 +30,7 @@ pub(super) enum Trust {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none, [`Kind::Key`] when there are, but none signed by a known key.
-pub(super) fn choose(
+pub(crate) fn choose(
     candidates: &[(String, Vec<u8>)],
     subject: Option<&Digest>,
     trust: &Trust,

@@ -7,18 +7,19 @@ use attestations::provenance::{Provenance, ResourceDescriptor};
 use attestations::{Digest, Pinned};
 
 use super::evidence::Chosen;
-use crate::build::order::Network;
-use crate::build::registry::Registry;
 use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
-use crate::materials::{self, Place, Record};
+use crate::materials;
+use crate::materials::{Place, Record};
+use crate::pipeline::Network;
 use crate::provenance;
+use crate::registry::Registry;
 
 /// The kept materials of the chosen provenance, fetched from the image's registry when they are not here.
 ///
 /// # Errors
 /// When there are none, or they are not what the provenance names.
-pub(super) fn replayed(
+pub(crate) fn replayed(
     place: &Place,
     chosen: &Chosen,
     file: Option<&Path>,

@@ -1,6 +1,4 @@
 //! Repeating a build from its provenance, and comparing images.
 
-pub mod cli;
-pub mod diff;
-mod evidence;
-mod inputs;
+pub(crate) mod evidence;
+pub(crate) mod inputs;

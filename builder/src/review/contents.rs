@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::source::Snapshot;
 
 /// Largest file shown, in bytes. Nobody reads more.
-pub(super) const MAX_SHOWN: usize = 1 << 20;
+pub(crate) const MAX_SHOWN: usize = 1 << 20;
 
 /// Most entries of a tree.
 const MAX_ENTRIES: usize = 200_000;
@@ -24,19 +24,19 @@ const FIRST: [&str; 2] = ["countersign.toml", "Dockerfile"];
 
 /// One file, link or other entry of the tree.
 #[derive(Clone, Debug, Serialize)]
-pub struct Item {
+pub(crate) struct Item {
     /// Its path, made visible.
-    pub path: String,
+    pub(crate) path: String,
     /// Its mode, as git writes it.
-    pub mode: String,
+    pub(crate) mode: String,
     /// Its size in bytes, or the length of a link's target.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Its object.
-    pub id: String,
+    pub(crate) id: String,
     /// What a reviewer has to know about it.
-    pub flags: Vec<Flag>,
+    pub(crate) flags: Vec<Flag>,
     /// A link's target, made visible.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     #[serde(skip)]
     name: Vec<u8>,
     #[serde(skip)]
@@ -46,7 +46,7 @@ pub struct Item {
 /// What is remarkable about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
-pub enum Flag {
+pub(crate) enum Flag {
     /// A symbolic link.
     #[error("symbolic link")]
     Link,
@@ -86,7 +86,7 @@ pub enum Flag {
 ///
 /// # Errors
 /// When the tree cannot be read, or has more entries than anybody reviews.
-pub(super) fn list(snapshot: &Snapshot<'_>) -> Result<Vec<Item>> {
+pub(crate) fn list(snapshot: &Snapshot<'_>) -> Result<Vec<Item>> {
     let tree = snapshot.git_commit().tree().map_err(unreadable)?;
     let mut items = Vec::new();
     descend(snapshot, &tree, &mut Vec::new(), 0, &mut items)?;
@@ -132,7 +132,7 @@ fn descend(
     Ok(())
 }
 
-pub(super) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) -> Result<Item> {
+pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) -> Result<Item> {
     let mut item = Item {
         path: visible::bytes(name),
         mode: format!("{mode:06o}"),
@@ -222,7 +222,7 @@ fn leads_out(name: &[u8], target: &[u8]) -> bool {
 
 impl Item {
     /// The bytes to show, made visible; nothing for what is not shown.
-    pub(super) fn shown(&self, snapshot: &Snapshot<'_>) -> Result<Option<String>> {
+    pub(crate) fn shown(&self, snapshot: &Snapshot<'_>) -> Result<Option<String>> {
         let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule, Flag::Link];
         if self.flags.iter().any(|flag| hidden.contains(flag)) {
             return Ok(None);
@@ -232,7 +232,7 @@ impl Item {
     }
 
     /// One line about it.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let flags: Vec<String> = self.flags.iter().map(ToString::to_string).collect();
         let target = self.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
         let flags = if flags.is_empty() { String::new() } else { format!("  [{}]", flags.join("; ")) };
@@ -240,7 +240,7 @@ impl Item {
     }
 }
 
-pub(super) fn unreadable(error: git2::Error) -> Error {
+pub(crate) fn unreadable(error: git2::Error) -> Error {
     Error::new(Kind::Input, "the repository cannot be read").because(error)
 }
 

@@ -9,17 +9,17 @@ use crate::source::Snapshot;
 
 /// One changed entry.
 #[derive(Debug, serde::Serialize)]
-pub struct Change {
+pub(crate) struct Change {
     /// What happened to it: added, deleted, modified or another kind.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// As it was.
-    pub before: Option<Item>,
+    pub(crate) before: Option<Item>,
     /// As it is.
-    pub after: Option<Item>,
+    pub(crate) after: Option<Item>,
 }
 
 impl Change {
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let line = |item: &Option<Item>| item.as_ref().map(Item::line);
         match (line(&self.before), line(&self.after)) {
             (Some(before), Some(after)) => {
@@ -43,7 +43,7 @@ impl Change {
 ///
 /// # Errors
 /// When either tree cannot be read.
-pub(super) fn changes(since: &Snapshot<'_>, now: &Snapshot<'_>) -> Result<(Vec<Change>, String)> {
+pub(crate) fn changes(since: &Snapshot<'_>, now: &Snapshot<'_>) -> Result<(Vec<Change>, String)> {
     let before = since.git_commit().tree().map_err(unreadable)?;
     let after = now.git_commit().tree().map_err(unreadable)?;
     let mut options = DiffOptions::new();

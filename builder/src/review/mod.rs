@@ -1,10 +1,10 @@
 //! A reviewer's word about a commit: showing what is to be read, signing that it was read, and checking that.
 
-pub mod cli;
 mod contents;
 mod diff;
+pub(crate) mod gate;
 mod show;
-mod visible;
+pub(crate) mod visible;
 
 use std::str::FromStr;
 
@@ -17,24 +17,20 @@ use attestations::statement::{Predicate, Statement, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
 
-pub use contents::{Flag, Item};
-pub use diff::Change;
-pub use show::Shown;
-
 /// What a reviewer says.
-pub struct Opinion {
+pub(crate) struct Opinion {
     /// Approved or rejected.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Who says it.
-    pub reviewer: Person,
+    pub(crate) reviewer: Person,
     /// Why, in the reviewer's words.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// When, by the reviewer's clock.
-    pub on: jiff::Timestamp,
+    pub(crate) on: jiff::Timestamp,
 }
 
 /// What is reviewed: a commit, all of it or what changed since an earlier one.
-pub struct Subjects<'a> {
+pub(crate) struct Subjects<'a> {
     commit: Snapshot<'a>,
     since: Option<Snapshot<'a>>,
 }
@@ -44,7 +40,11 @@ impl<'a> Subjects<'a> {
     ///
     /// # Errors
     /// When a commit is not there, or `since` is not in the history of `commit`.
-    pub fn fetch(repository: &'a Repository, commit: &str, since: Option<&str>) -> Result<Subjects<'a>> {
+    pub(crate) fn fetch(
+        repository: &'a Repository,
+        commit: &str,
+        since: Option<&str>,
+    ) -> Result<Subjects<'a>> {
         let commit = repository.commit(&parse_commit(commit)?)?;
         let since = since.map(|id| Ok::<_, Error>(repository.commit(&parse_commit(id)?)?)).transpose()?;
         if let Some(since) = &since {
@@ -62,7 +62,7 @@ impl<'a> Subjects<'a> {
     ///
     /// # Errors
     /// When the history cannot be read.
-    pub fn authors(&self) -> Result<Vec<Person>> {
+    pub(crate) fn authors(&self) -> Result<Vec<Person>> {
         let mut authors = self.commit.authors();
         if let Some(since) = &self.since {
             for author in self.commit.authors_since(since)? {
@@ -78,7 +78,7 @@ impl<'a> Subjects<'a> {
     ///
     /// # Errors
     /// When the history cannot be read, or the key fails.
-    pub fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<Bundle> {
+    pub(crate) fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<Bundle> {
         let commit = self.commit.id();
         let review = Review {
             tree: self.commit.tree()?,
@@ -103,7 +103,7 @@ impl<'a> Subjects<'a> {
 ///
 /// # Errors
 /// Malformed bytes, another kind of statement, or a signature that is not the key's ([`Kind::Refused`]).
-pub fn verify(bytes: &[u8], key: &PublicKey) -> Result<Verified<Statement>> {
+pub(crate) fn verify(bytes: &[u8], key: &PublicKey) -> Result<Verified<Statement>> {
     let bundle = Bundle::parse(bytes)
         .map_err(|error| Error::new(Kind::Input, "the file is no signed statement").because(error))?;
     let payload = bundle.verify(key).map_err(|error| {

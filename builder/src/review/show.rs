@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use attestations::review::Person;
 use serde::Serialize;
 
-use super::contents::{self, Flag, Item};
-use super::diff::{self, Change};
+use super::contents;
+use super::contents::{Flag, Item};
+use super::diff;
+use super::diff::Change;
 use super::{Subjects, visible};
 use crate::error::{Error, Kind, Result};
 
@@ -15,25 +17,25 @@ const MAX_TEXT: usize = 64 << 20;
 
 /// What there is to read.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// The repository's location.
-    pub repository: String,
+    pub(crate) repository: String,
     /// The commit.
-    pub commit: String,
+    pub(crate) commit: String,
     /// Its tree.
-    pub tree: String,
+    pub(crate) tree: String,
     /// When it was committed, in seconds since 1970.
-    pub committed_at: i64,
+    pub(crate) committed_at: i64,
     /// The commit that was reviewed before, if only changes are shown.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Everyone who wrote it.
-    pub authors: Vec<Person>,
+    pub(crate) authors: Vec<Person>,
     /// The commit's message, made visible.
-    pub message: String,
+    pub(crate) message: String,
     /// All files, when all are to be read.
-    pub files: Vec<Item>,
+    pub(crate) files: Vec<Item>,
     /// The changed files, when only they are.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     #[serde(skip)]
     text: String,
 }
@@ -43,7 +45,7 @@ impl Subjects<'_> {
     ///
     /// # Errors
     /// When the repository cannot be read, or there is more text than can be shown.
-    pub fn show(&self, list_only: bool) -> Result<Shown> {
+    pub(crate) fn show(&self, list_only: bool) -> Result<Shown> {
         let mut shown = Shown {
             repository: visible::line(self.commit.repository().location().uri()),
             commit: self.commit.id().to_string(),
@@ -121,7 +123,7 @@ impl Shown {
     }
 
     /// The text for people.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         let date = jiff::Timestamp::from_second(self.committed_at).map(|t| t.to_string()).unwrap_or_default();
         let _ = writeln!(out, "repository  {}", self.repository);

@@ -6,6 +6,8 @@ use std::process::Command;
 use attestations::keys::Algorithm;
 use tempfile::TempDir;
 
+use super::contents::Flag;
+use super::show::Shown;
 use super::*;
 use crate::keys::{Protection, generate, load};
 use crate::source::Location;

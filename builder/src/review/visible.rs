@@ -4,17 +4,17 @@
 //! point. So a reviewer reads what the machine will read (compare CVE-2021-42574, "Trojan Source").
 
 /// One line or more of a file: everything but line feeds and tabs is made visible.
-pub(super) fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     escape(text, |c| c == '\n' || c == '\t')
 }
 
 /// A name or another value that must stay on its line.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
 /// A name that need not be text.
-pub(super) fn bytes(name: &[u8]) -> String {
+pub(crate) fn bytes(name: &[u8]) -> String {
     let mut out = String::new();
     for chunk in name.utf8_chunks() {
         out.push_str(&line(chunk.valid()));
@@ -38,7 +38,7 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
 }
 
 /// Characters that change how others are drawn, or are drawn as nothing or as a space.
-pub(super) fn is_deceptive(c: char) -> bool {
+pub(crate) fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c),
             0x00A0 | 0x00AD | 0x034F | 0x061C | 0x070F | 0x115F..=0x1160 | 0x1680 | 0x17B4..=0x17B5

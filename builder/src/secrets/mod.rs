@@ -15,10 +15,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Result};
-use crate::provenance::read_file;
+use crate::files::read_file;
 
-pub use redact::Redactor;
-pub use search::{Needles, Search};
+pub(crate) use redact::Redactor;
+pub(crate) use search::{Needles, Search};
 
 /// Most bytes of a secret, as in Docker.
 const MAX_SIZE: u64 = 500 * 1024;
@@ -27,7 +27,7 @@ const MIN_SIZE: usize = 8;
 
 /// `--secret`: where one comes from. Nothing is read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     id: String,
     origin: Origin,
 }
@@ -114,14 +114,14 @@ impl Given {
 
 /// The secrets of a build, by their ids. They are wiped from memory at its end, and nothing prints them.
 #[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, Arc<Zeroizing<Vec<u8>>>>);
+pub(crate) struct Secrets(BTreeMap<String, Arc<Zeroizing<Vec<u8>>>>);
 
 impl Secrets {
     /// Reads them all. Done before the work, so that a missing one costs nothing.
     ///
     /// # Errors
     /// One that is not there, too short, too long, or given twice.
-    pub fn read(given: &[Given]) -> Result<Self> {
+    pub(crate) fn read(given: &[Given]) -> Result<Self> {
         let mut all = BTreeMap::new();
         for one in given {
             if all.insert(one.id.clone(), Arc::new(one.read()?)).is_some() {
@@ -135,7 +135,7 @@ impl Secrets {
     ///
     /// # Errors
     /// [`Kind::Usage`] when one of them was not given.
-    pub fn only(&self, ids: &BTreeSet<String>) -> Result<Self> {
+    pub(crate) fn only(&self, ids: &BTreeSet<String>) -> Result<Self> {
         let one = |id: &String| match self.0.get(id) {
             Some(bytes) => Ok((id.clone(), bytes.clone())),
             None => Err(Error::new(Kind::Usage, format!("the build was given the secret {id}"))
@@ -145,17 +145,17 @@ impl Secrets {
     }
 
     /// One of them.
-    pub fn get(&self, id: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, id: &str) -> Option<&[u8]> {
         self.0.get(id).map(|bytes| bytes.as_slice())
     }
 
     /// What those with these ids look like wherever they are written.
-    pub fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Needles {
+    pub(crate) fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Needles {
         Needles::of(ids.filter_map(|id| Some((id, self.get(id)?))))
     }
 
     /// The same of all.
-    pub fn all_needles(&self) -> Needles {
+    pub(crate) fn all_needles(&self) -> Needles {
         self.needles(self.0.keys().map(String::as_str))
     }
 }

@@ -8,19 +8,19 @@ use super::search::Needles;
 const INSTEAD: &[u8] = b"***";
 
 /// A stream from which secrets are taken. Bytes that could begin one are held until it is clear.
-pub struct Redactor {
+pub(crate) struct Redactor {
     needles: Arc<Needles>,
     held: Vec<u8>,
 }
 
 impl Redactor {
     /// At the beginning of a stream.
-    pub fn new(needles: &Arc<Needles>) -> Self {
+    pub(crate) fn new(needles: &Arc<Needles>) -> Self {
         Self { needles: needles.clone(), held: Vec::new() }
     }
 
     /// Takes the next bytes, and gives out those that can be shown.
-    pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(bytes);
         let (mut shown, rest) = self.replaced(false);
         let unclear = self.needles.beginning(&self.held[rest..]);
@@ -31,7 +31,7 @@ impl Redactor {
     }
 
     /// What was held at the end of the stream.
-    pub fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         let (mut shown, rest) = self.replaced(true);
         shown.extend_from_slice(&self.held[rest..]);
         shown
@@ -54,7 +54,7 @@ impl Redactor {
 
 impl Needles {
     /// A text without the secrets in it.
-    pub fn redacted(self: &Arc<Self>, text: &str) -> String {
+    pub(crate) fn redacted(self: &Arc<Self>, text: &str) -> String {
         if self.find(text.as_bytes()).is_none() {
             return text.to_owned();
         }

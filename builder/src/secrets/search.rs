@@ -17,7 +17,7 @@ const BLOCK: usize = 1 << 16;
 
 /// What secrets look like.
 #[derive(Default)]
-pub struct Needles {
+pub(crate) struct Needles {
     forms: Vec<Form>,
     by_key: HashMap<u64, Vec<usize>>,
     sieve: Vec<u64>,
@@ -63,12 +63,12 @@ impl Needles {
     }
 
     /// Whether there is nothing to look for.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }
 
     /// The id of a secret that stands in `bytes`.
-    pub fn find(&self, bytes: &[u8]) -> Option<&str> {
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<&str> {
         self.first(bytes, 0).map(|hit| hit.id)
     }
 
@@ -121,7 +121,7 @@ impl Needles {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn find_in(self: &Arc<Self>, mut from: impl Read) -> io::Result<Option<String>> {
+    pub(crate) fn find_in(self: &Arc<Self>, mut from: impl Read) -> io::Result<Option<String>> {
         let mut search = Search::new(self);
         let mut block = vec![0; BLOCK];
         loop {
@@ -150,7 +150,7 @@ fn sieve_bit(key: u64) -> usize {
 }
 
 /// A search through one stream, piece by piece: what lies across two pieces is found, too.
-pub struct Search {
+pub(crate) struct Search {
     needles: Arc<Needles>,
     /// The end of what came before, one byte shorter than the longest form.
     held: Vec<u8>,
@@ -158,12 +158,12 @@ pub struct Search {
 
 impl Search {
     /// At the beginning of a stream.
-    pub fn new(needles: &Arc<Needles>) -> Self {
+    pub(crate) fn new(needles: &Arc<Needles>) -> Self {
         Self { needles: needles.clone(), held: Vec::new() }
     }
 
     /// Takes the next bytes; the id of a secret that stands in what came so far.
-    pub fn take(&mut self, bytes: &[u8]) -> Option<String> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Option<String> {
         if self.needles.is_empty() {
             return None;
         }

@@ -9,7 +9,7 @@ const SCHEMES: [&str; 4] = ["https", "http", "ssh", "file"];
 
 /// A repository's location. Paths are absolute, so that the name means the same tomorrow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
+pub(crate) struct Location {
     /// What `git fetch` is given.
     fetch: String,
     /// The name under which reviews and provenance speak of it.
@@ -21,7 +21,7 @@ impl Location {
     ///
     /// # Errors
     /// [`SourceError::Location`] for an unknown transport, an embedded password, or a path that is not there.
-    pub fn parse(text: &str) -> Result<Self, SourceError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, SourceError> {
         let refuse = |reason: String| SourceError::Location { location: text.to_owned(), reason };
         if text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n', '\r']) {
             return Err(refuse("it is empty, looks like an option, or holds control characters".to_owned()));
@@ -62,12 +62,12 @@ impl Location {
 
     /// Fetched from here, but spoken of as `uri`: for a mirror. The commit's id says that it is the same.
     #[must_use]
-    pub fn standing_for(self, uri: &str) -> Self {
+    pub(crate) fn standing_for(self, uri: &str) -> Self {
         Self { uri: uri.to_owned(), ..self }
     }
 
     /// The name used in statements: a URL without the `git+` prefix.
-    pub fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 

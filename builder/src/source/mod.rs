@@ -17,17 +17,16 @@ use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use git2::{ObjectType, Oid};
 
-pub use location::Location;
-pub use recorded::{Found, RecordedError, Wanted, fetch as fetch_recorded};
-pub use submodules::Submodule;
-pub use tree::{Blobs, Entry, EntryKind, Walk};
+pub(crate) use location::Location;
+pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
+pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
 
 /// Longest commit message read; the trailers stand at its end.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
 
 /// Why a commit could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// Not something to fetch from.
     #[error("{location:?} is not a repository that can be fetched: {reason}")]
     Location {
@@ -168,7 +167,7 @@ impl From<SourceError> for crate::error::Error {
 }
 
 /// The cached objects of one repository.
-pub struct Repository {
+pub(crate) struct Repository {
     git: git2::Repository,
     location: Location,
     cache: PathBuf,
@@ -179,7 +178,7 @@ impl Repository {
     ///
     /// # Errors
     /// When the cache cannot be made.
-    pub fn open(state_dir: &Path, location: &Location) -> Result<Self, SourceError> {
+    pub(crate) fn open(state_dir: &Path, location: &Location) -> Result<Self, SourceError> {
         let name = Digest::of(location.uri().as_bytes()).hex();
         let cache = state_dir.join("git").join(name);
         let failed = |source| SourceError::Cache { path: cache.clone(), source };
@@ -193,7 +192,7 @@ impl Repository {
     ///
     /// # Errors
     /// When the repository does not have it or cannot be reached; see [`SourceError`].
-    pub fn commit(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
+    pub(crate) fn commit(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
         let oid = object_id(&id.to_string())?;
         if self.git.find_commit(oid).is_err() {
             fetch::commit(&self.cache, &self.location, id, || self.has(oid))?;
@@ -221,12 +220,12 @@ impl Repository {
     }
 
     /// Where it was fetched from.
-    pub fn location(&self) -> &Location {
+    pub(crate) fn location(&self) -> &Location {
         &self.location
     }
 
     /// The objects, for reading only.
-    pub fn git(&self) -> &git2::Repository {
+    pub(crate) fn git(&self) -> &git2::Repository {
         &self.git
     }
 
@@ -244,7 +243,7 @@ impl Repository {
 }
 
 /// One commit and its tree.
-pub struct Snapshot<'a> {
+pub(crate) struct Snapshot<'a> {
     repository: &'a Repository,
     id: Commit,
     tree: Oid,
@@ -253,7 +252,7 @@ pub struct Snapshot<'a> {
 
 impl<'a> Snapshot<'a> {
     /// The commit's id.
-    pub fn id(&self) -> &Commit {
+    pub(crate) fn id(&self) -> &Commit {
         &self.id
     }
 
@@ -261,25 +260,25 @@ impl<'a> Snapshot<'a> {
     ///
     /// # Errors
     /// Never for a repository that git accepts.
-    pub fn tree(&self) -> Result<Tree, SourceError> {
+    pub(crate) fn tree(&self) -> Result<Tree, SourceError> {
         Tree::from_str(&self.tree.to_string())
             .map_err(|_| SourceError::Read(git2::Error::from_str("the tree's id is not an object id")))
     }
 
     /// When it was committed, in seconds since 1970: the build's `SOURCE_DATE_EPOCH`. Never negative.
-    pub fn committed_at(&self) -> i64 {
+    pub(crate) fn committed_at(&self) -> i64 {
         self.commit.time().seconds().max(0)
     }
 
     /// The commit's message, as text.
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let bytes = self.commit.message_bytes();
         let start = bytes.len().saturating_sub(MESSAGE_LIMIT);
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
 
     /// Who wrote it: its author, then everyone in a `Co-authored-by` trailer; each once.
-    pub fn authors(&self) -> Vec<Person> {
+    pub(crate) fn authors(&self) -> Vec<Person> {
         authors_of(&self.commit)
     }
 
@@ -287,7 +286,7 @@ impl<'a> Snapshot<'a> {
     ///
     /// # Errors
     /// When the history cannot be read.
-    pub fn authors_since(&self, since: &Snapshot<'_>) -> Result<Vec<Person>, SourceError> {
+    pub(crate) fn authors_since(&self, since: &Snapshot<'_>) -> Result<Vec<Person>, SourceError> {
         let mut walk = self.repository.git.revwalk()?;
         walk.push(self.commit.id())?;
         walk.hide(since.commit.id())?;
@@ -304,12 +303,12 @@ impl<'a> Snapshot<'a> {
     }
 
     /// The parsed commit, for what this type does not tell.
-    pub fn git_commit(&self) -> &git2::Commit<'a> {
+    pub(crate) fn git_commit(&self) -> &git2::Commit<'a> {
         &self.commit
     }
 
     /// The repository it is in.
-    pub fn repository(&self) -> &'a Repository {
+    pub(crate) fn repository(&self) -> &'a Repository {
         self.repository
     }
 }

@@ -11,7 +11,8 @@ use attestations::Commit;
 use git2::ObjectType;
 use url::Url;
 
-use super::submodules::{self, Submodule};
+use super::submodules;
+use super::submodules::Submodule;
 use super::{Location, Repository, Snapshot, SourceError, Walk, fetch as cache_fetch};
 
 /// Where a fetched reference is kept.
@@ -19,22 +20,22 @@ const TAKEN: &str = "refs/countersign/taken";
 
 /// What is wanted of a repository.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// Where it is: `http` or `https`.
-    pub url: &'a Url,
+    pub(crate) url: &'a Url,
     /// A branch, tag, reference or commit; its `HEAD` by default.
-    pub reference: Option<&'a str>,
+    pub(crate) reference: Option<&'a str>,
     /// A folder; "" is the whole.
-    pub folder: &'a str,
+    pub(crate) folder: &'a str,
     /// A folder of the build for the repository, which does not exist yet.
-    pub into: &'a Path,
+    pub(crate) into: &'a Path,
     /// The certificates that are trusted, as PEM.
-    pub certificates: &'a Path,
+    pub(crate) certificates: &'a Path,
 }
 
 /// Why it could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordedError<E> {
+pub(crate) enum RecordedError<E> {
     /// The program could not be run.
     #[error("git could not be run")]
     Run(E),
@@ -61,7 +62,7 @@ impl<E> From<git2::Error> for RecordedError<E> {
 }
 
 /// A fetched commit.
-pub struct Found {
+pub(crate) struct Found {
     repository: Repository,
     commit: Commit,
     submodules: Vec<Submodule>,
@@ -74,7 +75,7 @@ pub(super) type Said<E> = Result<Result<(), String>, E>;
 ///
 /// # Errors
 /// See [`RecordedError`].
-pub fn fetch<E>(
+pub(crate) fn fetch<E>(
     wanted: &Wanted<'_>,
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<Found, RecordedError<E>> {
@@ -194,12 +195,12 @@ pub(super) fn isolate(command: &mut Command, home: &Path) {
 
 impl Found {
     /// The commit that was meant.
-    pub fn commit(&self) -> &Commit {
+    pub(crate) fn commit(&self) -> &Commit {
         &self.commit
     }
 
     /// The submodules that came with it, each before those that lie in it.
-    pub fn submodules(&self) -> &[Submodule] {
+    pub(crate) fn submodules(&self) -> &[Submodule] {
         &self.submodules
     }
 
@@ -207,7 +208,7 @@ impl Found {
     ///
     /// # Errors
     /// A folder that is not there, and what an image cannot be given: LFS pointers.
-    pub fn walk(&self, folder: &str) -> Result<(Snapshot<'_>, Walk), SourceError> {
+    pub(crate) fn walk(&self, folder: &str) -> Result<(Snapshot<'_>, Walk), SourceError> {
         let snapshot = self.repository.present(&self.commit)?;
         let walk = snapshot.walk_with_submodules(folder)?;
         Ok((snapshot, walk))

@@ -13,7 +13,8 @@ use attestations::Commit;
 use git2::ObjectType;
 use url::Url;
 
-use super::recorded::{self, RecordedError, Said, Wanted};
+use super::recorded;
+use super::recorded::{RecordedError, Said, Wanted};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
 use super::{SourceError, commit_id, object_id};
 
@@ -26,13 +27,13 @@ const LIST: &str = ".gitmodules";
 
 /// A submodule that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submodule {
+pub(crate) struct Submodule {
     /// Its path in the outermost repository, as text.
-    pub path: String,
+    pub(crate) path: String,
     /// Where it was fetched from.
-    pub url: Url,
+    pub(crate) url: Url,
     /// Its commit.
-    pub commit: Commit,
+    pub(crate) commit: Commit,
 }
 
 /// A repository that may have some.

@@ -17,7 +17,7 @@ pub(super) const SUBMODULE: i32 = 0o160_000;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
+pub(crate) enum EntryKind {
     /// A folder.
     Directory,
     /// A file, whether its owner may execute it.
@@ -31,27 +31,27 @@ pub enum EntryKind {
 
 /// One entry of a tree. Names are bytes: git does not promise UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its path below the folder that was walked, without a leading slash.
-    pub path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What it is.
-    pub kind: EntryKind,
+    pub(crate) kind: EntryKind,
     /// The object.
-    pub id: Oid,
+    pub(crate) id: Oid,
 }
 
 impl Entry {
     /// The path for messages.
-    pub fn display(&self) -> String {
+    pub(crate) fn display(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()
     }
 }
 
 /// Everything below a folder, parents before children, in the byte order of names.
-pub type Walk = Vec<Entry>;
+pub(crate) type Walk = Vec<Entry>;
 
 /// The files of a repository, for several threads: `git2` gives a repository to one at a time.
-pub struct Blobs {
+pub(crate) struct Blobs {
     git: Mutex<git2::Repository>,
 }
 
@@ -60,7 +60,7 @@ impl Blobs {
     ///
     /// # Errors
     /// When the object cannot be read or has not the id it is named by.
-    pub fn read(&self, id: Oid) -> Result<Vec<u8>, SourceError> {
+    pub(crate) fn read(&self, id: Oid) -> Result<Vec<u8>, SourceError> {
         let git = self.git.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(git.find_blob(id)?.content().to_vec())
     }
@@ -72,7 +72,7 @@ impl Snapshot<'_> {
     ///
     /// # Errors
     /// A submodule or an LFS pointer among what is wanted; a folder that is not there.
-    pub fn walk(&self, folder: &str, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Walk, SourceError> {
+    pub(crate) fn walk(&self, folder: &str, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Walk, SourceError> {
         self.walking(folder, Walking { snapshot: self, wanted, into_submodules: false, found: Vec::new() })
     }
 
@@ -152,7 +152,7 @@ impl Snapshot<'_> {
     ///
     /// # Errors
     /// When the object cannot be read or has not the id it is named by.
-    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
+    pub(crate) fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
         Ok(self.repository.git.find_blob(entry.id)?.content().to_vec())
     }
 
@@ -160,7 +160,7 @@ impl Snapshot<'_> {
     ///
     /// # Errors
     /// When the repository cannot be opened once more.
-    pub fn blobs(&self) -> Result<Blobs, SourceError> {
+    pub(crate) fn blobs(&self) -> Result<Blobs, SourceError> {
         Ok(Blobs { git: Mutex::new(git2::Repository::open_bare(self.repository.git.path())?) })
     }
 
@@ -169,7 +169,7 @@ impl Snapshot<'_> {
     /// # Errors
     /// [`SourceError::TooLarge`] over `limit` bytes, before they are read; [`SourceError::Unsupported`] when it is
     /// no file.
-    pub fn file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+    pub(crate) fn file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         let (id, mode) = match self.find(path) {
             Ok(found) => found,
             Err(SourceError::NoSuchPath { .. }) => return Ok(None),

@@ -6,6 +6,7 @@ use rcgen::CertificateParams;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::servers::{Script, plain, tls};
+use super::upstream::Proxies;
 use super::*;
 
 /// Framing that two parsers could read differently: none of it reaches upstream.

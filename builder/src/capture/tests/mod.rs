@@ -17,6 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::upstream::Proxies;
 use super::*;
 
 const LOOPBACK: Block = Block::new(Ipv4Addr::new(127, 18, 0, 0), 16);

@@ -3,6 +3,7 @@
 use attestations::Digest;
 
 use super::servers::{Script, plain, tls};
+use super::upstream::Proxies;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,233 @@
+//! Base images: from a folder with an OCI image layout, or from a registry, into the build's own store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use attestations::{Digest, Pinned, Reference};
+use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
+use images::{Descriptor, Image, Index, Platform, Store};
+
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Direction, Event};
+use crate::project::Project;
+use crate::workspace::Workspace;
+
+/// A base that is in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    /// As the Dockerfile names it.
+    pub(crate) asked: String,
+    /// Where it came from, for the provenance.
+    pub(crate) uri: String,
+    /// The image.
+    pub(crate) image: Image,
+}
+
+/// What fetches from registries.
+pub(crate) trait Registry {
+    /// The digest of the image that a reference, be it a tag or a digest, stands for now on a platform.
+    ///
+    /// # Errors
+    /// When the registry does not know it or cannot be reached, or has no such image for the platform.
+    fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest>;
+    /// Brings an image into the store.
+    ///
+    /// # Errors
+    /// When the registry does not have it or cannot be reached.
+    fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image>;
+}
+
+/// Where each base is taken from.
+pub(crate) struct Bases<'a> {
+    /// `--base NAME=WHERE`.
+    pub(crate) given: &'a BTreeMap<String, String>,
+    /// The repository's own pins.
+    pub(crate) project: &'a Project,
+    /// The digests a rebuild must use, by the name in the Dockerfile, with where they came from; none for a first build.
+    pub(crate) recorded: Option<&'a BTreeMap<String, (String, Digest)>>,
+    /// What fetches.
+    pub(crate) registry: &'a dyn Registry,
+    /// What is built.
+    pub(crate) platform: &'a Platform,
+    /// Where it is told.
+    pub(crate) workspace: &'a Workspace,
+}
+
+impl Bases<'_> {
+    /// Brings the base that the Dockerfile calls `name` into `store`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be built upon.
+    pub(crate) fn get(&self, name: &str, store: &Store) -> Result<Base> {
+        let moving = self.workspace.progress().moving(Direction::In, name);
+        let base = self.fetch(name, store).map_err(|error| of_base(name, error))?;
+        let (bytes, seconds) = moving.done();
+        self.workspace.report(&Event::BaseFetched {
+            name,
+            uri: &base.uri,
+            digest: base.image.digest(),
+            size: base.image.layers().iter().fold(0, |sum, layer| layer.size.saturating_add(sum)),
+            bytes,
+            seconds,
+        });
+        if let Some(recorded) = self.recorded {
+            let (_, digest) = recorded.get(name).ok_or_else(|| not_recorded(name))?;
+            if base.image.digest() != *digest {
+                let found = base.image.digest();
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("the base {name} given here is {found}, and the provenance names {digest}"),
+                )
+                .hint("give the image with that digest"));
+            }
+        }
+        self.check(&base)?;
+        Ok(base)
+    }
+
+    fn fetch(&self, name: &str, store: &Store) -> Result<Base> {
+        let base = |uri: String, image| Base { asked: name.to_owned(), uri, image };
+        if let Some(place) = self.given.get(name) {
+            let folder = Path::new(place.strip_prefix("oci:").unwrap_or(place));
+            if folder.is_dir() {
+                return Ok(base(format!("oci-layout:{name}"), from_layout(folder, self.platform, store)?));
+            }
+        }
+        if let Some((uri, digest)) = self.recorded.and_then(|recorded| recorded.get(name))
+            && self.given.get(name).is_none()
+        {
+            let pinned = recorded_place(name, uri, *digest)?;
+            return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?));
+        }
+        let pinned = match (self.given.get(name), self.project.base(name)) {
+            (Some(place), _) => self.pin(place, store)?,
+            (None, Some(pinned)) => self.pin(&pinned.to_string(), store)?,
+            (None, None) => self.pin(name, store)?,
+        };
+        let image = self.registry.pull(&pinned, store)?;
+        Ok(base(registry_uri(&pinned), image))
+    }
+
+    /// The image that is used: of an index, the one for this platform.
+    fn pin(&self, text: &str, store: &Store) -> Result<Pinned> {
+        let bad = |cause| {
+            Error::new(
+                Kind::NotFound,
+                format!("the base {text} is neither a folder nor a full image reference"),
+            )
+            .hint("name it with a tag or digest, pin it in countersign.toml, or give --base NAME=FOLDER")
+            .because(cause)
+        };
+        let reference: Reference = text.parse().map_err(bad)?;
+        let digest = match reference.digest() {
+            // What is here already need not be asked for.
+            Some(digest) if Image::load(store, digest).is_ok() => *digest,
+            _ => self.registry.resolve(&reference, self.platform)?,
+        };
+        Ok(reference.repository().clone().pin(digest))
+    }
+
+    fn check(&self, base: &Base) -> Result<()> {
+        let found = base.image.config().platform();
+        if !found.fits(self.platform) {
+            return Err(Error::new(
+                Kind::Input,
+                format!("the base {} is for {found}, and this build is for {}", base.asked, self.platform),
+            )
+            .hint("give a base for that platform, or build for the base's with --platform"));
+        }
+        Ok(())
+    }
+}
+
+/// The same error, with the base it is about.
+pub(crate) fn of_base(name: &str, error: Error) -> Error {
+    let text = error.to_string();
+    if text.contains(name) {
+        return error;
+    }
+    let named =
+        Error::new(error.kind(), format!("the base {name}: {text}")).details(error.detail_lines().to_vec());
+    match error.hint_text().map(str::to_owned) {
+        Some(hint) => named.because(error).hint(hint),
+        None => named.because(error),
+    }
+}
+
+fn not_recorded(name: &str) -> Error {
+    Error::new(Kind::Input, format!("the provenance names no base {name}"))
+        .hint("the Dockerfile of that commit uses it, so the provenance is not of this build")
+}
+
+fn registry_uri(pinned: &Pinned) -> String {
+    format!("oci://{pinned}")
+}
+
+fn recorded_place(name: &str, uri: &str, digest: Digest) -> Result<Pinned> {
+    let place = uri.strip_prefix("oci://").and_then(|text| text.parse::<Reference>().ok());
+    let pinned = place.and_then(|reference| reference.pin(digest).ok());
+    pinned.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("the base {name}, {digest}, was not taken from a registry"))
+            .hint(format!("give it with --base {name}=FOLDER or --base {name}=REPOSITORY@{digest}"))
+    })
+}
+
+fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Image> {
+    let layout = Store::open_existing(folder)?;
+    let image = Image::load(&layout, &in_layout(&layout, platform)?)?;
+    copy_blobs(&layout, store, image.layers())?;
+    Ok(image)
+}
+
+/// The one image of a layout that is for a platform, be it listed in the layout or in an index there.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub(crate) fn in_layout(layout: &Store, platform: &Platform) -> Result<Digest> {
+    let fits = |entry: &Descriptor| entry.platform.as_ref().is_none_or(|found| found.fits(platform));
+    let listed: Vec<Descriptor> = layout.manifests()?.into_iter().filter(fits).collect();
+    let place = layout.root().display();
+    match listed.as_slice() {
+        [index] if [INDEX, DOCKER_INDEX].contains(&index.media_type.as_str()) => {
+            Index::load(layout, &index.digest)
+                .and_then(|it| it.choose(platform, &place.to_string()))
+                .map_err(Error::from)
+        }
+        [image] => Ok(image.digest),
+        several => {
+            let digests = several.iter().map(|found| found.digest.to_string()).collect();
+            let what = format!("{place} has {} images for {platform}, and one is wanted", several.len());
+            Err(Error::new(Kind::NotFound, what)
+                .details(digests)
+                .hint("copy the one that is meant into a layout of its own"))
+        }
+    }
+}
+
+/// Copies blobs between stores in their order, each verified on the way.
+///
+/// # Errors
+/// When one is missing, is not what its descriptor says, or cannot be written.
+pub(crate) fn copy_blobs<'a>(
+    from: &Store,
+    to: &Store,
+    blobs: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<()> {
+    for blob in blobs.into_iter().filter(|blob| !to.contains(&blob.digest)) {
+        let mut reader = from.open_blob(blob)?;
+        let mut writer = to.writer()?;
+        std::io::copy(&mut reader, &mut writer).map_err(|cause| match cause.downcast::<images::Error>() {
+            // What the reader found wrong with the blob.
+            Ok(ours) => Error::from(ours),
+            Err(cause) => Error::io("copying a blob into", to.root(), cause),
+        })?;
+        writer.commit_as(blob)?;
+    }
+    Ok(())
+}
+
+/// A base's layer as this build's manifest names it: the same blob, under the name OCI has for its kind.
+pub(crate) fn layer_of_base(layer: &Descriptor) -> Descriptor {
+    let media_type = if layer.media_type == DOCKER_LAYER { LAYER_GZIP } else { &layer.media_type };
+    Descriptor::new(media_type, layer.digest, layer.size)
+}

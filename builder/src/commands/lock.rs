@@ -1,0 +1,62 @@
+//! `lock`.
+
+use std::path::PathBuf;
+
+use attestations::{Bundle, Predicate};
+use serde_json::json;
+
+use super::{Answer, Session};
+use crate::lock::Lock;
+
+use crate::error::{Error, Kind, Result};
+use crate::files::{read_file, write_file};
+
+/// Largest bundle read, in bytes.
+const FILE_LIMIT: u64 = 64 << 20;
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Signed provenance of the build to lock, as `build --bundle-out` writes it.
+    #[arg(long, value_name = "FILE")]
+    provenance: PathBuf,
+    /// File to write the lock to, otherwise standard output; builds find it when it is committed next to the
+    /// Dockerfile as Dockerfile.lock.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the file is no provenance, or the lock cannot be written.
+pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
+    let path = &arguments.provenance;
+    let bad = |why: &str| Error::new(Kind::Input, format!("{}: {why}", path.display()));
+    // Whoever signed it: the lock is text, which people review before it counts for anything.
+    let statement = Bundle::parse(&read_file(path, FILE_LIMIT)?)
+        .and_then(|bundle| bundle.statement_unverified())
+        .map_err(|cause| bad("not a signed statement").because(cause))?;
+    let Predicate::Provenance(provenance) = statement.predicate else {
+        return Err(bad("a statement, but no provenance").hint("give the file that build --bundle-out wrote"));
+    };
+    let lock = Lock::of(&provenance)?;
+    let text = lock.to_text()?;
+    let value = json!({ "event": "locked", "out": arguments.out, "lock": lock });
+    match &arguments.out {
+        None => session.result(&text, &value)?,
+        Some(out) => {
+            write_file(out, text.as_bytes())?;
+            let dockerfile = &provenance.build_definition.external_parameters.dockerfile;
+            let told = format!(
+                "{}: {} bases, {} packages; commit it as {}",
+                out.display(),
+                lock.bases.len(),
+                lock.packages.len(),
+                Lock::path(dockerfile)
+            );
+            session.result(&told, &value)?;
+        }
+    }
+    Ok(Answer::Yes)
+}

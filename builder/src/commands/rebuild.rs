@@ -1,0 +1,412 @@
+//! `rebuild`.
+
+use std::path::PathBuf;
+
+use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
+use attestations::{Digest, Pinned, Reference};
+use images::Platform;
+use images::compare::{Comparison, compare};
+use serde_json::json;
+
+use super::build::{Signing, bundle_path, pair};
+use super::diff::{describe, find};
+use super::registries::Reach;
+use super::{Answer, Session};
+use crate::bases::Registry as _;
+use crate::executor::limits::StepLimits;
+use crate::pipeline as order;
+use crate::pipeline::{Network, Order, Outcome, What};
+use crate::rebuild::evidence::{Chosen, Trust, choose};
+use crate::rebuild::inputs;
+use crate::registry::Registry;
+use crate::review::gate as reviews;
+use crate::speculation::reference::Foretold;
+
+use crate::error::{Error, Kind, Result};
+use crate::files::{read_file, write_file};
+use crate::materials::Place;
+use crate::progress::Event;
+use crate::provenance;
+use crate::provenance::{Identity, bases_of};
+use crate::secrets::{Given, Secrets};
+use crate::source::Location;
+
+/// Largest bundle or file of keys read, in bytes.
+const FILE_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// Its arguments.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").args(["reference", "provenance"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("trust").args(["builder_keys", "trust_unverified"]).required(true))]
+pub(crate) struct Arguments {
+    /// Image to rebuild; its provenance is fetched from its registry.
+    #[arg(value_name = "REFERENCE")]
+    reference: Option<Reference>,
+    /// File with the signed provenance of the build to repeat, instead of fetching it from the registry.
+    #[arg(long, value_name = "FILE")]
+    provenance: Option<PathBuf>,
+    /// File with the public keys of the builders whose provenance is accepted, as PEM blocks or OpenSSH lines.
+    #[arg(long, value_name = "FILE")]
+    builder_keys: Option<PathBuf>,
+    /// Accept the provenance without checking who signed it.
+    #[arg(long)]
+    trust_unverified: bool,
+    /// Folder with an OCI image layout to compare the result with, when no reference is given.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
+    against: Option<String>,
+    /// Platforms to rebuild of a multi-platform image; all by default.
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    platforms: Vec<Platform>,
+    /// Fetch from the servers again, instead of replaying the first builder's recorded responses; shows whether the
+    /// servers still give the same.
+    #[arg(long)]
+    online: bool,
+    /// File with the recorded responses, as `materials export` writes it.
+    #[arg(long, value_name = "FILE", conflicts_with = "online")]
+    materials: Option<PathBuf>,
+    /// Git repository to fetch the commit from, instead of the one that the provenance names.
+    #[arg(long, value_name = "PATH|URL")]
+    repo: Option<String>,
+    /// Where to take the base image that the Dockerfile calls NAME from; its digest must be the recorded one.
+    #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
+    bases: Vec<(String, String)>,
+    /// Secret that the first build was given; secrets are never stored, so a rebuild needs them again.
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    secrets: Vec<Given>,
+    /// Write the signed result to this file; with several images, to one file each, with the platform in its name.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    bundle_out: Option<PathBuf>,
+    /// Do not attach the signed result to the image in the registry.
+    #[arg(long)]
+    no_attach: bool,
+    #[command(flatten)]
+    signing: Signing,
+    #[command(flatten)]
+    limits: StepLimits,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// How the rebuilt image compares with the one that was to be repeated.
+enum Finding {
+    /// Both images are here.
+    Compared(Comparison),
+    /// Only the provenance is: layers that differ from what it records.
+    Recorded(Vec<String>),
+}
+
+impl Finding {
+    fn verdict(&self) -> RebuildVerdict {
+        match self {
+            Self::Compared(Comparison::Identical) => RebuildVerdict::Identical,
+            Self::Recorded(differences) if differences.is_empty() => RebuildVerdict::Identical,
+            _ => RebuildVerdict::Differs,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Compared(comparison) => describe(comparison),
+            Self::Recorded(differences) if differences.is_empty() => "identical".to_owned(),
+            Self::Recorded(differences) => format!("differs\n{}", differences.join("\n")),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Compared(comparison) => json!(comparison),
+            Self::Recorded(differences) => {
+                json!({ "verdict": self.text().lines().next(), "recorded": differences })
+            }
+        }
+    }
+}
+
+/// One image that was rebuilt.
+struct Rebuilt {
+    subject: Digest,
+    platform: String,
+    outcome: Outcome,
+    finding: Finding,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// See [`Kind`]; that the images differ is an answer and no error.
+pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
+    let key = arguments.signing.open(session)?;
+    let runtime = session.workspace().runtime()?;
+    let registry =
+        Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
+    // None stands for whatever the provenance at hand is about.
+    let images: Vec<Option<Pinned>> = match &arguments.reference {
+        None => vec![None],
+        Some(reference) => registry.images(reference, &arguments.platforms)?.into_iter().map(Some).collect(),
+    };
+    let identity = match (&key, &arguments.signing.builder_id) {
+        (Some(key), Some(builder_id)) => Some(Identity { builder_id, key: &**key }),
+        _ => None,
+    };
+    let place = Place::open(session.workspace().state_dir())?;
+    let work = Work {
+        arguments,
+        session,
+        registry: &registry,
+        runtime: runtime.handle(),
+        place: &place,
+        identity,
+        is_one_of_several: images.len() > 1,
+    };
+    // What is known of each is looked at before the first one is built.
+    let chosen = images
+        .into_iter()
+        .map(|pinned| evidence(arguments, &registry, pinned.as_ref()).map(|chosen| (pinned, chosen)))
+        .collect::<Result<Vec<_>>>()?;
+    let rebuilt = chosen
+        .into_iter()
+        .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), chosen))
+        .collect::<Result<Vec<_>>>()?;
+    let is_identical = rebuilt.iter().all(|one| one.finding.verdict() == RebuildVerdict::Identical);
+    let told = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
+    match (rebuilt.as_slice(), told.as_slice()) {
+        ([one], [value]) => {
+            let text = format!("{}\n{}", one.outcome.executed.image.digest(), one.finding.text());
+            session.result(&text, value)?;
+        }
+        (all, _) => {
+            let line = |one: &Rebuilt| {
+                format!("{} {}\n{}", one.outcome.executed.image.digest(), one.platform, one.finding.text())
+            };
+            let text = all.iter().map(line).collect::<Vec<_>>().join("\n");
+            let value = json!({ "event": "rebuilt", "identical": is_identical, "images": told });
+            session.result(&text, &value)?;
+        }
+    }
+    Ok(if is_identical { Answer::Yes } else { Answer::No })
+}
+
+/// What all rebuilds of one call have in common.
+struct Work<'a> {
+    arguments: &'a Arguments,
+    session: &'a Session,
+    registry: &'a Registry,
+    runtime: &'a tokio::runtime::Handle,
+    place: &'a Place,
+    identity: Option<Identity<'a>>,
+    is_one_of_several: bool,
+}
+
+impl Work<'_> {
+    /// Repeats one build, compares, and signs how it came out.
+    fn repeat(&self, pinned: Option<&Pinned>, chosen: Chosen) -> Result<Rebuilt> {
+        let (arguments, session, registry) = (self.arguments, self.session, self.registry);
+        session.workspace().report(&Event::Repeating { subject: chosen.subject, origin: &chosen.origin });
+        let network = match arguments.online {
+            true => Network::Kept(self.place.keeper()),
+            false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
+        };
+        let original = original(arguments, session, registry, pinned, &chosen)?;
+        let foretold = match &original {
+            // A command that runs again would ask the servers again.
+            _ if arguments.online => None,
+            Some(original) => Some(original.clone()),
+            None => Foretold::at_hand(order::store(session.workspace())?, &chosen.subject)?,
+        };
+        let order = order(arguments, &chosen, network, foretold)?;
+        let outcomes = order::build(session.workspace(), &order, registry, self.runtime, &|_| Ok(()));
+        let outcome = order::only(outcomes.map_err(|error| self.in_index(error))?)?;
+        let finding = finding(session, original.as_ref(), &chosen, &outcome)?;
+        if let (true, Some(record)) = (arguments.online, &outcome.record) {
+            self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
+        }
+        let subject = chosen.subject;
+        self.sign(pinned, chosen, &outcome, finding.verdict())?;
+        Ok(Rebuilt { subject, platform: outcome.parameters.platform.clone(), outcome, finding })
+    }
+
+    /// A machine that lacks an emulator can still repeat its own platform's build.
+    fn in_index(&self, error: Error) -> Error {
+        match (self.is_one_of_several && error.kind() == Kind::Machine, error.hint_text()) {
+            (true, Some(hint)) => {
+                let more = format!("{hint}; or repeat some of the index's images with --platform");
+                error.hint(more)
+            }
+            _ => error,
+        }
+    }
+
+    fn sign(
+        &self,
+        pinned: Option<&Pinned>,
+        chosen: Chosen,
+        outcome: &Outcome,
+        verdict: RebuildVerdict,
+    ) -> Result<()> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let arguments = self.arguments;
+        let materials = match arguments.online {
+            true => RebuildMaterials::Fetched,
+            false => RebuildMaterials::Replayed,
+        };
+        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict, materials };
+        let name = match pinned {
+            Some(pinned) => pinned.repository().to_string(),
+            None => outcome.parameters.image.clone(),
+        };
+        let bundle = provenance::sign(outcome, &[], Some(of), &name, identity)?;
+        if let Some(path) = &arguments.bundle_out {
+            let platform = self.is_one_of_several.then_some(outcome.parameters.platform.as_str());
+            write_file(&bundle_path(path, platform), bundle.to_bytes())?;
+        }
+        if let (Some(pinned), false) = (pinned, arguments.no_attach) {
+            let original = self.registry.pull(pinned, &order::store(self.session.workspace())?)?;
+            self.registry.attach(pinned, &original, &bundle)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rebuilt {
+    fn json(&self, arguments: &Arguments, signed: bool) -> serde_json::Value {
+        json!({
+            "event": "rebuilt",
+            "subject": self.subject,
+            "platform": self.platform,
+            "digest": self.outcome.executed.image.digest(),
+            "online": arguments.online,
+            "exchanges": self.outcome.executed.exchanges.len(),
+            "identical": self.finding.verdict() == RebuildVerdict::Identical,
+            "comparison": self.finding.json(),
+            "signed": signed,
+        })
+    }
+}
+
+fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>) -> Result<Chosen> {
+    let trust = match &arguments.builder_keys {
+        None => Trust::Unverified,
+        Some(path) => {
+            let text = String::from_utf8_lossy(&read_file(path, FILE_LIMIT)?).into_owned();
+            Trust::Keys(reviews::keys(&text, &path.display().to_string())?)
+        }
+    };
+    let candidates = match (&arguments.provenance, pinned) {
+        (Some(path), _) => vec![(path.display().to_string(), read_file(path, FILE_LIMIT)?)],
+        (None, Some(pinned)) => {
+            registry.attachments(pinned)?.into_iter().map(|found| (found.origin, found.bytes)).collect()
+        }
+        (None, None) => return Err(Error::new(Kind::Usage, "give an image reference or --provenance FILE")),
+    };
+    let chosen = choose(&candidates, pinned.map(Pinned::digest), &trust)?;
+    let platform = platform_of(&chosen)?;
+    match arguments.platforms.is_empty() || arguments.platforms.contains(&platform) {
+        true => Ok(chosen),
+        false => Err(Error::new(Kind::NotFound, format!("{} is for {platform}", chosen.subject))
+            .hint("leave out --platform, or name the image that is meant")),
+    }
+}
+
+fn platform_of(chosen: &Chosen) -> Result<Platform> {
+    let text = &chosen.provenance.build_definition.external_parameters.platform;
+    text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
+}
+
+fn order(
+    arguments: &Arguments,
+    chosen: &Chosen,
+    network: Network,
+    foretold: Option<Foretold>,
+) -> Result<Order> {
+    let parameters = &chosen.provenance.build_definition.external_parameters;
+    let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
+    let location = match &arguments.repo {
+        None => Location::parse(uri)?,
+        Some(other) => Location::parse(other)?.standing_for(uri),
+    };
+    Ok(Order {
+        location,
+        commit: parameters.commit.clone(),
+        what: What::Recorded {
+            parameters: Box::new(parameters.clone()),
+            bases: bases_of(&chosen.provenance)?,
+        },
+        bases: arguments.bases.iter().cloned().collect(),
+        network,
+        foretold,
+        upstream: arguments.reach.upstream()?,
+        alone: None,
+        limits: arguments.limits.clone(),
+        // One that was not used then is not used now either.
+        secrets: Secrets::read(&arguments.secrets)?.only(&parameters.secrets)?,
+    })
+}
+
+/// The image that is repeated, if it can be had.
+fn original(
+    arguments: &Arguments,
+    session: &Session,
+    registry: &Registry,
+    pinned: Option<&Pinned>,
+    chosen: &Chosen,
+) -> Result<Option<Foretold>> {
+    let place = match (pinned, &arguments.against) {
+        (Some(pinned), _) => pinned.to_string(),
+        (None, Some(folder)) => folder.clone(),
+        (None, None) => return Ok(None),
+    };
+    let platform = platform_of(chosen)?;
+    let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
+    match image.digest() == chosen.subject {
+        true => Ok(Some(Foretold { store, image })),
+        false => Err(Error::new(
+            Kind::Input,
+            format!("{place} is {}, and the provenance is about {}", image.digest(), chosen.subject),
+        )),
+    }
+}
+
+fn finding(
+    session: &Session,
+    original: Option<&Foretold>,
+    chosen: &Chosen,
+    outcome: &Outcome,
+) -> Result<Finding> {
+    let Some(Foretold { store, image }) = original else {
+        return Ok(Finding::Recorded(recorded(chosen, outcome)));
+    };
+    let rebuilt = order::store(session.workspace())?;
+    Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image))?))
+}
+
+/// What differs from the provenance's own record, when the first image is not at hand.
+fn recorded(chosen: &Chosen, outcome: &Outcome) -> Vec<String> {
+    let image = &outcome.executed.image;
+    if image.digest() == chosen.subject {
+        return Vec::new();
+    }
+    let parameters = &chosen.provenance.build_definition.internal_parameters;
+    let mut differences = vec![format!("manifest: {}, rebuilt {}", chosen.subject, image.digest())];
+    if parameters.config_digest != image.config_descriptor().digest {
+        differences.push(format!(
+            "config: {}, rebuilt {}",
+            parameters.config_digest,
+            image.config_descriptor().digest
+        ));
+    }
+    let rebuilt = &outcome.executed.layers;
+    if parameters.layers.len() != rebuilt.len() {
+        differences.push(format!("layers: {}, rebuilt {}", parameters.layers.len(), rebuilt.len()));
+    }
+    for (index, (first, second)) in parameters.layers.iter().zip(rebuilt).enumerate() {
+        if first.diff_id != second.diff_id {
+            differences.push(format!(
+                "layer {index} ({}): {}, rebuilt {}",
+                first.created_by, first.diff_id, second.diff_id
+            ));
+        } else if first.digest != second.digest {
+            differences.push(format!("layer {index}: same content, compressed differently"));
+        }
+    }
+    differences
+}

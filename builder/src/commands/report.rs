@@ -1,0 +1,110 @@
+//! What a build tells once it is done.
+
+use images::Index;
+use serde_json::{Value, json};
+
+use crate::publish::Built;
+
+/// The whole.
+pub(crate) struct Report<'a> {
+    pub(crate) builds: &'a [Built],
+    /// What lists the images, when there are several.
+    pub(crate) index: Option<&'a Index>,
+    /// Where it was pushed, if anywhere.
+    pub(crate) pushed: Vec<String>,
+    /// The files that were written.
+    pub(crate) written: Vec<String>,
+    /// Whether to tell each file that the normaliser changed.
+    pub(crate) explain: bool,
+}
+
+impl Report<'_> {
+    /// For people: the digest first.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(index) = self.index {
+            text.push_str(&format!("{}\n", index.digest()));
+            for built in self.builds {
+                let image = &built.outcome.executed.image;
+                text.push_str(&format!("{} {}\n", image.digest(), built.outcome.parameters.platform));
+            }
+        } else {
+            let digests = self.builds.iter().map(|built| built.outcome.executed.image.digest());
+            text.extend(digests.map(|digest| format!("{digest}\n")));
+        }
+        text.extend(self.pushed.iter().map(|reference| format!("pushed {reference}\n")));
+        text.extend(self.written.iter().map(|place| format!("wrote {place}\n")));
+        for built in self.builds {
+            let margin = match self.index {
+                Some(_) => format!("{}: ", built.outcome.parameters.platform),
+                None => String::new(),
+            };
+            text.extend(built.lines(self.explain).into_iter().map(|line| format!("{margin}{line}\n")));
+        }
+        if self.builds.iter().any(|built| built.bundle.is_none()) {
+            text.push_str("not signed: give --key and --builder-id to have it admitted anywhere\n");
+        }
+        text
+    }
+
+    /// For machines: of one image its own account, of several the index with theirs.
+    pub(crate) fn json(&self) -> Value {
+        match (self.index, self.builds) {
+            (None, [built]) => {
+                let mut value = built.json();
+                value["event"] = "built".into();
+                value["pushed"] = json!(self.pushed.first());
+                value["references"] = json!(self.pushed);
+                value
+            }
+            (index, builds) => json!({
+                "event": "built",
+                "digest": index.map(Index::digest),
+                "images": builds.iter().map(Built::json).collect::<Vec<_>>(),
+                "pushed": self.pushed.first(),
+                "references": self.pushed,
+                "signed": builds.iter().all(|built| built.bundle.is_some()),
+            }),
+        }
+    }
+}
+
+impl Built {
+    fn lines(&self, explain: bool) -> Vec<String> {
+        let executed = &self.outcome.executed;
+        let mut lines = Vec::new();
+        if let Some(kept) = &self.materials {
+            lines
+                .push(format!("kept {} bodies, {} bytes, in record {}", kept.bodies, kept.size, kept.record));
+        }
+        if !self.outcome.packages.is_empty() {
+            lines.push(format!("{} packages came over the network", self.outcome.packages.len()));
+        }
+        lines.extend(self.drift.iter().map(|line| format!("drift from the lock: {line}")));
+        if explain {
+            let fired = executed.fired.iter();
+            lines.extend(fired.map(|fired| format!("normalised by {}: /{}", fired.rule, fired.path)));
+        }
+        lines.extend(executed.unrecorded.iter().map(|reason| format!("materials incomplete: {reason}")));
+        lines
+    }
+
+    fn json(&self) -> Value {
+        let (outcome, executed) = (&self.outcome, &self.outcome.executed);
+        json!({
+            "digest": executed.image.digest(),
+            "platform": outcome.parameters.platform,
+            "config": executed.image.config_descriptor().digest,
+            "commit": outcome.parameters.commit,
+            "layers": executed.layers,
+            "exchanges": executed.exchanges.len(),
+            "materials": self.materials,
+            "locked": outcome.lock.is_some(),
+            "drift": self.drift,
+            "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
+            "unrecorded": executed.unrecorded,
+            "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
+            "signed": self.bundle.is_some(),
+        })
+    }
+}

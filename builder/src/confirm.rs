@@ -1,0 +1,188 @@
+//! Asking the servers again what a build was answered. A replay shows that an image follows from what was kept; that anybody
+//! but the builder was ever given it, only the servers can say.
+
+use std::time::Duration;
+
+use attestations::Digest;
+use futures_util::StreamExt as _;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use crate::capture::{Clients, Upstream, chain};
+use crate::materials::record::{Exchange, Record, bytes_of};
+use crate::materials::request::is_withheld;
+use crate::packages;
+
+/// How many are asked at once.
+const AT_ONCE: usize = 8;
+/// The longest time for a connection, and the longest silence in the middle of an answer.
+const CONNECT: Duration = Duration::from_secs(30);
+const STALL: Duration = Duration::from_secs(60);
+
+/// What became of one recorded answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Confirmed {
+    /// The step that was given it.
+    pub(crate) step: String,
+    /// The method.
+    pub(crate) method: String,
+    /// The URL.
+    pub(crate) url: String,
+    /// The package that it is, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) package: Option<String>,
+    /// Whether it is given still.
+    pub(crate) verdict: Verdict,
+    /// Why not, if not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+impl Confirmed {
+    /// A package whose bytes nobody else gives, though they could be asked for: the build rests on them.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.package.is_some() && matches!(self.verdict, Verdict::Other | Verdict::Unavailable)
+    }
+}
+
+/// How a recorded answer compares with the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The same status and the same bytes.
+    Same,
+    /// Something else.
+    Other,
+    /// The server gave no answer, or says that it has none now.
+    Unavailable,
+    /// It cannot be asked for again: it may change something there, or what selected the answer was not kept.
+    NotAsked,
+}
+
+impl Verdict {
+    /// As the results have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Other => "other",
+            Self::Unavailable => "unavailable",
+            Self::NotAsked => "not-asked",
+        }
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> std::result::Result<S::Ok, S::Error> {
+        out.serialize_str(self.name())
+    }
+}
+
+/// Asks for every answer of a record once, several at a time; `told` gets each in the order of the record, with how many
+/// were asked for so far, and how many there are.
+///
+/// # Errors
+/// When no client can be set up.
+pub(crate) fn confirm(
+    record: &Record,
+    upstream: &Upstream,
+    runtime: &tokio::runtime::Runtime,
+    told: &dyn Fn(&Confirmed, usize, usize),
+) -> Result<Vec<Confirmed>, crate::capture::Error> {
+    let clients = upstream.clients(CONNECT, STALL)?;
+    let mut seen = std::collections::BTreeSet::new();
+    let each: Vec<(&str, &Exchange)> = record
+        .exchanges()
+        .filter(|(_, it)| seen.insert((&it.request, it.response.status, it.response.body)))
+        .collect();
+    let total = each.len();
+    let mut all = Vec::with_capacity(total);
+    runtime.block_on(async {
+        let asking = each.into_iter().map(|(step, exchange)| one(&clients, step, exchange));
+        let mut answers = futures_util::stream::iter(asking).buffered(AT_ONCE);
+        while let Some(confirmed) = answers.next().await {
+            told(&confirmed, all.len() + 1, total);
+            all.push(confirmed);
+        }
+    });
+    Ok(all)
+}
+
+async fn one(clients: &Clients, step: &str, exchange: &Exchange) -> Confirmed {
+    let (verdict, reason) = match asked(exchange) {
+        Err(why) => (Verdict::NotAsked, Some(why)),
+        Ok(request) => match compare(clients, request, exchange).await {
+            Ok(()) => (Verdict::Same, None),
+            Err((verdict, why)) => (verdict, Some(why)),
+        },
+    };
+    Confirmed {
+        step: step.to_owned(),
+        method: exchange.request.method.clone(),
+        url: exchange.request.url.clone(),
+        package: packages::brought_by(exchange).map(|purl| purl.to_string()),
+        verdict,
+        reason,
+    }
+}
+
+/// The same request again; why not, if it cannot be made.
+fn asked(exchange: &Exchange) -> Result<reqwest::Request, String> {
+    let recorded = &exchange.request;
+    let method = match recorded.method.as_str() {
+        "GET" => Method::GET,
+        "HEAD" => Method::HEAD,
+        other => return Err(format!("{other} may change something")),
+    };
+    if recorded.body.is_some() {
+        return Err("it sent a body, which is not kept".to_owned());
+    }
+    let url = Url::parse(&recorded.url).map_err(|cause| format!("its URL is none: {cause}"))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(format!("its URL is one of {}", url.scheme()));
+    }
+    let mut request = reqwest::Request::new(method, url);
+    for (name, value) in &recorded.headers {
+        if is_withheld(value) {
+            return Err(format!("its header {name} is not kept"));
+        }
+        let pair = HeaderName::try_from(name)
+            .ok()
+            .zip(bytes_of(value).and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()));
+        let (name, value) = pair.ok_or_else(|| format!("its header {name} is none"))?;
+        request.headers_mut().append(name, value);
+    }
+    Ok(request)
+}
+
+async fn compare(
+    clients: &Clients,
+    request: reqwest::Request,
+    recorded: &Exchange,
+) -> Result<(), (Verdict, String)> {
+    let wanted = &recorded.response;
+    let gone = |cause: reqwest::Error| (Verdict::Unavailable, chain(&cause));
+    let mut answer = clients.execute(request, false).await.map_err(gone)?;
+    let status = answer.status();
+    if status.as_u16() != wanted.status {
+        let is_gone = status.is_server_error()
+            || [StatusCode::NOT_FOUND, StatusCode::GONE, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+        let verdict = if is_gone { Verdict::Unavailable } else { Verdict::Other };
+        return Err((verdict, format!("answered with {status}, recorded {}", wanted.status)));
+    }
+    let (mut hash, mut size) = (Sha256::new(), 0_u64);
+    while let Some(piece) = answer.chunk().await.map_err(gone)? {
+        size += piece.len() as u64;
+        // What is longer is another one, however much more there is.
+        if size > wanted.size {
+            return Err((Verdict::Other, format!("more than the {} bytes recorded", wanted.size)));
+        }
+        hash.update(&piece);
+    }
+    let found = Digest::from_bytes(hash.finalize().into());
+    match found == wanted.body {
+        true => Ok(()),
+        false => Err((Verdict::Other, format!("{found} of {size} bytes, recorded {}", wanted.body))),
+    }
+}

@@ -1,0 +1,75 @@
+//! Layers that are still being compressed while later steps of their stage go on. They are told of in the order of their steps.
+
+use std::collections::VecDeque;
+
+use attestations::provenance::LayerRecord;
+use images::layer::{Layer, Packing};
+
+use super::failures::{cancelled, layer_failed};
+use super::stage::{Built, Run, Workshop};
+use crate::error::{Error, Result};
+use crate::plan::step::Step;
+use crate::progress::{Event, Label};
+
+/// The layers of a stage that do not count yet.
+#[derive(Default)]
+pub(crate) struct Waiting<'a>(VecDeque<One<'a>>);
+
+struct One<'a> {
+    layer: Packing,
+    step: &'a Step,
+    label: Label,
+    /// The step's place among those that are told of.
+    at: usize,
+}
+
+impl<'a> Waiting<'a> {
+    pub(crate) fn add(&mut self, layer: Packing, step: &'a Step, label: &Label, at: usize) {
+        self.0.push_back(One { layer, step, label: label.clone(), at });
+    }
+
+    /// The next one, if it is done, or if more than `most` are not.
+    fn next(&mut self, most: usize) -> Option<One<'a>> {
+        let first = self.0.front()?;
+        let growing = || self.0.iter().filter(|one| !one.layer.is_done()).count();
+        if first.layer.is_done() || growing() > most { self.0.pop_front() } else { None }
+    }
+}
+
+impl Workshop<'_> {
+    /// Waits for a layer's blob; `failed` says what it means when there will be none.
+    pub(crate) fn packed(
+        &self,
+        layer: &Packing,
+        failed: impl FnOnce(images::Error) -> Error,
+    ) -> Result<Layer> {
+        let stop = || self.canceller.is_cancelled();
+        layer.layer_unless(&stop).map_err(|cause| if stop() { cancelled() } else { failed(cause) })
+    }
+}
+
+impl Run<'_> {
+    /// Gives the stage the layers that are done, and waits until no more than `most` are not.
+    ///
+    /// # Errors
+    /// When a layer cannot be written, with the step that made it; when the person has had enough.
+    pub(crate) fn settle(&mut self, stage: &mut Built, most: usize) -> Result<()> {
+        let workspace = self.shop.workspace;
+        while let Some(One { layer, step, label, at }) = self.waiting.next(most) {
+            let label = &label;
+            if !layer.is_done() {
+                workspace.report(&Event::Packing { label });
+            }
+            let layer = self.shop.packed(&layer, |cause| layer_failed(step, cause))?;
+            let (digest, size) = (layer.descriptor.digest, layer.descriptor.size);
+            workspace.report(&Event::Layer { label, diff_id: layer.diff_id, digest, size });
+            if let Some(told) = self.told.steps.get_mut(at) {
+                told.layer = Some((digest, size));
+            }
+            let (diff_id, created_by) = (layer.diff_id, step.created_by.clone());
+            let record = LayerRecord { diff_id, digest, size, created_by, from_base: false };
+            stage.layers.push((layer.descriptor, record));
+        }
+        Ok(())
+    }
+}

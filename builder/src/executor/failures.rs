@@ -1,0 +1,115 @@
+//! How a step's failure is told: whose fault it is, at which line, and the way out.
+
+use super::leak;
+use super::mounts::MountError;
+use super::steps::copy;
+use crate::capture::{Incident, IncidentKind};
+use crate::error::{Error, Kind};
+use crate::plan::step::Step;
+
+/// Why a step's network makes the build worthless.
+pub(crate) fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
+    let (kind, what, hint) = match first.kind {
+        IncidentKind::NotKept => (
+            Kind::Machine,
+            "what it took from the network could not be kept",
+            "free some space for the state directory, or build with --no-keep",
+        ),
+        IncidentKind::Changed => (
+            Kind::Input,
+            "a kept material is not what was recorded",
+            "`countersign-builder materials verify` finds what was changed; remove it, and fetch or import it again",
+        ),
+        IncidentKind::HoldsSecret => (
+            Kind::Step,
+            "what would be recorded of its network holds one of its secrets",
+            "send the secret in the Authorization header, of which nothing is kept; it was not kept now either",
+        ),
+        _ => (
+            Kind::Step,
+            "it asked for something that was not recorded",
+            "the step does not ask the same each time: see `explain-dockerfile`, or repeat it over the network with --online",
+        ),
+    };
+    Error::new(kind, format!("line {}: {}: {what}", step.line, step.text))
+        .details(all.iter().map(ToString::to_string).collect())
+        .hint(hint)
+}
+
+/// A secret that was told in confidence stands in what the step wrote.
+pub(crate) fn leaked(step: &Step, leak: &leak::Leak) -> Error {
+    let what = format!("line {}: {}: it wrote the secret {} into the image", step.line, step.text, leak.id);
+    Error::new(Kind::Step, what).details(vec![format!("{} {} holds it", leak.part, leak.path)]).hint(
+        "let the step use the secret where it is mounted without copying it, and take away what its programs write down of it; nothing of the step was kept",
+    )
+}
+
+/// The sandbox refused.
+pub(crate) fn machine(cause: sandbox::Error) -> Error {
+    let hint = match &cause {
+        sandbox::Error::NotRoot { .. } => "run it as root",
+        sandbox::Error::NoRuntime { .. } => "install runc",
+        _ => "check the machine's kernel, mounts and free space",
+    };
+    Error::new(Kind::Machine, "the sandbox could not be set up").hint(hint).because(cause)
+}
+
+/// The person had enough.
+pub(crate) fn cancelled() -> Error {
+    Error::new(Kind::Step, "the build was interrupted")
+}
+
+/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
+pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
+    if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
+        return too_long(step);
+    }
+    let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
+    let what = format!("line {}: {}: {cause}", step.line, step.text);
+    let told = Error::from(cause);
+    let (kind, hint) = match (is_its_own, told.hint_text()) {
+        (true, _) => (
+            Kind::Step,
+            "what a step leaves must be a layer that others can read: remove the rest in the same RUN"
+                .to_owned(),
+        ),
+        (false, hint) => (told.kind(), hint.unwrap_or_default().to_owned()),
+    };
+    Error::new(kind, what).because(told).hint(hint)
+}
+
+/// Whether a path was too long for the kernel.
+pub(crate) fn is_too_long(cause: &std::io::Error) -> bool {
+    cause.kind() == std::io::ErrorKind::InvalidFilename
+}
+
+/// A shell gets there by going down step by step; nobody can name such a file, and no archive could be unpacked.
+pub(crate) fn too_long(step: &Step) -> Error {
+    Error::new(
+        Kind::Step,
+        format!(
+            "line {}: {}: it made a path longer than 4096 bytes, the most that Linux takes",
+            step.line, step.text
+        ),
+    )
+    .hint("remove it in the same RUN")
+}
+
+/// Files could not be copied as the step asks.
+pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
+    let cause = match cause {
+        copy::CopyError::Layer(cause) => return layer_failed(step, cause),
+        other => other,
+    };
+    let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
+    Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
+}
+
+/// What a step is to see beside its root could not be put there.
+pub(crate) fn mount_failed(step: &Step, error: MountError) -> Error {
+    match error {
+        MountError::Copy(cause) => copy_failed(step, cause),
+        MountError::Machine(cause) => machine(cause),
+        MountError::Stage(error) => error,
+    }
+}

@@ -1,0 +1,18 @@
+//! Doing the steps of a stage: each makes one canonical layer over what lies below it.
+//!
+//! Knows nothing of which stage comes when (`scheduler`), nor of what may run early (`speculation`).
+
+pub(crate) mod compression;
+pub(crate) mod emulation;
+pub(crate) mod environment;
+pub(crate) mod failures;
+pub(crate) mod leak;
+pub(crate) mod limits;
+pub(crate) mod mounts;
+pub(crate) mod output;
+pub(crate) mod scratch;
+pub(crate) mod stack;
+pub(crate) mod stage;
+pub(crate) mod stages;
+pub(crate) mod steps;
+pub(crate) mod trust;

@@ -1,0 +1,77 @@
+//! A step's output: shown as it comes, line by line, and its end kept for the report of a failure.
+
+use std::collections::VecDeque;
+
+use crate::progress::without_sequences;
+
+/// Lines kept.
+const KEPT: usize = 40;
+/// Longest line kept or shown, in bytes; a longer one is cut into several.
+const LINE_LIMIT: usize = 4096;
+
+/// The lines of a running step.
+pub(crate) struct Output<'a> {
+    open: Vec<u8>,
+    last: VecDeque<String>,
+    show: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Output<'a> {
+    /// Every whole line is given to `show`.
+    pub(crate) fn new(show: &'a mut dyn FnMut(&str)) -> Self {
+        Self { open: Vec::new(), last: VecDeque::new(), show }
+    }
+
+    /// Takes bytes as they come; standard output and error in one stream, as a terminal shows them.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' | b'\r' => self.end_line(),
+                _ => self.open.push(*byte),
+            }
+            if self.open.len() >= LINE_LIMIT {
+                self.end_line();
+            }
+        }
+    }
+
+    /// The last lines.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        self.end_line();
+        self.last.into()
+    }
+
+    fn end_line(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let text = without_sequences(&String::from_utf8_lossy(&self.open));
+        self.open.clear();
+        (self.show)(&text);
+        if self.last.len() == KEPT {
+            self.last.pop_front();
+        }
+        self.last.push_back(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_cannot_steer_a_terminal() {
+        let mut shown = Vec::new();
+        let mut show = |line: &str| shown.push(line.to_owned());
+        let mut output = Output::new(&mut show);
+        for number in 0..50 {
+            output.take(format!("line {number}\r\n").as_bytes());
+        }
+        output.take(b"\x1b[2Jred");
+        output.take(&[b'x'; 5000]);
+        let last = output.finish();
+        assert_eq!((last.len(), shown.len()), (40, 52));
+        assert_eq!((last[0].as_str(), last[39].len()), ("line 12", 5000 + 7 - 4096));
+        assert!(last[38].starts_with("redx"), "{}", last[38]);
+    }
+}

@@ -1,0 +1,138 @@
+//! The root of a stage: the layers of its base, and above them what its steps made. What a COPY made is only drawn until
+//! somebody needs its files.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use images::layer::{Drawn, Layer, Limits, Packing, Strata, Stratum, unpack};
+use sandbox::Upper;
+
+use super::failures::machine;
+use super::stage::Workshop;
+use super::steps::copy;
+use super::steps::copy::{CopyError, Names, Node};
+use crate::error::{Error, Kind, Result};
+
+/// What a step sees, layer above layer. Cheap to clone: the layers are shared.
+#[derive(Clone, Default)]
+pub(crate) struct Root {
+    /// The topmost first.
+    layers: Vec<Part>,
+}
+
+#[derive(Clone)]
+enum Part {
+    /// A layer of the base, unpacked.
+    Base(PathBuf),
+    /// What a command left.
+    Written(Arc<Upper>),
+    /// What a COPY drew.
+    Drawn(Arc<Pending>),
+}
+
+/// A layer that is drawn, and lies in a folder once it has to.
+struct Pending {
+    layer: Packing,
+    drawn: Arc<Drawn>,
+    folder: Mutex<Option<Arc<Upper>>>,
+}
+
+impl Root {
+    /// Of the unpacked layers of a base, the topmost first.
+    pub(crate) fn of_base(folders: Vec<PathBuf>) -> Self {
+        Self { layers: folders.into_iter().map(Part::Base).collect() }
+    }
+
+    /// Puts what a command left on top.
+    pub(crate) fn add_written(&mut self, upper: Arc<Upper>) {
+        self.layers.insert(0, Part::Written(upper));
+    }
+
+    /// Puts what was drawn on top.
+    pub(crate) fn add_drawn(&mut self, layer: Packing, drawn: Drawn) {
+        let pending = Pending { layer, drawn: Arc::new(drawn), folder: Mutex::new(None) };
+        self.layers.insert(0, Part::Drawn(Arc::new(pending)));
+    }
+
+    /// What lies where, for looking; nothing is unpacked for it.
+    pub(crate) fn strata(&self) -> Strata {
+        let layers = self.layers.iter().map(|part| match part {
+            Part::Base(folder) => Stratum::Folder(folder.clone()),
+            Part::Written(upper) => Stratum::Folder(upper.path().to_owned()),
+            Part::Drawn(pending) => match pending.unpacked() {
+                Some(upper) => Stratum::Folder(upper.path().to_owned()),
+                None => Stratum::Drawn(pending.drawn.clone()),
+            },
+        });
+        Strata::new(layers.collect())
+    }
+
+    /// The folders, the topmost first; what is only drawn is unpacked now.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub(crate) fn folders(&self, shop: &Workshop<'_>) -> Result<Vec<PathBuf>> {
+        let folder = |part: &Part| match part {
+            Part::Base(folder) => Ok(folder.clone()),
+            Part::Written(upper) => Ok(upper.path().to_owned()),
+            Part::Drawn(pending) => pending.folder(shop),
+        };
+        self.layers.iter().map(folder).collect()
+    }
+
+    /// The text of a table of users or groups, links followed; empty when there is none. Its layer is unpacked if it is only
+    /// drawn.
+    ///
+    /// # Errors
+    /// When it is no file, or larger than 4 MiB.
+    pub(crate) fn user_table(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
+        let failed = |cause| Error::io("reading", Path::new(path), cause);
+        let mut strata = self.strata();
+        let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
+            .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
+        let Some(mut found) = strata.find(&resolved)? else { return Ok(String::new()) };
+        if found.on_disk().is_none() {
+            self.folders(shop)?;
+            strata = self.strata();
+            let Some(again) = strata.find(&resolved)? else { return Ok(String::new()) };
+            found = again;
+        }
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        // What is unpacked and still on no disk is the root itself, to which a link may lead.
+        let place = found.on_disk().ok_or_else(|| failed(std::io::Error::other("not a regular file")))?;
+        let file = File::options().read(true).custom_flags(flags).open(place);
+        file.and_then(sandbox::read_user_table).map_err(failed)
+    }
+}
+
+impl Pending {
+    fn unpacked(&self) -> Option<Arc<Upper>> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn folder(&self, shop: &Workshop<'_>) -> Result<PathBuf> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upper) = &*folder {
+            return Ok(upper.path().to_owned());
+        }
+        let upper = shop.host.folder().map_err(machine)?;
+        let Layer { descriptor, diff_id, .. } = shop.packed(&self.layer, Error::from)?;
+        unpack(shop.store, &descriptor, &diff_id, upper.path(), Limits::default())?;
+        Ok(folder.insert(Arc::new(upper)).path().to_owned())
+    }
+}
+
+/// Layers, to be looked up in.
+struct Seen<'a>(&'a Strata);
+
+impl Names for Seen<'_> {
+    fn node(&self, path: &[u8]) -> std::result::Result<Option<Node>, CopyError> {
+        Ok(self.0.find(path)?.map(|found| found.node))
+    }
+
+    fn target(&self, path: &[u8]) -> std::result::Result<Vec<u8>, CopyError> {
+        Ok(self.0.find(path)?.map_or(Ok(Vec::new()), |found| found.target())?)
+    }
+}

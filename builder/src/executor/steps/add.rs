@@ -1,0 +1,353 @@
+//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. What is fetched goes through the
+//! recorder, under the name of the step's line, as what a RUN fetches.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use attestations::Commit;
+use sandbox::Overlay;
+
+use super::copy;
+use super::copy::{ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
+use crate::capture::{FetchError, StepRecord};
+use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
+use crate::error::{Error, Kind, Result};
+use crate::executor::failures::{cancelled, copy_failed, machine};
+use crate::executor::stage::{Built, Made, Run};
+use crate::plan::step::{Copying, Source, Step};
+use crate::progress::{Event, Label};
+use crate::source;
+use crate::source::{RecordedError, SourceError, Wanted};
+
+/// Where this machine's programs look for what leads to names; a step's program sees the recorder's instead.
+const NAMES: [(&str, &str); 3] =
+    [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("nsswitch.conf", "/etc/nsswitch.conf")];
+/// Of `hosts` and DNS alone: neither a cache nor a service of the machine is asked.
+const NSSWITCH: &str = "hosts: files dns\n";
+/// Where a daemon that caches names listens, if there is one; an empty folder is seen instead.
+const NAME_CACHE: &str = "/run/nscd";
+
+/// A commit that a step took files of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GitTaken {
+    /// The repository's URL.
+    pub(crate) url: String,
+    /// The commit.
+    pub(crate) commit: Commit,
+    /// What the Dockerfile calls it.
+    pub(crate) reference: Option<String>,
+    /// Its path, when it came as a submodule.
+    pub(crate) submodule: Option<String>,
+    /// The step.
+    pub(crate) step: String,
+}
+
+/// Something that a step copies from, which stays until its bytes are written.
+struct Gathered<'a> {
+    from: Origin<'a>,
+    paths: Vec<String>,
+    archives: bool,
+    /// Whether `--exclude` and `--parents` are for it.
+    is_picked: bool,
+}
+
+enum Origin<'a> {
+    Context(&'a ContextTree),
+    /// With what keeps it mounted.
+    Stage(RootTree, #[expect(dead_code, reason = "it is held")] Overlay),
+    Inline(InlineTree<'a>),
+    Fetched(FetchedFile),
+    Git(ContextTree),
+}
+
+impl Gathered<'_> {
+    fn copy<'t>(
+        &'t self,
+        ground: &mut dyn Ground<'t>,
+        request: &copy::Request<'_>,
+    ) -> std::result::Result<(), CopyError> {
+        let request = copy::Request { sources: &self.paths, archives: self.archives, ..request.clone() };
+        let request = match self.is_picked {
+            true => request,
+            false => copy::Request { excludes: None, parents: false, ..request },
+        };
+        match &self.from {
+            Origin::Context(tree) => copy::copy(*tree, ground, &request),
+            Origin::Stage(tree, _) => copy::copy(tree, ground, &request),
+            Origin::Inline(tree) => copy::copy(tree, ground, &request),
+            Origin::Git(tree) => copy::copy(tree, ground, &request),
+            Origin::Fetched(file) => copy::copy_fetched(file, ground, &request),
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Does a COPY or ADD.
+    pub(crate) fn copy(
+        &mut self,
+        stage: &Built,
+        step: &Step,
+        copying: &Copying,
+        label: &Label,
+    ) -> Result<Option<Made>> {
+        let Copying { destination, chown, chmod, excludes, parents, .. } = copying;
+        let owner = chown.as_ref().map(|text| self.owner(&stage.root, text, step)).transpose()?;
+        let request = copy::Request {
+            sources: &[],
+            destination,
+            owner,
+            mode: chmod.as_ref(),
+            archives: false,
+            excludes: Some(excludes),
+            parents: *parents,
+            epoch: self.epoch,
+        };
+        let gathered = self.gather(step, copying, label)?;
+        if gathered.iter().any(|one| one.archives) {
+            // An archive may give another name to a file that lies below.
+            stage.root.folders(self.shop)?;
+        }
+        let made = self.draw(stage, step, copying.apart, &mut |drawing| {
+            gathered.iter().try_for_each(|one| one.copy(drawing, &request))
+        })?;
+        drop(gathered);
+        sandbox::remove_tree(&self.fetched()).map_err(machine)?;
+        Ok(made)
+    }
+
+    /// All that a step copies from, in its order. What is remote is fetched.
+    fn gather<'s>(&mut self, step: &Step, copying: &'s Copying, label: &Label) -> Result<Vec<Gathered<'s>>>
+    where
+        'a: 's,
+    {
+        let Copying { from, sources, inline, archives, remote_archives, .. } = copying;
+        let mut gathered = Vec::new();
+        // Paths that follow each other are one request: of several, one may match nothing.
+        for group in sources.chunk_by(|a, b| matches!((a, b), (Source::Path(_), Source::Path(_)))) {
+            let paths: Vec<String> = group.iter().filter_map(path_of).collect();
+            if !paths.is_empty() {
+                let from = match from {
+                    None => Origin::Context(self.context),
+                    Some(stage) => {
+                        let view = self.shop.host.view(&self.folders_of(*stage)?).map_err(machine)?;
+                        let tree = RootTree::open(view.merged());
+                        Origin::Stage(tree.map_err(|cause| copy_failed(step, cause))?, view)
+                    }
+                };
+                gathered.push(Gathered { from, paths, archives: *archives, is_picked: true });
+            }
+            for remote in group.iter().filter_map(remote_of) {
+                let folder = self.fetched();
+                std::fs::create_dir_all(&folder).map_err(|cause| Error::io("making", &folder, cause))?;
+                let place = folder.join(gathered.len().to_string());
+                let (from, paths) = match remote {
+                    Remote::File(file) => {
+                        (Origin::Fetched(self.fetch(step, label, file, place)?), Vec::new())
+                    }
+                    Remote::Git(git) => {
+                        (Origin::Git(self.fetch_git(step, label, git, &place)?), vec!["/".to_owned()])
+                    }
+                };
+                gathered.push(Gathered { from, paths, archives: *remote_archives, is_picked: true });
+            }
+        }
+        if !inline.is_empty() {
+            gathered.push(Gathered {
+                from: Origin::Inline(InlineTree::new(inline, self.epoch)),
+                paths: inline.iter().map(|document| document.name.clone()).collect(),
+                archives: false,
+                is_picked: false,
+            });
+        }
+        Ok(gathered)
+    }
+
+    /// Where what is fetched lies until it is written.
+    fn fetched(&self) -> PathBuf {
+        self.shop.scratch.join("fetched")
+    }
+
+    fn fetch(
+        &mut self,
+        step: &Step,
+        label: &Label,
+        remote: &RemoteFile,
+        path: PathBuf,
+    ) -> Result<FetchedFile> {
+        self.fetching(label, remote.url.as_str());
+        let writing = |cause| Error::io("writing", &path, cause);
+        let mut file = File::create(&path).map_err(writing)?;
+        let mut hasher = remote.checksum.as_ref().map(|checksum| (checksum, checksum.hasher()));
+        let mut take = |bytes: &[u8]| {
+            if let Some((_, hasher)) = &mut hasher {
+                hasher.update(bytes);
+            }
+            file.write_all(bytes)
+        };
+        let fetcher = self.shop.capture.fetcher(&name_of(step));
+        let got = fetcher.get(&remote.url, &mut take, &|| self.shop.canceller.is_cancelled());
+        self.noted(step, label, fetcher.finish(), got.map_err(|cause| fetch_failed(step, cause)))?;
+        file.flush().map_err(writing)?;
+        if let Some((checksum, hasher)) = hasher
+            && let Some(found) = checksum.differs(hasher)
+        {
+            let what = format!("line {}: {} is not what --checksum says", step.line, remote.url);
+            return Err(Error::new(Kind::Input, what)
+                .details(vec![format!("wanted {checksum}"), format!("found  {found}")])
+                .hint(
+                    "look at what the server gives now: if it is what you want, write its checksum there",
+                ));
+        }
+        Ok(FetchedFile::new(path, remote.name.as_deref().unwrap_or_default(), self.epoch))
+    }
+
+    fn fetch_git(
+        &mut self,
+        step: &Step,
+        label: &Label,
+        remote: &RemoteGit,
+        into: &Path,
+    ) -> Result<ContextTree> {
+        self.fetching(label, remote.url.as_str());
+        let shop = self.shop;
+        let over = self.names()?;
+        let certificates = shop.scratch.join("ca.pem");
+        let wanted = Wanted {
+            url: &remote.url,
+            reference: remote.reference.as_deref(),
+            folder: &remote.folder,
+            into,
+            certificates: &certificates,
+        };
+        let network = shop.host.network().map_err(machine)?;
+        let planted = shop.capture.plant(&network, &name_of(step), &Arc::default()).map_err(|cause| {
+            Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+        })?;
+        let mut run = |command| {
+            let ran = network.run_program(command, &over, shop.canceller)?;
+            Ok(match ran.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
+            })
+        };
+        let found = source::fetch_recorded(&wanted, &mut run);
+        let found = match shop.canceller.is_cancelled() {
+            true => Err(cancelled()),
+            false => found.map_err(|cause| git_failed(step, remote, cause)),
+        };
+        let found = self.noted(step, label, planted.finish(), found)?;
+        if let Some(commit) = &remote.commit
+            && commit != found.commit()
+        {
+            let what =
+                format!("line {}: {} is not at the commit that --checksum says", step.line, remote.url);
+            return Err(Error::new(Kind::Input, what)
+                .details(vec![format!("wanted {commit}"), format!("found  {}", found.commit())])
+                .hint("look at what is there now: if it is what you want, write that commit's id there"));
+        }
+        let walked = found.walk(&remote.folder);
+        let (snapshot, walk) = walked.map_err(|cause| git_failed(step, remote, cause.into()))?;
+        let tree = ContextTree::new(&snapshot, walk)?;
+        let (commit, reference) = (found.commit().clone(), remote.reference.clone());
+        let step = name_of(step);
+        self.told.git.push(GitTaken {
+            url: remote.url.to_string(),
+            commit,
+            reference,
+            submodule: None,
+            step: step.clone(),
+        });
+        self.told.git.extend(found.submodules().iter().map(|inner| GitTaken {
+            url: inner.url.to_string(),
+            commit: inner.commit.clone(),
+            reference: None,
+            submodule: Some(inner.path.clone()),
+            step: step.clone(),
+        }));
+        Ok(tree)
+    }
+
+    /// The files that lead names to the recorder, and the places where programs of this machine look for them.
+    fn names(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let scratch = self.shop.scratch;
+        let path = scratch.join("nsswitch.conf");
+        std::fs::write(&path, NSSWITCH).map_err(|cause| Error::io("writing", &path, cause))?;
+        let empty = scratch.join("nothing");
+        std::fs::create_dir_all(&empty).map_err(|cause| Error::io("making", &empty, cause))?;
+        let files = NAMES.iter().map(|(ours, theirs)| (scratch.join(ours), PathBuf::from(theirs)));
+        Ok(files.chain([(empty, PathBuf::from(NAME_CACHE))]).collect())
+    }
+
+    fn fetching(&self, label: &Label, url: &str) {
+        self.shop.workspace.report(&Event::Fetching { label, url });
+    }
+
+    /// Keeps what fetching did on the network; what it came to, with what went wrong there.
+    fn noted<T>(&mut self, step: &Step, label: &Label, record: StepRecord, came: Result<T>) -> Result<T> {
+        let incidents = self.note(step, record, label)?;
+        came.map_err(|error| match incidents.is_empty() {
+            true => error,
+            false => error.hint(format!("its network: {}", incidents.join("; "))),
+        })
+    }
+}
+
+/// A step's name in records.
+pub(crate) fn name_of(step: &Step) -> String {
+    format!("line {}", step.line)
+}
+
+fn path_of(source: &Source) -> Option<String> {
+    match source {
+        Source::Path(path) => Some(path.clone()),
+        Source::Remote(_) => None,
+    }
+}
+
+fn remote_of(source: &Source) -> Option<&Remote> {
+    match source {
+        Source::Path(_) => None,
+        Source::Remote(remote) => Some(remote),
+    }
+}
+
+fn fetch_failed(step: &Step, cause: FetchError) -> Error {
+    let (kind, hint) = match &cause {
+        FetchError::Cancelled => return cancelled(),
+        FetchError::Target { .. } => {
+            (Kind::Input, "give a URL with a host's name, on a port that is captured")
+        }
+        FetchError::Redirect { .. } => (Kind::Network, "write the URL that it should lead to"),
+        FetchError::Status { .. } => {
+            (Kind::Network, "check the URL: only an answer with status 200 is taken")
+        }
+        FetchError::Write { .. } => (Kind::Machine, "free some space for the state directory"),
+        _ => (Kind::Network, "check that the server can be reached from here"),
+    };
+    Error::new(kind, format!("line {}: {cause}", step.line)).hint(hint).because(cause)
+}
+
+fn git_failed(step: &Step, remote: &RemoteGit, cause: RecordedError<sandbox::Error>) -> Error {
+    let (kind, hint) = match cause {
+        RecordedError::Run(sandbox::Error::Path { action: "start", source, .. }) => {
+            return SourceError::NoGit(source).into();
+        }
+        RecordedError::Run(cause) => return machine(cause),
+        RecordedError::Git(_) => {
+            (Kind::Network, "check the URL, and that the branch, tag or commit is there")
+        }
+        RecordedError::Submodule { .. } => (
+            Kind::Input,
+            "ADD a folder without it, as #REF:FOLDER, and the submodule's own repository into its folder",
+        ),
+        RecordedError::Source(SourceError::Unsupported { .. } | SourceError::NoSuchPath { .. }) => {
+            (Kind::Input, "ADD a folder of the repository that an image can hold: #REF:FOLDER")
+        }
+        RecordedError::Source(cause) => return cause.into(),
+    };
+    Error::new(kind, format!("line {}: {}: {cause}", step.line, remote.url))
+        .hint(hint)
+        .because(cause.to_string())
+}

@@ -1,0 +1,314 @@
+//! `COPY`: from the commit's tree, or from another stage's root, into the layer of a step, which is drawn and never made as
+//! files; or into a folder of this machine.
+//!
+//! Paths are worked out against the tree they are in, never against the machine's: a link that points to `/etc` means
+//! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
+//! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
+
+mod fetched;
+mod ground;
+mod inline;
+mod picked;
+mod place;
+mod tree;
+mod unpack;
+
+pub(crate) use fetched::FetchedFile;
+pub(crate) use ground::{Folder, Ground};
+pub(crate) use images::layer::{Node, NodeKind};
+pub(crate) use inline::InlineTree;
+pub(crate) use tree::{Content, ContextTree, Names, RootTree, Tree, Walk, lookup};
+
+use crate::dockerfile::Chmod;
+use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::pattern::{Pattern, is_pattern};
+use picked::Picked;
+use place::{From, Place};
+
+/// Why files could not be copied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// A source that matches nothing.
+    #[error("{path} is not in {origin}")]
+    NoSource {
+        /// As written.
+        path: String,
+        /// Where it was looked for.
+        origin: &'static str,
+    },
+    /// Several sources, and a destination that is no folder.
+    #[error("several files cannot be put at {0}, which is no folder: end it with /")]
+    NoFolder(String),
+    /// A pattern that cannot be parsed.
+    #[error(transparent)]
+    Pattern(#[from] crate::dockerfile::pattern::PatternError),
+    /// Links that go in a circle.
+    #[error("{0} goes through too many links")]
+    Loop(String),
+    /// A file where a folder is needed, or the other way round.
+    #[error("{path} exists and is {is}, so {what} cannot be put there")]
+    InTheWay {
+        /// In the image.
+        path: String,
+        /// What is there.
+        is: &'static str,
+        /// What was to be put there.
+        what: &'static str,
+    },
+    /// A file that is fetched from a URL without one, into a folder.
+    #[error("{0} is a folder, and what is fetched has no name to be put there by")]
+    Unnamed(String),
+    /// A secret that cannot be a variable.
+    #[error("the secret {0} is no text, so no variable can hold it")]
+    NoText(String),
+    /// An archive that may not be unpacked.
+    #[error("the archive {0}")]
+    Archive(#[source] images::Error),
+    /// What lies below, or the layer itself.
+    #[error(transparent)]
+    Layer(#[from] images::Error),
+    /// A device or socket.
+    #[error("{0} is a device or a socket, which no image may bring")]
+    Special(String),
+    /// The commit's objects.
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
+    /// The file system.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The path in the image.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl CopyError {
+    fn io(doing: &'static str, path: &[u8], source: impl Into<std::io::Error>) -> Self {
+        Self::Io { doing, path: show(path), source: source.into() }
+    }
+
+    /// Whether the machine is at fault, and not the Dockerfile.
+    pub(crate) fn is_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. } | Self::Archive(images::Error::Io { .. }) | Self::Layer(images::Error::Io { .. })
+        )
+    }
+}
+
+/// What to copy, with everything expanded.
+#[derive(Debug, Clone)]
+pub(crate) struct Request<'a> {
+    /// Paths and patterns.
+    pub(crate) sources: &'a [String],
+    /// Absolute; a slash at the end means a folder.
+    pub(crate) destination: &'a str,
+    /// Whose everything becomes; by default it stays as it is in the source.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// The permissions of everything.
+    pub(crate) mode: Option<&'a Chmod>,
+    /// Whether a source that is an archive is unpacked into the destination, which is a folder then.
+    pub(crate) archives: bool,
+    /// What is not copied: paths within a source that is a folder, names of sources that are none.
+    pub(crate) excludes: Option<&'a Ignore>,
+    /// Whether the folders above each source are made as well; those in front of `/./` are not.
+    pub(crate) parents: bool,
+    /// The time of folders that are made on the way, in seconds since 1970.
+    pub(crate) epoch: i64,
+}
+
+impl<'a> Request<'a> {
+    /// Everything as it is.
+    pub(crate) fn plain(sources: &'a [String], destination: &'a str, epoch: i64) -> Self {
+        let (owner, mode, archives, excludes, parents) = (None, None, false, None, false);
+        Self { sources, destination, owner, mode, archives, excludes, parents, epoch }
+    }
+}
+
+/// Copies what is asked for.
+///
+/// # Errors
+/// See [`CopyError`]. The ground may have some of the files then: the caller throws it away.
+pub(crate) fn copy<'t>(
+    tree: &'t dyn Tree,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
+    if request.parents {
+        return with_parents(tree, ground, request);
+    }
+    let mut found = Vec::new();
+    for source in request.sources {
+        // A pattern may match nothing.
+        found.extend(select(tree, source)?);
+    }
+    let mut place = Place::new(ground, request);
+    let into_folder = request.destination.ends_with('/');
+    if !into_folder && found.len() > 1 {
+        place.needs_folder()?;
+    }
+    for (path, name) in found {
+        one(tree, &path, &name, &mut place, into_folder)?;
+    }
+    Ok(())
+}
+
+/// Copies what was fetched from one URL.
+///
+/// # Errors
+/// As [`copy`].
+pub(crate) fn copy_fetched<'t>(
+    file: &'t FetchedFile,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
+    let mut place = Place::new(ground, request);
+    one(file, FetchedFile::PATH, file.file_name(), &mut place, request.destination.ends_with('/'))
+}
+
+fn one<'t>(
+    tree: &'t dyn Tree,
+    path: &[u8],
+    name: &[u8],
+    place: &mut Place<'_, 't>,
+    into_folder: bool,
+) -> Result<(), CopyError> {
+    let excludes = place.request.excludes.filter(|excludes| !excludes.is_empty());
+    let is_folder = is_folder(tree, path)?;
+    if !is_folder && excludes.is_some_and(|excludes| excludes.leaves_out(name)) {
+        return Ok(());
+    }
+    if !is_folder && place.request.archives && unpack::unpack(tree, path, place)? {
+        return Ok(());
+    }
+    match excludes {
+        Some(excludes) if is_folder => {
+            let picked = Picked::of(tree, path, None, excludes)?;
+            place.put(From { walk: &picked, tree }, path, name, into_folder)
+        }
+        _ => place.put(From::all_of(tree), path, name, into_folder),
+    }
+}
+
+/// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.
+fn with_parents<'t>(
+    tree: &'t dyn Tree,
+    ground: &mut dyn Ground<'t>,
+    request: &Request<'_>,
+) -> Result<(), CopyError> {
+    let none = Ignore::default();
+    let excludes = request.excludes.unwrap_or(&none);
+    let mut place = Place::new(ground, request);
+    for source in request.sources {
+        let (base, inner) = source.split_once("/./").unwrap_or(("/", source));
+        let pattern = Some(clean(inner)).filter(|text| !text.is_empty());
+        let missing = || CopyError::NoSource { path: source.clone(), origin: tree.name() };
+        for (path, name) in select(tree, base)? {
+            match (is_folder(tree, &path)?, is_pattern(base)) {
+                (true, _) => {}
+                // What else a pattern fits has nothing in it.
+                (false, true) => continue,
+                (false, false) => return Err(missing()),
+            }
+            let picked = Picked::of(tree, &path, pattern.as_deref(), excludes)?;
+            if !picked.found() && !is_pattern(source) {
+                return Err(missing());
+            }
+            place.put(From { walk: &picked, tree }, &path, &name, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folder `path` and those above it, as `WORKDIR` does.
+///
+/// # Errors
+/// When a file is in the way, or what is there cannot be read.
+pub(crate) fn make_folder(
+    ground: &mut dyn Ground<'_>,
+    path: &str,
+    owner: (u32, u32),
+    epoch: i64,
+) -> Result<(), CopyError> {
+    let request = Request { owner: Some(owner), ..Request::plain(&[], path, epoch) };
+    Place::new(ground, &request).folder(path.as_bytes()).map(drop)
+}
+
+/// Whether there is a folder at a path without links.
+///
+/// # Errors
+/// When nothing is there, or it cannot be read.
+pub(crate) fn is_folder(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError> {
+    Ok(existing(tree, path)?.kind == NodeKind::Directory)
+}
+
+/// What is at a path without links.
+///
+/// # Errors
+/// When nothing is there, or it cannot be read.
+pub(crate) fn existing(tree: &dyn Tree, path: &[u8]) -> Result<Node, CopyError> {
+    tree.node(path)?.ok_or_else(|| CopyError::NoSource { path: show(path), origin: tree.name() })
+}
+
+/// A path of the tree, links followed, and the name it gets in a folder.
+type Selected = (Vec<u8>, Vec<u8>);
+
+/// The paths a source means.
+fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
+    let clean = clean(source);
+    if !is_pattern(source) {
+        let path = lookup(tree, clean.as_bytes())?;
+        if tree.node(&path)?.is_none() {
+            return Err(CopyError::NoSource { path: source.to_owned(), origin: tree.name() });
+        }
+        return Ok(vec![(path, base_name(clean.as_bytes()))]);
+    }
+    let mut matched: Vec<Vec<u8>> = vec![Vec::new()];
+    for part in clean.split('/') {
+        let pattern = Pattern::plain(part)?;
+        let mut next = Vec::new();
+        for folder in &matched {
+            let folder = lookup(tree, folder)?;
+            if !matches!(tree.node(&folder)?, Some(Node { kind: NodeKind::Directory, .. })) {
+                continue;
+            }
+            let names = tree.children(&folder)?;
+            next.extend(
+                names.into_iter().filter(|name| pattern.matches(name)).map(|name| join(&folder, &name)),
+            );
+        }
+        matched = next;
+    }
+    matched.into_iter().map(|path| Ok((lookup(tree, &path)?, base_name(&path)))).collect()
+}
+
+/// A source without leading slash, `.` and doubled slashes. Above the root there is the root.
+fn clean(source: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+fn base_name(path: &[u8]) -> Vec<u8> {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec()
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+fn show(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path))
+}
+
+#[cfg(test)]
+mod tests;

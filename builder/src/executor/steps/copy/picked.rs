@@ -1,0 +1,128 @@
+//! What `--exclude` and `--parents` leave of a tree.
+
+use std::collections::BTreeMap;
+
+use super::tree::child;
+use super::{CopyError, Names, Node, NodeKind, Tree, Walk};
+use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::pattern::{Pattern, is_pattern};
+
+/// A tree of which, below one folder, only some is there.
+pub(crate) struct Picked<'a> {
+    tree: &'a dyn Tree,
+    base: &'a [u8],
+    /// What is there, and whether only for what lies in it.
+    paths: BTreeMap<Vec<u8>, bool>,
+}
+
+impl<'a> Picked<'a> {
+    /// Of what lies in the folder `base`: what `pattern` names, with everything in it, and `excludes` does not; both see
+    /// paths relative to `base`. A folder that neither picks stands above something picked, or is not there.
+    ///
+    /// # Errors
+    /// A pattern that cannot be parsed, a folder that cannot be read.
+    pub(crate) fn of(
+        tree: &'a dyn Tree,
+        base: &'a [u8],
+        pattern: Option<&str>,
+        excludes: &Ignore,
+    ) -> Result<Self, CopyError> {
+        let wanted = pattern.map(Wanted::parse).transpose()?;
+        let mut picked = Self { tree, base, paths: BTreeMap::new() };
+        let mut open = vec![(Vec::new(), wanted.is_none())];
+        while let Some((folder, all)) = open.pop() {
+            for name in tree.children(&within(base, &folder))? {
+                let path = child(&folder, &name);
+                let named = all || wanted.as_ref().is_some_and(|wanted| wanted.pattern.matches(&path));
+                let left_out = excludes.leaves_out(&path);
+                if named && !left_out {
+                    picked.add(&path);
+                }
+                let below = named || wanted.as_ref().is_some_and(|wanted| wanted.may_lie_below(&path));
+                if below
+                    && (!left_out || excludes.has_exceptions())
+                    && matches!(
+                        tree.node(&within(base, &path))?,
+                        Some(Node { kind: NodeKind::Directory, .. })
+                    )
+                {
+                    open.push((path, named));
+                }
+            }
+        }
+        Ok(picked)
+    }
+
+    /// Whether there is anything.
+    pub(crate) fn found(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    fn add(&mut self, path: &[u8]) {
+        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            self.paths.entry(within(self.base, &path[..at])).or_insert(true);
+        }
+        self.paths.insert(within(self.base, path), false);
+    }
+
+    fn has(&self, path: &[u8]) -> bool {
+        let below = match self.base {
+            b"" => !path.is_empty(),
+            base => path.strip_prefix(base).is_some_and(|rest| rest.first() == Some(&b'/')),
+        };
+        !below || self.paths.contains_key(path)
+    }
+}
+
+impl Names for Picked<'_> {
+    fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
+        if self.has(path) { self.tree.node(path) } else { Ok(None) }
+    }
+
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.tree.target(path)
+    }
+}
+
+impl Walk for Picked<'_> {
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
+        let mut names = self.tree.children(path)?;
+        names.retain(|name| self.has(&child(path, name)));
+        Ok(names)
+    }
+
+    fn is_on_the_way(&self, folder: &[u8]) -> bool {
+        self.paths.get(folder).copied().unwrap_or(false)
+    }
+}
+
+fn within(base: &[u8], path: &[u8]) -> Vec<u8> {
+    if path.is_empty() { base.to_vec() } else { child(base, path) }
+}
+
+/// A pattern, and what is known of the folders that it can lead into: so that not all of a stage is walked for one file.
+struct Wanted {
+    pattern: Pattern,
+    /// Its first parts that are plain names.
+    plain: Vec<Vec<u8>>,
+    /// How deep it can lead; without limit where it holds `**`.
+    depth: Option<usize>,
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Result<Self, CopyError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let plain = parts.iter().take_while(|part| !is_pattern(part));
+        Ok(Self {
+            pattern: Pattern::deep(text)?,
+            plain: plain.map(|part| part.as_bytes().to_vec()).collect(),
+            depth: (!text.contains("**")).then_some(parts.len()),
+        })
+    }
+
+    fn may_lie_below(&self, folder: &[u8]) -> bool {
+        let parts: Vec<&[u8]> = folder.split(|byte| *byte == b'/').collect();
+        let fits = parts.iter().zip(&self.plain).all(|(part, plain)| part == plain);
+        fits && self.depth.is_none_or(|depth| parts.len() < depth)
+    }
+}

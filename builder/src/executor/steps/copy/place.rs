@@ -1,0 +1,199 @@
+//! What goes where: BuildKit's rules of `COPY`, on whatever ground.
+
+use std::collections::BTreeMap;
+
+use images::layer::{Dress, New};
+
+use super::ground::{Ground, split};
+use super::tree::child;
+use super::{CopyError, Node, NodeKind, Request, Tree, Walk, lookup, show};
+use crate::dockerfile::Chmod;
+
+/// Where the files of one step go.
+pub(crate) struct Place<'g, 't> {
+    pub(crate) ground: &'g mut dyn Ground<'t>,
+    pub(crate) request: &'g Request<'g>,
+    /// Where a file with several names was put first.
+    shared: BTreeMap<(u64, u64), Vec<u8>>,
+}
+
+/// What is copied: what is walked through, and the tree that has the bytes, which lasts until they are written.
+#[derive(Clone, Copy)]
+pub(crate) struct From<'w, 't> {
+    pub(crate) walk: &'w dyn Walk,
+    pub(crate) tree: &'t dyn Tree,
+}
+
+impl<'t> From<'t, 't> {
+    pub(crate) fn all_of(tree: &'t dyn Tree) -> Self {
+        Self { walk: tree, tree }
+    }
+}
+
+impl<'g, 't> Place<'g, 't> {
+    pub(crate) fn new(ground: &'g mut dyn Ground<'t>, request: &'g Request<'g>) -> Self {
+        Self { ground, request, shared: BTreeMap::new() }
+    }
+
+    /// Whether the destination is a folder already, as it has to be where several things are put there that does not end with a slash.
+    pub(crate) fn needs_folder(&self) -> Result<(), CopyError> {
+        let destination = lookup(&*self.ground, self.request.destination.as_bytes())?;
+        match self.ground.node(&destination)? {
+            Some(Node { kind: NodeKind::Directory, .. }) => Ok(()),
+            _ => Err(CopyError::NoFolder(show(&destination))),
+        }
+    }
+
+    /// Puts one source at the destination: a folder's contents, a file or link under its own or the given name.
+    pub(crate) fn put(
+        &mut self,
+        from: From<'_, 't>,
+        source: &[u8],
+        name: &[u8],
+        into_folder: bool,
+    ) -> Result<(), CopyError> {
+        let node = from
+            .walk
+            .node(source)?
+            .ok_or_else(|| CopyError::NoSource { path: show(source), origin: from.tree.name() })?;
+        let destination = lookup(&*self.ground, self.request.destination.as_bytes())?;
+        if node.kind == NodeKind::Directory {
+            // Its contents are copied and not itself: a new folder is like any that is made on the way.
+            self.folder(&destination)?;
+            return self.contents(from, source, &destination);
+        }
+        let is_folder =
+            matches!(self.ground.node(&destination)?, Some(Node { kind: NodeKind::Directory, .. }));
+        let path = match into_folder || is_folder {
+            true if name.is_empty() => return Err(CopyError::Unnamed(show(&destination))),
+            true => lookup(&*self.ground, &child(&destination, name))?,
+            false => destination,
+        };
+        self.folder(split(&path).0)?;
+        self.entry(from, source, &node, &path)
+    }
+
+    fn contents(&mut self, from: From<'_, 't>, source: &[u8], path: &[u8]) -> Result<(), CopyError> {
+        for name in from.walk.children(source)? {
+            let inner = child(source, &name);
+            let node = from
+                .walk
+                .node(&inner)?
+                .ok_or_else(|| CopyError::NoSource { path: show(&inner), origin: from.tree.name() })?;
+            self.entry(from, &inner, &node, &child(path, &name))?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        from: From<'_, 't>,
+        source: &[u8],
+        node: &Node,
+        path: &[u8],
+    ) -> Result<(), CopyError> {
+        let there = self.ground.node(path)?.map(|node| node.kind);
+        match (node.kind, there) {
+            (NodeKind::Special, _) => return Err(CopyError::Special(show(source))),
+            (NodeKind::Directory, Some(kind)) if kind != NodeKind::Directory => {
+                return Err(CopyError::InTheWay { path: show(path), is: "no folder", what: "a folder" });
+            }
+            (NodeKind::Directory, _) => {}
+            (_, Some(NodeKind::Directory)) => {
+                return Err(CopyError::InTheWay { path: show(path), is: "a folder", what: "a file" });
+            }
+            _ => {}
+        }
+        match node.kind {
+            NodeKind::Directory => self.directory(from, source, node, path, there.is_some()),
+            NodeKind::Link => {
+                let new = New::Link(from.walk.target(source)?);
+                self.ground.put(path, new, self.dress(node))
+            }
+            NodeKind::Fifo => self.ground.put(path, New::Fifo, self.dress(node)),
+            NodeKind::File | NodeKind::Special => self.file(from.tree, source, node, path),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        from: From<'_, 't>,
+        source: &[u8],
+        node: &Node,
+        path: &[u8],
+        exists: bool,
+    ) -> Result<(), CopyError> {
+        if !exists {
+            self.ground.put(path, New::Directory, Dress::default())?;
+        }
+        self.contents(from, source, path)?;
+        // Once everything is in it: what is put into one changes its time.
+        let dress = match exists && from.walk.is_on_the_way(source) {
+            true => Dress { mode: Some(node.mode), ..Dress::default() },
+            false => Dress { xattrs: from.tree.xattrs(source)?, ..self.dress(node) },
+        };
+        self.ground.dress(path, dress)
+    }
+
+    fn file(&mut self, tree: &'t dyn Tree, source: &[u8], node: &Node, path: &[u8]) -> Result<(), CopyError> {
+        if let Some(first) = node.shared.and_then(|key| self.shared.get(&key)) {
+            return self.ground.link(path, first);
+        }
+        let dress = Dress { xattrs: tree.xattrs(source)?, ..self.dress(node) };
+        self.ground.put(path, New::File(tree.content(source)), dress)?;
+        if let Some(key) = node.shared {
+            self.shared.insert(key, path.to_vec());
+        }
+        Ok(())
+    }
+
+    fn dress(&self, node: &Node) -> Dress {
+        let is_folder = node.kind == NodeKind::Directory;
+        let mode = self.request.mode.map_or(node.mode, |chmod| chmod.of(node.mode, is_folder));
+        let owner = self.request.owner.unwrap_or(node.owner);
+        Dress { mode: Some(mode), owner: Some(owner), mtime: Some(node.mtime), ..Dress::default() }
+    }
+
+    /// The folder that a path leads to, made with those above it when it is missing: of the owner asked for, and 0755 unless
+    /// a number says otherwise.
+    pub(crate) fn folder(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.folder_of(path, self.request.mode)
+    }
+
+    /// The same for an archive, for which permissions that are asked for mean nothing.
+    pub(crate) fn folder_of_archive(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        self.folder_of(path, None)
+    }
+
+    fn folder_of(&mut self, path: &[u8], mode: Option<&Chmod>) -> Result<Vec<u8>, CopyError> {
+        let path = lookup(&*self.ground, path)?;
+        let mode = match mode {
+            Some(Chmod::Octal(mode)) => mode & 0o777,
+            _ => 0o755,
+        };
+        let dress = Dress {
+            mode: Some(mode),
+            owner: Some(self.request.owner.unwrap_or((0, 0))),
+            mtime: Some(self.request.epoch),
+            ..Dress::default()
+        };
+        make_folders(self.ground, &path, &dress)?;
+        Ok(path)
+    }
+}
+
+/// Makes the folders of a path that are missing, which has no links in it.
+pub(crate) fn make_folders(ground: &mut dyn Ground<'_>, path: &[u8], dress: &Dress) -> Result<(), CopyError> {
+    let mut done: Vec<u8> = Vec::new();
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        done = child(&done, part);
+        match ground.node(&done)?.map(|node| node.kind) {
+            Some(NodeKind::Directory) => {}
+            Some(_) => {
+                return Err(CopyError::InTheWay { path: show(&done), is: "no folder", what: "a folder" });
+            }
+            None => ground.put(&done, New::Directory, dress.clone())?,
+        }
+    }
+    Ok(())
+}

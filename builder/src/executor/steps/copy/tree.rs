@@ -1,0 +1,377 @@
+//! Trees to copy from. Paths are bytes without a leading slash; "" is the top.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use git2::Oid;
+use images::layer::{Node, NodeKind};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+
+use super::{CopyError, join};
+use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
+
+/// As many links as Linux follows.
+const LINK_LIMIT: usize = 40;
+
+/// A file's bytes, to be opened when they are written: how many there are, and what reads them.
+pub(crate) type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
+
+/// Names in a root. No method follows a link.
+pub(crate) trait Names {
+    /// What is at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read; a path that is not there is no error.
+    fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError>;
+    /// A link's target.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
+}
+
+/// Names in folders, to be gone through.
+pub(crate) trait Walk: Names {
+    /// The names in a folder, sorted.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError>;
+    /// Whether a folder is there only for what lies in it, so that one that exists keeps its owner.
+    fn is_on_the_way(&self, _folder: &[u8]) -> bool {
+        false
+    }
+}
+
+/// Something to copy from.
+pub(crate) trait Tree: Walk {
+    /// For messages: "the context", "the stage".
+    fn name(&self) -> &'static str;
+    /// A file's bytes.
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t>;
+    /// The extended attributes of a file or folder, without those that belong to the machine.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn xattrs(&self, _path: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CopyError> {
+        Ok(BTreeMap::new())
+    }
+}
+
+/// Where `path` leads within a root when every link is followed. What is missing keeps its name, so that the result
+/// can also be a place to make something.
+///
+/// # Errors
+/// [`CopyError::Loop`] after 40 links.
+pub(crate) fn lookup(tree: &dyn Names, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+    let mut rest: Vec<Vec<u8>> = parts(path);
+    rest.reverse();
+    let mut at: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(part) = rest.pop() {
+        if part == b".." {
+            at.pop();
+            continue;
+        }
+        at.push(part);
+        let here = at.join(&b'/');
+        if let Some(Node { kind: NodeKind::Link, .. }) = tree.node(&here)? {
+            links += 1;
+            if links > LINK_LIMIT {
+                return Err(CopyError::Loop(super::show(path)));
+            }
+            let target = tree.target(&here)?;
+            at.pop();
+            if target.first() == Some(&b'/') {
+                at.clear();
+            }
+            rest.extend(parts(&target).into_iter().rev());
+        }
+    }
+    Ok(at.join(&b'/'))
+}
+
+fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// The context: what `.dockerignore` leaves of a folder of the commit's tree. Each name is held once.
+pub(crate) struct ContextTree {
+    blobs: Blobs,
+    top: Held,
+    epoch: i64,
+}
+
+enum Held {
+    Folder(BTreeMap<Box<[u8]>, Held>),
+    File { executable: bool, id: Oid },
+    Link(Oid),
+}
+
+impl ContextTree {
+    /// Of the walked entries; folders above an entry are there even when they are left out themselves.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub(crate) fn new(snapshot: &Snapshot<'_>, walk: Vec<Entry>) -> Result<Self, SourceError> {
+        let mut top = Held::empty();
+        for Entry { path, kind, id } in walk {
+            let held = match kind {
+                EntryKind::Directory => Held::empty(),
+                EntryKind::File { executable } => Held::File { executable, id },
+                EntryKind::Link => Held::Link(id),
+            };
+            top.put(&path, held)?;
+        }
+        Ok(Self { blobs: snapshot.blobs()?, top, epoch: snapshot.committed_at() })
+    }
+
+    fn find(&self, path: &[u8]) -> Option<&Held> {
+        let mut at = &self.top;
+        for name in path.split(|byte| *byte == b'/').filter(|_| !path.is_empty()) {
+            let Held::Folder(children) = at else { return None };
+            at = children.get(name)?;
+        }
+        Some(at)
+    }
+
+    /// The object of a file or link.
+    fn id(&self, path: &[u8]) -> Result<Oid, CopyError> {
+        match self.find(path) {
+            Some(Held::File { id, .. } | Held::Link(id)) => Ok(*id),
+            _ => Err(CopyError::NoSource { path: super::show(path), origin: "the context" }),
+        }
+    }
+}
+
+impl Held {
+    fn empty() -> Self {
+        Self::Folder(BTreeMap::new())
+    }
+
+    /// Puts something at a path, and makes the folders above it that are not there.
+    fn put(&mut self, path: &[u8], held: Held) -> Result<(), SourceError> {
+        let twice = || git2::Error::from_str("a tree has two entries of one name");
+        let mut at = self;
+        for name in path.split(|byte| *byte == b'/') {
+            let Held::Folder(children) = at else { return Err(twice().into()) };
+            at = children.entry(name.into()).or_insert_with(Held::empty);
+        }
+        match (&*at, &held) {
+            (Held::Folder(_), Held::Folder(_)) => {}
+            (Held::Folder(children), _) if children.is_empty() => *at = held,
+            _ => return Err(twice().into()),
+        }
+        Ok(())
+    }
+}
+
+impl Names for ContextTree {
+    fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
+        let Some(held) = self.find(path) else { return Ok(None) };
+        let (kind, mode) = match held {
+            Held::Folder(_) => (NodeKind::Directory, 0o755),
+            Held::File { executable: true, .. } => (NodeKind::File, 0o755),
+            Held::File { executable: false, .. } => (NodeKind::File, 0o644),
+            Held::Link(_) => (NodeKind::Link, 0o777),
+        };
+        Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
+    }
+
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        Ok(self.blobs.read(self.id(path)?)?)
+    }
+}
+
+impl Walk for ContextTree {
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
+        Ok(match self.find(path) {
+            Some(Held::Folder(children)) => children.keys().map(|name| name.to_vec()).collect(),
+            _ => Vec::new(),
+        })
+    }
+}
+
+impl Tree for ContextTree {
+    fn name(&self) -> &'static str {
+        "the context (is it committed, and not left out by .dockerignore?)"
+    }
+
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        match self.id(path) {
+            Ok(id) => Box::new(move || Ok(held(self.blobs.read(id)?))),
+            Err(missing) => Box::new(|| Err(missing)),
+        }
+    }
+}
+
+/// A content that lies in memory.
+pub(crate) fn held(bytes: Vec<u8>) -> (u64, Box<dyn Read>) {
+    (bytes.len() as u64, Box::new(Cursor::new(bytes)))
+}
+
+/// A root directory of this machine, such as another stage's.
+pub(crate) struct RootTree {
+    top: OwnedFd,
+}
+
+impl RootTree {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self, CopyError> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::open(root, flags, Mode::empty()) {
+            Ok(top) => Ok(Self { top }),
+            Err(error) => Err(CopyError::io("opening the root", b"", error)),
+        }
+    }
+
+    fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
+        let path: &[u8] = if path.is_empty() { b"." } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        // With NOFOLLOW and PATH the last part may be a link, which is then the thing opened.
+        rustix::fs::openat2(
+            &self.top,
+            path,
+            flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+            resolve,
+        )
+    }
+
+    /// A folder's descriptor, for the operations that need one.
+    pub(crate) fn folder(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
+        self.at(path, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| CopyError::io("opening", path, error))
+    }
+
+    fn file(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
+        self.at(path, OFlags::RDONLY).map_err(|error| CopyError::io("reading", path, error))
+    }
+
+    fn parent<'p>(&self, path: &'p [u8]) -> Result<(OwnedFd, &'p [u8]), rustix::io::Errno> {
+        let cut = path.iter().rposition(|byte| *byte == b'/');
+        let (folder, name) = cut.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
+        Ok((self.at(folder, OFlags::PATH | OFlags::DIRECTORY)?, name))
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<rustix::fs::Stat, rustix::io::Errno> {
+        if path.is_empty() {
+            return rustix::fs::fstat(&self.top);
+        }
+        let (folder, name) = self.parent(path)?;
+        rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+impl Names for RootTree {
+    fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
+        use rustix::io::Errno;
+        let stat = match self.stat(path) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(CopyError::io("looking at", path, error)),
+        };
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => NodeKind::Directory,
+            FileType::RegularFile => NodeKind::File,
+            FileType::Symlink => NodeKind::Link,
+            FileType::Fifo => NodeKind::Fifo,
+            _ => NodeKind::Special,
+        };
+        let shared = (kind == NodeKind::File && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
+        Ok(Some(Node {
+            kind,
+            mode: stat.st_mode & 0o7777,
+            owner: (stat.st_uid, stat.st_gid),
+            mtime: stat.st_mtime,
+            shared,
+        }))
+    }
+
+    fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        let read = || {
+            let (folder, name) = self.parent(path)?;
+            rustix::fs::readlinkat(folder, name, Vec::new())
+        };
+        read()
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|error| CopyError::io("reading the link", path, error))
+    }
+}
+
+impl Walk for RootTree {
+    fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
+        let failed = |error| CopyError::io("listing", path, error);
+        let folder = self.folder(path)?;
+        let mut names = Vec::new();
+        for item in rustix::fs::Dir::read_from(folder).map_err(failed)? {
+            let name = item.map_err(failed)?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+impl Tree for RootTree {
+    fn name(&self) -> &'static str {
+        "the stage"
+    }
+
+    fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        let path = path.to_vec();
+        Box::new(move || opened(File::from(self.file(&path)?), &path))
+    }
+
+    fn xattrs(&self, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, CopyError> {
+        xattrs(self.file(path)?).map_err(|error| CopyError::io("reading the attributes of", path, error))
+    }
+}
+
+/// The content of an open file.
+pub(crate) fn opened(file: File, path: &[u8]) -> Result<(u64, Box<dyn Read>), CopyError> {
+    let metadata = file.metadata().map_err(|error| CopyError::io("looking at", path, error))?;
+    Ok((metadata.len(), Box::new(file)))
+}
+
+/// Extended attributes, among them file capabilities. Those that belong to the machine are left out.
+fn xattrs(from: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Errno> {
+    let mut found = BTreeMap::new();
+    let mut names = vec![0_u8; 64 * 1024];
+    let length = match rustix::fs::flistxattr(&from, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    let mut value = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if is_the_machines(name) {
+            continue;
+        }
+        value.resize(64 * 1024, 0);
+        let length = rustix::fs::fgetxattr(&from, name, &mut value[..])?;
+        found.insert(name.to_vec(), value[..length].to_vec());
+    }
+    Ok(found)
+}
+
+/// Whether an attribute belongs to the machine, or to the overlay, and not to an image.
+pub(crate) fn is_the_machines(name: &[u8]) -> bool {
+    [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux"].iter().any(|it| name.starts_with(it))
+}
+
+/// The path of `name` in `folder`.
+pub(crate) fn child(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    join(folder, name)
+}

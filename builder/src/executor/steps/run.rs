@@ -1,0 +1,253 @@
+//! Doing a RUN: its command over a fresh overlay, whose upper directory becomes one canonical layer, in a network of which all
+//! is recorded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use images::layer::{Compression, Keeping, Normaliser, Written, from_upper};
+use sandbox::{Exit, Mount, Overlay, Process, Profile, User};
+
+use super::add::name_of;
+use crate::capture::{Incident, Planted, StepRecord};
+use crate::dockerfile::Network;
+use crate::error::{Error, Kind, Result};
+use crate::executor::failures::{
+    cancelled, fatal_incidents, is_too_long, layer_failed, leaked, machine, mount_failed, too_long,
+};
+use crate::executor::mounts::Mounts;
+use crate::executor::output::Output;
+use crate::executor::stage::{Built, Files, Made, Run};
+use crate::executor::{environment, leak, trust};
+use crate::plan::step::{Execution, Script, Step};
+use crate::progress::{Event, Label};
+use crate::secrets::{Needles, Redactor};
+
+/// What a command sees of the network: nothing, or what is planted there.
+struct Reach {
+    namespace: sandbox::Network,
+    planted: Option<Planted>,
+}
+
+impl Run<'_> {
+    /// Runs a command; the layer that came of it, and the folder that stands for it in the next step.
+    pub(crate) fn run(
+        &mut self,
+        stage: &Built,
+        step: &Step,
+        execution: &Execution,
+        label: &Label,
+    ) -> Result<Option<Made>> {
+        let mut mounts = self.mounts(step, execution)?;
+        let needles = Arc::new(self.report(step, execution, &mut mounts)?);
+        let user = self.user(&stage.root, &execution.user, step)?;
+        // The kernel lets both wait, and neither needs the other.
+        let (ground, network) = std::thread::scope(|scope| {
+            let network = scope.spawn(|| self.network(step, execution.network, &needles));
+            (self.ground(stage, &mounts), network.join())
+        });
+        let (overlay, lowers) = ground?;
+        let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
+        let mut process = self.process(execution, user);
+        process.mounts.extend(mounts.mounts.iter().cloned());
+        process.tmpfs.extend(mounts.tmpfs.iter().cloned());
+        process.confidential = !mounts.variables.is_empty();
+        for (name, value) in &mounts.variables {
+            process.env.retain(|(known, _)| known != name);
+            process.env.push((name.clone(), value.to_string()));
+        }
+        if let Some(script) = &execution.script {
+            process.mounts.push(self.script(script)?);
+        }
+        self.command(&process, network, overlay.merged(), step, label, &needles)?;
+        trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(|cause| {
+            match is_too_long(&cause) {
+                true => too_long(step),
+                false => Error::io("cleaning", overlay.upper(), cause),
+            }
+        })?;
+        let found = leak::find(overlay.upper(), &needles);
+        if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
+            return Err(leaked(step, &leak));
+        }
+        let (store, upper) = (self.shop.store, overlay.upper());
+        let keeping = if self.is_in_image { Keeping::Blob(Compression::Gzip) } else { Keeping::DiffId };
+        let written = from_upper(store, upper, &lowers, self.epoch, keeping, Normaliser::Version1);
+        let Written { layer, fired } = written.map_err(|cause| layer_failed(step, cause))?;
+        self.told.fired.extend(fired);
+        let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
+        let made = made.transpose().map_err(machine)?;
+        drop(mounts);
+        // What was left would be in the next step's caches, which have to be empty.
+        sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
+        let Some((layer, upper)) = made else { return Ok(None) };
+        Ok(Some(Made { layer, files: Files::Written(upper) }))
+    }
+
+    /// The root of a step, and the folders it stands on.
+    fn ground(&self, stage: &Built, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
+        let mut lowers = stage.root.folders(self.shop)?;
+        let injected = self.injected();
+        if !injected.exists() {
+            self.inject(&lowers, &injected)?;
+        }
+        lowers.insert(0, injected);
+        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
+        Ok((overlay, lowers))
+    }
+
+    /// What a command sees of the network.
+    fn network(&self, step: &Step, network: Network, needles: &Arc<Needles>) -> Result<Reach> {
+        let namespace = self.shop.host.network().map_err(machine)?;
+        let planted = match network {
+            Network::None => None,
+            Network::Default => {
+                let planted = self.shop.capture.plant(&namespace, &name_of(step), needles);
+                Some(planted.map_err(|cause| {
+                    Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
+                })?)
+            }
+        };
+        Ok(Reach { namespace, planted })
+    }
+
+    fn mounts(&self, step: &Step, execution: &Execution) -> Result<Mounts> {
+        let stages = |stage: usize| self.folders_of(stage);
+        let scratch = self.shop.scratch.join("mounts");
+        Mounts::make(&execution.mounts, self.shop.host, &scratch, self.context, &stages)
+            .map_err(|error| mount_failed(step, error))
+    }
+
+    /// Adds the step's secrets to what it has mounted; what they look like.
+    fn report(&mut self, step: &Step, execution: &Execution, mounts: &mut Mounts) -> Result<Needles> {
+        let wanted = &execution.secrets;
+        let (host, secrets) = (self.shop.host, self.shop.secrets);
+        for one in wanted {
+            let Some(bytes) = secrets.get(&one.id) else { continue };
+            mounts.report(one, bytes, host).map_err(|error| mount_failed(step, error))?;
+            self.told.secrets.insert(one.id.clone());
+            let reason = format!(
+                "line {}: the step was told the secret {}, which only those have who were given it",
+                step.line, one.id
+            );
+            if !self.told.unrecorded.contains(&reason) {
+                self.told.unrecorded.push(reason);
+            }
+        }
+        Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
+    }
+
+    fn process(&self, execution: &Execution, user: User) -> Process {
+        let mounts = environment::MOUNTED.iter().map(|file| Mount {
+            source: self.shop.scratch.join(file.name),
+            target: file.target.to_owned(),
+            readonly: false,
+        });
+        let mut process = Process::new(Profile::Build, &execution.args);
+        process.env = environment::variables(&execution.env, self.epoch);
+        process.cwd.clone_from(&execution.cwd);
+        process.user = user;
+        process.hostname = environment::HOSTNAME.to_owned();
+        process.mounts = mounts.collect();
+        process.limits = self.shop.limits.of_process();
+        process
+    }
+
+    /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
+    fn script(&self, script: &Script) -> Result<Mount> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let source = self.shop.scratch.join("script");
+        let failed = |cause| Error::io("writing", &source, cause);
+        std::fs::write(&source, &script.text).map_err(failed)?;
+        std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(Mount { source: source.clone(), target: script.path.clone(), readonly: true })
+    }
+
+    fn command(
+        &mut self,
+        process: &Process,
+        Reach { namespace, planted }: Reach,
+        root: &Path,
+        step: &Step,
+        label: &Label,
+        needles: &Arc<Needles>,
+    ) -> Result<()> {
+        let workspace = self.shop.workspace;
+        let mut show = |text: &str| workspace.report(&Event::Output { label, text });
+        let mut output = Output::new(&mut show);
+        let mut redactor = Redactor::new(needles);
+        let mut take = |_, bytes: &[u8]| output.take(&redactor.take(bytes));
+        let exit = self.shop.host.run_until(process, root, &namespace, &mut take, self.shop.canceller);
+        let record = planted.map(|planted| planted.finish());
+        output.take(&redactor.finish());
+        let lines = output.finish();
+        let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
+        let exit = exit.map_err(machine)?;
+        let hint = self.shop.limits.hint(exit, &lines);
+        let how = match exit {
+            Exit::Code(0) => return Ok(()),
+            Exit::Code(code) => format!("ended with exit code {code}"),
+            Exit::Signal(signal) => format!("was ended by signal {signal}"),
+            Exit::TimedOut => "took too long".to_owned(),
+            Exit::OutOfMemory => "ran out of memory".to_owned(),
+            Exit::Cancelled => return Err(cancelled()),
+        };
+        let error = Error::new(Kind::Step, format!("line {}: {} {how}", step.line, step.text)).details(lines);
+        let network = (!incidents.is_empty()).then(|| format!("its network: {}", incidents.join("; ")));
+        let hints: Vec<String> = hint.into_iter().chain(network).collect();
+        Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
+    }
+
+    /// Keeps what a step did on the network; returns what went wrong there.
+    ///
+    /// # Errors
+    /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
+    pub(crate) fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
+        let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
+        for text in &incidents {
+            self.shop.workspace.report(&Event::Incident { label, text });
+        }
+        if record.incidents_dropped > 0 {
+            self.told
+                .unrecorded
+                .push(format!("line {}: more incidents on the network than are listed", step.line));
+        }
+        self.told.unrecorded.extend(
+            record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
+        );
+        self.told.exchanges.extend(record.exchanges);
+        self.told.materials.extend(record.material);
+        let fatal: Vec<&Incident> =
+            record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
+        match fatal.first() {
+            None => Ok(incidents),
+            Some(first) => Err(fatal_incidents(step, first, &fatal)),
+        }
+    }
+
+    /// Takes down the lists of certificates when a step changed something near what they were made of.
+    pub(crate) fn refresh(&self, changed: &dyn Fn(&Path) -> std::io::Result<bool>) -> Result<()> {
+        let injected = self.injected();
+        match trust::is_stale(&injected, changed).map_err(|cause| Error::io("reading", &injected, cause))? {
+            true => sandbox::remove_tree(&injected).map_err(machine),
+            false => Ok(()),
+        }
+    }
+
+    /// Where the lists of certificates lie that a stage's steps see, for as long as no step changes what is there.
+    fn injected(&self) -> PathBuf {
+        self.shop.scratch.join("injected")
+    }
+
+    /// Puts what has to lie above a stage's folders into one of its own, which appears whole.
+    fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<()> {
+        let making = into.with_extension("making");
+        let failed = |cause| Error::io("making", into, cause);
+        sandbox::remove_tree(&making).map_err(machine)?;
+        std::fs::create_dir(&making).map_err(failed)?;
+        let root = self.shop.host.overlay_readonly(folders).map_err(machine)?;
+        trust::inject(root.merged(), &making, self.shop.capture.ca_pem()).map_err(|cause| {
+            Error::new(Kind::Machine, "the base's list of certificates could not be prepared").because(cause)
+        })?;
+        std::fs::rename(&making, into).map_err(failed)
+    }
+}

@@ -1,0 +1,505 @@
+//! A whole build: from what was ordered to the image in the store and everything the provenance tells of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use attestations::provenance::{ExternalParameters, Spoken};
+use attestations::review::Person;
+use attestations::{Commit, Digest, Tree};
+use images::{LayerCache, Platform, Store};
+use jiff::Timestamp;
+use sandbox::Canceller;
+
+use crate::bases::{Bases, Registry};
+use crate::capture::{Capture, Door, Options, Upstream, Way};
+use crate::dockerfile;
+use crate::dockerfile::Dockerfile;
+use crate::dockerfile::ignore;
+use crate::dockerfile::ignore::Ignore;
+use crate::error::{Error, Kind, Result};
+use crate::executor::emulation::Emulator;
+use crate::executor::limits::StepLimits;
+use crate::executor::scratch::Scratch;
+use crate::executor::stage::Workshop;
+use crate::executor::steps::copy::ContextTree;
+use crate::lock;
+use crate::lock::Lock;
+use crate::materials::{Keeper, Place, Record, Replay};
+use crate::packages;
+use crate::packages::Package;
+use crate::plan::{Plan, Request};
+use crate::progress::{Event, Summary};
+use crate::project;
+use crate::project::{Project, Recipe};
+use crate::scheduler::{Executed, execute};
+use crate::secrets::Secrets;
+use crate::source::{Location, Repository, Snapshot};
+use crate::speculation::reference::Foretold;
+use crate::workspace::Workspace;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    /// Where the repository is.
+    pub(crate) location: Location,
+    /// The commit.
+    pub(crate) commit: Commit,
+    /// What to build of it.
+    pub(crate) what: What,
+    /// `--base NAME=WHERE`.
+    pub(crate) bases: BTreeMap<String, String>,
+    /// Where its steps get what they ask of the network.
+    pub(crate) network: Network,
+    /// An image that it should come to, or close to, if its layers are at hand: its commands need not wait for each other then.
+    pub(crate) foretold: Option<Foretold>,
+    /// How those servers are reached.
+    pub(crate) upstream: Upstream,
+    /// Why it has to be for one platform alone, if so.
+    pub(crate) alone: Option<String>,
+    /// What its steps may use up.
+    pub(crate) limits: StepLimits,
+    /// What its steps may be told in confidence.
+    pub(crate) secrets: Secrets,
+}
+
+/// Where the steps get what they ask of the network.
+#[derive(Debug, Clone)]
+pub(crate) enum Network {
+    /// From the real servers; what they say is only named by digest.
+    Named,
+    /// From the real servers; what they say is kept.
+    Kept(Keeper),
+    /// From what a build kept, and from nowhere else.
+    Replayed(Arc<Replay>),
+    /// The same, by the record that the commit's lock names; bases are the lock's, too.
+    Locked(Arc<Place>),
+}
+
+/// What to build of a commit.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// What the repository's `countersign.toml` says, with what the caller chose instead.
+    Project {
+        /// The image's name.
+        image: Option<String>,
+        /// Another stage.
+        target: Option<String>,
+        /// More or other arguments.
+        arguments: BTreeMap<String, String>,
+        /// Labels beside those of the Dockerfile.
+        labels: BTreeMap<String, String>,
+        /// Other platforms.
+        platforms: BTreeSet<Platform>,
+    },
+    /// Exactly what a provenance says.
+    Recorded {
+        /// Its parameters.
+        parameters: Box<ExternalParameters>,
+        /// Its bases: where each came from, and its digest, by the name in the Dockerfile.
+        bases: BTreeMap<String, (String, Digest)>,
+    },
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// The image, its layers and exchanges.
+    pub(crate) executed: Executed,
+    /// What was built, as the provenance tells it.
+    pub(crate) parameters: ExternalParameters,
+    /// The commit's tree.
+    pub(crate) tree: Tree,
+    /// The commit's authors.
+    pub(crate) authors: Vec<Person>,
+    /// The commit's time, in seconds since 1970.
+    pub(crate) epoch: i64,
+    /// The packages among what came over the network.
+    pub(crate) packages: Vec<Package>,
+    /// What the commit's lock says, if it has one.
+    pub(crate) lock: Option<Lock>,
+    /// What ran its commands in the processor's place: a program's name and digest.
+    pub(crate) emulator: Option<(String, String)>,
+    /// The record of its exchanges, if one is kept.
+    pub(crate) record: Option<Digest>,
+    /// When it began.
+    pub(crate) started: Timestamp,
+    /// When it ended.
+    pub(crate) finished: Timestamp,
+}
+
+/// The store of what is built and fetched, below the state directory.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn store(workspace: &Workspace) -> Result<Store> {
+    Store::open(workspace.state_dir().join("images")).map_err(Error::from)
+}
+
+/// Builds what was ordered, once `gate` has let the commit pass: for each platform, in their order. There is at least one.
+///
+/// # Errors
+/// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
+pub(crate) fn build(
+    workspace: &Workspace,
+    order: &Order,
+    registry: &dyn Registry,
+    runtime: &tokio::runtime::Handle,
+    gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
+) -> Result<Vec<Outcome>> {
+    let repository = Repository::open(workspace.state_dir(), &order.location)?;
+    let snapshot = repository.commit(&order.commit)?;
+    gate(&snapshot)?;
+    let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
+    let recipe = recipe(&order.what, &project)?;
+    refuse_secrets(&order.secrets, &recipe)?;
+    let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
+    let epoch = snapshot.committed_at();
+    let created = rfc3339(epoch)?;
+    let requests: Vec<Request> = platforms(&recipe)
+        .into_iter()
+        .map(|platform| Request {
+            target: recipe.target.clone(),
+            arguments: recipe.arguments.clone(),
+            labels: recipe.labels.clone(),
+            platform,
+            created: created.clone(),
+        })
+        .collect();
+    refuse_several(order, &requests)?;
+    let named = |error: crate::dockerfile::DockerfileError| {
+        Error::new(Kind::Input, format!("{}: {error}", recipe.dockerfile))
+    };
+    let plans = requests
+        .iter()
+        .map(|request| Ok((request, Plan::new(&file, request).map_err(named)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let emulators: Vec<_> = requests.iter().map(|request| Emulator::of(&request.platform)).collect();
+    // What cannot be run here is said before anything is done, whichever platform's turn it would be.
+    for ((_, plan), emulator) in plans.iter().zip(&emulators) {
+        if plan.runs() {
+            emulator.check()?;
+        }
+    }
+    let ignore = read_ignore(&snapshot, &recipe)?;
+    let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
+    let context = ContextTree::new(&snapshot, walk)?;
+    let site = Site {
+        workspace,
+        order,
+        registry,
+        runtime,
+        lock: read_lock(&snapshot, &recipe)?,
+        tree: snapshot.tree()?,
+        authors: snapshot.authors(),
+        project,
+        recipe,
+        epoch,
+        host: sandbox::Host::open(&workspace.state_dir().join("sandbox"))
+            .map_err(crate::executor::failures::machine)?,
+        canceller: interruptible(workspace, runtime),
+    };
+    plans
+        .into_iter()
+        .zip(&emulators)
+        .map(|((request, plan), emulator)| site.build(&request.platform, plan, &context, emulator))
+        .collect()
+}
+
+/// The one outcome of an order that is for one platform.
+///
+/// # Errors
+/// [`Kind::Bug`] when it was for several.
+pub(crate) fn only(outcomes: Vec<Outcome>) -> Result<Outcome> {
+    match <[Outcome; 1]>::try_from(outcomes) {
+        Ok([outcome]) => Ok(outcome),
+        Err(several) => Err(Error::new(Kind::Bug, format!("{} images where one was ordered", several.len()))),
+    }
+}
+
+/// What the builds for all platforms have in common.
+struct Site<'a> {
+    workspace: &'a Workspace,
+    order: &'a Order,
+    registry: &'a dyn Registry,
+    runtime: &'a tokio::runtime::Handle,
+    project: Project,
+    recipe: Recipe,
+    lock: Option<Lock>,
+    tree: Tree,
+    authors: Vec<Person>,
+    epoch: i64,
+    host: sandbox::Host,
+    canceller: Canceller,
+}
+
+impl Site<'_> {
+    /// Builds for one platform.
+    fn build(
+        &self,
+        platform: &Platform,
+        plan: Plan<'_>,
+        context: &ContextTree,
+        emulator: &Emulator,
+    ) -> Result<Outcome> {
+        let (workspace, order) = (self.workspace, self.order);
+        let started = Timestamp::now();
+        workspace.report(&Event::Platform { platform: &platform.to_string() });
+        let (way, locked_bases) = way(&order.network, self.lock.as_ref(), &self.recipe)?;
+        let bases = Bases {
+            given: &order.bases,
+            project: &self.project,
+            workspace,
+            recorded: locked_bases.as_ref().or(recorded(&order.what)),
+            registry: self.registry,
+            platform,
+        };
+        let scratch = Scratch::new(workspace.state_dir())?;
+        let store = store(workspace)?;
+        let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
+        let upstream = order.upstream.clone();
+        let options = Options { doors: doors(&self.recipe), upstream, ..Options::default() };
+        let capture = Capture::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
+            Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
+        })?;
+        let shop = Workshop {
+            workspace,
+            host: &self.host,
+            emulator,
+            store: &store,
+            cache: &cache,
+            capture: &capture,
+            scratch: scratch.path(),
+            canceller: &self.canceller,
+            limits: &order.limits,
+            secrets: &order.secrets,
+        };
+        let foretold = match (&order.network, &way) {
+            (Network::Locked(place), Way::Replay(replay)) => {
+                Foretold::of_record(store.clone(), place, &replay.digest())?
+            }
+            _ => order.foretold.clone(),
+        };
+        let begun = std::time::Instant::now();
+        let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold.as_ref())?;
+        workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
+        let packages = packages::of(&executed.materials);
+        let record = match &way {
+            Way::Record(None) => None,
+            Way::Record(Some(keeper)) => {
+                Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?)
+            }
+            Way::Replay(replay) => Some(replay.digest()),
+        };
+        Ok(Outcome {
+            emulator: if executed.runs { emulator.part() } else { None },
+            parameters: ExternalParameters {
+                secrets: executed.secrets.clone(),
+                ..parameters(&order.location, &order.commit, &self.recipe, platform)
+            },
+            executed,
+            tree: self.tree.clone(),
+            authors: self.authors.clone(),
+            epoch: self.epoch,
+            packages,
+            lock: self.lock.clone(),
+            record,
+            started,
+            finished: Timestamp::now(),
+        })
+    }
+}
+
+/// Ctrl-C, or a request to end, ends the running command, and the build cleans up behind itself. The second is not
+/// waited for.
+fn interruptible(workspace: &Workspace, runtime: &tokio::runtime::Handle) -> Canceller {
+    use tokio::signal::unix::{SignalKind, signal};
+    let canceller = Canceller::new();
+    let (used, progress) = (canceller.clone(), workspace.progress().clone());
+    runtime.spawn(async move {
+        let (Ok(mut interrupt), Ok(mut end)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        loop {
+            tokio::select! { _ = interrupt.recv() => {}, _ = end.recv() => {} }
+            if used.is_cancelled() {
+                progress.end_now();
+                std::process::exit(i32::from(Kind::Step.exit_code()));
+            }
+            used.cancel();
+            let message = "interrupted: what runs is ended; once more does not wait for it";
+            progress.report(&Event::Warning { message, path: None });
+        }
+    });
+    canceller
+}
+
+fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
+    let of_base = executed.layers.iter().filter(|layer| layer.from_base);
+    Summary {
+        platform: platform.to_string(),
+        steps: executed.steps.clone(),
+        base_layers: of_base.map(|layer| layer.size).collect(),
+        seconds,
+        exchanges: executed.exchanges.len(),
+        recorded: executed.exchanges.iter().fold(0, |sum, exchange| exchange.size.saturating_add(sum)),
+    }
+}
+
+fn recipe(what: &What, project: &Project) -> Result<Recipe> {
+    match what {
+        What::Project { image, target, arguments, labels, platforms } => {
+            let mut recipe = project.recipe(image.as_deref())?.clone();
+            recipe.target = target.clone().or(recipe.target);
+            recipe.arguments.extend(arguments.clone());
+            recipe.labels.extend(labels.clone());
+            if !platforms.is_empty() {
+                recipe.platforms = platforms.iter().cloned().collect();
+            }
+            Ok(recipe)
+        }
+        What::Recorded { parameters, .. } => Ok(Recipe {
+            image: parameters.image.clone(),
+            context: project::relative(&parameters.context, "context")?,
+            dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
+            target: parameters.target.clone(),
+            arguments: parameters.build_args.clone(),
+            labels: parameters.labels.clone(),
+            platforms: vec![parameters.platform.parse().map_err(|why: String| Error::new(Kind::Input, why))?],
+            ports: parameters.ports.clone(),
+            repository: None,
+        }),
+    }
+}
+
+fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
+    let path = Lock::path(&recipe.dockerfile);
+    let bytes = snapshot.file(&path, lock::SIZE_LIMIT)?;
+    bytes.map(|bytes| Lock::parse(&path, &bytes)).transpose()
+}
+
+/// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
+type RecordedBases = BTreeMap<String, (String, Digest)>;
+
+fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Way, Option<RecordedBases>)> {
+    Ok(match network {
+        Network::Named => (Way::Record(None), None),
+        Network::Kept(keeper) => (Way::Record(Some(keeper.clone())), None),
+        Network::Replayed(replay) => (Way::Replay(replay.clone()), None),
+        Network::Locked(place) => {
+            let missing = |what: &str| {
+                Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
+                    .hint("build without --locked, and commit what `countersign-builder lock` makes of its provenance")
+            };
+            let lock = lock.ok_or_else(|| missing("is not in the commit"))?;
+            let record =
+                lock.record.ok_or_else(|| missing("names no record: its build kept no materials"))?;
+            let replay = place.replay(&record).map_err(|cause| {
+                Error::new(
+                    cause.kind(),
+                    format!("the materials that {} names cannot be used", Lock::path(&recipe.dockerfile)),
+                )
+                .hint("bring them with `materials pull REFERENCE` or `materials import FILE`")
+                .because(cause)
+            })?;
+            (Way::Replay(replay.for_any_step().into()), Some(lock.recorded_bases()))
+        }
+    })
+}
+
+fn doors(recipe: &Recipe) -> Vec<Door> {
+    let named = recipe.ports.iter().map(|(port, spoken)| match spoken {
+        Spoken::Http => Door::http(*port),
+        Spoken::Https => Door::https(*port),
+    });
+    [Door::HTTP, Door::HTTPS].into_iter().chain(named).collect()
+}
+
+fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
+    match what {
+        What::Project { .. } => None,
+        What::Recorded { bases, .. } => Some(bases),
+    }
+}
+
+fn platforms(recipe: &Recipe) -> Vec<Platform> {
+    match recipe.platforms.is_empty() {
+        true => vec![Platform::here()],
+        false => recipe.platforms.clone(),
+    }
+}
+
+fn refuse_several(order: &Order, requests: &[Request]) -> Result<()> {
+    match &order.alone {
+        Some(why) if requests.len() > 1 => {
+            Err(Error::new(Kind::Usage, format!("only one platform at a time can be built: {why}"))
+                .hint("give one with --platform"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Arguments and labels stand in the provenance and in the image.
+fn refuse_secrets(secrets: &Secrets, recipe: &Recipe) -> Result<()> {
+    let needles = secrets.all_needles();
+    let all = recipe.arguments.iter().chain(&recipe.labels);
+    let mut found = all.filter_map(|(name, value)| Some((name, needles.find(value.as_bytes())?)));
+    match found.next() {
+        None => Ok(()),
+        Some((name, id)) => {
+            Err(Error::new(Kind::Usage, format!("the argument or label {name} holds the secret {id}"))
+                .hint("it would stand in the provenance and in the image: use RUN --mount=type=secret alone"))
+        }
+    }
+}
+
+fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
+    let bytes = snapshot.file(path, dockerfile::SIZE_LIMIT)?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()))
+            .hint("commit a Dockerfile there, or name another in countersign.toml")
+    })?;
+    Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
+}
+
+/// `<Dockerfile>.dockerignore` stands for the one of the context.
+fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
+    let of_context = match recipe.context.as_str() {
+        "" => ".dockerignore".to_owned(),
+        context => format!("{context}/.dockerignore"),
+    };
+    for path in [format!("{}.dockerignore", recipe.dockerfile), of_context] {
+        if let Some(bytes) = snapshot.file(&path, ignore::SIZE_LIMIT)? {
+            return Ignore::parse(&bytes)
+                .map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")));
+        }
+    }
+    Ok(Ignore::default())
+}
+
+fn parameters(
+    location: &Location,
+    commit: &Commit,
+    recipe: &Recipe,
+    platform: &Platform,
+) -> ExternalParameters {
+    let recipe = recipe.clone();
+    ExternalParameters {
+        source: format!("git+{}", location.uri()),
+        commit: commit.clone(),
+        image: recipe.image,
+        dockerfile: recipe.dockerfile,
+        context: if recipe.context.is_empty() { ".".to_owned() } else { recipe.context },
+        target: recipe.target,
+        build_args: recipe.arguments,
+        labels: recipe.labels,
+        platform: platform.to_string(),
+        ports: recipe.ports,
+        secrets: BTreeSet::new(),
+    }
+}
+
+fn rfc3339(seconds: i64) -> Result<String> {
+    Timestamp::from_second(seconds)
+        .map(|time| time.to_string())
+        .map_err(|cause| Error::new(Kind::Input, "the commit's time is out of range").because(cause))
+}

@@ -1,0 +1,20 @@
+//! What leaves the builder: images pushed with what is said about them, and images written to files.
+
+pub(crate) mod export;
+pub(crate) mod push;
+
+use attestations::Bundle;
+
+use crate::materials::Materials;
+use crate::pipeline::Outcome;
+
+/// A build for one platform, and what was made of it.
+pub(crate) struct Built {
+    pub(crate) outcome: Outcome,
+    /// How it differs from its commit's lock.
+    pub(crate) drift: Vec<String>,
+    /// What was kept of its network.
+    pub(crate) materials: Option<Materials>,
+    /// Its provenance, if it is signed.
+    pub(crate) bundle: Option<Bundle>,
+}

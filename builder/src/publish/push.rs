@@ -1,0 +1,77 @@
+//! Pushing what was built, with all that is said about it.
+
+use attestations::{Bundle, Reference, Signer};
+use images::{Index, Store};
+
+use super::Built;
+use crate::error::{Error, Kind, Result};
+use crate::materials::Place;
+use crate::pipeline::Outcome;
+use crate::progress::{Direction, Event};
+use crate::provenance;
+use crate::registry::Registry;
+use crate::workspace::Workspace;
+
+/// What is pushed.
+pub(crate) struct Push<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) registry: &'a Registry,
+    pub(crate) store: &'a Store,
+    pub(crate) builds: &'a [Built],
+    pub(crate) index: Option<&'a Index>,
+    /// What statements call an image.
+    pub(crate) subject: &'a dyn Fn(&Outcome) -> String,
+    pub(crate) reviews: Vec<&'a Bundle>,
+    /// Who signs bills of materials, if there are to be any.
+    pub(crate) bills_by: Option<&'a dyn Signer>,
+    /// Where materials lie, if they are to be attached.
+    pub(crate) materials_from: Option<&'a Place>,
+}
+
+impl Push<'_> {
+    /// To every destination. What is said about an image is attached once in a repository, before its first tag is set there.
+    pub(crate) fn to_all(&self, destinations: &[Reference]) -> Result<()> {
+        for (at, reference) in destinations.iter().enumerate() {
+            let name = reference.to_string();
+            let known = destinations[..at].iter().any(|other| other.repository() == reference.repository());
+            let moving = self.workspace.progress().moving(Direction::Out, &name);
+            for built in self.builds {
+                self.image(built, reference, known)?;
+            }
+            // The index comes last: what its tag names has its evidence already.
+            let digest = match (self.index, self.builds) {
+                (Some(index), _) => {
+                    self.registry.push_index(self.store, index, reference.repository(), reference.tag())?
+                }
+                (None, [built, ..]) => built.outcome.executed.image.digest(),
+                (None, []) => return Err(Error::new(Kind::Bug, "nothing was built")),
+            };
+            let (bytes, seconds) = moving.done();
+            self.workspace.report(&Event::Pushed { name: &name, digest, bytes, seconds });
+        }
+        Ok(())
+    }
+
+    /// One image with all that is said about it; under the tag only when no index is to have it.
+    fn image(&self, built: &Built, reference: &Reference, is_known: bool) -> Result<()> {
+        let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
+        let repository = reference.repository();
+        let tag = reference.tag().filter(|_| self.index.is_none());
+        let digest = self.registry.push(self.store, image, repository, tag)?;
+        if is_known {
+            return Ok(());
+        }
+        let bills = match self.bills_by {
+            Some(key) => provenance::sign_bills(outcome, &(self.subject)(outcome), key)?,
+            None => Vec::new(),
+        };
+        let pinned = repository.clone().pin(digest);
+        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&bills) {
+            self.registry.attach(&pinned, image, statement)?;
+        }
+        match (self.materials_from, &built.materials) {
+            (Some(place), Some(materials)) => place.send(self.registry, &pinned, materials),
+            _ => Ok(()),
+        }
+    }
+}

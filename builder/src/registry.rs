@@ -1,0 +1,165 @@
+//! Registries, from code that is not asynchronous.
+
+use attestations::{Bundle, Digest, Pinned, Reference, Repository};
+use images::registry::{Attachment, Client, Named, Registries};
+use images::{Descriptor, Image, Index, Platform, Store};
+use tokio::runtime::Handle;
+
+use crate::bases;
+use crate::error::{Error, Kind, Result};
+use crate::progress::Event;
+use crate::workspace::Workspace;
+
+/// A client and the runtime its requests run on. Not to be used from asynchronous code.
+pub(crate) struct Registry {
+    client: Client,
+    runtime: Handle,
+}
+
+impl Registry {
+    /// Reaches registries as `registries` say. People see the bytes that move, and what has to be tried again.
+    pub(crate) fn new(registries: Registries, workspace: &Workspace, runtime: Handle) -> Self {
+        let (progress, teller) = (workspace.progress().clone(), workspace.clone());
+        let tell = move |text: &str| {
+            teller.report(&Event::Warning { message: &format!("registry: {text}"), path: None });
+        };
+        let client = Client::with(registries).telling(tell).observed(move |traffic| progress.moved(traffic));
+        Self { client, runtime }
+    }
+
+    /// Pushes an image, its blobs before its manifest.
+    ///
+    /// # Errors
+    /// When the registry refuses or breaks off.
+    pub(crate) fn push(
+        &self,
+        store: &Store,
+        image: &Image,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        self.runtime.block_on(self.client.push(store, image, repository, tag)).map_err(Error::from)
+    }
+
+    /// Pushes an index, whose images have to be there.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub(crate) fn push_index(
+        &self,
+        store: &Store,
+        index: &Index,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        self.runtime.block_on(self.client.push_index(store, index, repository, tag)).map_err(Error::from)
+    }
+
+    /// What a reference names now: an image, or an index of several.
+    ///
+    /// # Errors
+    /// When the registry does not know it or cannot be reached.
+    pub(crate) fn look(&self, reference: &Reference) -> Result<Named> {
+        self.runtime.block_on(self.client.look(reference)).map_err(Error::from)
+    }
+
+    /// The images that a reference names: the one, or of an index those for `platforms`, or all when none is given.
+    ///
+    /// # Errors
+    /// When there is none, or none for one of the platforms.
+    pub(crate) fn images(&self, reference: &Reference, platforms: &[Platform]) -> Result<Vec<Pinned>> {
+        let index = match self.look(reference)? {
+            Named::Image(digest) => return Ok(vec![reference.repository().clone().pin(digest)]),
+            Named::Index(index) => index,
+        };
+        let chosen: Vec<Digest> = match platforms {
+            [] => index.images().map(|(_, entry)| entry.digest).collect(),
+            some => {
+                let one = |platform| index.choose(platform, &reference.to_string()).map_err(Error::from);
+                some.iter().map(one).collect::<Result<_>>()?
+            }
+        };
+        match chosen.is_empty() {
+            true => Err(Error::new(Kind::NotFound, format!("the index {reference} lists no image"))),
+            false => {
+                Ok(chosen.into_iter().map(|digest| reference.repository().clone().pin(digest)).collect())
+            }
+        }
+    }
+
+    /// Attaches a signed statement to an image.
+    ///
+    /// # Errors
+    /// When the registry refuses.
+    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &Bundle) -> Result<Digest> {
+        let predicate = bundle.statement_unverified().map_err(|cause| {
+            Error::new(Kind::Input, "the statement to attach is malformed").because(cause)
+        })?;
+        let kind = predicate.predicate.predicate_type().to_owned();
+        let created = now_in_seconds();
+        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), &kind, &created);
+        self.runtime.block_on(attached).map_err(Error::from)
+    }
+
+    /// Attaches an artifact that is in a store.
+    ///
+    /// # Errors
+    /// When the registry refuses, or a blob is missing or damaged.
+    pub(crate) fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
+        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).map_err(Error::from)
+    }
+
+    /// Fetches blobs into a store.
+    ///
+    /// # Errors
+    /// When the registry lacks one or sends something else.
+    pub(crate) fn pull_blobs(
+        &self,
+        repository: &Repository,
+        blobs: &[Descriptor],
+        store: &Store,
+    ) -> Result<()> {
+        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).map_err(Error::from)
+    }
+
+    /// Reads one blob of at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the registry lacks it, or sends something else or too much.
+    pub(crate) fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        self.runtime.block_on(self.client.blob(repository, digest, max)).map_err(Error::from)
+    }
+
+    /// The descriptor of an image's manifest.
+    ///
+    /// # Errors
+    /// When the registry does not have it.
+    pub(crate) fn describe(&self, image: &Pinned) -> Result<Descriptor> {
+        self.runtime.block_on(self.client.describe(image)).map_err(Error::from)
+    }
+
+    /// Everything attached to an image.
+    ///
+    /// # Errors
+    /// When the registry fails; that there is nothing is no error.
+    pub(crate) fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
+        self.runtime.block_on(self.client.attachments(subject)).map_err(Error::from)
+    }
+}
+
+fn now_in_seconds() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+impl bases::Registry for Registry {
+    fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest> {
+        match self.look(reference)? {
+            Named::Image(digest) => Ok(digest),
+            Named::Index(index) => index.choose(platform, &reference.to_string()).map_err(Error::from),
+        }
+    }
+
+    fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {
+        self.runtime.block_on(self.client.pull(pinned, store)).map_err(Error::from)
+    }
+}

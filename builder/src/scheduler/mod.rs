@@ -1,0 +1,275 @@
+//! Doing what the plan says: bases are fetched and all is planned, then stages are built side by side; one waits for another at
+//! the step that needs it. What is told of them stands in the order of the Dockerfile, whichever was done first.
+
+mod graph;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use attestations::provenance::LayerRecord;
+use images::layer::Fired;
+use images::{Image, Store};
+
+use self::graph::{Came, Turn, Waits};
+use crate::bases::{Base, Bases};
+use crate::capture::Exchange;
+use crate::error::{Error, Kind, Result};
+use crate::executor::compression::Waiting;
+use crate::executor::stack::Root;
+use crate::executor::stage::{Built, Finished, Records, Run, Workshop, check_secrets};
+use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
+use crate::executor::steps::add::GitTaken;
+use crate::executor::steps::copy::ContextTree;
+use crate::materials;
+use crate::plan;
+use crate::plan::Plan;
+use crate::plan::config;
+use crate::progress::SummaryStep;
+use crate::speculation::reference::Foretold;
+use crate::speculation::tasks::Over;
+use crate::speculation::{Attempt, Course};
+
+/// What came of it.
+pub(crate) struct Executed {
+    /// The image, in the store.
+    pub(crate) image: Image,
+    /// Its layers, from the lowest.
+    pub(crate) layers: Vec<LayerRecord>,
+    /// Every exchange over the network.
+    pub(crate) exchanges: Vec<Exchange>,
+    /// The same with their headers, step by step in the order of asking.
+    pub(crate) materials: Vec<materials::Step>,
+    /// Why the list of exchanges may not be all, if so.
+    pub(crate) unrecorded: Vec<String>,
+    /// Which rules changed what.
+    pub(crate) fired: Vec<Fired>,
+    /// The commits that files were added from.
+    pub(crate) git: Vec<GitTaken>,
+    /// The ids of the secrets that steps were told.
+    pub(crate) secrets: BTreeSet<String>,
+    /// The bases that were used.
+    pub(crate) bases: Vec<Base>,
+    /// Whether commands were run.
+    pub(crate) runs: bool,
+    /// What was done, and how long it took.
+    pub(crate) steps: Vec<SummaryStep>,
+}
+
+/// A stage that is under way.
+struct Going<'a> {
+    run: Run<'a>,
+    built: Built,
+    /// How many of its steps are done.
+    done: usize,
+}
+
+/// Builds the plan's target, which should come to what is `foretold`, if anything is.
+///
+/// # Errors
+/// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
+pub(crate) fn execute(
+    shop: &Workshop<'_>,
+    mut plan: Plan<'_>,
+    context: &ContextTree,
+    bases: &Bases<'_>,
+    epoch: i64,
+    foretold: Option<&Foretold>,
+) -> Result<Executed> {
+    // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
+    let fetched = fetch(&mut plan, bases, shop.store)?;
+    plan.check_arguments()?;
+    let plan = &plan;
+    let planned = plan_all(plan, &fetched, bases)?;
+    // Only now is it known what the bases' ONBUILD adds.
+    let runs = planned.iter().flat_map(|(_, stage)| &stage.steps).any(|step| step.is_run());
+    if runs {
+        shop.emulator.check()?;
+    }
+    planned
+        .iter()
+        .flat_map(|(_, stage)| &stage.steps)
+        .try_for_each(|step| check_secrets(step, shop.secrets))?;
+    let folders: Vec<PathBuf> =
+        (0..planned.len()).map(|at| shop.scratch.join(format!("stage-{at}"))).collect();
+    let shops: Vec<_> = folders.iter().map(|scratch| Workshop { scratch, ..*shop }).collect();
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let stages = Stages::new(plan, &planned, &fetched, &shops, context, epoch);
+    let scheduler = Scheduler { stages: &stages, course: Course::new(foretold, &stages, processors) };
+    let course = &scheduler.course;
+    let stop = || shop.canceller.cancel();
+    let finished = std::thread::scope(|scope| {
+        let _over = Over(&course.ahead);
+        for _ in 0..processors.min(course.count()) {
+            scope.spawn(|| course.ahead.work(shop.canceller, &|number, own| course.do_ahead(number, own)));
+        }
+        graph::in_order(scheduler.all(), processors, &stop, &|at, going, came| {
+            scheduler.go_on(at, going, came)
+        })
+    });
+    let finished = finished?.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
+    let (mut last, mut told) = (None, Records::default());
+    for stage in finished {
+        let stage = Arc::into_inner(stage).ok_or_else(|| Error::new(Kind::Bug, "a stage is still in use"))?;
+        told.append(stage.told);
+        last = Some(stage.built);
+    }
+    let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
+    target.config.created = Some(plan.created().to_owned());
+    let (blobs, records): (Vec<_>, Vec<_>) = target.layers.into_iter().unzip();
+    let image = Image::assemble(shop.store, &target.config, blobs)?;
+    let bases = fetched.into_values().collect();
+    Ok(Executed {
+        image,
+        layers: records,
+        exchanges: told.exchanges,
+        materials: told.materials,
+        unrecorded: told.unrecorded,
+        fired: told.fired,
+        git: told.git,
+        secrets: told.secrets,
+        bases,
+        runs,
+        steps: told.steps,
+    })
+}
+
+/// The stages of a build while they are built.
+struct Scheduler<'a> {
+    stages: &'a Stages<'a>,
+    /// What may be done ahead.
+    course: Course<'a>,
+}
+
+impl Scheduler<'_> {
+    /// Every stage before it begins: it waits for the one that it starts from.
+    fn all(&self) -> Vec<Waits<Option<Going<'_>>>> {
+        let base = |needed: &plan::Needed| match needed.base {
+            plan::Base::Stage(earlier) => self.stages.place(earlier),
+            _ => None,
+        };
+        let all = self.stages.planned.iter().map(|(needed, _)| base(needed).into_iter().collect());
+        all.map(|needs| Waits { state: None, needs }).collect()
+    }
+
+    /// Takes a stage to its end, or to the first step that needs a stage which it has not got.
+    fn go_on<'s>(
+        &'s self,
+        at: usize,
+        going: Option<Going<'s>>,
+        came: Came<Finished>,
+    ) -> Result<Turn<Option<Going<'s>>, Finished>> {
+        let busy = self.course.ahead.busy();
+        let came = came.into_iter().map(|(at, stage)| (self.stages.planned[at].0.stage, stage)).collect();
+        let mut going = match going {
+            None => self.begin(at, came)?,
+            Some(mut going) => {
+                going.run.done.extend(came);
+                going
+            }
+        };
+        let Going { run, built, done } = &mut going;
+        let (_, planned) = &self.stages.planned[at];
+        for step in &planned.steps[*done..] {
+            let missing = sources_of(&step.action).into_iter().filter(|stage| !run.done.contains_key(stage));
+            let needs: BTreeSet<_> = missing.filter_map(|stage| self.stages.place(stage)).collect();
+            if !needs.is_empty() {
+                return Ok(Turn::Waits(Waits { state: Some(going), needs }));
+            }
+            let (number, label) = (*done, self.stages.label(at, *done));
+            *done += 1;
+            let performed = match self.course.attempt(at, number, built, &busy) {
+                Some(Attempt::Done(_, performed, told)) => {
+                    run.told.append(*told);
+                    performed
+                }
+                Some(Attempt::Failed(_, error)) => return Err(error),
+                Some(Attempt::Packed | Attempt::Unready) | None => run.perform(built, step, &label)?,
+            };
+            self.course.check(at, number, performed.diff_id());
+            let performed = performed.pack(|diff_id| self.course.packed(at, number, diff_id));
+            let has_layer = run.take(built, step, &label, performed)?;
+            built.config.history.extend(self.stages.plan.history(step, has_layer));
+        }
+        if at + 1 == self.stages.planned.len() {
+            // Nobody needs the target's files any more, so they go while its layers are still compressed.
+            built.root = Root::default();
+        }
+        run.settle(built, 0)?;
+        let Going { run, built, .. } = going;
+        Ok(Turn::Done(Finished { built, told: run.told }))
+    }
+
+    /// A stage before its first step, with the one that it starts from.
+    fn begin(&self, at: usize, done: BTreeMap<usize, Arc<Finished>>) -> Result<Going<'_>> {
+        let shop = &self.stages.shops[at];
+        furnish(shop)?;
+        let (needed, planned) = &self.stages.planned[at];
+        let run = Run {
+            is_in_image: self.stages.chain().binary_search(&at).is_ok(),
+            shop,
+            context: self.stages.context,
+            epoch: self.stages.epoch,
+            done,
+            told: Records::default(),
+            waiting: Waiting::default(),
+        };
+        let mut built = run.start(needed, self.stages.fetched.get(&needed.stage))?;
+        let (mut layers_of, history) = (built.config.rootfs.clone(), built.config.history.clone());
+        built.config = planned.config.clone();
+        layers_of.kind = "layers".to_owned();
+        (built.config.rootfs, built.config.history) = (layers_of, history);
+        Ok(Going { run, built, done: 0 })
+    }
+}
+
+/// Fetches the bases, and those that their ONBUILD needs.
+fn fetch(plan: &mut Plan<'_>, bases: &Bases<'_>, store: &Store) -> Result<BTreeMap<usize, Base>> {
+    let mut by_name: BTreeMap<String, Base> = BTreeMap::new();
+    let mut by_stage: BTreeMap<usize, Base> = BTreeMap::new();
+    loop {
+        let missing = plan.needed().iter().filter(|needed| !by_stage.contains_key(&needed.stage));
+        let missing: Vec<(usize, String)> = missing
+            .filter_map(|needed| match &needed.base {
+                plan::Base::Image(name) => Some((needed.stage, name.clone())),
+                _ => None,
+            })
+            .collect();
+        if missing.is_empty() {
+            return Ok(by_stage);
+        }
+        for (stage, name) in missing {
+            let base = match by_name.get(&name) {
+                Some(known) => known.clone(),
+                None => bases.get(&name, store)?,
+            };
+            plan.learn(stage, base.image.config())?;
+            by_name.insert(name, base.clone());
+            by_stage.insert(stage, base);
+        }
+    }
+}
+
+fn plan_all<'p>(
+    plan: &'p Plan<'_>,
+    fetched: &BTreeMap<usize, Base>,
+    bases: &Bases<'_>,
+) -> Result<Vec<PlannedStage<'p>>> {
+    let mut planned: Vec<PlannedStage<'p>> = Vec::new();
+    for needed in plan.needed() {
+        let stage = match (&needed.base, fetched.get(&needed.stage)) {
+            (plan::Base::Stage(earlier), _) => {
+                let base = planned.iter().find(|(other, _)| other.stage == *earlier);
+                let (_, base) =
+                    base.ok_or_else(|| Error::new(Kind::Bug, "a stage is planned before its base"))?;
+                plan.steps_on(needed.stage, base)?
+            }
+            (plan::Base::Image(_), Some(base)) => {
+                plan.steps(needed.stage, config::on_base(base.image.config()))?
+            }
+            _ => plan.steps(needed.stage, config::scratch(bases.platform))?,
+        };
+        planned.push((needed, stage));
+    }
+    Ok(planned)
+}
