@@ -20,10 +20,24 @@ use crate::{Error, Kind, Result, chain, terminal};
 pub struct Arguments {
     /// Which log messages are written to standard error: off, error, warn, info, debug or trace; or one level for all
     /// and others for some crates, as in `warn,sandbox=debug`.
-    #[arg(long, global = true, env = "COUNTERSIGN_LOG", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_LOG",
+        value_name = "LEVEL",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
     log_level: Option<Filter>,
     /// How log messages are written; journald: with a level that systemd's journal understands, and without a time.
-    #[arg(long, global = true, env = "COUNTERSIGN_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_LOG_FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
     log_format: Option<Format>,
 }
 

@@ -60,10 +60,10 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// The machine's OCI runtime, without a daemon.
+    /// OCI runtime of the machine (runc), without a daemon.
     #[default]
     Oci,
-    /// Docker's engine.
+    /// Docker Engine.
     Docker,
 }
 

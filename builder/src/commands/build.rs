@@ -41,18 +41,19 @@ const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
 Examples:
-  Build a commit and see what comes of it:
+  Build a commit, without pushing or signing:
     countersign-builder build --repo . --commit $(git rev-parse HEAD)
-  The same under two names, signed, and pushed to both with all that is said about it:
+  Build, sign, and push under two tags, with provenance and recorded responses attached:
     countersign-builder build --repo https://git.example/glm --commit 3f1c… --key ci.pem \\
       --builder-id https://ci.example -t registry.example/glm:1.2 -t registry.example/glm:1 --push
-  For `docker load`, on a machine without a registry:
-    countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 --output type=docker-archive,dest=glm.tar
-  Again, from what the first build kept, without a network:
+  Write a file for `docker load`, for a machine without a registry:
+    countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 \\
+      --output type=docker-archive,dest=glm.tar
+  Build again from the recorded responses, without network access:
     countersign-builder build --repo . --commit 3f1c… --replay sha256:…
-  The next commit, without waiting for what has stayed the same:
+  Build the next commit faster, by speculating on the previous image:
     countersign-builder build --repo . --commit 81ab… --like sha256:…
-  A base that lies in a folder, two platforms, and progress for a machine:
+  Use a base image from a folder, build for two platforms, and print progress as JSON:
     countersign-builder build --repo . --commit 3f1c… --base debian:12=./debian \\
       --platform linux/amd64,linux/arm64 --progress=json";
 
@@ -60,85 +61,90 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The repository: a path or URL.
+    /// Git repository that holds the source: a local path or a URL.
     #[arg(long, value_name = "PATH|URL")]
     repo: String,
-    /// The full id of the commit.
+    /// Full ID of the commit to build; branches, tags and short IDs are refused because they can change meaning.
     #[arg(long, value_name = "ID")]
     commit: String,
-    /// Which image of countersign.toml to build, when there are several.
+    /// Image to build, by its name in countersign.toml; needed only when the file names several.
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
-    /// Build this stage instead of the one countersign.toml names.
+    /// Dockerfile stage to build, instead of the one that countersign.toml names.
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// A value for an ARG.
+    /// Value for an ARG of the Dockerfile; may be given several times.
     #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
     arguments: Vec<(String, String)>,
-    /// A label of the image, beside those of its Dockerfile.
+    /// Label to add to the image, besides those of its Dockerfile; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
-    /// A secret for RUN --mount=type=secret, from a file or a variable of the environment. Its bytes are kept nowhere; a build
-    /// that writes them down fails.
+    /// Secret for RUN --mount=type=secret, read from a file or an environment variable; it is never stored, and the
+    /// build fails if it would end up in a layer or a record.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     secrets: Vec<Given>,
-    /// Build for these platforms, such as linux/arm64: with a comma between them, or given several times. Of more than one,
-    /// the result is an index. What RUN needs of another processor's programs an emulator has to run.
+    /// Platforms to build for, such as linux/amd64,linux/arm64; several make a multi-platform image index, and RUN
+    /// for a foreign architecture needs QEMU registered with binfmt_misc.
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     platforms: Vec<Platform>,
-    /// Take the base that the Dockerfile calls NAME from a folder with an OCI image layout, or from another reference.
+    /// Where to take the base image that the Dockerfile calls NAME from: a folder with an OCI image layout, or
+    /// another image reference.
     #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
     bases: Vec<(String, String)>,
-    /// Signed reviews of the commit; they are attached to the image.
+    /// Signed reviews of the commit, as `review sign` writes them; they are attached to the pushed image.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reviews: Vec<PathBuf>,
-    /// Refuse to build unless this many different reviewers approved the commit.
+    /// Refuse to build unless this many different reviewers have approved the commit.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "reviewer_keys")]
     require_reviews: usize,
-    /// Public keys of the reviewers that count: PEM blocks or OpenSSH lines.
+    /// File with the public keys of the reviewers that count, as PEM blocks or OpenSSH lines.
     #[arg(long, value_name = "FILE")]
     reviewer_keys: Option<PathBuf>,
-    /// What the image is called, with a tag: in --output, and where --push without a value sends it. May be given several times.
+    /// Name of the image with a tag, for --output and for --push without a value; may be given several times.
     #[arg(long = "tag", short, value_name = "REFERENCE", value_parser = tagged)]
     tags: Vec<Reference>,
-    /// Push the image and its statements there; without a value, to every --tag.
+    /// Push the image with its signed reviews, provenance and recorded responses to this reference; without a value,
+    /// to every --tag.
     #[arg(long, value_name = "REFERENCE", num_args = 0..=1, default_missing_value = "", value_parser = push)]
     push: Option<To>,
-    /// Do not keep what the steps took from the network, only name it: nobody can repeat the build without the same
-    /// servers then.
+    /// Do not keep the responses that steps got from the network, only their digests; the build can then be repeated
+    /// only as long as the servers answer the same.
     #[arg(long)]
     no_keep: bool,
-    /// Keep the materials here, but do not attach them to the image that is pushed.
+    /// Keep the recorded responses in the state directory only, instead of also attaching them to the pushed image.
     #[arg(long, conflicts_with = "no_keep")]
     no_attach_materials: bool,
-    /// Take nothing from the network, but replay what the commit's lock (Dockerfile.lock) names, on the bases it names.
+    /// Build with the recorded responses and base images that the commit's Dockerfile.lock names; steps get no
+    /// network.
     #[arg(long, conflicts_with_all = ["no_keep", "replay"])]
     locked: bool,
-    /// End with 1, and push nothing, when the build used other bases or packages than the commit's lock says.
+    /// Exit with code 1 and push nothing if the build used base images or packages other than those in the commit's
+    /// lock file.
     #[arg(long)]
     deny_drift: bool,
-    /// Take nothing from the network, but replay the kept materials with this digest, of an image or of a record.
+    /// Build with the recorded responses of an earlier build, named by the digest of its image or of its record;
+    /// steps get no network.
     #[arg(long, value_name = "DIGEST", conflicts_with = "no_keep")]
     replay: Option<Digest>,
-    /// An image in the state directory that this one should come close to, such as that of the commit before. A command then need not
-    /// wait for those before it: it runs on what they came to for that image, and once more, network and all, where that turns out
-    /// to be something else now. The result is the same.
+    /// Earlier image in the state directory, such as the previous commit's, on whose layers RUN steps start early; a
+    /// step runs again if an earlier layer has changed, so the result is the same.
     #[arg(long, value_name = "DIGEST", conflicts_with_all = ["replay", "locked"])]
     like: Option<Digest>,
-    /// Put the image into a folder as an OCI image layout: the same as --output type=oci,tar=false,dest=FOLDER.
+    /// Write the image to a folder as an OCI image layout; same as --output type=oci,tar=false,dest=FOLDER.
     #[arg(long, value_name = "FOLDER")]
     oci: Option<PathBuf>,
-    /// Write the image to a file or folder: oci (tar=false for a folder), docker-archive (with name=REPOSITORY:TAG), or its
-    /// root file system alone as tar or local.
+    /// Write the image to a file or folder: type oci (tar=false for a folder) or docker-archive
+    /// (name=REPOSITORY:TAG), or only its root file system: type tar or local.
     #[arg(long = "output", value_name = "type=TYPE,dest=PATH")]
     outputs: Vec<Output>,
-    /// Write the signed provenance to a file; of several platforms, each to one with the platform in its name.
+    /// Write the signed provenance to this file; with several platforms, to one file each, with the platform in its
+    /// name.
     #[arg(long, value_name = "FILE", requires = "key")]
     bundle_out: Option<PathBuf>,
-    /// Attach bills of materials to the image that is pushed, signed, as SPDX 2.3 and as CycloneDX 1.6.
+    /// Attach signed SBOMs to the pushed image, as SPDX 2.3 and as CycloneDX 1.6.
     #[arg(long, requires = "key", requires = "push")]
     sbom: bool,
-    /// Write each file that a rule of the normaliser changed.
+    /// List every file that was normalised for reproducibility, and the rule that changed it.
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -151,14 +157,15 @@ pub(crate) struct Arguments {
 
 /// The options of commands that sign provenance.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Signing")]
 pub(crate) struct Signing {
-    /// The builder's private key: PKCS#8 PEM or OpenSSH.
+    /// Private key that signs the provenance: PKCS#8 PEM or OpenSSH.
     #[arg(long, value_name = "FILE", requires = "builder_id")]
     pub(crate) key: Option<PathBuf>,
     /// Where the key's password comes from.
     #[command(flatten)]
     pub(crate) password: PasswordArguments,
-    /// The builder's URI, as policies name it.
+    /// URI that names this builder in provenance and in policies.
     #[arg(long, env = "COUNTERSIGN_BUILDER_ID", value_name = "URI")]
     pub(crate) builder_id: Option<String>,
 }

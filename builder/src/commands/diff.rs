@@ -21,11 +21,11 @@ const TOLD: usize = 20;
 /// Its arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The first image: a folder with an OCI image layout (FOLDER or FOLDER@DIGEST), or a reference.
+    /// First image: a folder with an OCI image layout (FOLDER or FOLDER@DIGEST), or an image reference.
     a: String,
-    /// The second.
+    /// Second image, in the same form.
     b: String,
-    /// Of several platforms, compare the images for this one; this machine's by default.
+    /// Platform to compare, when an image has several; this machine's by default.
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]

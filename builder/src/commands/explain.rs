@@ -18,13 +18,13 @@ use crate::error::{Error, Kind, Result};
 /// Its arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The file, wherever it is: nothing is built, so it need not be committed.
+    /// Dockerfile to explain; it need not be committed, since nothing is built.
     #[arg(default_value = "Dockerfile")]
     file: PathBuf,
-    /// The stage to explain, in place of the last one.
+    /// Stage to explain, instead of the last one.
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// A build argument; can be given several times.
+    /// Value for an ARG of the Dockerfile; may be given several times.
     #[arg(long, value_name = "NAME=VALUE")]
     build_arg: Vec<String>,
 }

@@ -9,16 +9,16 @@ use crate::keys::{PasswordArguments, Protection, generate};
 
 use crate::error::Result;
 
-/// Makes a signing key. Nothing that exists is overwritten.
+/// Creates a signing key. Existing files are never overwritten.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The private key's file; the public key goes beside it, with .pub appended.
+    /// File for the new private key; the public key is written next to it, with .pub appended.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The kind of key.
+    /// Type of key.
     #[arg(long, value_enum, default_value_t = KeyKind::Ed25519)]
     algorithm: KeyKind,
-    /// Leaves the private key unencrypted. Whoever can read the file can sign.
+    /// Store the private key without a password; anyone who can read the file can then sign.
     #[arg(long, conflicts_with = "password_file")]
     no_password: bool,
     #[command(flatten)]

@@ -17,10 +17,11 @@ const FILE_LIMIT: u64 = 64 << 20;
 /// Its arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The signed provenance of the build whose bases and packages are to be locked.
+    /// Signed provenance of the build to lock, as `build --bundle-out` writes it.
     #[arg(long, value_name = "FILE")]
     provenance: PathBuf,
-    /// Write the lock there; it is found when it lies beside the Dockerfile, as Dockerfile.lock. Standard output otherwise.
+    /// File to write the lock to, otherwise standard output; builds find it when it is committed next to the
+    /// Dockerfile as Dockerfile.lock.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

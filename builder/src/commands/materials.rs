@@ -24,63 +24,63 @@ use crate::progress::Event;
 /// Its subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the builds whose materials are kept here, the latest first.
+    /// List the builds whose recorded responses are kept here, newest first.
     List,
-    /// List what one build asked of the network, in the order of asking.
+    /// List the requests that a build made, in order.
     Show {
-        /// The digest of the image, or of the record.
+        /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Digest,
     },
-    /// Read everything that is kept of one build, or of all, and hold it against its digests.
+    /// Read the recorded responses of one build, or of all, and check them against their digests.
     Verify {
-        /// The digest of the image, or of the record.
+        /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Option<Digest>,
     },
-    /// Ask the servers again what a build was answered, and say which answers they still give.
+    /// Send a build's requests again and report which servers still give the recorded responses.
     ///
-    /// A rebuild that replays what was kept shows that the image follows from it, not that the servers ever gave it. Indices of
-    /// packages change with time, the packages themselves should not: when one has other bytes now, or cannot be had, the exit
-    /// code is 1. Only GET and HEAD are repeated.
+    /// A rebuild that replays responses shows that the image follows from them, not that the servers ever gave them.
+    /// Package indexes change over time, but the packages themselves should not: if a package now has different
+    /// content or cannot be fetched, the exit code is 1. Only GET and HEAD requests are repeated.
     Confirm {
-        /// The digest of the image, or of the record.
+        /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Digest,
         /// Whose certificates are believed.
         #[command(flatten)]
         authorities: Authorities,
     },
-    /// Write the materials of one build into one file, for a site without a network.
+    /// Write the recorded responses of a build to one file, for a machine without network access.
     Export {
-        /// The digest of the image, or of the record.
+        /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Digest,
-        /// The file.
+        /// File to write (a tar archive).
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Take in the materials of a file that `export` wrote.
+    /// Read recorded responses from a file that `materials export` wrote.
     Import {
-        /// The file.
+        /// File to read.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Fetch the materials of an image from its registry.
+    /// Fetch the recorded responses of an image from its registry.
     Pull {
-        /// The image.
+        /// Image reference: registry/name:tag or registry/name@sha256:….
         #[arg(value_name = "REFERENCE")]
         reference: Reference,
         /// How registries are reached.
         #[command(flatten)]
         reach: Reach,
     },
-    /// Remove what belongs to no build, and the materials of builds that are older than asked.
+    /// Delete data that belongs to no build and, with --older-than, the recorded responses of old builds.
     Gc {
-        /// Let go of the materials of builds older than this many days.
+        /// Also delete the recorded responses of builds older than this many days.
         #[arg(long, value_name = "DAYS")]
         older_than: Option<u32>,
-        /// Only say what would go.
+        /// Only report what would be deleted.
         #[arg(long)]
         dry_run: bool,
     },

@@ -24,27 +24,34 @@ use crate::progress::Mode;
 
 use session::{Answer, Session};
 
-/// Reviews, deterministic builds and rebuilds of algorithm images.
+/// Where `--help` lists the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// Builds container images reproducibly from reviewed git commits, and rebuilds them to check.
+///
+/// Exit codes: 0 success, 1 no (images differ, or something was refused), 2 usage, 3 bad input, 4 not found, 5 a
+/// build step failed, 6 network or registry, 7 key or signature, 8 the machine (rights, disk, kernel), 70 a bug.
 #[derive(Debug, Parser)]
 #[command(name = "countersign-builder", version, about, propagate_version = true)]
 struct Program {
-    /// Where fetched repositories, unpacked bases and built images are kept.
+    /// Directory for fetched repositories, base images, built images and recorded responses.
     #[arg(
         long,
         global = true,
         env = "COUNTERSIGN_STATE",
         default_value = "/var/lib/countersign",
-        value_name = "DIR"
+        value_name = "DIR",
+        help_heading = GLOBAL
     )]
     state_dir: PathBuf,
-    /// For machines: the result, or the error, as one JSON object on standard output; progress as lines of JSON on
-    /// standard error.
-    #[arg(long, global = true)]
+    /// Print the result, or the error, as one JSON object on standard output, and progress as JSON lines on standard
+    /// error.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
-    /// No progress, only the result: the same as --progress=quiet.
-    #[arg(long, short, global = true)]
+    /// Show no progress, only the result; same as --progress=quiet.
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
-    /// How progress looks on standard error. NO_COLOR is respected.
+    /// How to show progress on standard error; set NO_COLOR to turn colours off.
     #[arg(
         long,
         global = true,
@@ -52,7 +59,8 @@ struct Program {
         value_enum,
         default_value_t,
         value_name = "HOW",
-        hide_possible_values = false
+        hide_possible_values = false,
+        help_heading = GLOBAL
     )]
     progress: Mode,
     #[command(flatten)]
@@ -63,26 +71,26 @@ struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build an image from a commit, bit for bit the same wherever it is built.
+    /// Build an image from a git commit; the result is the same, bit for bit, on every machine.
     Build(Box<build::Arguments>),
-    /// Repeat a build from its provenance and sign whether the result is the same.
+    /// Repeat a build from its provenance, compare the images, and sign whether they are identical.
     Rebuild(Box<rebuild::Arguments>),
-    /// Compare two images and say which layers and files differ.
+    /// Compare two images and list the layers and files that differ.
     Diff(diff::Arguments),
-    /// Say what a Dockerfile will do, and what makes it hard to repeat, line by line.
+    /// List what a Dockerfile will run and what makes it hard to reproduce, line by line, with fixes.
     ExplainDockerfile(explain::Arguments),
-    /// Write down which bases and packages a build used, for people to review in a diff and for later builds to hold to.
+    /// Write a lock file: the base images and packages that a build used, for review and for later builds.
     Lock(lock::Arguments),
-    /// What builds took from the network: list it, check it, take it elsewhere, let it go.
+    /// List, check, export, import and delete the recorded network responses of builds.
     #[command(subcommand)]
     Materials(materials::Command),
-    /// Show a commit to its reviewer, or sign a review of it.
+    /// Show a commit for review, sign a review of it, or check a signed review.
     Review(review::Arguments),
-    /// Make a signing key.
+    /// Create a signing key.
     Keygen(keygen::Arguments),
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions {
-        /// Which shell.
+        /// Shell to print the script for.
         shell: clap_complete::Shell,
     },
 }

@@ -39,50 +39,50 @@ const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 #[command(group = clap::ArgGroup::new("what").args(["reference", "provenance"]).required(true).multiple(true))]
 #[command(group = clap::ArgGroup::new("trust").args(["builder_keys", "trust_unverified"]).required(true))]
 pub(crate) struct Arguments {
-    /// The image to repeat; its provenance is taken from its registry.
+    /// Image to rebuild; its provenance is fetched from its registry.
     #[arg(value_name = "REFERENCE")]
     reference: Option<Reference>,
-    /// Repeat the build of this signed provenance.
+    /// File with the signed provenance of the build to repeat, instead of fetching it from the registry.
     #[arg(long, value_name = "FILE")]
     provenance: Option<PathBuf>,
-    /// Public keys of the builders whose provenance is repeated: PEM blocks or OpenSSH lines.
+    /// File with the public keys of the builders whose provenance is accepted, as PEM blocks or OpenSSH lines.
     #[arg(long, value_name = "FILE")]
     builder_keys: Option<PathBuf>,
-    /// Repeat whatever the provenance says, whoever signed it.
+    /// Accept the provenance without checking who signed it.
     #[arg(long)]
     trust_unverified: bool,
-    /// Compare with the image in this folder, an OCI image layout, when no reference is given.
+    /// Folder with an OCI image layout to compare the result with, when no reference is given.
     #[arg(long, value_name = "FOLDER", conflicts_with = "reference")]
     against: Option<String>,
-    /// Of an index, repeat the images for these platforms only; all by default.
+    /// Platforms to rebuild of a multi-platform image; all by default.
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     platforms: Vec<Platform>,
-    /// Ask the servers themselves again, instead of replaying what the first builder kept: it shows whether they still
-    /// give the same.
+    /// Fetch from the servers again, instead of replaying the first builder's recorded responses; shows whether the
+    /// servers still give the same.
     #[arg(long)]
     online: bool,
-    /// Take the kept materials from a file that `materials export` wrote.
+    /// File with the recorded responses, as `materials export` writes it.
     #[arg(long, value_name = "FILE", conflicts_with = "online")]
     materials: Option<PathBuf>,
-    /// Fetch the commit from here instead of where the provenance says.
+    /// Git repository to fetch the commit from, instead of the one that the provenance names.
     #[arg(long, value_name = "PATH|URL")]
     repo: Option<String>,
-    /// Take the base that the Dockerfile calls NAME from there; its digest must be the recorded one.
+    /// Where to take the base image that the Dockerfile calls NAME from; its digest must be the recorded one.
     #[arg(long = "base", value_name = "NAME=FOLDER|REFERENCE", value_parser = pair)]
     bases: Vec<(String, String)>,
-    /// A secret that the build was given: its bytes are kept nowhere, so they have to be given again.
+    /// Secret that the first build was given; secrets are never stored, so a rebuild needs them again.
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
     secrets: Vec<Given>,
+    /// Write the signed result to this file; with several images, to one file each, with the platform in its name.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    bundle_out: Option<PathBuf>,
+    /// Do not attach the signed result to the image in the registry.
+    #[arg(long)]
+    no_attach: bool,
     #[command(flatten)]
     signing: Signing,
     #[command(flatten)]
     limits: StepLimits,
-    /// Write the signed result to a file; of several images, each to one with the platform in its name.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    bundle_out: Option<PathBuf>,
-    /// Do not attach the signed result to the image.
-    #[arg(long)]
-    no_attach: bool,
     #[command(flatten)]
     reach: Reach,
 }

@@ -15,14 +15,15 @@ const FILE_LIMIT: u64 = 1 << 20;
 
 /// The options of commands that reach a registry.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Registries and servers")]
 pub(crate) struct Reach {
-    /// Speak plain HTTP to this registry or mirror; loopback needs no mention.
+    /// Use plain HTTP for this registry or mirror; loopback addresses need no mention.
     #[arg(long, value_name = "HOST")]
     insecure_registry: Vec<String>,
-    /// Ask this mirror before the registry for whatever has a digest; may be given several times, in their order.
+    /// Mirror to ask before the registry, for content that is known by digest; several are tried in the order given.
     #[arg(long = "mirror", value_name = "REGISTRY=HOST[:PORT][/PREFIX]", value_parser = super::build::pair)]
     mirrors: Vec<(String, String)>,
-    /// A file (TOML) that names mirrors and plain registries: see docs/registries.md.
+    /// TOML file that lists mirrors and plain-HTTP registries; see docs/registries.md.
     #[arg(long, env = "COUNTERSIGN_REGISTRIES", value_name = "FILE")]
     registries: Option<PathBuf>,
     #[command(flatten)]
@@ -31,9 +32,10 @@ pub(crate) struct Reach {
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Registries and servers")]
 pub(crate) struct Authorities {
-    /// Trust the certificates in this PEM file beside the system's, for registries and for all that a build's steps ask; may
-    /// be given several times, in the environment with a colon between them.
+    /// PEM file of CA certificates to trust besides the system's, for registries and for what build steps fetch; may
+    /// be given several times, or separated by colons.
     #[arg(long = "extra-ca", env = "COUNTERSIGN_EXTRA_CA", value_name = "FILE", value_delimiter = ':')]
     extra_cas: Vec<PathBuf>,
 }

@@ -11,8 +11,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Answer, Session};
-use errors::Form;
 use crate::review::{Opinion, Subjects, verify, visible};
+use errors::Form;
 
 use crate::error::{Error, Kind, Result};
 use crate::keys;
@@ -35,23 +35,23 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print exactly what is to be read.
+    /// Print everything that a reviewer has to read, with hidden characters made visible.
     Show(ShowArguments),
-    /// Sign that a commit was read, and what came of it.
+    /// Sign that you have read a commit, and whether you approve or reject it.
     Sign(Box<SignArguments>),
-    /// Check that a file is a review signed by a key.
+    /// Check that a file is a review, signed by a given key.
     Verify(VerifyArguments),
 }
 
 #[derive(Debug, clap::Args)]
 struct What {
-    /// The repository: a path or URL.
+    /// Git repository that holds the source: a local path or a URL.
     #[arg(long, value_name = "PATH|URL")]
     repo: String,
-    /// The full id of the commit.
+    /// Full ID of the commit to review; branches, tags and short IDs are refused because they can change meaning.
     #[arg(long, value_name = "ID")]
     commit: String,
-    /// Only what changed since this commit, which was reviewed before.
+    /// Review only what changed since this commit, which itself needs as many reviews.
     #[arg(long, value_name = "ID")]
     since: Option<String>,
 }
@@ -60,7 +60,7 @@ struct What {
 struct ShowArguments {
     #[command(flatten)]
     what: What,
-    /// Only the list of files, without their contents.
+    /// List the files without their contents.
     #[arg(long)]
     list: bool,
 }
@@ -69,33 +69,33 @@ struct ShowArguments {
 struct SignArguments {
     #[command(flatten)]
     what: What,
-    /// The reviewer's private key: PKCS#8 PEM or OpenSSH.
+    /// Reviewer's private key: PKCS#8 PEM or OpenSSH.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]
     password: PasswordArguments,
-    /// The reviewer's name.
+    /// Reviewer's name, as it will stand in the review.
     #[arg(long)]
     name: String,
-    /// The reviewer's e-mail address.
+    /// Reviewer's e-mail address; policies normally do not count a review by an author of the commit.
     #[arg(long)]
     email: String,
-    /// The commit was read and must not run.
+    /// Reject the commit: nodes that trust this reviewer will refuse it.
     #[arg(long)]
     reject: bool,
-    /// Anything to say with it.
+    /// Comment to include in the review.
     #[arg(long)]
     note: Option<String>,
-    /// Where to write the signed review. An existing file is not overwritten.
+    /// File to write the signed review to; an existing file is not overwritten.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct VerifyArguments {
-    /// The signed review.
+    /// File with the signed review.
     file: PathBuf,
-    /// The reviewer's public key: PEM, or a line as in a .pub file of OpenSSH.
+    /// File with the reviewer's public key: PEM, or one OpenSSH line as in a .pub file.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 }

@@ -8,14 +8,15 @@ use crate::dockerfile::bytes;
 
 /// The options of commands that run steps.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits of RUN steps")]
 pub(crate) struct StepLimits {
-    /// How many processes and threads a RUN may have at the same time.
+    /// Most processes and threads that a RUN step may have at one time.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
     step_processes: u64,
-    /// After how many seconds a RUN is ended.
+    /// Seconds after which a RUN step is stopped and the build fails.
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..))]
     step_timeout: u64,
-    /// How much memory a RUN may use, such as 512m or 8g; as much as there is when this is not given.
+    /// Most memory that a RUN step may use, such as 512m or 8g; without it there is no limit.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     step_memory: Option<u64>,
 }

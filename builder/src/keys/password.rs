@@ -43,7 +43,7 @@ pub(crate) enum Error {
 /// The options of a command that opens a key.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct PasswordArguments {
-    /// A file whose first line is the key's password. Otherwise COUNTERSIGN_KEY_PASSWORD, otherwise it is asked for.
+    /// File whose first line is the key's password; without it, COUNTERSIGN_KEY_PASSWORD is used, or you are asked.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 }

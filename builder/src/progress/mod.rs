@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use images::registry::Traffic;
 
 pub(crate) use bytes::amount;
-pub(crate) use event::{Event, Label};
 pub(crate) use errors::terminal::{cell, json, lines, without_sequences};
+pub(crate) use event::{Event, Label};
 pub(crate) use summary::{Summary, SummaryStep};
 pub(crate) use transfer::{Direction, Moving};
 
@@ -27,16 +27,16 @@ use transfer::Transfer;
 /// How progress looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Mode {
-    /// `rich` on a terminal, else `plain`.
+    /// `rich` on a terminal, otherwise `plain`.
     #[default]
     Auto,
-    /// One line for everything that happens.
+    /// One line for each event.
     Plain,
-    /// A line for each step that is done; what goes on is shown below, with its time and its last lines of output.
+    /// One line for each finished step; running steps are shown below, with their time and latest output.
     Rich,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// Nothing.
+    /// No progress.
     Quiet,
 }
 

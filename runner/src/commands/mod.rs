@@ -18,24 +18,27 @@ use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 use output::YES;
 
-/// Runs only reviewed, rebuilt, signed and allowlisted algorithm images, and says why or why not.
+/// Where `--help` lists the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// Runs only those algorithm images that the node's policy allows, and gives the reasons.
 ///
-/// Exit codes: 0 yes, 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6 network or registry,
-/// 7 key or signature, 8 the machine, 70 a bug.
+/// Exit codes: 0 yes (admitted, done), 1 no (denied), 2 usage, 3 bad input, 4 not found, 5 the algorithm failed, 6
+/// network or registry, 7 key or signature, 8 the machine (rights, disk, kernel), 70 a bug.
 #[derive(Debug, Parser)]
 #[command(name = "countersign-runner", version, about, propagate_version = true)]
 struct Program {
-    /// The node's configuration; without one, /etc/countersign/runner.toml when it is there.
-    #[arg(long, short, global = true, value_name = "FILE")]
+    /// Configuration file of the node; /etc/countersign/runner.toml by default, if it exists.
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
-    /// The policy, in place of the configuration's.
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Policy file, instead of the one that the configuration names.
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     policy: Option<PathBuf>,
-    /// Where images and the queue are kept, in place of the configuration's.
-    #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR")]
+    /// Directory for images and the task queue, instead of the one that the configuration names.
+    #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state_dir: Option<PathBuf>,
-    /// For machines: the answer, or the error, as one JSON object on standard output.
-    #[arg(long, global = true)]
+    /// Print the result, or the error, as one JSON object on standard output.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(flatten)]
     logs: logs::Arguments,
@@ -45,23 +48,23 @@ struct Program {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a commented policy and configuration into a folder; what is there stays.
+    /// Write a commented example policy and configuration to a folder; existing files are never overwritten.
     Init {
-        /// The folder.
+        /// Folder to write them to.
         #[arg(default_value = "/etc/countersign")]
         folder: PathBuf,
     },
-    /// Say whether an image may run, or every condition that is not met.
+    /// Check whether an image may run, and list every unmet condition if not.
     Verify(verify::VerifyCommand),
-    /// Verify an image and run exactly what was admitted.
+    /// Verify an image and, if it is admitted, run exactly that image.
     Run(Box<run::RunCommand>),
-    /// Take tasks over a Unix socket or loopback, and run what is admitted.
+    /// Serve the task API on a Unix socket or loopback, and run the tasks that are admitted.
     Serve(serve::ServeCommand),
-    /// Submit tasks to a node that serves, and ask for them.
+    /// Submit, list and cancel tasks on a running `serve`, and fetch their results and logs.
     Task(task::TaskCommand),
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions {
-        /// Which shell.
+        /// Shell to print the script for.
         shell: clap_complete::Shell,
     },
 }

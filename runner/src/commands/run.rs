@@ -21,19 +21,20 @@ use crate::vantage6::Input;
 pub(super) struct RunCommand {
     #[command(flatten)]
     image: ImageArguments,
-    /// The algorithm's input: JSON with `method`, `args` and `kwargs`.
+    /// File with the algorithm's input: a JSON object with `method`, `args` and `kwargs`.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where the result is written, for its owner to read; standard output without it.
+    /// File to write the result to, readable only by its owner; otherwise standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// A database: a label of the configuration, or LABEL=PATH (a CSV file), or LABEL=PATH:TYPE. May be repeated.
+    /// Database to give to the algorithm: a label from the configuration, LABEL=PATH for a CSV file, or
+    /// LABEL=PATH:TYPE; may be given several times.
     #[arg(long, value_name = "LABEL[=PATH[:TYPE]]")]
     database: Vec<String>,
-    /// What starts the container, in place of the configuration's.
+    /// Container engine to use, instead of the one that the configuration names.
     #[arg(long)]
     engine: Option<EngineKind>,
-    /// Do not show what the algorithm prints.
+    /// Do not show the algorithm's output.
     #[arg(long, short)]
     quiet: bool,
 }

@@ -23,28 +23,29 @@ use crate::{
     },
 };
 
-/// Take tasks over a Unix socket, and run those that the policy admits.
+/// Serve the task API on a Unix socket or loopback, and run the tasks that are admitted.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServeCommand {
-    /// The socket to listen on; who may open it may submit tasks.
+    /// Unix socket to listen on; anyone who may open it may submit tasks and read results.
     #[arg(long, default_value = DEFAULT_SOCKET, env = "COUNTERSIGN_RUNNER_SOCKET", value_name = "PATH")]
     socket: PathBuf,
-    /// Listen on this loopback address instead, and ask for the token of --token-file.
+    /// Listen on this loopback address instead of the socket; clients must send the token of --token-file.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "token_file")]
     listen: Option<SocketAddr>,
-    /// The file with the token for --listen, mode 0600; made when it is missing.
+    /// File with the token that clients of --listen must send; created with mode 0600 if it does not exist.
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<PathBuf>,
-    /// Tasks at the same time.
+    /// Most tasks that run at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "NUMBER")]
     workers: u16,
-    /// How often a task is started again after the server was killed while working on it.
+    /// Most times that a task is started, if the server is killed while the task runs.
     #[arg(long, default_value_t = DEFAULT_MAX_ATTEMPTS, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     max_attempts: u32,
-    /// A bundle, or a folder of bundles (*.json), besides what the registry has. May be repeated.
+    /// Signed statement (Sigstore bundle), or a folder of them (*.json), to consider besides those in the registry;
+    /// may be given several times.
     #[arg(long, value_name = "PATH")]
     evidence: Vec<PathBuf>,
-    /// Ask no registry: images are named by digest, and evidence comes from --evidence alone.
+    /// Contact no registry: images must be named by digest, and all statements must be given with --evidence.
     #[arg(long)]
     offline: bool,
 }

@@ -19,10 +19,10 @@ use crate::service::{
 /// Where `serve` listens unless told otherwise.
 pub(super) const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
 
-/// Submit tasks to a running server and follow them.
+/// Submit, list and cancel tasks on a running `serve`, and fetch their results and logs.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TaskCommand {
-    /// The server's socket.
+    /// Unix socket of the running `serve`.
     #[arg(long, global = true, default_value = DEFAULT_SOCKET, env = "COUNTERSIGN_RUNNER_SOCKET", value_name = "PATH")]
     socket: PathBuf,
     #[command(subcommand)]
@@ -33,48 +33,48 @@ pub(super) struct TaskCommand {
 enum Action {
     /// Submit a task and print its number.
     Submit {
-        /// The image, as registry/repository:tag or @sha256:….
+        /// Image reference: registry/name:tag or registry/name@sha256:….
         image: String,
-        /// The algorithm's input: a file with a JSON object, or `-` for standard input.
+        /// File with the algorithm's input, a JSON object; `-` reads standard input.
         #[arg(long, value_name = "FILE")]
         input: PathBuf,
-        /// The label of a database; may be repeated.
+        /// Label of a database that the algorithm may read; may be given several times.
         #[arg(long = "database", value_name = "LABEL")]
         databases: Vec<String>,
-        /// A key that makes repeating this call harmless.
+        /// Key of your choice that makes it safe to repeat this call: the same key never starts a second task.
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
-        /// Wait until the task is over, then print its result.
+        /// Wait until the task has ended, then print its result.
         #[arg(long)]
         wait: bool,
     },
-    /// List tasks, the newest first.
+    /// List tasks, newest first.
     List {
         /// Most tasks to list.
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
-    /// Show one task as JSON, with the reasons when it was denied.
+    /// Show a task as JSON, with the reasons if it was denied.
     Show {
-        /// The task's number.
+        /// Number of the task.
         id: u64,
     },
-    /// Print a completed task's result.
+    /// Print the result of a completed task.
     Result {
-        /// The task's number.
+        /// Number of the task.
         id: u64,
-        /// Wait until the task is over.
+        /// Wait until the task has ended.
         #[arg(long)]
         wait: bool,
     },
-    /// Print what a finished task's container wrote.
+    /// Print the container output of a finished task.
     Log {
-        /// The task's number.
+        /// Number of the task.
         id: u64,
     },
     /// Cancel a task.
     Cancel {
-        /// The task's number.
+        /// Number of the task.
         id: u64,
     },
 }

@@ -17,20 +17,20 @@ use crate::record;
 pub(super) struct VerifyCommand {
     #[command(flatten)]
     image: ImageArguments,
-    /// Also ask whether this function may be called.
+    /// Also check whether this function of the algorithm may be called.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ImageArguments {
-    /// The image: registry/name:tag or registry/name@sha256:…
+    /// Image reference: registry/name:tag or registry/name@sha256:…
     reference: String,
-    /// A bundle, or a folder of bundles (*.json), about the image or its bases, besides what the registries have. May be
-    /// repeated.
+    /// Signed statement (Sigstore bundle), or a folder of them (*.json), to consider besides those in the registry;
+    /// may be given several times.
     #[arg(long, value_name = "PATH")]
     evidence: Vec<PathBuf>,
-    /// Ask no registry: the image is named by digest, and evidence comes from --evidence alone.
+    /// Contact no registry: the image must be named by digest, and all statements must be given with --evidence.
     #[arg(long)]
     offline: bool,
 }
