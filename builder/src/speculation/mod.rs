@@ -406,6 +406,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::dockerfile::Dockerfile;
+    use crate::executor::stages::PlannedStage;
     use crate::plan::config;
     use crate::plan::{Plan, Request};
     use images::Platform;
