@@ -21,7 +21,7 @@ pub use crate::blob::{BlobWriter, VerifyingReader};
 use crate::descriptor::{Descriptor, INDEX};
 use crate::error::{At, Error, Result};
 
-pub use collect::Collected;
+pub use collect::{Collect, Collected};
 
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How the names of blobs begin that are being written.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use attestations::{Digest, Pinned};
 use images::descriptor::{EMPTY, MANIFEST};
-use images::store::Collected;
+use images::store::{Collect, Collected};
 use images::{Descriptor, Manifest, Store};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -230,7 +230,7 @@ impl Place {
     ///
     /// # Errors
     /// When a blob cannot be removed.
-    pub fn collect(&self, before: Option<Timestamp>, remove: bool) -> Result<(Vec<Materials>, Collected)> {
+    pub fn collect(&self, before: Option<Timestamp>, what: Collect) -> Result<(Vec<Materials>, Collected)> {
         let busy = |cause: rustix::io::Errno| match cause {
             rustix::io::Errno::WOULDBLOCK => {
                 Error::new(Kind::Machine, "a build is going on, and what it keeps must not be collected")
@@ -248,13 +248,13 @@ impl Place {
         for one in &kept {
             needed.extend(self.blobs(one)?.into_iter().map(|blob| blob.digest));
         }
-        if remove {
+        if what == Collect::Remove {
             for one in &old {
                 let name = format!("{}-{}", one.image.hex(), one.record.hex());
                 self.store.remove_ref(&name).told()?;
             }
         }
-        let collected = self.store.collect(&needed, remove).told()?;
+        let collected = self.store.collect(&needed, what).told()?;
         flock(&self.lock, FlockOperation::LockShared).map_err(busy)?;
         Ok((old, collected))
     }
