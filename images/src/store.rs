@@ -131,7 +131,7 @@ impl Store {
                 break file;
             }
         };
-        Ok(BlobFile::new(self, file))
+        Ok(BlobFile::new(folder, file))
     }
 
     /// Brings everything written so far onto the disk, whatever wrote it.
