@@ -199,19 +199,6 @@ impl Store {
         self.write_index(&index)
     }
 
-    /// The manifest with this name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn find_ref(&self, name: &str) -> Result<Descriptor> {
-        let found = self
-            .index()?
-            .manifests
-            .into_iter()
-            .find(|entry| entry.annotations.get(REF_NAME).map(String::as_str) == Some(name));
-        found.ok_or_else(|| Error::NotFound { what: format!("`{name}` in {}", self.root.display()) })
-    }
-
     /// The name that the index gives one of its manifests.
     pub fn name_of(entry: &Descriptor) -> Option<&str> {
         entry.annotations.get(REF_NAME).map(String::as_str)
