@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Drawing, Dress, Limits, New, NodeKind, Normaliser, Strata, Stratum, unpack,
+    Compression, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, Strata, Stratum, VirtualLayerBuilder,
+    unpack,
 };
 
 #[test]
 fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("\n*** SKIP layers drawn apart: need root (owners) ***\n");
+        eprintln!("\n*** SKIP layers virtual_layer apart: need root (owners) ***\n");
         return;
     }
     let place = tempfile::tempdir().unwrap();
@@ -30,26 +31,26 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     fs::set_permissions(base.join("y"), fs::Permissions::from_mode(0o700)).unwrap();
 
     let below = Strata::new(vec![Stratum::Folder(base.clone())]);
-    let mut drawing = Drawing::apart(&below, 7);
+    let mut drawing = VirtualLayerBuilder::apart(&below, 7);
     for folder in ["u", "y", "y/deep", "f", "new"] {
         assert_eq!(drawing.node(folder.as_bytes()).unwrap(), None, "{folder}");
-        drawing.put(folder.as_bytes(), New::Directory, Dress::default()).unwrap();
+        drawing.put(folder.as_bytes(), NewNode::Directory, NodeAttributes::default()).unwrap();
     }
     for file in ["u/a", "y/b", "w", "f/c"] {
-        drawing.put(file.as_bytes(), New::File(b"1".to_vec()), Dress::default()).unwrap();
+        drawing.put(file.as_bytes(), NewNode::File(b"1".to_vec()), NodeAttributes::default()).unwrap();
     }
     let store = Store::open(place.path().join("store")).unwrap();
     let mut open = |content: Vec<u8>| -> Result<(u64, Box<dyn Read>), images::Error> {
         Ok((content.len() as u64, Box::new(Cursor::new(content))))
     };
-    let (written, drawn) =
+    let (written, virtual_layer) =
         drawing.write(&store, Compression::Gzip, Normaliser::default(), &mut open).unwrap();
     let layer = written.layer.unwrap().layer().unwrap();
     let upper = place.path().join("upper");
     fs::create_dir(&upper).unwrap();
     unpack(&store, &layer.descriptor, &layer.diff_id, &upper, Limits::default()).unwrap();
 
-    for above in [Stratum::Drawn(Arc::new(drawn)), Stratum::Folder(upper)] {
+    for above in [Stratum::Virtual(Arc::new(virtual_layer)), Stratum::Folder(upper)] {
         let strata = Strata::new(vec![above, Stratum::Folder(base.clone())]);
         let kind = |path: &str| strata.find(path.as_bytes()).unwrap().map(|found| found.node.kind);
         let table = [

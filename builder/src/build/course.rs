@@ -321,9 +321,9 @@ impl Stages<'_> {
             };
             ground.has_changed |= diff_id != expected;
             ground.diff_ids.extend(diff_id);
-            if let Some(Made { layer, files: Files::Drawn(drawn) }) = made {
+            if let Some(Made { layer, files: Files::Virtual(virtual_layer) }) = made {
                 self.course.packings().insert(layer.diff_id, layer.clone());
-                ground.root.add_drawn(layer, drawn);
+                ground.root.add_virtual(layer, virtual_layer);
             }
             return Ok(ground);
         }

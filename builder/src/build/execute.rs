@@ -8,7 +8,7 @@ use std::time::Instant;
 use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
-use images::layer::{Compression, Drawing, Drawn, Fired, Normaliser, Packing, Written};
+use images::layer::{Compression, Fired, Normaliser, Packing, VirtualLayer, VirtualLayerBuilder, Written};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Host, Upper, User};
 
@@ -78,14 +78,14 @@ pub(super) enum Files {
     /// They lie in a folder.
     Written(Upper),
     /// They are only in the layer.
-    Drawn(Drawn),
+    Virtual(VirtualLayer),
 }
 
 impl Files {
     /// Whether they say anything about a path.
     fn mention(&self, path: &Path) -> std::io::Result<bool> {
         match self {
-            Self::Drawn(drawn) => Ok(drawn.mentions(path)),
+            Self::Virtual(virtual_layer) => Ok(virtual_layer.mentions(path)),
             Self::Written(upper) => match std::fs::symlink_metadata(upper.path().join(path)) {
                 Ok(_) => Ok(true),
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
         self.refresh(&|path| files.mention(path))?;
         match files {
             Files::Written(upper) => stage.root.add_written(Arc::new(upper)),
-            Files::Drawn(drawn) => stage.root.add_drawn(layer, drawn),
+            Files::Virtual(virtual_layer) => stage.root.add_virtual(layer, virtual_layer),
         }
         self.settle(stage, MOST_WAITING)?;
         Ok(true)
@@ -270,20 +270,20 @@ impl<'a> Run<'a> {
         stage: &Built,
         step: &Step,
         apart: bool,
-        put: &mut dyn FnMut(&mut Drawing<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
+        put: &mut dyn FnMut(&mut VirtualLayerBuilder<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
     ) -> Result<Option<Made>> {
         let below = stage.root.strata();
-        let new = if apart { Drawing::apart } else { Drawing::over };
+        let new = if apart { VirtualLayerBuilder::apart } else { VirtualLayerBuilder::over };
         let mut drawing = new(&below, self.epoch);
         // It is kept in any case: a later command may have to see it.
         let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
         let done = put(&mut drawing).and_then(|()| {
             drawing.write(self.shop.store, compression, Normaliser::Version1, &mut |content| content())
         });
-        let (Written { layer, fired }, drawn) = done.map_err(|cause| copy_failed(step, cause))?;
+        let (Written { layer, fired }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
         self.told.fired.extend(fired);
         let Some(layer) = layer else { return Ok(None) };
-        Ok(Some(Made { layer, files: Files::Drawn(drawn) }))
+        Ok(Some(Made { layer, files: Files::Virtual(virtual_layer) }))
     }
 
     /// The files of an earlier stage, as folders.

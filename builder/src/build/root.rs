@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::layer::{Drawn, Layer, Limits, Packing, Strata, Stratum, unpack};
+use images::layer::{Layer, Limits, Packing, Strata, Stratum, VirtualLayer, unpack};
 use sandbox::Upper;
 
 use super::copy::{self, CopyError, Names, Node};
@@ -28,13 +28,13 @@ enum Part {
     /// What a command left.
     Written(Arc<Upper>),
     /// What a COPY drew.
-    Drawn(Arc<Pending>),
+    Virtual(Arc<Pending>),
 }
 
 /// A layer that is drawn, and lies in a folder once it has to.
 struct Pending {
     layer: Packing,
-    drawn: Arc<Drawn>,
+    virtual_layer: Arc<VirtualLayer>,
     folder: Mutex<Option<Arc<Upper>>>,
 }
 
@@ -50,9 +50,9 @@ impl Root {
     }
 
     /// Puts what was drawn on top.
-    pub(super) fn add_drawn(&mut self, layer: Packing, drawn: Drawn) {
-        let pending = Pending { layer, drawn: Arc::new(drawn), folder: Mutex::new(None) };
-        self.layers.insert(0, Part::Drawn(Arc::new(pending)));
+    pub(super) fn add_virtual(&mut self, layer: Packing, virtual_layer: VirtualLayer) {
+        let pending = Pending { layer, virtual_layer: Arc::new(virtual_layer), folder: Mutex::new(None) };
+        self.layers.insert(0, Part::Virtual(Arc::new(pending)));
     }
 
     /// What lies where, for looking; nothing is unpacked for it.
@@ -60,9 +60,9 @@ impl Root {
         let layers = self.layers.iter().map(|part| match part {
             Part::Base(folder) => Stratum::Folder(folder.clone()),
             Part::Written(upper) => Stratum::Folder(upper.path().to_owned()),
-            Part::Drawn(pending) => match pending.unpacked() {
+            Part::Virtual(pending) => match pending.unpacked() {
                 Some(upper) => Stratum::Folder(upper.path().to_owned()),
-                None => Stratum::Drawn(pending.drawn.clone()),
+                None => Stratum::Virtual(pending.virtual_layer.clone()),
             },
         });
         Strata::new(layers.collect())
@@ -76,7 +76,7 @@ impl Root {
         let folder = |part: &Part| match part {
             Part::Base(folder) => Ok(folder.clone()),
             Part::Written(upper) => Ok(upper.path().to_owned()),
-            Part::Drawn(pending) => pending.folder(shop),
+            Part::Virtual(pending) => pending.folder(shop),
         };
         self.layers.iter().map(folder).collect()
     }

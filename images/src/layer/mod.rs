@@ -5,7 +5,6 @@
 mod added;
 mod archive;
 mod compress;
-mod drawn;
 mod emit;
 mod entry;
 mod links;
@@ -18,13 +17,13 @@ mod root;
 mod strata;
 mod unpack;
 mod upper;
+mod virtual_layer;
 mod write;
 mod xattrs;
 
 pub use added::{Added, AddedArchive, AddedKind};
 pub(crate) use archive::{Entries, Found};
 pub use compress::{COMPRESSOR, Compression, Keeping};
-pub use drawn::{Drawing, Drawn, Dress, New};
 pub use entry::{Entry, Kind};
 pub(crate) use entry::{write_end, write_header, write_padding};
 pub use normalise::{Fired, NORMALISER, Normaliser, rules};
@@ -34,4 +33,5 @@ pub use root::write_root;
 pub use strata::{Found as FoundBelow, Node, NodeKind, Strata, Stratum};
 pub use unpack::unpack;
 pub use upper::{Times, from_upper};
+pub use virtual_layer::{NewNode, NodeAttributes, VirtualLayer, VirtualLayerBuilder};
 pub use write::{Layer, LayerWriter, Packing, Written};

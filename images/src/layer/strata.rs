@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::drawn::Drawn;
+use super::virtual_layer::VirtualLayer;
 use super::xattrs::Attributes;
 use crate::error::{At, Result};
 
@@ -72,7 +72,7 @@ pub enum Stratum {
     /// A directory in overlayfs's own form.
     Folder(PathBuf),
     /// A layer that no directory stands for.
-    Drawn(Arc<Drawn>),
+    Virtual(Arc<VirtualLayer>),
 }
 
 /// Layers above each other, the topmost first. Paths are bytes without a leading slash, and no link in them is followed.
@@ -91,7 +91,7 @@ pub struct Found {
 enum Place {
     Root,
     Disk(PathBuf),
-    Drawn(Arc<Drawn>, usize),
+    Virtual(Arc<VirtualLayer>, usize),
 }
 
 /// What one layer says of a path.
@@ -128,10 +128,11 @@ impl Strata {
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
-                Stratum::Drawn(drawn) => match drawn.look(path) {
-                    Seen::This(at) => {
-                        Seen::This(Found { node: drawn.node(at), place: Place::Drawn(drawn.clone(), at) })
-                    }
+                Stratum::Virtual(virtual_layer) => match virtual_layer.look(path) {
+                    Seen::This(at) => Seen::This(Found {
+                        node: virtual_layer.node(at),
+                        place: Place::Virtual(virtual_layer.clone(), at),
+                    }),
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
@@ -156,7 +157,7 @@ impl Found {
             Place::Disk(place) => {
                 Ok(fs::read_link(place).at("reading the link", place)?.into_os_string().into_vec())
             }
-            Place::Drawn(drawn, at) => Ok(drawn.target(*at).to_vec()),
+            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.target(*at).to_vec()),
             Place::Root => Ok(Vec::new()),
         }
     }
@@ -168,7 +169,7 @@ impl Found {
     pub fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         match &self.place {
             Place::Disk(place) => Ok(Attributes::of(place)?.own),
-            Place::Drawn(drawn, at) => Ok(drawn.xattrs(*at).clone()),
+            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.xattrs(*at).clone()),
             Place::Root => Ok(BTreeMap::new()),
         }
     }
@@ -177,7 +178,7 @@ impl Found {
     pub fn on_disk(&self) -> Option<&Path> {
         match &self.place {
             Place::Disk(place) => Some(place),
-            Place::Drawn(..) | Place::Root => None,
+            Place::Virtual(..) | Place::Root => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use images::layer::{Drawing, Strata, Stratum};
+use images::layer::{Strata, Stratum, VirtualLayerBuilder};
 
 use super::*;
 
@@ -65,10 +65,10 @@ impl Roots {
         assert!(copied.success());
         let tree = RootTree::open(&self.from()).unwrap();
         let below = Strata::new(vec![Stratum::Folder(before.clone())]);
-        let mut drawing = Drawing::over(&below, 1_000_000);
-        let drawn = copy(&tree, &mut drawing, request);
+        let mut drawing = VirtualLayerBuilder::over(&below, 1_000_000);
+        let virtual_layer = copy(&tree, &mut drawing, request);
         let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
-        assert_eq!(drawn.as_ref().map_err(told), made.as_ref().map_err(told));
+        assert_eq!(virtual_layer.as_ref().map_err(told), made.as_ref().map_err(told));
         if made.is_ok() {
             let folder = RootTree::open(&self.to()).unwrap();
             let mut left = vec![Vec::new()];
