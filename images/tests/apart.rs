@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, Strata, Stratum, VirtualLayerBuilder,
-    unpack,
+    Compression, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    VirtualLayerBuilder, unpack,
 };
 
 #[test]
@@ -30,7 +30,7 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     symlink("t", base.join("u")).unwrap();
     fs::set_permissions(base.join("y"), fs::Permissions::from_mode(0o700)).unwrap();
 
-    let below = Strata::new(vec![Stratum::Folder(base.clone())]);
+    let below = LayerStack::new(vec![StackedLayer::Folder(base.clone())]);
     let mut drawing = VirtualLayerBuilder::apart(&below, 7);
     for folder in ["u", "y", "y/deep", "f", "new"] {
         assert_eq!(drawing.node(folder.as_bytes()).unwrap(), None, "{folder}");
@@ -50,9 +50,9 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     fs::create_dir(&upper).unwrap();
     unpack(&store, &layer.descriptor, &layer.diff_id, &upper, Limits::default()).unwrap();
 
-    for above in [Stratum::Virtual(Arc::new(virtual_layer)), Stratum::Folder(upper)] {
-        let strata = Strata::new(vec![above, Stratum::Folder(base.clone())]);
-        let kind = |path: &str| strata.find(path.as_bytes()).unwrap().map(|found| found.node.kind);
+    for above in [StackedLayer::Virtual(Arc::new(virtual_layer)), StackedLayer::Folder(upper)] {
+        let layer_stack = LayerStack::new(vec![above, StackedLayer::Folder(base.clone())]);
+        let kind = |path: &str| layer_stack.find(path.as_bytes()).unwrap().map(|found| found.node.kind);
         let table = [
             ("u", Some(NodeKind::Directory)),
             ("u/a", Some(NodeKind::File)),
@@ -68,6 +68,6 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
         for (path, expected) in table {
             assert_eq!(kind(path), expected, "{path}");
         }
-        assert_eq!(strata.find(b"y").unwrap().unwrap().node.mode, 0o755);
+        assert_eq!(layer_stack.find(b"y").unwrap().unwrap().node.mode, 0o755);
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Layer, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, Strata, Stratum, VirtualLayer,
-    VirtualLayerBuilder, from_upper, unpack,
+    Compression, Layer, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    VirtualLayer, VirtualLayerBuilder, from_upper, unpack,
 };
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
@@ -247,7 +247,7 @@ fn capability() -> Vec<u8> {
 }
 
 /// Draws the tree over what lies below.
-fn draw<'a>(tree: &Tree, below: &'a Strata) -> VirtualLayerBuilder<'a, Vec<u8>> {
+fn draw<'a>(tree: &Tree, below: &'a LayerStack) -> VirtualLayerBuilder<'a, Vec<u8>> {
     let mut drawing = VirtualLayerBuilder::over(below, EPOCH);
     for (path, planned) in tree {
         let name = drawn_name(path);
@@ -311,7 +311,7 @@ fn drawn_layer(
 }
 
 /// What is found at each of these paths.
-fn found(below: &Strata, paths: &BTreeSet<Name>) -> Vec<String> {
+fn found(below: &LayerStack, paths: &BTreeSet<Name>) -> Vec<String> {
     let told = |path: &Name| {
         let Some(found) = below.find(path).unwrap() else {
             return format!("{}: nothing", path.escape_ascii());
@@ -506,7 +506,7 @@ proptest! {
         let lower = folder.path().join("lower");
         fs::create_dir(&lower).unwrap();
         plant_lower(&tree, &lower);
-        let below = Strata::new(vec![Stratum::Folder(lower.clone())]);
+        let below = LayerStack::new(vec![StackedLayer::Folder(lower.clone())]);
         let unpacked = folder.path().join("virtual_layer");
         let (virtual_layer, names_of_it) = drawn_layer(draw(&tree, &below), &unpacked);
         let overlay = Overlay::mount(folder.path()).unwrap();
@@ -517,8 +517,8 @@ proptest! {
         prop_assert!(virtual_layer == made, "the entries are the same, their headers or contents are not");
 
         // Who looks at it sees the same before it lies anywhere.
-        let on_disk = Strata::new(vec![Stratum::Folder(unpacked), Stratum::Folder(lower.clone())]);
-        let in_mind = Strata::new(vec![Stratum::Virtual(Arc::new(names_of_it)), Stratum::Folder(lower)]);
+        let on_disk = LayerStack::new(vec![StackedLayer::Folder(unpacked), StackedLayer::Folder(lower.clone())]);
+        let in_mind = LayerStack::new(vec![StackedLayer::Virtual(Arc::new(names_of_it)), StackedLayer::Folder(lower)]);
         let mut paths: BTreeSet<Name> = tree.keys().chain(second.keys()).map(|path| drawn_name(path)).collect();
         paths.extend(paths.clone().into_iter().map(|path| [&path[..], b"/old"].concat()));
         prop_assert_eq!(found(&on_disk, &paths), found(&in_mind, &paths));

@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
         apart: bool,
         put: &mut dyn FnMut(&mut VirtualLayerBuilder<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
     ) -> Result<Option<Made>> {
-        let below = stage.root.strata();
+        let below = stage.root.layer_stack();
         let new = if apart { VirtualLayerBuilder::apart } else { VirtualLayerBuilder::over };
         let mut drawing = new(&below, self.epoch);
         // It is kept in any case: a later command may have to see it.

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::layer::{Layer, Limits, Packing, Strata, Stratum, VirtualLayer, unpack};
+use images::layer::{Layer, LayerStack, Limits, Packing, StackedLayer, VirtualLayer, unpack};
 use sandbox::Upper;
 
 use super::copy::{self, CopyError, Names, Node};
@@ -56,16 +56,16 @@ impl Root {
     }
 
     /// What lies where, for looking; nothing is unpacked for it.
-    pub(super) fn strata(&self) -> Strata {
+    pub(super) fn layer_stack(&self) -> LayerStack {
         let layers = self.layers.iter().map(|part| match part {
-            Part::Base(folder) => Stratum::Folder(folder.clone()),
-            Part::Written(upper) => Stratum::Folder(upper.path().to_owned()),
+            Part::Base(folder) => StackedLayer::Folder(folder.clone()),
+            Part::Written(upper) => StackedLayer::Folder(upper.path().to_owned()),
             Part::Virtual(pending) => match pending.unpacked() {
-                Some(upper) => Stratum::Folder(upper.path().to_owned()),
-                None => Stratum::Virtual(pending.virtual_layer.clone()),
+                Some(upper) => StackedLayer::Folder(upper.path().to_owned()),
+                None => StackedLayer::Virtual(pending.virtual_layer.clone()),
             },
         });
-        Strata::new(layers.collect())
+        LayerStack::new(layers.collect())
     }
 
     /// The folders, the topmost first; what is only drawn is unpacked now.
@@ -88,14 +88,14 @@ impl Root {
     /// When it is no file, or larger than 4 MiB.
     pub(super) fn user_table(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
-        let mut strata = self.strata();
-        let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
+        let mut layer_stack = self.layer_stack();
+        let resolved = copy::lookup(&Seen(&layer_stack), path.as_bytes())
             .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
-        let Some(mut found) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+        let Some(mut found) = layer_stack.find(&resolved).told()? else { return Ok(String::new()) };
         if found.on_disk().is_none() {
             self.folders(shop)?;
-            strata = self.strata();
-            let Some(again) = strata.find(&resolved).told()? else { return Ok(String::new()) };
+            layer_stack = self.layer_stack();
+            let Some(again) = layer_stack.find(&resolved).told()? else { return Ok(String::new()) };
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
@@ -124,7 +124,7 @@ impl Pending {
 }
 
 /// Layers, to be looked up in.
-struct Seen<'a>(&'a Strata);
+struct Seen<'a>(&'a LayerStack);
 
 impl Names for Seen<'_> {
     fn node(&self, path: &[u8]) -> std::result::Result<Option<Node>, CopyError> {

@@ -6,7 +6,7 @@ mod writing;
 
 use std::collections::BTreeMap;
 
-use super::strata::{Found, Node, NodeKind, Seen, Strata};
+use super::layer_stack::{Found, LayerStack, Node, NodeKind, Seen};
 use crate::error::{Error, Result};
 
 /// A layer that is being drawn. Files have contents of type `C`, whatever its user makes of that.
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// directory.
 #[derive(Debug)]
 pub struct VirtualLayerBuilder<'a, C> {
-    below: &'a Strata,
+    below: &'a LayerStack,
     /// Whether nothing of that is looked at before all is drawn.
     is_apart: bool,
     epoch: i64,
@@ -168,7 +168,7 @@ impl VirtualLayer {
 
 impl<'a, C> VirtualLayerBuilder<'a, C> {
     /// Nothing yet, over what lies below. `epoch` is the time of now, in seconds since 1970.
-    pub fn over(below: &'a Strata, epoch: i64) -> Self {
+    pub fn over(below: &'a LayerStack, epoch: i64) -> Self {
         Self {
             below,
             is_apart: false,
@@ -179,7 +179,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
     }
 
     /// The same, as if nothing lay below: only what is drawn is put over it, directories into those that are there.
-    pub fn apart(below: &'a Strata, epoch: i64) -> Self {
+    pub fn apart(below: &'a LayerStack, epoch: i64) -> Self {
         Self { is_apart: true, ..Self::over(below, epoch) }
     }
 

@@ -68,7 +68,7 @@ impl Node {
 
 /// One layer of a root.
 #[derive(Debug, Clone)]
-pub enum Stratum {
+pub enum StackedLayer {
     /// A directory in overlayfs's own form.
     Folder(PathBuf),
     /// A layer that no directory stands for.
@@ -77,7 +77,7 @@ pub enum Stratum {
 
 /// Layers above each other, the topmost first. Paths are bytes without a leading slash, and no link in them is followed.
 #[derive(Debug, Clone, Default)]
-pub struct Strata(Vec<Stratum>);
+pub struct LayerStack(Vec<StackedLayer>);
 
 /// Something that was found in one of the layers.
 #[derive(Debug)]
@@ -104,9 +104,9 @@ pub(super) enum Seen<T> {
     This(T),
 }
 
-impl Strata {
+impl LayerStack {
     /// Of layers, the topmost first.
-    pub fn new(layers: Vec<Stratum>) -> Self {
+    pub fn new(layers: Vec<StackedLayer>) -> Self {
         Self(layers)
     }
 
@@ -121,14 +121,14 @@ impl Strata {
         }
         for layer in &self.0 {
             let seen = match layer {
-                Stratum::Folder(folder) => match look(folder, path)? {
+                StackedLayer::Folder(folder) => match look(folder, path)? {
                     Seen::This((place, metadata)) => {
                         Seen::This(Found { node: Node::of(&metadata), place: Place::Disk(place) })
                     }
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
-                Stratum::Virtual(virtual_layer) => match virtual_layer.look(path) {
+                StackedLayer::Virtual(virtual_layer) => match virtual_layer.look(path) {
                     Seen::This(at) => Seen::This(Found {
                         node: virtual_layer.node(at),
                         place: Place::Virtual(virtual_layer.clone(), at),
