@@ -367,9 +367,9 @@ fn a_program_stays_where_data_would_be_cleaned_up() {
         }
     }
     let made = from_upper(&store, upper.path(), &[], 0, Compression::None, Normaliser::Version1).unwrap();
-    let mut fired: Vec<&str> = made.fired.iter().map(|it| it.path.as_str()).collect();
-    fired.sort_unstable();
-    assert_eq!(fired, ["root/.npm/_cacache/entry", "var/cache/fontconfig/list", "var/log/apt/term.log"]);
+    let mut applied: Vec<&str> = made.applied.iter().map(|it| it.path.as_str()).collect();
+    applied.sort_unstable();
+    assert_eq!(applied, ["root/.npm/_cacache/entry", "var/cache/fontconfig/list", "var/log/apt/term.log"]);
     let bytes = store.read(&made.layer.unwrap().layer().unwrap().descriptor, 1 << 20).unwrap();
     let mut found = tar::Archive::new(&bytes[..]);
     let files =

@@ -8,7 +8,9 @@ use std::time::Instant;
 use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
-use images::layer::{Compression, Fired, Normaliser, Packing, VirtualLayer, VirtualLayerBuilder, Written};
+use images::layer::{
+    AppliedRule, Compression, Normaliser, Packing, VirtualLayer, VirtualLayerBuilder, Written,
+};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Host, Upper, User};
 
@@ -130,7 +132,7 @@ pub(super) struct Records {
     pub(super) exchanges: Vec<Exchange>,
     pub(super) materials: Vec<materials::Step>,
     pub(super) unrecorded: Vec<String>,
-    pub(super) fired: Vec<Fired>,
+    pub(super) applied: Vec<AppliedRule>,
     pub(super) steps: Vec<SummaryStep>,
     pub(super) git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
@@ -140,11 +142,11 @@ pub(super) struct Records {
 impl Records {
     /// Adds what is to be told behind it.
     pub(super) fn append(&mut self, later: Self) {
-        let Self { exchanges, materials, unrecorded, fired, steps, git, secrets } = later;
+        let Self { exchanges, materials, unrecorded, applied, steps, git, secrets } = later;
         self.exchanges.extend(exchanges);
         self.materials.extend(materials);
         self.unrecorded.extend(unrecorded);
-        self.fired.extend(fired);
+        self.applied.extend(applied);
         self.steps.extend(steps);
         self.git.extend(git);
         self.secrets.extend(secrets);
@@ -280,8 +282,8 @@ impl<'a> Run<'a> {
         let done = put(&mut drawing).and_then(|()| {
             drawing.write(self.shop.store, compression, Normaliser::Version1, &mut |content| content())
         });
-        let (Written { layer, fired }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
-        self.told.fired.extend(fired);
+        let (Written { layer, applied }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
+        self.told.applied.extend(applied);
         let Some(layer) = layer else { return Ok(None) };
         Ok(Some(Made { layer, files: Files::Virtual(virtual_layer) }))
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attestations::provenance::LayerRecord;
-use images::layer::Fired;
+use images::layer::AppliedRule;
 use images::{Image, Store};
 
 use super::add::GitTaken;
@@ -41,7 +41,7 @@ pub struct Executed {
     /// Why the list of exchanges may not be all, if so.
     pub unrecorded: Vec<String>,
     /// Which rules changed what.
-    pub fired: Vec<Fired>,
+    pub applied: Vec<AppliedRule>,
     /// The commits that files were added from.
     pub git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
@@ -164,7 +164,7 @@ pub fn execute(
         exchanges: told.exchanges,
         materials: told.materials,
         unrecorded: told.unrecorded,
-        fired: told.fired,
+        applied: told.applied,
         git: told.git,
         secrets: told.secrets,
         bases,

@@ -27,7 +27,7 @@ pub use compress::{COMPRESSOR, Compression, Keeping};
 pub use entry::{Entry, Kind};
 pub(crate) use entry::{write_end, write_header, write_padding};
 pub use layer_stack::{Found as FoundNode, LayerStack, Node, NodeKind, StackedLayer};
-pub use normalise::{Fired, NORMALISER, Normaliser, rules};
+pub use normalise::{AppliedRule, NORMALISER, Normaliser, rules};
 pub use read::{Limits, open_archive};
 pub use repack::repack;
 pub use root::write_root;

@@ -20,7 +20,7 @@ use super::entry::{Entry, Kind};
 use super::layer_stack::on_disk;
 use super::links::Links;
 use super::names::{Sorted, Spill};
-use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use super::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
 use super::read::Limits;
 use super::write::Written;
 use super::xattrs::Attributes;
@@ -90,13 +90,13 @@ fn from_upper_within(
         lowers,
         times: Times { epoch: times.epoch.max(0), ..times },
         rules,
-        fired: Vec::new(),
+        applied: Vec::new(),
         links: Links::new(store.root()),
         spill: Spill::new(store.root()),
     };
     walk.all()?;
     settle_root(upper)?;
-    Ok(Written { layer: walk.out.finish()?, fired: walk.fired })
+    Ok(Written { layer: walk.out.finish()?, applied: walk.applied })
 }
 
 struct Walk<'a> {
@@ -105,7 +105,7 @@ struct Walk<'a> {
     lowers: &'a [PathBuf],
     times: Times,
     rules: Normaliser,
-    fired: Vec<Fired>,
+    applied: Vec<AppliedRule>,
     links: Links,
     spill: Spill,
 }
@@ -195,7 +195,8 @@ impl Walk<'_> {
         }
         if metadata.file_type().is_socket() {
             // A socket means nothing without the process that listened; no archive holds one.
-            self.fired.push(Fired { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
+            self.applied
+                .push(AppliedRule { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
             fs::remove_file(&place).at("removing", &place)?;
             return Ok(None);
         }
@@ -276,23 +277,23 @@ impl Walk<'_> {
             // Another name of a file that the layer already has: it stays what it is there.
             return Ok(Some(metadata));
         }
-        let fired = Fired { rule, path: String::from_utf8_lossy(path).into_owned() };
+        let applied = AppliedRule { rule, path: String::from_utf8_lossy(path).into_owned() };
         match action {
             Action::Drop => {
                 fs::remove_file(place).at("removing", place)?;
-                self.fired.push(fired);
+                self.applied.push(applied);
                 return Ok(None);
             }
             Action::Empty if metadata.len() > 0 => {
                 File::options().write(true).truncate(true).open(place).at("emptying", place)?;
-                self.fired.push(fired);
+                self.applied.push(applied);
             }
             Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
                 let bytes = fs::read(place).at("reading", place)?;
                 if let Some(other) = rewrite(&bytes, self.times.epoch).filter(|other| *other != bytes) {
                     // In place, so that owner, permissions and other names stay.
                     fs::write(place, other).at("rewriting", place)?;
-                    self.fired.push(fired);
+                    self.applied.push(applied);
                 }
             }
             Action::Empty | Action::Rewrite(_) => {}

@@ -8,7 +8,7 @@ use crate::error::{At, Error};
 use crate::layer::compress::Compression;
 use crate::layer::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use crate::layer::entry::{Entry, Kind};
-use crate::layer::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use crate::layer::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
 use crate::layer::read::Limits;
 use crate::layer::write::Written;
 use crate::store::Store;
@@ -37,18 +37,18 @@ impl<C> VirtualLayerBuilder<'_, C> {
             epoch: self.epoch,
             rules,
             open,
-            fired: Vec::new(),
+            applied: Vec::new(),
             first: HashMap::new(),
             dropped: Vec::new(),
         };
         writing.all()?;
-        let Writing { out, fired, dropped, .. } = writing;
+        let Writing { out, applied, dropped, .. } = writing;
         let layer = out.finish()?;
         let mut virtual_layer = self.virtual_layer;
         for (above, name) in dropped {
             virtual_layer.children(above).map(|children| children.remove(&name));
         }
-        Ok((Written { layer, fired }, virtual_layer))
+        Ok((Written { layer, applied }, virtual_layer))
     }
 }
 
@@ -60,7 +60,7 @@ struct Writing<'a, 'o, C, E> {
     epoch: i64,
     rules: Normaliser,
     open: &'o mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
-    fired: Vec<Fired>,
+    applied: Vec<AppliedRule>,
     /// The first names of what has several, once they are written.
     first: HashMap<usize, Vec<u8>>,
     /// What the rules left out, by directory and name.
@@ -204,6 +204,6 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
     }
 
     fn fire(&mut self, rule: &'static str, path: &[u8]) {
-        self.fired.push(Fired { rule, path: String::from_utf8_lossy(path).into_owned() });
+        self.applied.push(AppliedRule { rule, path: String::from_utf8_lossy(path).into_owned() });
     }
 }
