@@ -1,4 +1,4 @@
-//! A layer that is drawn without a look at what lies below, and put over it.
+//! A virtual layer that is built without a look at what lies below, and put over it.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -31,20 +31,20 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     fs::set_permissions(base.join("y"), fs::Permissions::from_mode(0o700)).unwrap();
 
     let below = LayerStack::new(vec![StackedLayer::Folder(base.clone())]);
-    let mut drawing = VirtualLayerBuilder::apart(&below, 7);
+    let mut builder = VirtualLayerBuilder::apart(&below, 7);
     for folder in ["u", "y", "y/deep", "f", "new"] {
-        assert_eq!(drawing.node(folder.as_bytes()).unwrap(), None, "{folder}");
-        drawing.put(folder.as_bytes(), NewNode::Directory, NodeAttributes::default()).unwrap();
+        assert_eq!(builder.node(folder.as_bytes()).unwrap(), None, "{folder}");
+        builder.put(folder.as_bytes(), NewNode::Directory, NodeAttributes::default()).unwrap();
     }
     for file in ["u/a", "y/b", "w", "f/c"] {
-        drawing.put(file.as_bytes(), NewNode::File(b"1".to_vec()), NodeAttributes::default()).unwrap();
+        builder.put(file.as_bytes(), NewNode::File(b"1".to_vec()), NodeAttributes::default()).unwrap();
     }
     let store = Store::open(place.path().join("store")).unwrap();
     let mut open = |content: Vec<u8>| -> Result<(u64, Box<dyn Read>), images::Error> {
         Ok((content.len() as u64, Box::new(Cursor::new(content))))
     };
     let (written, virtual_layer) =
-        drawing.write(&store, Compression::Gzip, Normaliser::default(), &mut open).unwrap();
+        builder.write(&store, Compression::Gzip, Normaliser::default(), &mut open).unwrap();
     let layer = written.layer.unwrap().layer().unwrap();
     let upper = place.path().join("upper");
     fs::create_dir(&upper).unwrap();

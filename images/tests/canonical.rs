@@ -248,11 +248,11 @@ fn capability() -> Vec<u8> {
 
 /// Draws the tree over what lies below.
 fn draw<'a>(tree: &Tree, below: &'a LayerStack) -> VirtualLayerBuilder<'a, Vec<u8>> {
-    let mut drawing = VirtualLayerBuilder::over(below, EPOCH);
+    let mut builder = VirtualLayerBuilder::over(below, EPOCH);
     for (path, planned) in tree {
         let name = drawn_name(path);
         let new = match &planned.item {
-            Item::Directory { opaque: false } if drawing.node(&name).unwrap().is_some() => continue,
+            Item::Directory { opaque: false } if builder.node(&name).unwrap().is_some() => continue,
             Item::Directory { .. } => NewNode::Directory,
             Item::Symlink(target) => NewNode::Link(target.clone()),
             Item::Fifo => NewNode::Fifo,
@@ -261,12 +261,12 @@ fn draw<'a>(tree: &Tree, below: &'a LayerStack) -> VirtualLayerBuilder<'a, Vec<u
                 let hole = if content.is_empty() { 0 } else { hole };
                 NewNode::File([vec![0; hole], content.clone()].concat())
             }
-            Item::Whiteout => panic!("a drawing deletes nothing"),
+            Item::Whiteout => panic!("a builder deletes nothing"),
         };
-        drawing.put(&name, new, NodeAttributes::default()).unwrap();
+        builder.put(&name, new, NodeAttributes::default()).unwrap();
         if let Item::File { others: names, .. } = &planned.item {
             for other in others(tree, path, names) {
-                drawing.link(&drawn_name(&other), &name, |_| panic!("it is virtual_layer")).unwrap();
+                builder.link(&drawn_name(&other), &name, |_| panic!("its layer is virtual")).unwrap();
             }
         }
     }
@@ -279,18 +279,18 @@ fn draw<'a>(tree: &Tree, below: &'a LayerStack) -> VirtualLayerBuilder<'a, Vec<u
             xattrs.insert(b"security.capability".to_vec(), capability());
         }
         let (mode, owner, mtime) = (Some(planned.mode), Some(planned.owner), Some(planned.time));
-        drawing.dress(&drawn_name(path), NodeAttributes { mode, owner, mtime, xattrs }).unwrap();
+        builder.dress(&drawn_name(path), NodeAttributes { mode, owner, mtime, xattrs }).unwrap();
     }
-    drawing
+    builder
 }
 
 fn drawn_name(path: &[usize]) -> Name {
     path.iter().map(|name| NAMES[*name]).collect::<Vec<_>>().join(&b'/')
 }
 
-/// The layer of a drawing. What it is unpacked lies in `unpacked` then.
+/// The layer of a builder. What it is unpacked lies in `unpacked` then.
 fn drawn_layer(
-    drawing: VirtualLayerBuilder<'_, Vec<u8>>,
+    builder: VirtualLayerBuilder<'_, Vec<u8>>,
     unpacked: &Path,
 ) -> (Option<(Layer, Vec<u8>)>, VirtualLayer) {
     let folder = tempfile::tempdir().unwrap();
@@ -299,7 +299,7 @@ fn drawn_layer(
         Ok((content.len() as u64, Box::new(Cursor::new(content))))
     };
     let (written, virtual_layer) =
-        drawing.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
+        builder.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
     fs::create_dir(unpacked).unwrap();
     let layer = written.layer.map(|packing| {
         let layer = packing.layer().unwrap();

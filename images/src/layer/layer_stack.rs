@@ -1,4 +1,4 @@
-//! What lies below a step: layers above each other, each a directory in overlayfs's form or only drawn, looked through as
+//! What lies below a step: layers above each other, each a directory in overlayfs's form or virtual, looked through as
 //! overlayfs would, without mounting anything.
 
 use std::collections::BTreeMap;
@@ -10,61 +10,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::node::{Node, NodeKind, Seen};
 use super::virtual_layer::VirtualLayer;
 use super::xattrs::Attributes;
 use crate::error::{At, Result};
-
-/// What something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A folder.
-    Directory,
-    /// A file.
-    File,
-    /// A symbolic link.
-    Link,
-    /// A pipe.
-    Fifo,
-    /// A device or socket.
-    Special,
-}
-
-/// What is known of a path without opening it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permissions with setuid, setgid and sticky.
-    pub mode: u32,
-    /// User and group.
-    pub owner: (u32, u32),
-    /// Last change of contents, in whole seconds since 1970.
-    pub mtime: i64,
-    /// Device and inode of a file that has several names, where they are known.
-    pub shared: Option<(u64, u64)>,
-}
-
-impl Node {
-    /// Of what the file system says.
-    pub fn of(metadata: &Metadata) -> Self {
-        let file_type = metadata.file_type();
-        let kind = match () {
-            () if file_type.is_dir() => NodeKind::Directory,
-            () if file_type.is_file() => NodeKind::File,
-            () if file_type.is_symlink() => NodeKind::Link,
-            () if file_type.is_fifo() => NodeKind::Fifo,
-            () => NodeKind::Special,
-        };
-        let is_shared = kind == NodeKind::File && metadata.nlink() > 1;
-        Self {
-            kind,
-            mode: metadata.mode() & 0o7777,
-            owner: (metadata.uid(), metadata.gid()),
-            mtime: metadata.mtime(),
-            shared: is_shared.then(|| (metadata.dev(), metadata.ino())),
-        }
-    }
-}
 
 /// One layer of a root.
 #[derive(Debug, Clone)]
@@ -92,16 +41,6 @@ enum Place {
     Root,
     Disk(PathBuf),
     Virtual(Arc<VirtualLayer>, usize),
-}
-
-/// What one layer says of a path.
-pub(super) enum Seen<T> {
-    /// Nothing: what lies below shows.
-    Through,
-    /// That nothing is there.
-    Nothing,
-    /// What is there.
-    This(T),
 }
 
 impl LayerStack {
@@ -174,7 +113,7 @@ impl Found {
         }
     }
 
-    /// Where its bytes are; none while its layer is only drawn.
+    /// Where its bytes are; none while its layer is virtual.
     pub fn on_disk(&self) -> Option<&Path> {
         match &self.place {
             Place::Disk(place) => Some(place),

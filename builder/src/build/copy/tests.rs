@@ -66,9 +66,9 @@ impl Roots {
         let tree = RootTree::open(&self.from()).unwrap();
         let below = LayerStack::new(vec![StackedLayer::Folder(before.clone())]);
         let mut drawing = VirtualLayerBuilder::over(&below, 1_000_000);
-        let virtual_layer = copy(&tree, &mut drawing, request);
+        let drawn = copy(&tree, &mut drawing, request);
         let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
-        assert_eq!(virtual_layer.as_ref().map_err(told), made.as_ref().map_err(told));
+        assert_eq!(drawn.as_ref().map_err(told), made.as_ref().map_err(told));
         if made.is_ok() {
             let folder = RootTree::open(&self.to()).unwrap();
             let mut left = vec![Vec::new()];

@@ -1,9 +1,10 @@
-//! From a drawing to a layer: the same bytes as those of an upper directory with the same in it.
+//! From a virtual layer in the making to a layer: the same bytes as those of an upper directory with the same in it.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use super::{Inode, Origin, ROOT, VirtualLayer, VirtualLayerBuilder, What, shown};
+use super::super::virtual_layer::{Inode, Origin, ROOT, VirtualLayer, What};
+use super::{VirtualLayerBuilder, shown};
 use crate::error::{At, Error};
 use crate::layer::compress::Compression;
 use crate::layer::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
@@ -52,7 +53,7 @@ impl<C> VirtualLayerBuilder<'_, C> {
     }
 }
 
-/// A drawing on its way to a layer.
+/// A virtual layer on its way to a written one.
 struct Writing<'a, 'o, C, E> {
     out: Emitter<'a>,
     virtual_layer: &'a VirtualLayer,
