@@ -25,13 +25,14 @@ impl<T> Told<T> for std::result::Result<T, images::Error> {
 
 /// The program's error for one of the `images` crate.
 pub(crate) fn of_images(error: images::Error) -> Error {
-    use images::Error as Images;
+    use images::{Error as Images, RegistryFailure};
     let (kind, hint) = match &error {
         Images::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
         Images::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
-        Images::Registry { .. } => {
-            (Kind::Network, "check the registry's name, that it runs, and your credentials for it")
+        Images::Registry { failure: RegistryFailure::Unauthorized, .. } => {
+            (Kind::Key, RegistryFailure::Unauthorized.hint())
         }
+        Images::Registry { failure, .. } => (Kind::Network, failure.hint()),
         Images::Digest { .. } | Images::Size { .. } => {
             (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
         }

@@ -181,6 +181,28 @@ fn tokens_are_had_for_passwords_and_for_refresh_tokens() {
     assert!(failed.contains("after 4 tries"), "{failed}");
 }
 
+/// A token service that sends its callers elsewhere learns nothing for it: neither a password nor a refresh token goes along.
+#[test]
+fn a_token_request_follows_no_redirect() {
+    let elsewhere = Faulty::new(|_| said("200 OK", &[], br#"{"token": "stolen"}"#));
+    for status in ["307 Temporary Redirect", "308 Permanent Redirect", "302 Found", "303 See Other"] {
+        let there = format!("http://{}/token", elsewhere.host);
+        let service = Faulty::new(move |_| said(status, &[("Location", &there)], b""));
+        let realm = format!(r#"Bearer realm="http://{}/token",service="test""#, service.host);
+        let registry = Faulty::new(move |_| said("401 Unauthorized", &[("WWW-Authenticate", &realm)], b""));
+        for login in [
+            format!(r#""auth": "{USER}""#),
+            r#""auth": "dXNlcjo=", "identitytoken": "refresh me""#.to_owned(),
+        ] {
+            let config = format!(r#"{{"auths": {{"{}": {{{login}}}}}}}"#, registry.host);
+            let failed = run(&registry.host, &config, "", &[]);
+            assert!(failed.contains("token service redirects"), "{status}: {failed}");
+        }
+        assert_eq!(service.asked().len(), 2, "{status}");
+    }
+    assert!(elsewhere.asked().is_empty(), "{:?}", elsewhere.asked());
+}
+
 /// The key that signs tokens, with its certificate.
 struct Keys {
     pair: EcdsaKeyPair,

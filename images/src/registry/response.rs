@@ -4,7 +4,7 @@ use attestations::Repository;
 use reqwest::{Response, StatusCode};
 
 use super::retry::{Failed, asked_wait, is_passing};
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 
 /// The answer, unless a later one may be another.
 pub(super) async fn passing(repository: &Repository, response: Response) -> Result<Response, Failed> {
@@ -32,7 +32,15 @@ async fn refusal(repository: &Repository, response: Response) -> Error {
     let said = bounded(repository, response, 1 << 16, "error").await.unwrap_or_default();
     let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).take(300).collect();
     let reason = format!("{path} answered {status} {said}").trim_end().to_owned();
-    Error::Registry { registry: repository.registry().to_owned(), reason }
+    Error::registry(repository.registry(), failure_of(status), reason)
+}
+
+/// What kind of failure an answer with this status is.
+pub(super) fn failure_of(status: StatusCode) -> RegistryFailure {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryFailure::Unauthorized,
+        _ => RegistryFailure::Answer,
+    }
 }
 
 /// Reads a body of at most `max` bytes.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::client::Client;
 use crate::descriptor::{self, Descriptor};
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 use crate::index::Index;
 
 /// Updates of the tag race; each try reads what the others wrote.
@@ -44,7 +44,7 @@ impl Client {
             .await?;
         }
         let reason = format!("the tag {} kept losing what was written to it", fallback_tag(subject));
-        Err(Error::Registry { registry: subject.repository().registry().to_owned(), reason })
+        Err(Error::registry(subject.repository().registry(), RegistryFailure::Answer, reason))
     }
 }
 

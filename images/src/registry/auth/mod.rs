@@ -1,37 +1,25 @@
 //! Logging in. A password goes to the registry itself or to its own token service, by a request that is made here: what
 //! was judged is what is used.
 
+mod challenge;
 mod credentials;
+mod realm;
 
 use attestations::Repository;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use super::hosts::{host_of, is_plain, served_by};
+use super::hosts::served_by;
 use super::response::{bounded, expect};
 use super::retry::{Failed, asked_wait, is_passing};
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 
+use challenge::Challenge;
 pub(super) use credentials::Auth;
 
 /// The most bytes of a token service's answer.
 const MAX_TOKEN: u64 = 1 << 20;
-
-/// Endings of two labels below which strangers get names. The list is short and not complete: short labels below a
-/// country's ending count too.
-const SHARED: [&str; 8] = [
-    "amazonaws.com",
-    "azurecr.io",
-    "cloudfront.net",
-    "fly.dev",
-    "github.io",
-    "gitlab.io",
-    "herokuapp.com",
-    "pkg.dev",
-];
-/// Second labels that stand for a kind of holder below a country's ending.
-const KINDS: [&str; 6] = ["asso", "gouv", "govt", "info", "name", "school"];
 
 #[derive(Deserialize)]
 struct Token {
@@ -65,29 +53,21 @@ pub(super) struct TokenRequest {
 ///
 /// # Errors
 /// When the challenge cannot be met, or asks to send credentials to somebody else.
-pub(super) async fn answer(
-    repository: &Repository,
-    challenge: Option<&HeaderValue>,
-    plain: &[String],
-) -> Result<Answer> {
-    let challenge = challenge
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(|| failed(repository, "it refuses without saying how to authenticate"))?;
-    let credentials = credentials::of(&served_by(repository))
-        .await
-        .map_err(|reason| failed(repository, format!("its credentials cannot be read: {reason}")))?;
-    match (parameter(challenge, "realm"), is_scheme(challenge, "bearer"), credentials) {
-        (Some(realm), true, credentials) => {
-            let realm = check_realm(repository, &realm, plain)?;
-            let service = parameter(challenge, "service");
+pub(super) async fn answer(repository: &Repository, headers: &HeaderMap, plain: &[String]) -> Result<Answer> {
+    let challenge = challenge::read(headers).map_err(|reason| failed(repository, reason))?;
+    let credentials = credentials::of(&served_by(repository)).await.map_err(|reason| {
+        let reason = format!("its credentials cannot be read: {reason}");
+        Error::registry(repository.registry(), RegistryFailure::Unauthorized, reason)
+    })?;
+    match (challenge, credentials) {
+        (Challenge::Bearer { realm, service }, credentials) => {
+            let realm = realm::check(repository, &realm, plain)?;
             Ok(Answer::Token(TokenRequest { realm, service, credentials }))
         }
-        (_, false, basic @ Auth::Basic(..)) if is_scheme(challenge, "basic") => {
-            Ok(Answer::Credentials(basic))
-        }
+        (Challenge::Basic, basic @ Auth::Basic(..)) => Ok(Answer::Credentials(basic)),
         _ => {
             let hint = format!("it wants a login: run `docker login {}`", repository.registry());
-            Err(failed(repository, hint))
+            Err(Error::registry(repository.registry(), RegistryFailure::Unauthorized, hint))
         }
     }
 }
@@ -100,8 +80,10 @@ impl TokenRequest {
 
     /// Asks the token service (distribution's token specification; its OAuth 2 form for a refresh token).
     ///
+    /// `http` must follow no redirect: what is sent may be a password or a refresh token.
+    ///
     /// # Errors
-    /// When it cannot be reached, refuses, or answers something else than a token.
+    /// When it cannot be reached, refuses, redirects, or answers something else than a token.
     pub(super) async fn send(
         self,
         http: &reqwest::Client,
@@ -130,6 +112,10 @@ impl TokenRequest {
             }
         };
         let response = asking.send().await.map_err(|cause| Failed::of(repository, cause))?;
+        if response.status().is_redirection() {
+            let reason = "its token service redirects: no credentials are sent there";
+            return Err(failed(repository, reason).into());
+        }
         let (passes, wait) = (is_passing(response.status()), asked_wait(response.headers()));
         let response = match expect(repository, response, &[StatusCode::OK]).await {
             Err(error) if passes => return Err(Failed::Passing(error, wait)),
@@ -161,72 +147,5 @@ pub(super) fn with_auth(building: reqwest::RequestBuilder, auth: Option<&Auth>) 
 }
 
 fn failed(repository: &Repository, reason: impl Into<String>) -> Error {
-    Error::Registry { registry: repository.registry().to_owned(), reason: reason.into() }
-}
-
-fn is_scheme(challenge: &str, scheme: &str) -> bool {
-    challenge.split_ascii_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(scheme))
-}
-
-/// A quoted parameter of a challenge.
-fn parameter(challenge: &str, name: &str) -> Option<String> {
-    let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
-    Some(rest.split('"').next()?.to_owned())
-}
-
-/// A token service gets the registry's password, so it has to be the registry's own: its host, the domain that the host is
-/// in, or a sibling in that domain. A domain has two labels at least and is none that strangers share.
-fn check_realm(repository: &Repository, realm: &str, plain: &[String]) -> Result<Url> {
-    let refused = |reason: &str| failed(repository, format!("its token service `{realm}` {reason}"));
-    let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
-    let host = url.host_str().ok_or_else(|| refused("has no host"))?;
-    let served = served_by(repository);
-    let registry = host_of(&served);
-    let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    match url.scheme() {
-        "https" => {}
-        "http" if is_plain(plain, &named) => {}
-        _ => return Err(refused("is not reached by TLS: no credentials are sent there")),
-    }
-    let near =
-        host == registry || domain(registry).is_some_and(|ours| host == ours || domain(host) == Some(ours));
-    if near {
-        return Ok(url);
-    }
-    Err(refused("is on a host of another domain: no credentials are sent there"))
-}
-
-/// The name without its first label, unless that is an address or an ending that strangers share.
-fn domain(host: &str) -> Option<&str> {
-    if host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
-        return None;
-    }
-    let (_, parent) = host.split_once('.')?;
-    let (second, top) = parent.split_once('.')?;
-    let country = top.len() == 2 && (second.len() <= 3 || KINDS.contains(&second));
-    (!second.is_empty() && !top.is_empty() && !country && !SHARED.contains(&parent)).then_some(parent)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn password_goes_to_the_registrys_own_domain_only() {
-        let fine = |registry: &str, realm: &str| {
-            let repository: Repository = format!("{registry}/a/b").parse().unwrap();
-            check_realm(&repository, realm, &[]).is_ok()
-        };
-        assert!(fine("registry.example.org", "https://registry.example.org/token"));
-        assert!(fine("registry.example.org:5000", "https://auth.example.org/token"));
-        assert!(fine("registry.example.org", "https://example.org/jwt"));
-        assert!(fine("r.example.co.uk", "https://auth.example.co.uk/t"));
-        assert!(!fine("example.co.uk", "https://evil.co.uk/t"));
-        assert!(!fine("example.org", "https://evil.org/t"));
-        assert!(!fine("mine.azurecr.io", "https://evil.azurecr.io/t"));
-        assert!(!fine("registry.example.org", "http://registry.example.org/token"));
-        assert!(!fine("10.0.0.1:5000", "https://11.0.0.1/t"));
-        assert!(!fine("registry.example.org", "https://auth.example.org.evil.net/t"));
-    }
+    Error::registry(repository.registry(), RegistryFailure::Answer, reason)
 }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::platform::Platform;
 
+use request::Channel;
 pub(super) use request::Request;
 pub use traffic::Traffic;
 
@@ -25,8 +26,8 @@ pub use traffic::Traffic;
 pub struct Client {
     registries: Registries,
     teller: Option<Teller>,
-    http_plain: OnceCell<reqwest::Client>,
-    http_secure: OnceCell<reqwest::Client>,
+    /// One for each [`Channel`].
+    http: [OnceCell<reqwest::Client>; Channel::COUNT],
     /// What was granted, by repository and deed. A refused one is asked for again.
     granted: Mutex<BTreeMap<(String, Operation), Auth>>,
     /// Mirrors that could not be reached.
@@ -57,8 +58,7 @@ impl Client {
         Self {
             registries,
             teller: None,
-            http_plain: OnceCell::new(),
-            http_secure: OnceCell::new(),
+            http: [const { OnceCell::const_new() }; Channel::COUNT],
             granted: Mutex::default(),
             shunned: Mutex::default(),
             observer: None,

@@ -12,7 +12,7 @@ use super::super::retry::Failed;
 use super::request::{Passed, Request};
 use super::{Client, Traffic};
 use crate::descriptor::{self, Descriptor};
-use crate::error::{At, Error, Result};
+use crate::error::{At, Error, RegistryFailure, Result};
 use crate::image::{Image, MAX_CONFIG, parse_manifest};
 use crate::store::{BlobWriter, Store};
 
@@ -100,9 +100,9 @@ impl Client {
             (Some(_), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
                 coming.by_ranges = false;
                 coming.start_over()?;
-                let reason = "it sends another part of the blob than was asked for".to_owned();
-                let registry = repository.registry().to_owned();
-                return Err(Failed::Passing(Error::Registry { registry, reason }, None));
+                let reason = "it sends another part of the blob than was asked for";
+                let error = Error::registry(repository.registry(), RegistryFailure::Answer, reason);
+                return Err(Failed::Passing(error, None));
             }
             (Some(_), StatusCode::OK) => {
                 coming.start_over()?;

@@ -8,13 +8,13 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::super::auth::Operation;
 use super::super::hosts::is_plain;
-use super::super::response::expect;
+use super::super::response::{expect, failure_of};
 use super::super::retry::Failed;
 use super::request::{Body, Request, To};
 use super::traffic::{Observer, saw};
 use super::{Client, Traffic};
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 use crate::image::{Image, MAX_MANIFEST};
 use crate::index::Index;
 use crate::store::Store;
@@ -145,9 +145,9 @@ impl Client {
     /// Where the registry wants the bytes, which may be another server: then it gets no credentials, and plain HTTP is
     /// spoken to it only when it was named for that.
     fn upload_place(&self, repository: &Repository, opened: &Response) -> Result<Url> {
-        let refused = |reason: &str| Error::Registry {
-            registry: repository.registry().to_owned(),
-            reason: format!("it opened an upload {reason}"),
+        let refused = |reason: &str| {
+            let reason = format!("it opened an upload {reason}");
+            Error::registry(repository.registry(), RegistryFailure::Answer, reason)
         };
         let location = opened.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| refused("without saying where"))?;
@@ -169,10 +169,10 @@ impl Client {
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
-            other => Err(Error::Registry {
-                registry: repository.registry().to_owned(),
-                reason: format!("asked for blob {digest}, it answered {other}"),
-            }),
+            other => {
+                let reason = format!("asked for blob {digest}, it answered {other}");
+                Err(Error::registry(repository.registry(), failure_of(other), reason))
+            }
         }
     }
 }

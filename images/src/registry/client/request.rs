@@ -1,9 +1,7 @@
 //! Requests to a registry, with bounded answers. Credentials go to nobody but the registry and its own token service.
 
 use attestations::{Digest, Repository};
-use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
-};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::super::auth::{self, Auth, Operation, with_auth};
@@ -188,8 +186,7 @@ impl Client {
         let granted = self.granted(repository, operation);
         let mut response = self.send_as(repository, request, granted.as_ref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let auth =
-                self.authorize(repository, operation, response.headers().get(WWW_AUTHENTICATE)).await?;
+            let auth = self.authorize(repository, operation, response.headers()).await?;
             response = self.send_as(repository, request, Some(&auth)).await?;
         }
         passing(repository, response).await
@@ -200,12 +197,12 @@ impl Client {
         &self,
         repository: &Repository,
         operation: Operation,
-        challenge: Option<&HeaderValue>,
+        headers: &HeaderMap,
     ) -> Result<Auth, Failed> {
-        let auth = match auth::answer(repository, challenge, &self.registries.plain).await? {
+        let auth = match auth::answer(repository, headers, &self.registries.plain).await? {
             auth::Answer::Credentials(auth) => auth,
             auth::Answer::Token(request) => {
-                let http = self.http(repository, request.is_plain()).await?;
+                let http = self.http(repository, Channel::of_tokens(request.is_plain())).await?;
                 request.send(http, repository, operation).await?
             }
         };
@@ -226,7 +223,7 @@ impl Client {
         };
         // Where the registry wants an upload, it need not be itself.
         let auth = auth.filter(|_| url.origin() == own.origin());
-        let http = self.http(repository, url.scheme() == "http").await?;
+        let http = self.http(repository, Channel::of_content(url.scheme() == "http")).await?;
         let mut building = http.request(request.method.clone(), url);
         if let Some(accept) = &request.accept {
             building = building.header(ACCEPT, accept);
@@ -251,37 +248,60 @@ impl Client {
         Url::parse(&text).map_err(|cause| Error::refused(text, cause.to_string()))
     }
 
-    /// The client for plain hosts, or the one for all others.
-    pub(super) async fn http(&self, repository: &Repository, plain: bool) -> Result<&reqwest::Client> {
-        let patience = self.registries.patience;
-        let builder = || {
-            reqwest::Client::builder()
-                .connect_timeout(patience)
-                .read_timeout(patience)
-                .http1_only()
-                .redirect(redirects(self.registries.plain.clone()))
-        };
-        let made = if plain {
-            // No roots: nothing here may speak TLS, and loading the system's takes longer than a whole decision.
-            self.http_plain
-                .get_or_try_init(|| async { builder().tls_certs_only([]).no_proxy().build() })
-                .await
-        } else {
-            self.http_secure
-                .get_or_try_init(|| async {
-                    let roots = self.registries.roots.iter();
-                    let roots = roots.map(|der| reqwest::Certificate::from_der(der));
-                    let roots = roots.collect::<Result<Vec<_>, _>>()?;
-                    let builder = builder().https_only(true);
-                    // What the platform verifies by itself must not change for who adds nothing.
-                    match roots.is_empty() {
-                        true => builder.build(),
-                        false => builder.tls_certs_merge(roots).build(),
-                    }
-                })
-                .await
-        };
+    /// The client for a purpose, made when it is first needed.
+    async fn http(&self, repository: &Repository, channel: Channel) -> Result<&reqwest::Client> {
+        let made = self.http[channel as usize].get_or_try_init(|| async { self.make_http(channel) }).await;
         made.map_err(|cause| registry_error(repository, cause))
+    }
+
+    fn make_http(&self, channel: Channel) -> reqwest::Result<reqwest::Client> {
+        let patience = self.registries.patience;
+        let redirects = match channel {
+            Channel::Plain | Channel::Secure => redirects(self.registries.plain.clone()),
+            Channel::PlainTokens | Channel::SecureTokens => reqwest::redirect::Policy::none(),
+        };
+        let builder = reqwest::Client::builder()
+            .connect_timeout(patience)
+            .read_timeout(patience)
+            .http1_only()
+            .redirect(redirects);
+        match channel {
+            // No roots: nothing here may speak TLS, and loading the system's takes longer than a whole decision.
+            Channel::Plain | Channel::PlainTokens => builder.tls_certs_only([]).no_proxy().build(),
+            Channel::Secure | Channel::SecureTokens => {
+                let roots = self.registries.roots.iter().map(|der| reqwest::Certificate::from_der(der));
+                let roots = roots.collect::<Result<Vec<_>, _>>()?;
+                let builder = builder.https_only(true);
+                // What the platform verifies by itself must not change for who adds nothing.
+                match roots.is_empty() {
+                    true => builder.build(),
+                    false => builder.tls_certs_merge(roots).build(),
+                }
+            }
+        }
+    }
+}
+
+/// What requests are sent by. Those for tokens hold passwords and follow no redirect, which a client decides for all of
+/// its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    Plain,
+    Secure,
+    PlainTokens,
+    SecureTokens,
+}
+
+impl Channel {
+    /// How many there are.
+    pub(super) const COUNT: usize = 4;
+
+    fn of_content(is_plain: bool) -> Self {
+        if is_plain { Self::Plain } else { Self::Secure }
+    }
+
+    fn of_tokens(is_plain: bool) -> Self {
+        if is_plain { Self::PlainTokens } else { Self::SecureTokens }
     }
 }
 
