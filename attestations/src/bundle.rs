@@ -10,7 +10,10 @@ use sigstore_types::dsse::{DsseEnvelope, DsseSignature, pae};
 use sigstore_types::encoding::{KeyId as Hint, PayloadBytes, SignatureBytes};
 
 use crate::digest::Digest;
+use crate::foreign::Foreign;
 use crate::keys::{KeyError, PublicKey, SignError, Signer};
+use crate::provenance::Provenance;
+use crate::review::Review;
 use crate::statement::{Statement, StatementError};
 
 /// The media type of the bundles made here: Sigstore bundle v0.3.
@@ -41,7 +44,7 @@ impl Bundle {
             return Err(BundleError::NoEnvelope);
         };
         if envelope.payload_type != PAYLOAD_TYPE {
-            return Err(BundleError::PayloadType(envelope.payload_type));
+            return Err(BundleError::PayloadType(Foreign::new(&envelope.payload_type)));
         }
         Ok(Self { bytes: bytes.to_vec(), envelope })
     }
@@ -75,8 +78,39 @@ impl Bundle {
     ///
     /// # Errors
     /// When the payload is no statement.
-    pub fn statement_unverified(&self) -> Result<Statement, BundleError> {
-        Ok(Statement::from_bytes(self.envelope.payload.as_bytes())?)
+    pub fn statement_unverified(&self) -> Result<Unverified<Statement>, BundleError> {
+        Ok(Unverified(Statement::from_bytes(self.envelope.payload.as_bytes())?))
+    }
+}
+
+/// A bundle of which is known what kind of statement it holds, as a registry wants to know where it is attached.
+#[derive(Debug, Clone)]
+pub struct SignedBundle {
+    bundle: Bundle,
+    predicate_type: String,
+}
+
+impl SignedBundle {
+    /// Reads the kind of statement from a bundle that somebody handed in. Nobody vouches for it: it is a label.
+    ///
+    /// # Errors
+    /// When the payload is no statement.
+    pub fn read_unverified(bundle: Bundle) -> Result<Self, BundleError> {
+        let predicate_type = bundle.statement_unverified()?.value().predicate.predicate_type().to_owned();
+        Ok(Self { bundle, predicate_type })
+    }
+
+    /// The URI that names the kind of statement inside.
+    pub fn predicate_type(&self) -> &str {
+        &self.predicate_type
+    }
+}
+
+impl std::ops::Deref for SignedBundle {
+    type Target = Bundle;
+
+    fn deref(&self) -> &Bundle {
+        &self.bundle
     }
 }
 
@@ -84,7 +118,7 @@ impl Bundle {
 ///
 /// # Errors
 /// When the signer refuses.
-pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, BundleError> {
+pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<SignedBundle, BundleError> {
     let payload = statement.to_bytes()?;
     let signature = signer.sign(&pae(PAYLOAD_TYPE, &payload))?;
     let id = signer.public_key().id().to_string();
@@ -93,14 +127,27 @@ pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<Bundle, Bundle
     let hint = VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(id));
     let content = SignatureContent::DsseEnvelope(envelope.clone());
     let bundle = sigstore_types::Bundle::new(MediaType::Bundle0_3, VerificationMaterial::new(hint), content);
-    Ok(Bundle { bytes: serde_json::to_vec(&bundle)?, envelope })
+    let bundle = Bundle { bytes: serde_json::to_vec(&bundle)?, envelope };
+    Ok(SignedBundle { bundle, predicate_type: statement.predicate.predicate_type().to_owned() })
 }
 
 /// The bytes that were signed, not read yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Payload<'a>(&'a [u8]);
 
-/// A value that a key vouches for. It begins with [`Bundle::verify`].
+/// A value that a key vouches for. It begins with [`Bundle::verify`], and nothing else makes one.
+///
+/// ```compile_fail,E0451
+/// fn forge(signer: attestations::PublicKey) -> attestations::Verified<u32> {
+///     attestations::Verified { value: 1, signer }
+/// }
+/// ```
+///
+/// ```compile_fail,E0624
+/// fn exchange(honest: attestations::Verified<u32>) -> attestations::Verified<u32> {
+///     honest.map(|_| 2)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Verified<T> {
     value: T,
@@ -122,6 +169,61 @@ impl<T> Verified<T> {
     pub fn signer(&self) -> &PublicKey {
         &self.signer
     }
+
+    /// A part of it, or another form of it. The callers are here, so that nobody else can exchange a value.
+    fn map<U>(self, part: impl FnOnce(T) -> U) -> Verified<U> {
+        Verified { value: part(self.value), signer: self.signer }
+    }
+}
+
+impl<T> Verified<Option<T>> {
+    fn transpose(self) -> Option<Verified<T>> {
+        Some(Verified { value: self.value?, signer: self.signer })
+    }
+}
+
+impl Verified<Statement> {
+    /// The review inside, if it is one.
+    pub fn review(&self) -> Option<Verified<&Review>> {
+        self.as_ref().map(|statement| statement.predicate.review()).transpose()
+    }
+
+    /// The provenance inside, if it is some.
+    pub fn provenance(&self) -> Option<Verified<&Provenance>> {
+        self.as_ref().map(|statement| statement.predicate.provenance()).transpose()
+    }
+
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Verified<Provenance>> {
+        self.map(|statement| statement.predicate.into_provenance()).transpose()
+    }
+
+    fn as_ref(&self) -> Verified<&Statement> {
+        Verified { value: &self.value, signer: self.signer.clone() }
+    }
+}
+
+/// A value that nobody vouches for: to be shown, or used where a person said that anybody's word will do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unverified<T>(T);
+
+impl<T> Unverified<T> {
+    /// What somebody says.
+    pub fn value(&self) -> &T {
+        &self.0
+    }
+
+    /// What somebody says, without the mark that nobody vouches for it.
+    pub fn into_value(self) -> T {
+        self.0
+    }
+}
+
+impl Unverified<Statement> {
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Unverified<Provenance>> {
+        self.0.predicate.into_provenance().map(Unverified)
+    }
 }
 
 impl Verified<Payload<'_>> {
@@ -135,7 +237,7 @@ impl Verified<Payload<'_>> {
 }
 
 /// Why bytes are no bundle that counts, or a statement could not be signed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// More bytes than [`MAX_BUNDLE`].
     #[error("a bundle of {size} bytes: {MAX_BUNDLE} are the most")]
@@ -145,13 +247,13 @@ pub enum BundleError {
     },
     /// Not the JSON of a bundle, or not exactly one signature.
     #[error("not a well-formed Sigstore bundle: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(Foreign),
     /// A signature over a digest, without a statement.
     #[error("the bundle holds no DSSE envelope")]
     NoEnvelope,
     /// An envelope of something else.
     #[error("the envelope's payload is of type `{0}`, not {PAYLOAD_TYPE}")]
-    PayloadType(String),
+    PayloadType(Foreign),
     /// The signature is not this key's.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -161,4 +263,10 @@ pub enum BundleError {
     /// The signer refused.
     #[error(transparent)]
     Sign(#[from] SignError),
+}
+
+impl From<serde_json::Error> for BundleError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(Foreign::error(&error))
+    }
 }

@@ -1,11 +1,13 @@
 //! Whether an image may run: one policy, one question, the evidence at hand, one moment.
 
+mod asked;
 mod bases;
 mod builds;
 mod evidence;
 mod few;
 mod judge;
 mod materials;
+mod reason;
 mod reviews;
 mod unmet;
 
@@ -15,15 +17,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::policy::{Allowed, Policy, Rule};
 use crate::reference::{Pinned, Reference};
 
 use bases::{Bases, Built};
 use evidence::Checked;
 
+pub use asked::Asked;
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
+pub use evidence::is_signed;
 pub use few::Few;
-pub use unmet::{Denial, Ignored, Unmet};
+pub use reason::{Ignored, Reason};
+pub use unmet::{Denial, Unmet};
 
 /// The most bundles that are looked at. More deny: a choice among them could leave out a veto.
 pub const MAX_EVIDENCE: usize = 512;
@@ -57,7 +63,8 @@ pub enum Decision {
     Denied(Denial),
 }
 
-/// The proof that every condition of the policy is met for one digest. Only [`Case::decide`] makes it.
+/// The proof that every condition of the policy is met for one digest. Only [`Case::decide`] makes it, which [`decide`]
+/// calls too.
 ///
 /// ```compile_fail,E0451
 /// fn forge(it: attestations::Admitted, pinned: attestations::Pinned) -> attestations::Admitted {
@@ -125,7 +132,7 @@ impl Admitted {
 }
 
 /// Decides by `policy`, where nothing was asked about bases: then those that are listed are allowed, and no others. The order
-/// of the evidence changes nothing, and evidence that does not count is reported.
+/// of the evidence changes nothing, and evidence that does not count is reported. The proof is made by [`Case::decide`].
 pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: Timestamp) -> Decision {
     Case::open(policy, question, evidence, now).decide(&BTreeMap::new())
 }
@@ -186,13 +193,14 @@ impl<'a> Case<'a> {
         if policy.revoked.contains(&question.digest) {
             unmet.push(Unmet::Revoked { digest: question.digest });
         }
-        let denied = |unmet, ignored| Decision::Denied(Denial { question: question.clone(), unmet, ignored });
+        let denied =
+            |unmet, ignored| Decision::Denied(Denial { question: question.clone().into(), unmet, ignored });
         let Some(rule) = rule else {
             unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
             return denied(unmet, Vec::new());
         };
         if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
-            unmet.push(Unmet::Function { function: function.clone() });
+            unmet.push(Unmet::Function { function: Foreign::new(function) });
         }
         let Some(checked) = checked else {
             unmet.push(Unmet::TooMuchEvidence { count });
@@ -215,14 +223,14 @@ impl<'a> Case<'a> {
                 rule: rule.selector(),
                 reviews: met.reviews().to_vec(),
                 builds: met.group().names(),
-                bases: bases.built(&met.group().bases),
+                bases: bases.built(met.group().bases()),
                 decided_at: now,
             }),
             (_, met) => {
                 unmet.extend(met.err().unwrap_or_default());
                 let mut ignored = judged.ignored;
                 ignored.extend(bases.into_ignored());
-                ignored.sort();
+                ignored.sort_by_cached_key(ToString::to_string);
                 denied(unmet, ignored)
             }
         }

@@ -8,6 +8,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::foreign::Foreign;
+
 /// A SHA-256 digest, written `sha256:` and 64 lowercase hexadecimal digits.
 ///
 /// Other algorithms are refused: everything this project compares is compared under one.
@@ -41,8 +43,10 @@ impl Digest {
     /// # Errors
     /// Unless they are 64 lowercase hexadecimal digits.
     pub fn from_hex(digits: &str) -> Result<Self, NotADigest> {
-        let refused =
-            || NotADigest { text: shortened(digits), wanted: "64 lowercase hexadecimal digits of SHA-256" };
+        let refused = || NotADigest {
+            text: Foreign::new(digits),
+            wanted: "64 lowercase hexadecimal digits of SHA-256",
+        };
         if digits.len() != 64 || !is_lower_hex(digits) {
             return Err(refused());
         }
@@ -81,7 +85,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, NotADigest> {
         let wanted = "sha256: and 64 lowercase hexadecimal digits";
         let digits =
-            text.strip_prefix("sha256:").ok_or_else(|| NotADigest { text: shortened(text), wanted })?;
+            text.strip_prefix("sha256:").ok_or_else(|| NotADigest { text: Foreign::new(text), wanted })?;
         Self::from_hex(digits)
     }
 }
@@ -132,7 +136,7 @@ impl FromStr for GitId {
             return Ok(Self(text.to_owned()));
         }
         Err(NotADigest {
-            text: shortened(text),
+            text: Foreign::new(text),
             wanted: "a whole git object id: 40 or 64 lowercase hexadecimal digits",
         })
     }
@@ -212,19 +216,10 @@ git_object! {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {wanted}")]
 pub struct NotADigest {
-    text: String,
+    text: Foreign,
     wanted: &'static str,
 }
 
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// An error must not repeat a megabyte of somebody's input.
-fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(80).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }

@@ -1,10 +1,13 @@
 //! Public keys as people have them, and the trait through which the programs sign.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+
+use crate::foreign::Foreign;
 
 /// Texts longer than this are no public key of a kind known here.
 const MAX_TEXT: usize = 4096;
@@ -34,12 +37,12 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// A public key that was well formed.
+/// A public key that was well formed. Copies share one parsed key: every verified value holds its signer.
 #[derive(Clone)]
 pub struct PublicKey {
     algorithm: Algorithm,
-    spki: Vec<u8>,
-    parsed: ParsedPublicKey,
+    spki: Arc<[u8]>,
+    parsed: Arc<ParsedPublicKey>,
 }
 
 impl PublicKey {
@@ -93,7 +96,7 @@ impl PublicKey {
             Algorithm::EcdsaP256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, raw),
         };
         let parsed = parsed.map_err(|_| KeyError::Format(format!("not a valid {algorithm} key")))?;
-        Ok(Self { algorithm, spki: spki.to_vec(), parsed })
+        Ok(Self { algorithm, spki: spki.into(), parsed: Arc::new(parsed) })
     }
 
     fn from_openssh(line: &str) -> Result<Self, KeyError> {
@@ -104,7 +107,7 @@ impl PublicKey {
         if named != kind.as_bytes() {
             return Err(KeyError::Format(format!(
                 "neither PEM nor an OpenSSH public key: `{}`",
-                shortened(kind)
+                Foreign::new(kind)
             )));
         }
         match (kind, fields.next(), fields.next(), fields.next()) {
@@ -114,7 +117,7 @@ impl PublicKey {
             }
             _ => Err(KeyError::Format(format!(
                 "OpenSSH keys of type {} cannot be used: ssh-ed25519 and ecdsa-sha2-nistp256 can",
-                shortened(kind)
+                Foreign::new(kind)
             ))),
         }
     }
@@ -195,7 +198,7 @@ pub trait Signer {
 }
 
 /// The holder of a private key could not sign.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the key could not sign: {0}")]
 pub struct SignError(pub String);
 
@@ -230,8 +233,4 @@ impl SshFields<'_> {
 
 fn decode(text: &str) -> Result<Vec<u8>, KeyError> {
     STANDARD.decode(text).map_err(|cause| KeyError::Format(format!("not base64: {cause}")))
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(40).collect()
 }

@@ -3,19 +3,25 @@
 //! Pure: bytes in, values out. `now` is an argument; there are no files, sockets, clocks, randomness or async.
 
 pub mod bundle;
+mod clock;
 pub mod decision;
 pub mod digest;
+pub mod foreign;
 pub mod keys;
 pub mod policy;
 pub mod provenance;
-mod purl;
+pub mod purl;
 pub mod reference;
 pub mod review;
+pub mod reviews;
 pub mod statement;
 
-pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, Verified, sign};
-pub use decision::{Admitted, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Unmet, decide};
+pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
+pub use decision::{
+    Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
+};
 pub use digest::{Commit, Digest, GitId, Tree};
+pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
 pub use policy::{Policy, PolicyError};
 pub use reference::{Pinned, Reference, ReferenceError, Repository};

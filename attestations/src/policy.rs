@@ -1,20 +1,23 @@
 //! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
 
 mod bases;
+mod demands;
 mod materials;
 mod pattern;
 mod read;
+mod text;
 
 use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::keys::PublicKey;
-use crate::reference::Repository;
+use crate::reference::{Reference, Repository};
+use crate::reviews::OwnWork;
 
 pub(crate) use bases::BuiltBases;
-pub(crate) use materials::Materials;
+pub(crate) use materials::{Gaps, Materials};
 pub use pattern::Pattern;
-pub use read::PolicyError;
+pub use text::PolicyError;
 
 /// A policy that was read whole and makes sense.
 #[derive(Debug, Clone)]
@@ -44,6 +47,18 @@ impl Policy {
         by(&|it| matches!(it, Selector::Digest(own) if own == digest))
             .or_else(|| by(&|it| matches!(it, Selector::Name(own) if own == repository)))
             .or_else(|| by(&|it| matches!(it, Selector::Pattern(own) if own.matches(&name))))
+    }
+}
+
+impl Policy {
+    /// Whether a rule may be about this reference, whatever a tag in it stands for: one by its name, or by its digest.
+    pub(crate) fn may_be_about(&self, reference: &Reference) -> bool {
+        let name = reference.repository().to_string();
+        self.rules.iter().any(|rule| match &rule.selector {
+            Selector::Name(own) => own == reference.repository(),
+            Selector::Pattern(own) => own.matches(&name),
+            Selector::Digest(own) => reference.digest() == Some(own),
+        })
     }
 }
 
@@ -80,9 +95,9 @@ pub(crate) struct Demands {
     pub(crate) source: Allowed<String>,
     pub(crate) bases: Allowed<Digest>,
     pub(crate) reviews: Threshold,
-    pub(crate) author_may_review: bool,
+    pub(crate) own_work: OwnWork,
     pub(crate) builds: Threshold,
-    pub(crate) failed_rebuild_vetoes: bool,
+    pub(crate) failed_rebuild: FailedRebuild,
     /// What its materials must be; none where the rule does not ask.
     pub(crate) materials: Option<Materials>,
 }
@@ -103,6 +118,16 @@ pub(crate) enum Selector {
     Name(Repository),
     Pattern(Pattern),
     Digest(Digest),
+}
+
+/// What a rebuild that came out otherwise means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FailedRebuild {
+    /// The image is denied.
+    Veto,
+    /// Nothing.
+    Ignore,
 }
 
 /// How many of whom.

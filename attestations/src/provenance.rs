@@ -9,6 +9,10 @@ use serde_json::Value;
 use crate::digest::{Commit, Digest, Tree};
 use crate::review::Person;
 
+mod named;
+
+pub use named::{NamedExchange, RecordedBase, UnnamedBase};
+
 /// The URI that names provenance.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// The URI that names how this project builds.
@@ -92,7 +96,7 @@ pub struct ExternalParameters {
 }
 
 /// What is spoken on a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Spoken {
     /// Plain HTTP.
@@ -267,6 +271,9 @@ impl ResourceDescriptor {
     /// The kind of a commit of another repository, whose files a step added.
     pub const GIT: &str = "git";
 
+    /// The annotation of a base that keeps its name in the Dockerfile.
+    pub const BASE_NAME: &str = "name";
+
     fn of(kind: &str, uri: impl Into<String>, algorithm: &str, digest: impl Into<String>) -> Self {
         Self {
             name: Some(kind.to_owned()),
@@ -322,6 +329,11 @@ impl ResourceDescriptor {
     pub fn annotated(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.annotations.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// An annotation that is a text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).and_then(Value::as_str)
     }
 
     /// Whether it is of this kind.

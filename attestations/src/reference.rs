@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::foreign::Foreign;
 
 mod grammar;
 
@@ -47,7 +48,7 @@ impl FromStr for Repository {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let parts = Parts::of(text)?;
         if parts.tag.is_some() || parts.digest.is_some() {
-            return Err(ReferenceError::NotARepository { text: text.to_owned() });
+            return Err(ReferenceError::NotARepository { text: Foreign::new(text) });
         }
         Ok(parts.repository)
     }
@@ -102,11 +103,13 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let Parts { repository, tag, digest } = Parts::of(text)?;
         let digest = match digest {
-            Some(digest) => Some(digest.parse().map_err(|_| ReferenceError::Digest { text: digest })?),
+            Some(digest) => {
+                Some(digest.parse().map_err(|_| ReferenceError::Digest { text: Foreign::new(&digest) })?)
+            }
             None => None,
         };
         if tag.is_none() && digest.is_none() {
-            return Err(ReferenceError::NoVersion { text: text.to_owned() });
+            return Err(ReferenceError::NoVersion { text: Foreign::new(text) });
         }
         Ok(Self { repository, tag, digest })
     }
@@ -125,7 +128,14 @@ impl fmt::Display for Reference {
     }
 }
 
-/// A reference to exactly one manifest: the only kind that can be pulled or run.
+/// A reference to exactly one manifest: the only kind that can be pulled or run. A text does not become one unseen: it is
+/// read as a [`Reference`], and that is pinned to the digest that was found.
+///
+/// ```compile_fail,E0451
+/// fn forge(it: attestations::Pinned, digest: attestations::Digest) -> attestations::Pinned {
+///     attestations::Pinned { digest, ..it }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pinned {
     repository: Repository,
@@ -190,27 +200,27 @@ pub enum ReferenceError {
     )]
     Grammar {
         /// What was given.
-        text: String,
+        text: Foreign,
         /// What is wrong.
-        cause: String,
+        cause: Foreign,
     },
     /// It has neither tag nor digest.
     #[error("`{text}` has neither tag nor digest, and none is assumed: write {text}:TAG or {text}@sha256:…")]
     NoVersion {
         /// What was given.
-        text: String,
+        text: Foreign,
     },
     /// It has a tag or a digest where a repository alone is wanted.
     #[error("`{text}` has a tag or digest, where a repository alone is wanted")]
     NotARepository {
         /// What was given.
-        text: String,
+        text: Foreign,
     },
     /// Its digest is not SHA-256.
     #[error("`{text}` is not sha256: and 64 lowercase hexadecimal digits")]
     Digest {
         /// What was given.
-        text: String,
+        text: Foreign,
     },
     /// It resolved to a digest other than its own.
     #[error("the reference names {asked}, but {found} was found")]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::provenance::{self, Provenance};
 use crate::review::{self, Review};
 
@@ -75,6 +76,30 @@ pub enum Predicate {
 }
 
 impl Predicate {
+    /// The review, if it is one.
+    pub fn review(&self) -> Option<&Review> {
+        match self {
+            Self::Review(review) => Some(review),
+            _ => None,
+        }
+    }
+
+    /// The provenance, if it is some.
+    pub fn provenance(&self) -> Option<&Provenance> {
+        match self {
+            Self::Provenance(provenance) => Some(provenance),
+            _ => None,
+        }
+    }
+
+    /// The provenance alone, if it is some.
+    pub fn into_provenance(self) -> Option<Provenance> {
+        match self {
+            Self::Provenance(provenance) => Some(*provenance),
+            _ => None,
+        }
+    }
+
     /// The URI that names the kind of predicate.
     pub fn predicate_type(&self) -> &str {
         match self {
@@ -124,7 +149,7 @@ impl Statement {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StatementError> {
         let wire: Wire = serde_json::from_slice(bytes)?;
         if wire.statement_type != STATEMENT_TYPE {
-            return Err(StatementError::Type(wire.statement_type));
+            return Err(StatementError::Type(Foreign::new(&wire.statement_type)));
         }
         if wire.subject.is_empty() {
             return Err(StatementError::NoSubject);
@@ -136,7 +161,7 @@ impl Statement {
             provenance::PREDICATE_TYPE => match provenance::build_type(text)?.as_str() {
                 provenance::BUILD_TYPE => Predicate::Provenance(Box::new(serde_json::from_str(text)?)),
                 later if later.starts_with(provenance::BUILD_TYPES) => {
-                    return Err(StatementError::Version(later.to_owned()));
+                    return Err(StatementError::Version(Foreign::new(later)));
                 }
                 _ => Predicate::Other {
                     value: serde_json::from_str(text)?,
@@ -144,7 +169,7 @@ impl Statement {
                 },
             },
             later if later.starts_with(review::PREDICATE_TYPES) => {
-                return Err(StatementError::Version(wire.predicate_type));
+                return Err(StatementError::Version(Foreign::new(later)));
             }
             _ => Predicate::Other { value: serde_json::from_str(text)?, predicate_type: wire.predicate_type },
         };
@@ -153,18 +178,24 @@ impl Statement {
 }
 
 /// Why bytes are no statement.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatementError {
     /// Not JSON, or not of the shape that its types promise.
     #[error("not a well-formed statement: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(Foreign),
     /// Another version of Statement, or something else.
     #[error("`{0}` is not {STATEMENT_TYPE}")]
-    Type(String),
+    Type(Foreign),
     /// A review or a build in a version that is not known here.
     #[error("`{0}` is of a version that this program cannot read; a newer one may")]
-    Version(String),
+    Version(Foreign),
     /// A statement about nothing.
     #[error("the statement has no subject")]
     NoSubject,
+}
+
+impl From<serde_json::Error> for StatementError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(Foreign::error(&error))
+    }
 }

@@ -279,7 +279,11 @@ fn sources_and_bases_off_the_list_are_named() {
     ];
     let Decision::Denied(denial) = world.decide(&evidence) else { panic!("admitted") };
     assert_eq!(denial.unmet.iter().map(|it| it.code()).collect::<Vec<_>>(), ["source", "builds"]);
-    assert!(denial.ignored.iter().any(|it| it.reason.contains("evil.example")), "{:?}", denial.ignored);
+    assert!(
+        denial.ignored.iter().any(|it| it.reason.to_string().contains("evil.example")),
+        "{:?}",
+        denial.ignored
+    );
 }
 
 #[test]
@@ -337,7 +341,7 @@ fn one_changed_byte_of_a_bundle_never_verifies_to_another_statement() {
 fn a_key_that_stands_twice_is_refused() {
     let world = World::new();
     let bundle = Bundle::parse(&world.review(&world.alice, "alice", |_| {}).bytes).unwrap();
-    let text = String::from_utf8(bundle.statement_unverified().unwrap().to_bytes().unwrap()).unwrap();
+    let text = String::from_utf8(bundle.statement_unverified().unwrap().value().to_bytes().unwrap()).unwrap();
     assert!(Statement::from_bytes(text.as_bytes()).is_ok());
     let twice = text.replace("\"verdict\":\"approved\"", "\"verdict\":\"rejected\",\"verdict\":\"approved\"");
     assert_ne!(twice, text);
@@ -348,7 +352,7 @@ fn a_key_that_stands_twice_is_refused() {
 fn a_set_of_digests_names_each_algorithm_once() {
     let world = World::new();
     let bundle = Bundle::parse(&world.build(&world.ci, "ci", |_| {}).bytes).unwrap();
-    let text = String::from_utf8(bundle.statement_unverified().unwrap().to_bytes().unwrap()).unwrap();
+    let text = String::from_utf8(bundle.statement_unverified().unwrap().value().to_bytes().unwrap()).unwrap();
     let own = format!("\"sha256\":\"{}\"", image().hex());
     let twice = text.replacen(&own, &format!("\"sha256\":\"{}\",{own}", base().hex()), 1);
     assert_ne!(twice, text);
@@ -402,4 +406,38 @@ fn the_hint_of_a_bundle_decides_nothing() {
     let forged = forged.replace(&hint(&stranger), &hint(&world.alice)).into_bytes();
     evidence[0].bytes = forged;
     assert_eq!(world.unmet(&evidence), ["reviews"]);
+}
+
+#[test]
+fn what_strangers_attach_is_one_short_printable_line_of_a_denial() {
+    let world = World::new();
+    let stranger = Key::new();
+    let honest = String::from_utf8(world.review(&stranger, "x", |_| {}).bytes).unwrap();
+    let payload_type = format!("\\u001b[2J\\u202eadmitted\\n{}", "x".repeat(1 << 20));
+    let type_of = |text: &str| honest.replace("application/vnd.in-toto+json", text).into_bytes();
+    let huge = type_of(&payload_type);
+    assert!(huge.len() > 1 << 20 && huge != honest.as_bytes());
+    let told = Bundle::parse(&huge).unwrap_err().to_string();
+    assert!(told.contains(r"\u{1b}[2J\u{202e}admitted\nxxx") && told.contains("cut, 10485"), "{told}");
+    let unknown_field = honest.replacen('{', &format!("{{\"\\u001b[2J{}\":1,", "y".repeat(1 << 20)), 1);
+    let mut evidence: Vec<_> = [huge, b"\x1b[2J".to_vec(), unknown_field.into_bytes()]
+        .into_iter()
+        .map(|bytes| attestations::Evidence { origin: "a\u{1b}[2J\n.json".to_owned(), bytes })
+        .collect();
+    // Types that trusted people sign are their own texts, too.
+    let other = |predicate_type: String| Statement {
+        subject: vec![Subject::image("average", &image())],
+        predicate: Predicate::Other { predicate_type, value: serde_json::json!({}) },
+    };
+    let long = format!("\u{1b}[2J{}", "z".repeat(1 << 20));
+    evidence.push(common::evidence("mallory", &world.mallory, other(long.clone())));
+    let later = format!("https://countersign.dev/review/{long}");
+    evidence.push(common::evidence("mallory", &world.mallory, other(later)));
+    let Decision::Denied(denial) = world.decide(&evidence) else { panic!("admitted") };
+    assert_eq!(denial.ignored.len(), 5, "{denial}");
+    for line in denial.to_string().lines() {
+        assert!(!line.contains(|it: char| it.is_control() || it == '\u{202e}') && line.len() < 900, "{line}");
+    }
+    let json = serde_json::to_string(&denial).unwrap();
+    assert!(!json.contains("\\u001b") && json.len() < 8192, "{json}");
 }

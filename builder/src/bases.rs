@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use attestations::provenance::RecordedBase;
 use attestations::{Digest, Pinned, Reference};
 use images::descriptor::{DOCKER_INDEX, DOCKER_LAYER, INDEX, LAYER_GZIP};
 use images::{Descriptor, Image, Index, Platform, Store};
@@ -44,7 +45,7 @@ pub(crate) struct Bases<'a> {
     /// The repository's own pins.
     pub(crate) project: &'a Project,
     /// The digests a rebuild must use, by the name in the Dockerfile, with where they came from; none for a first build.
-    pub(crate) recorded: Option<&'a BTreeMap<String, (String, Digest)>>,
+    pub(crate) recorded: Option<&'a BTreeMap<String, RecordedBase>>,
     /// What fetches.
     pub(crate) registry: &'a dyn Registry,
     /// What is built.
@@ -71,7 +72,7 @@ impl Bases<'_> {
             seconds,
         });
         if let Some(recorded) = self.recorded {
-            let (_, digest) = recorded.get(name).ok_or_else(|| not_recorded(name))?;
+            let digest = &recorded.get(name).ok_or_else(|| not_recorded(name))?.digest;
             if base.image.digest() != *digest {
                 let found = base.image.digest();
                 return Err(Error::new(
@@ -93,10 +94,10 @@ impl Bases<'_> {
                 return Ok(base(format!("oci-layout:{name}"), from_layout(folder, self.platform, store)?));
             }
         }
-        if let Some((uri, digest)) = self.recorded.and_then(|recorded| recorded.get(name))
+        if let Some(known) = self.recorded.and_then(|recorded| recorded.get(name))
             && self.given.get(name).is_none()
         {
-            let pinned = recorded_place(name, uri, *digest)?;
+            let pinned = recorded_place(name, known)?;
             return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?));
         }
         let pinned = match (self.given.get(name), self.project.base(name)) {
@@ -163,9 +164,10 @@ fn registry_uri(pinned: &Pinned) -> String {
     format!("oci://{pinned}")
 }
 
-fn recorded_place(name: &str, uri: &str, digest: Digest) -> Result<Pinned> {
+fn recorded_place(name: &str, recorded: &RecordedBase) -> Result<Pinned> {
+    let RecordedBase { uri, digest } = recorded;
     let place = uri.strip_prefix("oci://").and_then(|text| text.parse::<Reference>().ok());
-    let pinned = place.and_then(|reference| reference.pin(digest).ok());
+    let pinned = place.and_then(|reference| reference.pin(*digest).ok());
     pinned.ok_or_else(|| {
         Error::new(Kind::NotFound, format!("the base {name}, {digest}, was not taken from a registry"))
             .hint(format!("give it with --base {name}=FOLDER or --base {name}=REPOSITORY@{digest}"))

@@ -10,10 +10,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use crate::capture::{Clients, Upstream, chain};
-use crate::materials::record::{Exchange, Record, bytes_of};
-use crate::materials::request::is_withheld;
 use crate::packages;
+use recorder::is_withheld;
+use recorder::{Clients, Upstream, chain};
+use recorder::{Exchange, Record, StepId, bytes_of};
 
 /// How many are asked at once.
 const AT_ONCE: usize = 8;
@@ -26,7 +26,7 @@ const STALL: Duration = Duration::from_secs(60);
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Confirmed {
     /// The step that was given it.
-    pub(crate) step: String,
+    pub(crate) step: StepId,
     /// The method.
     pub(crate) method: String,
     /// The URL.
@@ -89,10 +89,10 @@ pub(crate) fn confirm(
     upstream: &Upstream,
     runtime: &tokio::runtime::Runtime,
     told: &dyn Fn(&Confirmed, usize, usize),
-) -> Result<Vec<Confirmed>, crate::capture::Error> {
+) -> Result<Vec<Confirmed>, recorder::Error> {
     let clients = upstream.clients(CONNECT, STALL)?;
     let mut seen = std::collections::BTreeSet::new();
-    let each: Vec<(&str, &Exchange)> = record
+    let each: Vec<(&StepId, &Exchange)> = record
         .exchanges()
         .filter(|(_, it)| seen.insert((&it.request, it.response.status, it.response.body)))
         .collect();
@@ -109,7 +109,7 @@ pub(crate) fn confirm(
     Ok(all)
 }
 
-async fn one(clients: &Clients, step: &str, exchange: &Exchange) -> Confirmed {
+async fn one(clients: &Clients, step: &StepId, exchange: &Exchange) -> Confirmed {
     let (verdict, reason) = match asked(exchange) {
         Err(why) => (Verdict::NotAsked, Some(why)),
         Ok(request) => match compare(clients, request, exchange).await {
@@ -118,7 +118,7 @@ async fn one(clients: &Clients, step: &str, exchange: &Exchange) -> Confirmed {
         },
     };
     Confirmed {
-        step: step.to_owned(),
+        step: step.clone(),
         method: exchange.request.method.clone(),
         url: exchange.request.url.clone(),
         package: packages::brought_by(exchange).map(|purl| purl.to_string()),

@@ -2,7 +2,6 @@
 //! rebuild. The library's one public function is the program itself; see docs/architecture.md for the modules.
 
 mod bases;
-mod capture;
 mod commands;
 mod confirm;
 mod dockerfile;
@@ -12,7 +11,6 @@ mod explain;
 mod files;
 mod keys;
 mod lock;
-mod materials;
 mod packages;
 mod pipeline;
 mod plan;

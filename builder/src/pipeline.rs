@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use attestations::provenance::{ExternalParameters, Spoken};
+use attestations::provenance::{ExternalParameters, RecordedBase, Spoken};
 use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use sandbox::Canceller;
 
 use crate::bases::{Bases, Registry};
-use crate::capture::{Capture, Door, Options, Upstream, Way};
 use crate::dockerfile;
 use crate::dockerfile::Dockerfile;
 use crate::dockerfile::ignore;
@@ -24,7 +23,6 @@ use crate::executor::stage::Workshop;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock;
 use crate::lock::Lock;
-use crate::materials::{Keeper, Place, Record, Replay};
 use crate::packages;
 use crate::packages::Package;
 use crate::plan::{Plan, Request};
@@ -36,6 +34,8 @@ use crate::secrets::Secrets;
 use crate::source::{Location, Repository, Snapshot};
 use crate::speculation::reference::Foretold;
 use crate::workspace::Workspace;
+use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
+use recorder::{Record, Replay, ResponseStore, StoreWriter};
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -68,11 +68,11 @@ pub(crate) enum Network {
     /// From the real servers; what they say is only named by digest.
     Named,
     /// From the real servers; what they say is kept.
-    Kept(Keeper),
+    Kept(StoreWriter),
     /// From what a build kept, and from nowhere else.
     Replayed(Arc<Replay>),
     /// The same, by the record that the commit's lock names; bases are the lock's, too.
-    Locked(Arc<Place>),
+    Locked(Arc<ResponseStore>),
 }
 
 /// What to build of a commit.
@@ -96,13 +96,13 @@ pub(crate) enum What {
         /// Its parameters.
         parameters: Box<ExternalParameters>,
         /// Its bases: where each came from, and its digest, by the name in the Dockerfile.
-        bases: BTreeMap<String, (String, Digest)>,
+        bases: BTreeMap<String, RecordedBase>,
     },
 }
 
 /// What came of it.
 pub(crate) struct Outcome {
-    /// The image, its layers and exchanges.
+    /// The image and its layers.
     pub(crate) executed: Executed,
     /// What was built, as the provenance tells it.
     pub(crate) parameters: ExternalParameters,
@@ -118,7 +118,9 @@ pub(crate) struct Outcome {
     pub(crate) lock: Option<Lock>,
     /// What ran its commands in the processor's place: a program's name and digest.
     pub(crate) emulator: Option<(String, String)>,
-    /// The record of its exchanges, if one is kept.
+    /// What its steps asked of the network.
+    pub(crate) responses: Record,
+    /// The digest of that record, if it is kept.
     pub(crate) record: Option<Digest>,
     /// When it began.
     pub(crate) started: Timestamp,
@@ -256,10 +258,11 @@ impl Site<'_> {
         let store = store(workspace)?;
         let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
         let upstream = order.upstream.clone();
-        let options = Options { doors: doors(&self.recipe), upstream, ..Options::default() };
-        let capture = Capture::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
-            Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
-        })?;
+        let options = Options { endpoints: endpoints(&self.recipe), upstream, ..Options::default() };
+        let capture =
+            Recorder::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
+                Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
+            })?;
         let shop = Workshop {
             workspace,
             host: &self.host,
@@ -273,7 +276,7 @@ impl Site<'_> {
             secrets: &order.secrets,
         };
         let foretold = match (&order.network, &way) {
-            (Network::Locked(place), Way::Replay(replay)) => {
+            (Network::Locked(place), Mode::Replay(replay)) => {
                 Foretold::of_record(store.clone(), place, &replay.digest())?
             }
             _ => order.foretold.clone(),
@@ -281,13 +284,12 @@ impl Site<'_> {
         let begun = std::time::Instant::now();
         let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold.as_ref())?;
         workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
-        let packages = packages::of(&executed.materials);
+        let responses = Record::new(std::mem::take(&mut executed.responses));
+        let packages = packages::of(&responses.steps);
         let record = match &way {
-            Way::Record(None) => None,
-            Way::Record(Some(keeper)) => {
-                Some(keeper.finish(&Record::new(std::mem::take(&mut executed.materials)))?)
-            }
-            Way::Replay(replay) => Some(replay.digest()),
+            Mode::Record(None) => None,
+            Mode::Record(Some(keeper)) => Some(keeper.finish(&responses)?),
+            Mode::Replay(replay) => Some(replay.digest()),
         };
         Ok(Outcome {
             emulator: if executed.runs { emulator.part() } else { None },
@@ -301,6 +303,7 @@ impl Site<'_> {
             epoch: self.epoch,
             packages,
             lock: self.lock.clone(),
+            responses,
             record,
             started,
             finished: Timestamp::now(),
@@ -336,13 +339,14 @@ fn interruptible(workspace: &Workspace, runtime: &tokio::runtime::Handle) -> Can
 
 fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
     let of_base = executed.layers.iter().filter(|layer| layer.from_base);
+    let exchanges = || executed.responses.iter().flat_map(|step| &step.exchanges);
     Summary {
         platform: platform.to_string(),
         steps: executed.steps.clone(),
         base_layers: of_base.map(|layer| layer.size).collect(),
         seconds,
-        exchanges: executed.exchanges.len(),
-        recorded: executed.exchanges.iter().fold(0, |sum, exchange| exchange.size.saturating_add(sum)),
+        exchanges: exchanges().count(),
+        recorded: exchanges().fold(0, |sum, exchange| exchange.response.size.saturating_add(sum)),
     }
 }
 
@@ -379,13 +383,13 @@ fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
 }
 
 /// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
-type RecordedBases = BTreeMap<String, (String, Digest)>;
+type RecordedBases = BTreeMap<String, RecordedBase>;
 
-fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Way, Option<RecordedBases>)> {
+fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Mode, Option<RecordedBases>)> {
     Ok(match network {
-        Network::Named => (Way::Record(None), None),
-        Network::Kept(keeper) => (Way::Record(Some(keeper.clone())), None),
-        Network::Replayed(replay) => (Way::Replay(replay.clone()), None),
+        Network::Named => (Mode::Record(None), None),
+        Network::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
+        Network::Replayed(replay) => (Mode::Replay(replay.clone()), None),
         Network::Locked(place) => {
             let missing = |what: &str| {
                 Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
@@ -402,20 +406,20 @@ fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Way, 
                 .hint("bring them with `materials pull REFERENCE` or `materials import FILE`")
                 .because(cause)
             })?;
-            (Way::Replay(replay.for_any_step().into()), Some(lock.recorded_bases()))
+            (Mode::Replay(replay.for_any_step().into()), Some(lock.recorded_bases()))
         }
     })
 }
 
-fn doors(recipe: &Recipe) -> Vec<Door> {
+fn endpoints(recipe: &Recipe) -> Vec<Endpoint> {
     let named = recipe.ports.iter().map(|(port, spoken)| match spoken {
-        Spoken::Http => Door::http(*port),
-        Spoken::Https => Door::https(*port),
+        Spoken::Http => Endpoint::http(*port),
+        Spoken::Https => Endpoint::https(*port),
     });
-    [Door::HTTP, Door::HTTPS].into_iter().chain(named).collect()
+    [Endpoint::HTTP, Endpoint::HTTPS].into_iter().chain(named).collect()
 }
 
-fn recorded(what: &What) -> Option<&BTreeMap<String, (String, Digest)>> {
+fn recorded(what: &What) -> Option<&BTreeMap<String, RecordedBase>> {
     match what {
         What::Project { .. } => None,
         What::Recorded { bases, .. } => Some(bases),

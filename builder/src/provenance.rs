@@ -6,18 +6,15 @@ use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
     RebuildOf, ResourceDescriptor, RunDetails,
 };
-use attestations::{Bundle, Digest, Predicate, Signer, Statement, Subject};
+use attestations::{Predicate, SignedBundle, Signer, Statement, Subject};
 use images::layer::Fired;
 
-use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
 use crate::executor::steps::add::GitTaken;
 use crate::packages::{Package, sbom};
 use crate::pipeline::Outcome;
 use crate::review::gate::HandedIn;
-
-/// The annotation of a base that keeps its name in the Dockerfile.
-pub(crate) const BASE_NAME: &str = "name";
+use recorder::{Exchange, StepId};
 
 /// Who signs, and under which name.
 pub(crate) struct Identity<'a> {
@@ -37,7 +34,7 @@ pub(crate) fn sign(
     rebuild_of: Option<RebuildOf>,
     subject: &str,
     identity: &Identity<'_>,
-) -> Result<Bundle> {
+) -> Result<SignedBundle> {
     let provenance = of(outcome, reviews, rebuild_of, identity.builder_id);
     let statement = Statement {
         subject: vec![Subject::image(subject, &outcome.executed.image.digest())],
@@ -94,7 +91,7 @@ fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// When the key refuses.
-pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<Bundle>> {
+pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<SignedBundle>> {
     let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
     let image = outcome.executed.image.digest();
     let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();
@@ -144,25 +141,27 @@ fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescript
     let mut bases: Vec<_> = outcome.executed.bases.iter().collect();
     bases.dedup_by(|a, b| a.asked == b.asked);
     all.extend(bases.iter().map(|base| {
-        ResourceDescriptor::base(&base.uri, &base.image.digest()).annotated(BASE_NAME, base.asked.clone())
+        ResourceDescriptor::base(&base.uri, &base.image.digest())
+            .annotated(ResourceDescriptor::BASE_NAME, base.asked.clone())
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
     all.extend(outcome.executed.git.iter().map(git));
     all.extend(outcome.packages.iter().map(package));
-    all.extend(outcome.executed.exchanges.iter().map(exchange));
+    let exchanges = outcome.responses.steps.iter();
+    all.extend(exchanges.flat_map(|step| step.sorted().into_iter().map(|found| exchange(&step.step, found))));
     all
 }
 
 fn package(package: &Package) -> ResourceDescriptor {
     ResourceDescriptor::package(package.purl.to_string(), &package.digest)
         .annotated("url", package.url.clone())
-        .annotated("step", package.step.clone())
+        .annotated("step", package.step.as_str())
 }
 
 fn git(taken: &GitTaken) -> ResourceDescriptor {
     let named = ResourceDescriptor::git(format!("git+{}", taken.url), &taken.commit)
-        .annotated("step", taken.step.clone());
+        .annotated("step", taken.step.as_str());
     let notes = [("ref", &taken.reference), ("submodule", &taken.submodule)];
     notes.into_iter().fold(named, |named, (name, value)| match value {
         Some(value) => named.annotated(name, value.clone()),
@@ -171,37 +170,14 @@ fn git(taken: &GitTaken) -> ResourceDescriptor {
 }
 
 /// An exchange as the provenance tells it.
-pub(crate) fn exchange(exchange: &Exchange) -> ResourceDescriptor {
-    let named = ResourceDescriptor::exchange(&exchange.url, &exchange.body)
-        .annotated("step", exchange.step.clone())
-        .annotated("method", exchange.method.clone())
-        .annotated("status", exchange.status)
-        .annotated("size", exchange.size);
-    match &exchange.request_body {
+pub(crate) fn exchange(step: &StepId, Exchange { request, response }: &Exchange) -> ResourceDescriptor {
+    let named = ResourceDescriptor::exchange(&request.url, &response.body)
+        .annotated("step", step.as_str())
+        .annotated("method", request.method.clone())
+        .annotated("status", response.status)
+        .annotated("size", response.size);
+    match &request.body {
         Some(body) => named.annotated("requestBody", body.to_string()),
         None => named,
     }
-}
-
-/// The bases that a provenance names, by their names in the Dockerfile: where each came from, and its digest.
-///
-/// # Errors
-/// [`Kind::Input`] when one lacks its name or digest.
-pub(crate) fn bases_of(provenance: &Provenance) -> Result<BTreeMap<String, (String, Digest)>> {
-    let bases = provenance.build_definition.resolved_dependencies.iter();
-    bases
-        .filter(|found| found.is(ResourceDescriptor::BASE))
-        .map(|found| {
-            let name = found.annotations.get(BASE_NAME).and_then(serde_json::Value::as_str);
-            match (name, found.sha256()) {
-                (Some(name), Some(digest)) => {
-                    Ok((name.to_owned(), (found.uri.clone().unwrap_or_default(), digest)))
-                }
-                _ => Err(Error::new(
-                    Kind::Input,
-                    "the provenance names a base without its name in the Dockerfile or its digest",
-                )),
-            }
-        })
-        .collect()
 }

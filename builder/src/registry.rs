@@ -1,6 +1,6 @@
 //! Registries, from code that is not asynchronous.
 
-use attestations::{Bundle, Digest, Pinned, Reference, Repository};
+use attestations::{Digest, Pinned, Reference, Repository, SignedBundle};
 use images::registry::{Attachment, Client, Named, Registries};
 use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
@@ -91,43 +91,10 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry refuses.
-    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &Bundle) -> Result<Digest> {
-        let predicate = bundle.statement_unverified().map_err(|cause| {
-            Error::new(Kind::Input, "the statement to attach is malformed").because(cause)
-        })?;
-        let kind = predicate.predicate.predicate_type().to_owned();
-        let created = now_in_seconds();
-        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), &kind, &created);
+    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &SignedBundle) -> Result<Digest> {
+        let (kind, created) = (bundle.predicate_type(), now_in_seconds());
+        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), kind, &created);
         self.runtime.block_on(attached).map_err(Error::from)
-    }
-
-    /// Attaches an artifact that is in a store.
-    ///
-    /// # Errors
-    /// When the registry refuses, or a blob is missing or damaged.
-    pub(crate) fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
-        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).map_err(Error::from)
-    }
-
-    /// Fetches blobs into a store.
-    ///
-    /// # Errors
-    /// When the registry lacks one or sends something else.
-    pub(crate) fn pull_blobs(
-        &self,
-        repository: &Repository,
-        blobs: &[Descriptor],
-        store: &Store,
-    ) -> Result<()> {
-        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).map_err(Error::from)
-    }
-
-    /// Reads one blob of at most `max` bytes.
-    ///
-    /// # Errors
-    /// When the registry lacks it, or sends something else or too much.
-    pub(crate) fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
-        self.runtime.block_on(self.client.blob(repository, digest, max)).map_err(Error::from)
     }
 
     /// The descriptor of an image's manifest.
@@ -161,5 +128,19 @@ impl bases::Registry for Registry {
 
     fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {
         self.runtime.block_on(self.client.pull(pinned, store)).map_err(Error::from)
+    }
+}
+
+impl recorder::Remote for Registry {
+    fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
+        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).map_err(Error::from)
+    }
+
+    fn pull_blobs(&self, repository: &Repository, blobs: &[Descriptor], store: &Store) -> Result<()> {
+        self.runtime.block_on(self.client.pull_blobs(repository, blobs, store)).map_err(Error::from)
+    }
+
+    fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        self.runtime.block_on(self.client.blob(repository, digest, max)).map_err(Error::from)
     }
 }

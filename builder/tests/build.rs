@@ -193,7 +193,7 @@ fn a_rebuild_is_identical_and_a_changed_image_differs() {
     let rebuilt = answer(&bench.run("two", &[&arguments[..], &more[..], &signing[..]].concat()), 0);
     assert_eq!((&rebuilt["identical"], &rebuilt["digest"]), (&Value::Bool(true), &built["digest"]));
     let signed = attestations::Bundle::parse(&std::fs::read(&result).unwrap()).unwrap();
-    let statement = signed.statement_unverified().unwrap();
+    let statement = signed.statement_unverified().unwrap().into_value();
     let attestations::Predicate::Provenance(provenance) = statement.predicate else { panic!() };
     let of = provenance.build_definition.internal_parameters.rebuild_of.unwrap();
     assert_eq!(of.subject.to_string(), built["digest"].as_str().unwrap());
@@ -232,7 +232,7 @@ fn a_rebuild_that_differs_says_where_and_is_signed_as_well() {
     let differs = answer(&bench.run("two", &[&rebuild[..], &more[..], &signing[..]].concat()), 1);
     assert_eq!(differs["comparison"]["layers"][0]["entries"][0]["path"], "random", "{differs}");
     let signed = attestations::Bundle::parse(&std::fs::read(&result).unwrap()).unwrap();
-    let statement = signed.statement_unverified().unwrap();
+    let statement = signed.statement_unverified().unwrap().into_value();
     assert_eq!(statement.subject[0].sha256().unwrap().to_string(), differs["digest"].as_str().unwrap());
     let attestations::Predicate::Provenance(provenance) = statement.predicate else { panic!() };
     let of = provenance.build_definition.internal_parameters.rebuild_of.unwrap();

@@ -65,9 +65,52 @@ pub enum Error {
     Registry {
         /// Its host.
         registry: String,
-        /// What happened.
+        /// What kind of failure it is, for whoever decides what to do next.
+        failure: RegistryFailure,
+        /// What happened, with all its causes.
         reason: String,
+        /// The error underneath, where there is one.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+/// How a registry, or the way to it, failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryFailure {
+    /// Credentials are missing, cannot be read, were refused, or do not reach that far (401, 403).
+    Unauthorized,
+    /// Nobody knows a host of that name.
+    UnknownHost,
+    /// The server's certificate is not believed, or TLS failed otherwise.
+    Tls,
+    /// Nothing listens there.
+    ConnectionRefused,
+    /// It did not answer in time.
+    TimedOut,
+    /// The connection broke, or could not be made for another reason.
+    Connection,
+    /// It answered, but not what was asked for.
+    Answer,
+}
+
+impl RegistryFailure {
+    /// What a person can do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "log in with `docker login REGISTRY`, as somebody who may do this there",
+            Self::UnknownHost => "check the registry's name, and this machine's name service",
+            Self::Tls => {
+                "add the authority of the registry's certificate (PEM), or name the host as one that speaks plain HTTP"
+            }
+            Self::ConnectionRefused => "check that the registry runs, and its port",
+            Self::TimedOut => {
+                "check that this machine reaches the registry, or name a mirror that it reaches"
+            }
+            Self::Connection | Self::Answer => {
+                "check the registry's name, that it runs, and your credentials for it"
+            }
+        }
+    }
 }
 
 /// The result of everything here.
@@ -76,6 +119,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn refused(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Refused { what: what.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn registry(registry: &str, failure: RegistryFailure, reason: impl Into<String>) -> Self {
+        Self::Registry { registry: registry.to_owned(), failure, reason: reason.into(), source: None }
     }
 
     /// Whether the disk is full, which deserves its own hint.
@@ -106,9 +153,10 @@ impl From<Error> for errors::Error {
         let (kind, hint) = match &error {
             Error::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
             Error::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
-            Error::Registry { .. } => {
-                (Kind::Network, "check the registry's name, that it runs, and your credentials for it")
+            Error::Registry { failure: RegistryFailure::Unauthorized, .. } => {
+                (Kind::Key, RegistryFailure::Unauthorized.hint())
             }
+            Error::Registry { failure, .. } => (Kind::Network, failure.hint()),
             Error::Digest { .. } | Error::Size { .. } => {
                 (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
             }

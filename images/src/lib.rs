@@ -8,6 +8,7 @@ pub mod compare;
 pub mod descriptor;
 pub mod error;
 pub mod export;
+mod files;
 mod hashing;
 pub mod image;
 pub mod index;
@@ -20,7 +21,7 @@ mod streaming;
 
 pub use cache::LayerCache;
 pub use descriptor::Descriptor;
-pub use error::{Error, Result};
+pub use error::{Error, RegistryFailure, Result};
 pub use image::{Config, Image, Manifest};
 pub use index::Index;
 pub use platform::Platform;

@@ -14,8 +14,7 @@ use images::layer::{
 
 #[test]
 fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("\n*** SKIP layers drawn apart: need root (owners) ***\n");
+    if !testing::has_root("owners") {
         return;
     }
     let place = tempfile::tempdir().unwrap();

@@ -428,19 +428,17 @@ fn told(place: &Path, metadata: &fs::Metadata) -> String {
     )
 }
 
-/// Why the machine cannot make such trees, said loudly.
+/// Whether the machine cannot make such trees, recorded as a skip.
+#[track_caller]
 fn skip() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0);
-    let reason = if !root { "needs root (owners, mounts)" } else { return false };
-    eprintln!("\n*** SKIP canonical layers: {reason} ***\n");
-    true
+    !testing::has_root("owners, mounts")
 }
 
 /// A disk and a memory file system, if the machine has both.
 fn places() -> Vec<&'static Path> {
     let memory = rustix::fs::statfs("/dev/shm").is_ok_and(|it| it.f_type == 0x0102_1994);
     if !memory {
-        eprintln!("\n*** SKIP canonical layers on tmpfs: /dev/shm is none ***\n");
+        testing::skip("canonical layers on tmpfs: /dev/shm is none");
     }
     [Some(Path::new("/var/tmp")), memory.then_some(Path::new("/dev/shm"))].into_iter().flatten().collect()
 }

@@ -63,12 +63,9 @@ fn layer(place: &Path, turn: usize, compression: Compression) -> images::layer::
     made.layer.unwrap().layer().unwrap()
 }
 
+#[track_caller]
 fn skip() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
-    if !root {
-        eprintln!("\n*** SKIP golden layers: need root (owners) ***\n");
-    }
-    !root
+    !testing::has_root("owners")
 }
 
 #[test]

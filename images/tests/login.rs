@@ -15,7 +15,8 @@ use images::layer::Compression;
 use images::registry::{Client, Mirror, Mirrored, Registries};
 
 use common::faulty::{Asked, Faulty, said};
-use common::{Registry, image, registry_with, repository};
+use common::{image, registry_with, repository};
+use testing::Registry;
 
 /// `user` with the password `hunter2`.
 const HTPASSWD: &str = "user:$2b$04$eUnkHUEoh09dd5XhwN/Vt.pjs94oDjjWOelprYyMKsml/XA5QiQHy\n";
@@ -81,7 +82,7 @@ fn with_passwords() -> Option<(Registry, tempfile::NamedTempFile)> {
 #[test]
 fn a_real_registry_takes_what_dockers_configuration_holds() {
     let Some((real, _passwords)) = with_passwords() else { return };
-    let host = &real.host;
+    let host = &real.host();
     let auths = |auth: &str| format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#);
     assert_eq!(run(host, &auths(USER), "exit 9", &[]), "fine");
     let wrong = run(host, &auths("dXNlcjp3cm9uZw=="), "exit 9", &[]);
@@ -97,7 +98,7 @@ fn a_real_registry_takes_what_dockers_configuration_holds() {
 #[test]
 fn credential_helpers_are_asked_as_docker_asks_them() {
     let Some((real, _passwords)) = with_passwords() else { return };
-    let host = &real.host;
+    let host = &real.host();
     let of_host = format!(r#"{{"credHelpers": {{"{host}": "test"}}}}"#);
     let of_all = r#"{"credsStore": "test", "auths": {"other.example": {}}}"#;
     let asked = tempfile::NamedTempFile::new().unwrap();
@@ -131,13 +132,13 @@ fn a_mirror_gets_no_credentials_but_its_own() {
     let Some((real, _passwords)) = with_passwords() else { return };
     let login = r#"Basic realm="m""#;
     let mirror = Faulty::new(move |_| said("401 Unauthorized", &[("WWW-Authenticate", login)], b""));
-    let auths = |more: &str| format!(r#"{{"auths": {{"{}": {{"auth": "{USER}"}}{more}}}}}"#, real.host);
-    assert_eq!(run(&real.host, &auths(""), "", &[("CHILD_MIRROR", &mirror.host)]), "fine");
+    let auths = |more: &str| format!(r#"{{"auths": {{"{}": {{"auth": "{USER}"}}{more}}}}}"#, real.host());
+    assert_eq!(run(&real.host(), &auths(""), "", &[("CHILD_MIRROR", &mirror.host)]), "fine");
     assert!(!mirror.asked().is_empty());
     assert!(mirror.asked().iter().all(|asked| asked.header("authorization").is_none()));
     // "mirror:its own"
     let own = format!(r#", "{}": {{"auth": "bWlycm9yOml0cyBvd24="}}"#, mirror.host);
-    assert_eq!(run(&real.host, &auths(&own), "", &[("CHILD_MIRROR", &mirror.host)]), "fine");
+    assert_eq!(run(&real.host(), &auths(&own), "", &[("CHILD_MIRROR", &mirror.host)]), "fine");
     let all = mirror.asked();
     let shown: Vec<_> = all.iter().filter_map(|asked| asked.header("authorization")).collect();
     assert!(
@@ -157,21 +158,21 @@ fn tokens_are_had_for_passwords_and_for_refresh_tokens() {
         service.host
     );
     let Some(real) = registry_with(&auth) else { return };
-    let config = |rest: &str| format!(r#"{{"auths": {{"{}": {{{rest}}}}}}}"#, real.host);
-    assert_eq!(run(&real.host, &config(&format!(r#""auth": "{USER}""#)), "", &[]), "fine");
+    let config = |rest: &str| format!(r#"{{"auths": {{"{}": {{{rest}}}}}}}"#, real.host());
+    assert_eq!(run(&real.host(), &config(&format!(r#""auth": "{USER}""#)), "", &[]), "fine");
     let asked = service.asked();
     assert!(asked.iter().all(|one| one.method == "GET" && one.path.contains("service=test")), "{asked:?}");
     assert!(asked[0].path.contains("scope=repository%3Ateam%2Falgo%3Apull%2Cpush"), "{}", asked[0].path);
     assert!(asked.last().unwrap().path.ends_with("algo%3Apull&service=test"), "{:?}", asked.last());
 
     let identity = config(r#""auth": "dXNlcjo=", "identitytoken": "refresh me""#);
-    assert_eq!(run(&real.host, &identity, "", &[]), "fine");
+    assert_eq!(run(&real.host(), &identity, "", &[]), "fine");
     let posted: Vec<Asked> = service.asked().into_iter().filter(|one| one.method == "POST").collect();
     let form = String::from_utf8_lossy(&posted[0].body).into_owned();
     assert!(form.contains("grant_type=refresh_token") && form.contains("refresh_token=refresh+me"), "{form}");
     assert!(posted[0].header("authorization").is_none());
 
-    let wrong = run(&real.host, &config(r#""auth": "dXNlcjp3cm9uZw==""#), "", &[]);
+    let wrong = run(&real.host(), &config(r#""auth": "dXNlcjp3cm9uZw==""#), "", &[]);
     assert!(wrong.contains("/token answered 401"), "{wrong}");
     // Overloaded, the service is asked again like everybody else.
     let busy = Faulty::new(|_| said("503 Service Unavailable", &[], b""));
@@ -179,6 +180,28 @@ fn tokens_are_had_for_passwords_and_for_refresh_tokens() {
     let door = Faulty::new(move |_| said("401 Unauthorized", &[("WWW-Authenticate", &realm)], b""));
     let failed = run(&door.host, "{}", "", &[]);
     assert!(failed.contains("after 4 tries"), "{failed}");
+}
+
+/// A token service that sends its callers elsewhere learns nothing for it: neither a password nor a refresh token goes along.
+#[test]
+fn a_token_request_follows_no_redirect() {
+    let elsewhere = Faulty::new(|_| said("200 OK", &[], br#"{"token": "stolen"}"#));
+    for status in ["307 Temporary Redirect", "308 Permanent Redirect", "302 Found", "303 See Other"] {
+        let there = format!("http://{}/token", elsewhere.host);
+        let service = Faulty::new(move |_| said(status, &[("Location", &there)], b""));
+        let realm = format!(r#"Bearer realm="http://{}/token",service="test""#, service.host);
+        let registry = Faulty::new(move |_| said("401 Unauthorized", &[("WWW-Authenticate", &realm)], b""));
+        for login in [
+            format!(r#""auth": "{USER}""#),
+            r#""auth": "dXNlcjo=", "identitytoken": "refresh me""#.to_owned(),
+        ] {
+            let config = format!(r#"{{"auths": {{"{}": {{{login}}}}}}}"#, registry.host);
+            let failed = run(&registry.host, &config, "", &[]);
+            assert!(failed.contains("token service redirects"), "{status}: {failed}");
+        }
+        assert_eq!(service.asked().len(), 2, "{status}");
+    }
+    assert!(elsewhere.asked().is_empty(), "{:?}", elsewhere.asked());
 }
 
 /// The key that signs tokens, with its certificate.

@@ -139,17 +139,6 @@ fn same(who: &str, wanted: &BTreeMap<Vec<u8>, String>, found: &BTreeMap<Vec<u8>,
     assert!(missing.is_empty() && added.is_empty(), "{who}:\nmissing {missing:#?}\nfound instead {added:#?}");
 }
 
-/// False, said loudly, when the machine cannot run this.
-fn can(program: &str) -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0);
-    let there = Command::new(program).arg("--version").output().is_ok_and(|it| it.status.success());
-    if !root || !there {
-        let reason = if root { "is not installed; `make test` installs it" } else { "needs root (owners)" };
-        eprintln!("\n*** SKIP layers as {program} reads them: {program} {reason} ***\n");
-    }
-    root && there
-}
-
 fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
     run_in(Path::new("/"), program, arguments)
 }
@@ -165,11 +154,11 @@ const FORMS: [Compression; 3] = [Compression::None, Compression::Gzip, Compressi
 
 #[test]
 fn tar_reads_it() {
-    if !can("tar") {
+    if !testing::can_run(&["tar"]) {
         return;
     }
     for compression in FORMS {
-        if compression == Compression::Zstd && !can("zstd") {
+        if compression == Compression::Zstd && !testing::can_run(&["zstd"]) {
             continue;
         }
         let place = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -204,7 +193,7 @@ fn tar_reads_it() {
 
 #[test]
 fn umoci_unpacks_it() {
-    if !can("umoci") {
+    if !testing::can_run(&["umoci"]) {
         return;
     }
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -218,7 +207,7 @@ fn umoci_unpacks_it() {
 /// It decompresses and hashes each layer, and so holds it to its diff ID.
 #[test]
 fn skopeo_copies_it() {
-    if !can("skopeo") {
+    if !testing::can_run(&["skopeo"]) {
         return;
     }
     for compression in FORMS {
@@ -243,7 +232,7 @@ fn skopeo_copies_it() {
 
 #[test]
 fn podman_mounts_it() {
-    if !can("podman") {
+    if !testing::can_run(&["podman"]) {
         return;
     }
     let place = tempfile::tempdir_in("/var/tmp").unwrap();

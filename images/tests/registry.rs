@@ -22,7 +22,7 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
         let (store, other) =
             (Store::open(place.path().join("a")).unwrap(), Store::open(place.path().join("b")).unwrap());
         let image = image(&store, compression);
-        let repository = repository(&registry.host);
+        let repository = repository(&registry.host());
         let client = Client::new([]);
         let digest = client.push(&store, &image, &repository, Some("v1")).await.unwrap();
         let reference = format!("{repository}:v1").parse().unwrap();
@@ -76,18 +76,52 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
         let found = client.attachments(&repository.clone().pin(digest)).await.unwrap();
         assert_eq!(found.len(), 2, "{compression:?}");
         // Kept, and the registry's copies gone: only the list is asked for. A kept byte that changed is fetched anew.
-        let kept = client.attachments_kept(&repository.clone().pin(digest), Some(&other)).await.unwrap();
+        let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
         assert_eq!(kept, found);
         let copy = other.path_of(&Digest::of(b"{\"a\":1}"));
-        let hex = Digest::of(b"{\"b\":1}").hex();
-        let of_registry = registry.place.path().join("data/docker/registry/v2/blobs/sha256");
-        std::fs::remove_file(of_registry.join(&hex[..2]).join(&hex).join("data")).unwrap();
+        std::fs::remove_file(registry.blob(&Digest::of(b"{\"b\":1}").to_string())).unwrap();
         std::fs::remove_file(&copy).unwrap();
         std::fs::write(&copy, "{\"a\":2}").unwrap();
-        let kept = client.attachments_kept(&repository.clone().pin(digest), Some(&other)).await.unwrap();
+        let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
         assert_eq!(kept, found);
         assert!(client.attachments(&repository.clone().pin(digest)).await.is_err());
     }
+}
+
+async fn attachments_kept(
+    client: &Client,
+    subject: &attestations::Pinned,
+    store: &Store,
+) -> images::Result<Vec<images::registry::Attachment>> {
+    client.attachments_within(subject, &images::registry::Budget::new(1 << 20), Some(store), &|_| true).await
+}
+
+/// What nobody of the policy signed is not kept, and more than the budget is refused with the number.
+#[tokio::test]
+async fn what_is_attached_is_bounded_in_all_and_kept_only_when_it_is_worth_it() {
+    let Some(registry) = registry() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (store, node) =
+        (Store::open(place.path().join("a")).unwrap(), Store::open(place.path().join("b")).unwrap());
+    let image = image(&store, Compression::Gzip);
+    let client = Client::new([]);
+    let repository = repository(&registry.host);
+    client.push(&store, &image, &repository, None).await.unwrap();
+    let subject = repository.pin(image.digest());
+    let bundle = vec![b' '; 300 << 10];
+    for number in 0..3 {
+        let bundle = [&bundle[..], format!("{{\"n\":{number}}}").as_bytes()].concat();
+        let when = "2026-01-01T00:00:00Z";
+        client.attach(&subject, image.manifest(), &bundle, "https://example.org/p", when).await.unwrap();
+    }
+    let budget = images::registry::Budget::new(1 << 20);
+    let found = client.attachments_within(&subject, &budget, Some(&node), &|_| false).await.unwrap();
+    assert_eq!((found.len(), budget.exceeded()), (3, None));
+    assert!(found.iter().all(|it| !node.path_of(&Digest::of(&it.bytes)).exists()));
+    let budget = images::registry::Budget::new(800 << 10);
+    let error = client.attachments_within(&subject, &budget, Some(&node), &|_| true).await.unwrap_err();
+    assert!(error.to_string().contains("819200"), "{error}");
+    assert!(budget.exceeded().unwrap() > 800 << 10);
 }
 
 /// A base from one registry on this machine, the image to another.
@@ -98,8 +132,8 @@ async fn one_client_serves_two_plain_registries() {
     let store = Store::open(place.path().join("a")).unwrap();
     let image = image(&store, Compression::Gzip);
     let client = Client::new([]);
-    client.push(&store, &image, &repository(&one.host), Some("v1")).await.unwrap();
-    client.push(&store, &image, &repository(&two.host), Some("v1")).await.unwrap();
+    client.push(&store, &image, &repository(&one.host()), Some("v1")).await.unwrap();
+    client.push(&store, &image, &repository(&two.host()), Some("v1")).await.unwrap();
 }
 
 fn pinned(host: &str) -> attestations::Pinned {

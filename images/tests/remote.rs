@@ -94,8 +94,8 @@ fn cutting(to: String, budgets: &'static [usize]) -> (String, Arc<AtomicUsize>) 
 async fn a_blob_that_breaks_off_goes_on_where_it_stopped() {
     let Some(real) = registry() else { return };
     let scene = Scene::new();
-    Client::new([]).push(&scene.store, &scene.image, &repository(&real.host), Some("v1")).await.unwrap();
-    let (host, passed) = cutting(real.host.clone(), &[1_500_000, 400_000, 1_200_000, usize::MAX]);
+    Client::new([]).push(&scene.store, &scene.image, &repository(&real.host()), Some("v1")).await.unwrap();
+    let (host, passed) = cutting(real.host(), &[1_500_000, 400_000, 1_200_000, usize::MAX]);
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = told.clone();
     let client = Client::new([]).telling(move |text| log.lock().unwrap().push(text.to_owned()));
@@ -330,10 +330,10 @@ async fn a_damaged_blob_is_not_sent_again() {
     let log = told.clone();
     let client = Client::new([]).telling(move |text| log.lock().unwrap().push(text.to_owned()));
     let error =
-        client.push(&scene.store, &scene.image, &repository(&real.host), Some("v1")).await.unwrap_err();
+        client.push(&scene.store, &scene.image, &repository(&real.host()), Some("v1")).await.unwrap_err();
     assert!(error.to_string().contains("should have the digest"), "{error}");
     assert!(told.lock().unwrap().is_empty(), "{told:?}");
-    let reference = format!("{}:v1", repository(&real.host)).parse().unwrap();
+    let reference = format!("{}:v1", repository(&real.host())).parse().unwrap();
     assert!(client.resolve(&reference).await.is_err(), "no manifest came after it");
 }
 
@@ -349,10 +349,10 @@ fn mirrored(registry: &str, mirrors: &[(&str, bool)], only: bool) -> Registries 
 async fn a_mirror_gives_content_and_the_registry_says_what_a_tag_is() {
     let Some(real) = registry() else { return };
     let scene = Scene::new();
-    let hub = format!("{}/hub/team/algo", real.host).parse().unwrap();
+    let hub = format!("{}/hub/team/algo", real.host()).parse().unwrap();
     Client::new([]).push(&scene.store, &scene.image, &hub, Some("v1")).await.unwrap();
     let origin = scene.serving(|_| None);
-    let client = Client::with(mirrored(&origin.host, &[(&format!("{}/hub", real.host), false)], false));
+    let client = Client::with(mirrored(&origin.host, &[(&format!("{}/hub", real.host()), false)], false));
     let reference: Reference = format!("{}:v1", repository(&origin.host)).parse().unwrap();
     assert_eq!(client.resolve(&reference).await.unwrap(), scene.image.digest());
     assert_eq!(origin.asked().len(), 1, "the tag was asked of the registry");
@@ -361,7 +361,7 @@ async fn a_mirror_gives_content_and_the_registry_says_what_a_tag_is() {
 
     // Believed a tag, the registry is not asked at all; as the only one, it need not even be there.
     for only in [false, true] {
-        let client = Client::with(mirrored("gone.example", &[(&format!("{}/hub", real.host), true)], only));
+        let client = Client::with(mirrored("gone.example", &[(&format!("{}/hub", real.host()), true)], only));
         let gone: Reference = "gone.example/team/algo:v1".parse().unwrap();
         assert_eq!(client.resolve(&gone).await.unwrap(), scene.image.digest());
         scene.pull(&client, "gone.example", &format!("gone{only}")).await.unwrap();

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use errors::files;
+use images::registry::config::read_certificates;
+use images::registry::{Registries, RegistryConfig};
 use serde::Deserialize;
 
 use crate::egress;
@@ -36,6 +39,12 @@ pub struct Config {
     /// Registries that are reached without TLS, as `host:port`. Those on loopback always are.
     #[serde(default)]
     pub plain_registries: Vec<String>,
+    /// Mirrors of registries, and more registries without TLS.
+    #[serde(default)]
+    pub registries: RegistryConfig,
+    /// Files with certificates (PEM) that registries may have beside the system's; relative to this file.
+    #[serde(default)]
+    pub extra_ca: Vec<PathBuf>,
     /// What one run may use.
     #[serde(default)]
     pub limits: Limits,
@@ -151,7 +160,7 @@ impl Config {
     /// # Errors
     /// When it is missing, too large, half-written, or has a field that is not known.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
+        let text = files::read_text(path, MAX_FILE)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
@@ -167,6 +176,9 @@ impl Config {
         }
         config.policy = folder.join(&config.policy);
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
+        for file in &mut config.extra_ca {
+            *file = folder.join(&*file);
+        }
         for database in config.databases.values_mut() {
             database.path = folder.join(&database.path);
         }
@@ -198,6 +210,26 @@ impl Config {
         .hint(format!("chown {us} and chmod go-w it, or name another one with --state-dir; see that nobody changed what is in it")))
     }
 
+    /// How registries are reached.
+    ///
+    /// # Errors
+    /// When a mirror is none, or a file of certificates cannot be read or holds something else.
+    pub(crate) fn registries(&self) -> Result<Registries> {
+        let unusable = || Error::new(Kind::Input, "how registries are reached is not usable");
+        let mut all = Registries { plain: self.plain_registries.clone(), ..Registries::default() };
+        all.add(&self.registries)
+            .map_err(|cause| unusable().hint("see [[registries.registry]] in runner.toml").because(cause))?;
+        all.roots = read_certificates(&self.extra_ca).map_err(|cause| {
+            unusable()
+                .hint(
+                    "extra_ca in runner.toml names files with certificates as PEM, between BEGIN CERTIFICATE and END \
+                     CERTIFICATE",
+                )
+                .because(cause)
+        })?;
+        Ok(all)
+    }
+
     /// What holds where there is no configuration: no policy is assumed.
     pub fn without_file(policy: PathBuf) -> Self {
         Self {
@@ -207,39 +239,13 @@ impl Config {
             engine: EngineKind::default(),
             docker_socket: docker_socket(),
             plain_registries: Vec::new(),
+            registries: RegistryConfig::default(),
+            extra_ca: Vec::new(),
             limits: Limits::default(),
             upstream: Upstream::default(),
             databases: BTreeMap::new(),
         }
     }
-}
-
-/// Reads a text of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing, larger, or no UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = read_bytes(path)?;
-    String::from_utf8(bytes)
-        .map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
-}
-
-/// Reads a file of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing or larger.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(
-            Kind::Input,
-            format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20),
-        ));
-    }
-    Ok(bytes)
 }
 
 fn state_dir() -> PathBuf {
@@ -252,4 +258,30 @@ fn docker_socket() -> PathBuf {
 
 fn csv() -> String {
     "csv".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_example_is_read_and_mirrors_reach_the_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runner.toml");
+        std::fs::write(&path, EXAMPLE).unwrap();
+        assert!(Config::read(&path).unwrap().registries().unwrap().mirrored.is_empty());
+        let commented = EXAMPLE.replace("# [[registries", "[[registries").replace("# name = ", "name = ");
+        let commented =
+            commented.replace("# only = false", "only = true").replace("# mirror = ", "mirror = ");
+        std::fs::write(
+            &path,
+            commented.replace("plain_registries = []", "plain_registries = [\"p.example\"]"),
+        )
+        .unwrap();
+        let all = Config::read(&path).unwrap().registries().unwrap();
+        assert_eq!(all.plain, ["p.example"]);
+        let mirrored = &all.mirrored["registry.example"];
+        assert!(mirrored.only && mirrored.mirrors[0].host() == "mirror.hospital.example:5000");
+    }
 }

@@ -1,30 +1,14 @@
-//! How the failures of the other rooms become answers of this program.
+//! How failures of other crates become answers of this program.
 
+pub(crate) use admission::image_error;
 pub use errors::{Error, Kind, Result};
 
-/// A failure of the images' room, with its kind.
-pub fn images(doing: &str, cause: images::Error) -> Error {
-    use images::Error as E;
-    let kind = match &cause {
-        E::NotFound { .. } => Kind::NotFound,
-        E::Registry { .. } => Kind::Network,
-        E::Io { .. } => Kind::Machine,
-        E::Digest { .. } | E::Size { .. } | E::TooLarge { .. } | E::Refused { .. } => Kind::Input,
-    };
-    Error::new(kind, doing).because(cause)
-}
-
 /// A failure of the sandbox.
-pub fn sandbox(doing: &str, cause: sandbox::Error) -> Error {
+pub(crate) fn sandbox(doing: &str, cause: sandbox::Error) -> Error {
     Error::new(Kind::Machine, doing).because(cause)
 }
 
-/// A failure of the proxy.
-pub fn egress(cause: crate::egress::Error) -> Error {
-    Error::new(Kind::Machine, "serving the algorithm's way out").because(cause)
-}
-
 /// A bug of ours that was noticed in time.
-pub fn bug(what: &str) -> Error {
+pub(crate) fn bug(what: &str) -> Error {
     Error::new(Kind::Bug, what)
 }

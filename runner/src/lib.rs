@@ -1,13 +1,17 @@
 //! Runs an image only when a policy admits it, with one proxy as its only way out. See `docs/architecture.md`.
+//!
+//! The order of the modules, each importing only from those above it: `error`, `egress`, `config`, `vantage6`, `engine`,
+//! `record`, `node`, `service`, `commands`.
 
-pub mod admission;
-pub mod api;
-pub mod cli;
+mod commands;
 pub mod config;
 pub mod egress;
-pub mod engine;
-pub mod error;
-pub mod evidence;
+mod engine;
+mod error;
 pub mod node;
-pub mod queue;
-pub mod task;
+pub mod record;
+pub mod service;
+pub mod vantage6;
+
+pub use commands::main;
+pub use error::{Error, Kind, Result};

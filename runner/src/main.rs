@@ -1,5 +1,5 @@
 //! Entry point.
 
 fn main() -> std::process::ExitCode {
-    runner::cli::main()
+    runner::main()
 }

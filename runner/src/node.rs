@@ -1,32 +1,32 @@
-//! The node: one configuration, one store, and the way from a request to a verified run.
+//! The node: one configuration, one store, and all that is between a request and a verified run.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use attestations::{Admitted, Decision, Denial};
+use admission::{Admission, Question};
+use attestations::{Decision, Denial};
+use errors::files;
 use images::Store;
-use images::registry::Client;
 use sandbox::Canceller;
-use serde_json::{Value, json};
 
-use crate::admission::{self, Registry, Request};
 use crate::config::{self, Config, Database, EngineKind};
-use crate::egress::{self, Proxy, Rules, Token, Upstream};
-use crate::engine::{Ended, Ending, Engine, Job};
+use crate::egress::{Proxy, Rules, Token, Upstream};
+use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{Files, Input};
+use crate::record::{Ending, Log, RunReport};
+use crate::vantage6::{AdmittedCall, Files, Input};
 
 /// A node.
 pub struct Node {
     config: Config,
-    client: Client,
+    admission: Admission,
     runtime: tokio::runtime::Handle,
 }
 
 /// What is to run.
 pub struct Run {
     /// The image and its evidence. The function is taken from the input.
-    pub request: Request,
+    pub question: Question,
     /// What the algorithm is asked.
     pub input: Input,
     /// Labels of the databases it sees; those of the configuration, or of `extra`.
@@ -40,49 +40,23 @@ pub struct Run {
 }
 
 /// How a request to run came out.
+#[derive(Debug, Clone)]
 pub enum Outcome {
     /// The policy does not admit it.
     Denied(Box<Denial>),
     /// It ran.
-    Ran(Box<Report>),
-}
-
-/// What is known of a run.
-pub struct Report {
-    /// Why it was allowed.
-    pub admitted: Admitted,
-    /// How it ended.
-    pub ending: Ending,
-    /// Its result, when it ended well.
-    pub result: Option<Vec<u8>>,
-    /// What it asked of the outside: what its proxy passed and refused.
-    pub egress: egress::Log,
-    /// What it printed, as far as it is kept.
-    pub log: Log,
-    /// From the decision to the end.
-    pub took: Duration,
-}
-
-impl Report {
-    /// The report for machines, without the result.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "admitted": self.admitted,
-            "ending": self.ending.to_string(),
-            "succeeded": self.ending == Ending::Exited(0),
-            "seconds": self.took.as_secs_f64(),
-            "egress": self.egress,
-            "log": self.log.text(),
-            "logBytesNotKept": self.log.lost,
-        })
-    }
+    Ran(Box<RunReport>),
 }
 
 impl Node {
     /// A node by its configuration, on a runtime.
-    pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Self {
-        let client = Client::new(config.plain_registries.iter().cloned());
-        Self { config, client, runtime }
+    ///
+    /// # Errors
+    /// When a mirror or a file of certificates is not usable.
+    pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Result<Self> {
+        let registries = config.registries()?;
+        let admission = Admission::new(admission::Config { policy: config.policy.clone(), registries });
+        Ok(Self { config, admission, runtime })
     }
 
     /// Its configuration.
@@ -94,8 +68,8 @@ impl Node {
     ///
     /// # Errors
     /// When that cannot be decided.
-    pub async fn verify(&self, request: &Request) -> Result<Decision> {
-        admission::admit(&self.client, &self.config.policy, request, None).await
+    pub async fn verify(&self, question: &Question) -> Result<Decision> {
+        self.admission.decide(question, None).await
     }
 
     /// Verifies, and runs exactly what was admitted. Blocks; not to be called on the runtime's own threads.
@@ -111,14 +85,14 @@ impl Node {
     /// # Errors
     /// As [`Node::run`].
     pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
-        run.request.function = Some(run.input.function().to_owned());
+        run.question.function = Some(run.input.function().to_owned());
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
         self.config.make_state_dir()?;
         let store = Store::open(self.config.state_dir.join("images"))
-            .map_err(|cause| error::images("opening the store of images", cause))?;
+            .map_err(|cause| error::image_error("opening the store of images", cause))?;
         let (decision, engine) = std::thread::scope(|scope| {
             let opening = scope.spawn(|| Engine::open(run.engine, &self.config, &self.runtime));
-            let deciding = admission::admit(&self.client, &self.config.policy, &run.request, Some(&store));
+            let deciding = self.admission.decide(&run.question, Some(&store));
             let decision = self.runtime.block_on(deciding);
             (decision, opening.join().unwrap_or_else(|_| Err(error::bug("opening the engine panicked"))))
         });
@@ -127,23 +101,16 @@ impl Node {
             Decision::Denied(denial) => return Ok(Outcome::Denied(Box::new(denial))),
         };
         let engine = engine?;
-        if !admitted.permits(run.input.function()) {
-            return Err(error::bug("a function passed the decision that its proof does not permit"));
-        }
         let started = Instant::now();
-        let image = match run.request.registry {
-            Registry::Offline => images::Image::load(&store, admitted.pinned().digest()),
-            Registry::Asked => self.runtime.block_on(self.client.pull(admitted.pinned(), &store)),
-        };
-        let image = image.map_err(|cause| error::images(&format!("getting {}", admitted.pinned()), cause))?;
+        let image = self.runtime.block_on(self.admission.fetch(&admitted, run.question.sources, &store))?;
         let databases = self.databases(&run)?;
+        let call = AdmittedCall::new(image, run.input)?;
         let token = self.token()?;
         let shown = token.as_deref().map(without_signature).unwrap_or_default();
-        let files = Files::lay_out(&self.config.state_dir, &run.input, &shown, &databases)?;
+        let files = Files::lay_out(&self.config.state_dir, &call, &shown, &databases)?;
         let mut log = Log::new(self.config.limits.log());
         let job = Job {
-            image: &image,
-            store: &store,
+            call: &call,
             files: &files,
             proxy: self.proxy(token)?,
             limits: &self.config.limits,
@@ -151,12 +118,14 @@ impl Node {
             runtime: &self.runtime,
         };
         starting();
-        let Ended { ending, egress } = engine.start(&admitted, job, &mut |bytes| log.push(bytes))?;
+        let Ended { ending, egress } = engine.start(job, &mut |bytes| log.push(bytes))?;
         let result = match ending {
             Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
             _ => None,
         };
-        Ok(Outcome::Ran(Box::new(Report { admitted, ending, result, egress, log, took: started.elapsed() })))
+        let took = started.elapsed();
+        let admitted = call.admitted().clone();
+        Ok(Outcome::Ran(Box::new(RunReport { admitted, ending, result, egress, log, took })))
     }
 
     fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {
@@ -174,7 +143,7 @@ impl Node {
 
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
-        Ok(Some(config::read_text(path)?.trim().to_owned()))
+        Ok(Some(files::read_text(path, config::MAX_FILE)?.trim().to_owned()))
     }
 
     fn proxy(&self, token: Option<String>) -> Result<Proxy> {
@@ -193,36 +162,5 @@ fn without_signature(token: &str) -> String {
     match token.rsplit_once('.') {
         Some((claims, _)) => format!("{claims}."),
         None => String::new(),
-    }
-}
-
-/// The first bytes that a run printed; the rest is counted.
-#[derive(Debug, Clone, Default)]
-pub struct Log {
-    kept: Vec<u8>,
-    limit: usize,
-    lost: u64,
-}
-
-impl Log {
-    fn new(limit: usize) -> Self {
-        Self { kept: Vec::new(), limit, lost: 0 }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        let room = self.limit.saturating_sub(self.kept.len()).min(bytes.len());
-        self.kept.extend_from_slice(&bytes[..room]);
-        self.lost += (bytes.len() - room) as u64;
-    }
-
-    /// What was kept, as text; what would move a terminal's cursor is shown instead of done.
-    pub fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.kept);
-        text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
-    }
-
-    /// The bytes that were kept.
-    pub fn bytes(&self) -> &[u8] {
-        &self.kept
     }
 }

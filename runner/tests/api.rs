@@ -1,6 +1,8 @@
 //! The interface over a real Unix socket and a real loopback address, with a stand-in for what runs containers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod site;
+
 use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -11,16 +13,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
+use attestations::{Decision, Denial, Digest, Question, Reference, Unmet};
 use runner::{
-    api::{
-        self, CancelFlag, Error, Execute, ExecuteOutcome, Listen, TaskRequest,
-        cli::TaskCommand,
+    Error, Kind, Result,
+    node::Outcome,
+    record::Ending,
+    service::{
+        self, Execute, Listen,
         client::{Client, Error as ClientError},
+        queue::{Queue, TaskRequest},
     },
-    queue::Queue,
 };
+use sandbox::Canceller;
 use serde_json::{Value, json};
+use site::report;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::oneshot,
@@ -35,42 +41,57 @@ struct Node {
 }
 
 impl Execute for Node {
-    fn execute(&self, task: &TaskRequest, cancel: CancelFlag) -> ExecuteOutcome {
+    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
-        let outcome = Node::method(task, &cancel);
+        let outcome = Node::method(task, canceller, starting);
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
 
-    fn verify(&self, image: &str, function: Option<&str>) -> Result<Value, String> {
-        match function {
-            Some("broken") => Err("the registry does not answer".into()),
-            function => Ok(json!({ "decision": "denied", "image": image, "function": function })),
+    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision> {
+        match function.as_deref() {
+            Some("broken") => Err(Error::new(Kind::Network, "the registry does not answer")),
+            _ => Ok(Decision::Denied(denial(image, function, "two reviews"))),
         }
     }
 }
 
+fn denial(asked: Reference, function: Option<String>, text: &str) -> Denial {
+    let question = Question { asked, digest: Digest::of(b"an image"), function };
+    Denial {
+        question: question.into(),
+        unmet: vec![Unmet::NoRule { repository: text.to_owned() }],
+        ignored: Vec::new(),
+    }
+}
+
 impl Node {
-    fn method(task: &TaskRequest, cancel: &CancelFlag) -> ExecuteOutcome {
-        let log = b"printed".to_vec();
+    fn method(task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
+        let ran = |ending, result: Option<&[u8]>| Ok(Outcome::Ran(report(ending, result, b"printed")));
+        let denied =
+            |text: &str| Ok(Outcome::Denied(Box::new(denial(task.image.parse().unwrap(), None, text))));
         match task.input["method"].as_str().unwrap() {
             "average" => {
-                cancel.running();
+                starting();
                 std::thread::sleep(Duration::from_millis(60));
-                ExecuteOutcome::Completed { result: br#"{"average": 4.5}"#.to_vec(), log }
+                ran(Ending::Exited(0), Some(br#"{"average": 4.5}"#))
             }
-            "not-json" => ExecuteOutcome::Completed { result: b"4.5.6".to_vec(), log },
-            "crash" => ExecuteOutcome::Crashed { reason: "it exited with 1".into(), log },
-            "denied" => ExecuteOutcome::Denied { denial: json!({ "unmet": ["two reviews"] }) },
-            "failed" => ExecuteOutcome::Failed { reason: "no runc".into(), remedy: "install runc".into() },
+            "not-json" => ran(Ending::Exited(0), Some(b"4.5.6")),
+            "crash" => ran(Ending::Exited(1), None),
+            "denied" => denied("two reviews"),
+            "denied at length" => denied(&"x".repeat(9 << 20)),
+            "failed" => Err(Error::new(Kind::Machine, "no runc").hint("install runc")),
+            "failed at length" => Err(Error::new(Kind::Machine, "x".repeat(9 << 20))),
             "panic" => panic!("a defect"),
             "stubborn" => {
-                cancel.running();
-                let (tell, told) = std::sync::mpsc::channel();
-                cancel.on_cancel(move || tell.send(()).unwrap());
-                told.recv_timeout(Duration::from_secs(20)).unwrap();
-                ExecuteOutcome::Crashed { reason: "it was killed".into(), log }
+                starting();
+                let begun = Instant::now();
+                while !canceller.is_cancelled() {
+                    assert!(begun.elapsed() < Duration::from_secs(20));
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                ran(Ending::Cancelled, None)
             }
             other => panic!("{other}"),
         }
@@ -81,7 +102,7 @@ struct Server {
     folder: tempfile::TempDir,
     node: Arc<Node>,
     stop: Option<oneshot::Sender<()>>,
-    task: Option<JoinHandle<Result<(), Error>>>,
+    task: Option<JoinHandle<std::result::Result<(), service::Error>>>,
 }
 
 impl Server {
@@ -105,7 +126,7 @@ impl Server {
         let bound = Listen::Unix(self.socket()).bind().unwrap();
         let node = Arc::clone(&self.node);
         let stopped = async move { drop(stopped.await) };
-        self.task = Some(tokio::spawn(api::serve_until(bound, self.queue(), node, workers, stopped)));
+        self.task = Some(tokio::spawn(service::serve_until(bound, self.queue(), node, workers, stopped)));
         self.stop = Some(stop);
     }
 
@@ -150,7 +171,11 @@ fn request(method: &str) -> Value {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Result<T, ClientError>, status: u16, code: &str) -> String {
+fn refused<T: std::fmt::Debug>(
+    answer: std::result::Result<T, ClientError>,
+    status: u16,
+    code: &str,
+) -> String {
     match answer.unwrap_err() {
         ClientError::Refused { status: found, code: told, message, remedy } => {
             assert_eq!((found, told.as_str()), (status, code), "{message}");
@@ -169,6 +194,7 @@ async fn a_task_is_submitted_followed_and_fetched() {
     server.reaches(id, "running").await;
     let task = server.reaches(id, "completed").await;
     assert_eq!((&task["attempts"], &task["databases"]), (&json!(1), &json!(["default"])));
+    assert_eq!((&task["admission"]["rule"], &task["egress"]["refused"]), (&site::NAME.into(), &1.into()));
     let result = server.client().get(&format!("/v1/tasks/{id}/result")).await.unwrap();
     assert_eq!(&result[..], br#"{"average": 4.5}"#, "the result is passed on byte for byte");
     assert_eq!(&server.client().get(&format!("/v1/tasks/{id}/log")).await.unwrap()[..], b"printed");
@@ -180,7 +206,7 @@ async fn a_task_is_submitted_followed_and_fetched() {
 async fn every_ending_says_why() {
     let server = Server::start(2).await;
     for (method, state, reason) in [
-        ("crash", "crashed", "it exited with 1"),
+        ("crash", "crashed", "exit code 1"),
         ("denied", "denied", "the policy does not admit"),
         ("failed", "failed", "no runc"),
         ("panic", "failed", "the runner itself failed"),
@@ -191,10 +217,23 @@ async fn every_ending_says_why() {
         assert!(task["reason"].as_str().unwrap().contains(reason), "{task}");
         refused(server.client().get(&format!("/v1/tasks/{id}/result")).await, 409, "wrong_state");
         match method {
-            "denied" => assert_eq!(task["denial"]["unmet"][0], "two reviews"),
+            "denied" => assert_eq!(task["denial"]["question"]["asked"], task["image"]),
             "failed" => assert_eq!(task["remedy"], "install runc"),
             _ => {}
         }
+    }
+}
+
+#[tokio::test]
+async fn an_ending_that_can_never_be_stored_is_a_failure_and_the_next_task_runs() {
+    let server = Server::start(1).await;
+    for method in ["denied at length", "failed at length"] {
+        let (large, next) = (server.submit(method).await, server.submit("average").await);
+        let task = server.reaches(large, "failed").await;
+        let reason = task["reason"].as_str().unwrap();
+        assert!(reason.contains("over the limit of 8388608") && reason.len() < 200, "{reason}");
+        assert!(!task["remedy"].as_str().unwrap().is_empty());
+        server.reaches(next, "completed").await;
     }
 }
 
@@ -290,7 +329,11 @@ async fn repeating_a_submission_with_its_key_is_harmless() {
 async fn an_image_can_be_judged_without_a_task() {
     let server = Server::start(1).await;
     let body = json!({ "image": "registry.example/algorithm:1", "function": "average" });
-    assert_eq!(server.post("/v1/verify", &body).await["decision"], "denied");
+    let answer = server.post("/v1/verify", &body).await;
+    assert_eq!(
+        (&answer["verdict"], &answer["denial"]["question"]["function"]),
+        (&"denied".into(), &"average".into())
+    );
     let body = json!({ "image": "registry.example/algorithm:1", "function": "broken" });
     let message = refused(server.client().post("/v1/verify", Some(&body)).await, 502, "no_verdict");
     assert_eq!(message, "the registry does not answer");
@@ -301,7 +344,7 @@ async fn the_socket_is_for_its_group_and_only_a_stale_one_is_replaced() {
     let mut server = Server::start(1).await;
     let mode = std::fs::metadata(server.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    assert!(matches!(Listen::Unix(server.socket()).bind(), Err(Error::InUse(_))));
+    assert!(matches!(Listen::Unix(server.socket()).bind(), Err(service::Error::InUse(_))));
     assert_eq!(server.get("/v1/health").await["status"], "ok", "the first server still has its socket");
     server.stop().await;
     drop(std::os::unix::net::UnixListener::bind(server.socket()).unwrap());
@@ -310,7 +353,7 @@ async fn the_socket_is_for_its_group_and_only_a_stale_one_is_replaced() {
     assert_eq!(server.get("/v1/health").await["status"], "ok");
     let file = server.folder.path().join("notes");
     std::fs::write(&file, "x").unwrap();
-    assert!(matches!(Listen::Unix(file.clone()).bind(), Err(Error::NotASocket(_))));
+    assert!(matches!(Listen::Unix(file.clone()).bind(), Err(service::Error::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "x");
 }
 
@@ -334,7 +377,7 @@ async fn on_loopback_the_token_and_the_host_are_asked_for() {
     let token = std::fs::read_to_string(&token_file).unwrap();
     let queue = Queue::open(&folder.path().join("queue.db")).unwrap();
     let _serving =
-        tokio::spawn(api::serve_until(bound, queue, Arc::<Node>::default(), 1, std::future::pending()));
+        tokio::spawn(service::serve_until(bound, queue, Arc::<Node>::default(), 1, std::future::pending()));
     let bearer = format!("Authorization: Bearer {token}\r\n");
     let port = address.split(':').nth(1).unwrap();
     assert_eq!(raw(&address, &format!("Host: {address}\r\n{bearer}")).await, "HTTP/1.1 200 OK");
@@ -363,27 +406,18 @@ async fn an_open_token_file_and_an_open_address_are_refused() {
     assert!(bind("127.0.0.1:0", &file).to_string().contains("0600"));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&file, "short").unwrap();
-    assert!(matches!(bind("127.0.0.1:0", &file), Error::Token { .. }));
-    assert!(matches!(bind("0.0.0.0:0", &file), Error::NotLoopback(_)));
+    assert!(matches!(bind("127.0.0.1:0", &file), service::Error::Token { .. }));
+    assert!(matches!(bind("0.0.0.0:0", &file), service::Error::NotLoopback(_)));
 }
 
-#[derive(Parser)]
-struct Program {
-    #[command(flatten)]
-    task: TaskCommand,
-}
-
-/// Runs the client's command line as a shell would: `Ok` what it prints, `Err` the message and the exit code.
-fn shell(socket: &Path, words: &[&str]) -> Result<String, (String, u8)> {
-    let program = ["program", "--socket", socket.to_str().unwrap()];
-    let parsed = Program::try_parse_from(program.iter().chain(words)).unwrap();
-    let mut out = Vec::new();
-    match parsed.task.run(false, &mut out) {
-        Ok(()) => Ok(String::from_utf8(out).unwrap()),
-        Err(error) => {
-            let text = error.to_string();
-            Err((text, runner::error::Error::from(error).kind().exit_code()))
-        }
+/// Runs the client as a shell would: `Ok` what it prints, `Err` the message and the exit code.
+fn shell(socket: &Path, words: &[&str]) -> std::result::Result<String, (String, i32)> {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
+    let output = command.args(["task", "--socket", socket.to_str().unwrap()]).args(words).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    match output.status.code().unwrap() {
+        0 => Ok(text(output.stdout)),
+        code => Err((text(output.stderr), code)),
     }
 }
 
@@ -401,11 +435,13 @@ async fn the_command_line_does_all_of_it() {
     assert!(shell(&socket, &["show", "1"]).unwrap().contains("\"state\": \"completed\""));
     assert!(shell(&socket, &["list"]).unwrap().contains("completed"));
     let (message, code) = shell(&socket, &["cancel", "1"]).unwrap_err();
-    assert_eq!((message.as_str(), code), ("task 1 is completed", 1));
-    assert_eq!(shell(&socket, &["show", "9"]).unwrap_err(), ("there is no task 9".to_owned(), 4));
+    assert!(message.starts_with("error: task 1 is completed\n") && code == 1, "{code} {message}");
+    let (message, code) = shell(&socket, &["show", "9"]).unwrap_err();
+    assert!(message.starts_with("error: there is no task 9\n") && code == 4, "{code} {message}");
     std::fs::write(input, r#"{"method": "denied"}"#).unwrap();
     let (message, code) = shell(&socket, &[&submit[..], &["--wait"]].concat()).unwrap_err();
-    assert_eq!((message.as_str(), code), ("task 2 is denied: the policy does not admit this image", 1));
+    let wanted = "error: task 2 is denied: the policy does not admit this image\n";
+    assert!(message.starts_with(wanted) && code == 1, "{code} {message}");
     std::fs::write(input, "[]").unwrap();
     assert_eq!(shell(&socket, &submit).unwrap_err().1, 3);
     let nobody = server.folder.path().join("nobody.sock");

@@ -28,6 +28,120 @@ fn verify(site: &Site, policy: &Path, more: &[&str]) -> Output {
     runner(&[&arguments[..], more].concat())
 }
 
+/// A listener of this machine's that nobody should have asked; the number of connections it got.
+struct Counting(std::net::TcpListener);
+
+impl Counting {
+    fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    fn connections(&self) -> usize {
+        std::iter::from_fn(|| self.0.accept().ok()).count()
+    }
+}
+
+#[test]
+fn no_host_is_asked_before_a_rule_may_be_about_the_name() {
+    let site = Site::new();
+    let listener = Counting::new();
+    let host = listener.0.local_addr().unwrap();
+    let policy = site.path("policy.toml");
+    let verify = |image: &str| runner(&["--policy", policy.to_str().unwrap(), "verify", image]);
+    let digest = site.image.digest();
+    for image in [format!("{host}/average:1"), format!("{host}/average@{digest}")] {
+        let denied = verify(&image);
+        assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
+        assert!(text(&denied).contains("denied") && text(&denied).contains("remedy"), "{}", text(&denied));
+    }
+    assert_eq!(listener.connections(), 0);
+    // Where a rule names it, it is asked.
+    let named = std::fs::read_to_string(&policy).unwrap().replace(NAME, &format!("{host}/average"));
+    std::fs::write(&policy, named).unwrap();
+    let asked = std::thread::spawn({
+        let (policy, image) = (policy.clone(), format!("{host}/average:1"));
+        move || runner(&["--policy", policy.to_str().unwrap(), "verify", &image])
+    });
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while listener.connections() == 0 {
+        assert!(std::time::Instant::now() < end, "nobody asked");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    drop(listener);
+    assert_eq!(asked.join().unwrap().status.code(), Some(6));
+}
+
+#[test]
+fn a_rule_by_digest_is_for_whoever_names_the_digest() {
+    let site = Site::new();
+    let policy = site.path("policy.toml");
+    let by_digest = format!("digest = \"{}\"", site.image.digest());
+    let text_of =
+        std::fs::read_to_string(&policy).unwrap().replace(&format!("name = \"{NAME}\""), &by_digest);
+    std::fs::write(&policy, text_of).unwrap();
+    let admitted = verify(&site, &policy, &[]);
+    assert_eq!(admitted.status.code(), Some(0), "{}", text(&admitted));
+    let listener = Counting::new();
+    let tag = format!("{}/average:1", listener.0.local_addr().unwrap());
+    let denied = runner(&["--policy", policy.to_str().unwrap(), "verify", &tag]);
+    assert_eq!((denied.status.code(), listener.connections()), (Some(1), 0), "{}", text(&denied));
+}
+
+#[test]
+fn evidence_beyond_the_budget_denies_and_says_how_much_it_is() {
+    let site = Site::new();
+    for number in 0..5 {
+        std::fs::write(site.evidence().join(format!("{number}.json")), vec![b' '; 13 << 20]).unwrap();
+    }
+    let denied = verify(&site, &site.path("policy.toml"), &[]);
+    let text = text(&denied);
+    assert_eq!(denied.status.code(), Some(1), "{text}");
+    assert!(text.contains("wanted: at most 64 MiB of evidence in all"), "{text}");
+    assert!(text.contains(&format!("found:  at least {} bytes", 5 * (13 << 20))), "{text}");
+}
+
+#[test]
+fn a_strangers_words_are_one_short_printable_line() {
+    let site = Site::new();
+    let kind = format!("\u{1b}[2J\u{1b}[1;32madmitted\u{9b}{}", "x".repeat(1 << 20));
+    let envelope = serde_json::json!({ "payload": "e30=", "payloadType": kind, "signatures": [] });
+    let media_type = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let bundle = serde_json::json!({ "mediaType": media_type, "dsseEnvelope": envelope });
+    std::fs::write(site.evidence().join("stranger.json"), bundle.to_string()).unwrap();
+    let policy = site.path("policy.toml");
+    for form in [&["--function", "median"][..], &["--function", "median", "--json"]] {
+        let denied = verify(&site, &policy, form);
+        let text = text(&denied);
+        assert_eq!(denied.status.code(), Some(1), "{text}");
+        assert!(text.contains("stranger.json") && text.len() < 8192, "{} bytes", text.len());
+        assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
+    }
+}
+
+#[test]
+fn how_registries_are_reached_is_read_strictly() {
+    let site = Site::new();
+    for (more, words) in [
+        ("extra_ca = [\"none.pem\"]", "none.pem"),
+        ("extra_ca = [\"policy.toml\"]", "certificate"),
+        ("[[registries.registry]]\nname = \"r.example\"\nmirror = []", "no mirror"),
+        (
+            "[[registries.registry]]\nname = \"r.example\"\nmirror = [{ at = \"http://m.example\" }]",
+            "m.example",
+        ),
+        ("[registries]\ninsecur = []", "insecur"),
+    ] {
+        let config = site.path("runner.toml");
+        std::fs::write(&config, format!("version = 1\npolicy = \"policy.toml\"\n{more}\n")).unwrap();
+        let refused =
+            runner(&["--config", config.to_str().unwrap(), "verify", &site.reference(), "--offline"]);
+        let text = text(&refused);
+        assert!(matches!(refused.status.code(), Some(3 | 4)) && text.contains(words), "{more}: {text}");
+    }
+}
+
 #[test]
 fn init_writes_what_it_then_reads_and_never_writes_over_anything() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,13 +7,13 @@ mod site;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use runner::Kind;
 use runner::config::{Database, EngineKind};
-use runner::engine::Ending;
-use runner::error::Kind;
 use runner::node::Outcome;
+use runner::record::Ending;
 use sandbox::Canceller;
-use site::docker::Dockerd;
 use site::{Site, cannot_run};
+use testing::Engine;
 
 /// The same on every engine of this machine.
 fn on_every_engine(site: &mut Site, check: impl Fn(&Site, EngineKind)) {
@@ -21,11 +21,11 @@ fn on_every_engine(site: &mut Site, check: impl Fn(&Site, EngineKind)) {
         return;
     }
     check(site, EngineKind::Oci);
-    let Some(docker) = Dockerd::start() else { return };
+    let Some(docker) = Engine::here() else { return };
     site.config.docker_socket = docker.socket();
     check(site, EngineKind::Docker);
-    assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "", "containers are removed");
-    assert_eq!(docker.docker(&["volume", "ls", "--quiet"]), "", "and so are their volumes");
+    assert_eq!(docker.says(["ps", "--all", "--quiet"]), "", "containers are removed");
+    assert_eq!(docker.says(["volume", "ls", "--quiet"]), "", "and so are their volumes");
 }
 
 /// Prints what the container is, one fact a line.
@@ -162,7 +162,8 @@ fn results_files_and_output_are_bounded() {
         let filled = site.run(engine, &filled).unwrap();
         assert!(filled.log.text().contains(" 1048576 "), "{engine:?}: {}", filled.log.text());
         let loud = site.run(engine, "head -c 3000000 /dev/zero | tr '\\0' x").unwrap();
-        assert_eq!(loud.log.bytes().len(), 8192);
+        let gap = format!("\n[{} bytes were left out here]\n", 3_000_000 - 8192);
+        assert_eq!(loud.log.text(), format!("{0}{gap}{0}", "x".repeat(4096)));
         assert_eq!(loud.to_json()["logBytesNotKept"], 3_000_000 - 8192, "{engine:?}");
     });
 }
@@ -194,6 +195,16 @@ fn a_run_ends_as_it_ends() {
         let Outcome::Ran(report) = outcome else { panic!("denied") };
         assert_eq!(report.ending, Ending::Cancelled);
         assert!(begun.elapsed() < Duration::from_secs(20));
+    });
+}
+
+#[test]
+fn a_crash_hands_the_memory_to_nobody() {
+    let mut site = Site::new();
+    on_every_engine(&mut site, |site, engine| {
+        let limits = site.run(engine, "grep 'Max core file size' /proc/self/limits").unwrap().log.text();
+        let words: Vec<&str> = limits.split_whitespace().collect();
+        assert_eq!(words, ["Max", "core", "file", "size", "1", "1", "bytes"], "{engine:?}: {limits}");
     });
 }
 

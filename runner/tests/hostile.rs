@@ -7,19 +7,18 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use admission::Question;
 use attestations::Decision;
 use images::Image;
-use runner::admission::Request;
+use runner::Kind;
 use runner::config::EngineKind;
-use runner::egress::{Proxy, Rules, Upstream};
-use runner::engine::{Ending, Engine, Job};
-use runner::error::Kind;
 use runner::node::Outcome;
-use runner::task::{Files, Input};
+use runner::record::Ending;
+use runner::vantage6::Input;
 use sandbox::Canceller;
 use serde_json::json;
-use site::docker::Dockerd;
 use site::{NAME, Site, cannot_run};
+use testing::Engine as Dockerd;
 
 /// An image with the same layers that runs something else.
 fn with_another_entrypoint(site: &Site) -> Image {
@@ -28,38 +27,11 @@ fn with_another_entrypoint(site: &Site) -> Image {
     Image::assemble(&site.store, &config, site.image.layers().to_vec()).unwrap()
 }
 
-fn admitted(site: &Site) -> attestations::Admitted {
-    match site.runtime().block_on(site.node().verify(&site.request())).unwrap() {
-        Decision::Admitted(admitted) => admitted,
-        Decision::Denied(denial) => panic!("{denial}"),
-    }
-}
-
-/// Starts `image` with the proof that is about the site's own.
-fn start(site: &Site, engine: EngineKind, image: &Image) -> runner::error::Result<(Ending, String)> {
-    let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-    let files = Files::lay_out(&site.config.state_dir, &input, "", &site.script("echo good")).unwrap();
-    let runtime = site.runtime().handle().clone();
-    let job = Job {
-        image,
-        store: &site.store,
-        files: &files,
-        proxy: Proxy::new(Rules::vantage6(), Upstream::None, None).unwrap(),
-        limits: &site.config.limits,
-        canceller: &Canceller::new(),
-        runtime: &runtime,
-    };
-    let mut text = Vec::new();
-    let engine = Engine::open(engine, &site.config, &runtime)?;
-    let ended = engine.start(&admitted(site), job, &mut |bytes| text.extend_from_slice(bytes))?;
-    Ok((ended.ending, String::from_utf8(text).unwrap()))
-}
-
 fn engines(site: &mut Site) -> (Vec<EngineKind>, Option<Dockerd>) {
     if cannot_run() {
         return (Vec::new(), None);
     }
-    let docker = Dockerd::start();
+    let docker = Dockerd::here();
     let mut engines = vec![EngineKind::Oci];
     if let Some(docker) = &docker {
         site.config.docker_socket = docker.socket();
@@ -69,18 +41,21 @@ fn engines(site: &mut Site) -> (Vec<EngineKind>, Option<Dockerd>) {
 }
 
 #[test]
-fn attack_15_what_changed_between_the_check_and_the_start_is_not_started() {
+fn attack_15_an_image_whose_config_is_not_the_admitted_one_is_not_started() {
     let mut site = Site::new();
-    let other = with_another_entrypoint(&site);
+    let (own, other) = (site.image.config_descriptor().digest, with_another_entrypoint(&site));
     let (engines, docker) = engines(&mut site);
     for engine in engines {
-        let refused = start(&site, engine, &other).unwrap_err();
+        // The counted builder said of this very manifest that its config is another.
+        site.sign_build(other.config_descriptor().digest);
+        let Err(refused) = site.run(engine, "echo good") else { panic!("{engine:?} started it") };
         assert_eq!(refused.kind(), Kind::Refused, "{refused}");
-        assert!(refused.to_string().contains(&other.digest().to_string()), "{refused}");
-        assert_eq!(start(&site, engine, &site.image).unwrap(), (Ending::Exited(0), "good\n".into()));
+        assert!(refused.to_string().contains(&own.to_string()), "{refused}");
+        site.sign_build(own);
+        assert_eq!(site.run(engine, "echo good").unwrap().log.text(), "good\n");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "");
+        assert_eq!(docker.says(["ps", "--all", "--quiet"]), "");
     }
 }
 
@@ -96,14 +71,14 @@ fn attack_15_names_of_the_local_engine_lead_nowhere() {
     assert!(status.unwrap().success());
     // Somebody gives the image's names to something else, by import, by commit and by tag.
     let tag = format!("{NAME}:1");
-    let imported = docker.docker(&["import", evil.to_str().unwrap(), &tag]);
-    let container = docker.docker(&["create", "--entrypoint", "/busybox", &imported, "echo", "evil"]);
-    docker.docker(&["commit", &container, NAME]);
-    docker.docker(&["tag", &imported, good.strip_prefix("sha256:").unwrap().get(..12).unwrap()]);
-    docker.docker(&["rm", &container]);
+    let imported = docker.says(["import", evil.to_str().unwrap(), &tag]);
+    let container = docker.says(["create", "--entrypoint", "/busybox", &imported, "echo", "evil"]);
+    docker.says(["commit", &container, NAME]);
+    docker.says(["tag", &imported, good.strip_prefix("sha256:").unwrap().get(..12).unwrap()]);
+    docker.says(["rm", &container]);
     assert_eq!(run(&site), "good\n");
     // And removes the image: it is loaded anew, from our own store.
-    docker.docker(&["rmi", "--force", &good]);
+    docker.says(["rmi", "--force", &good]);
     assert_eq!(run(&site), "good\n");
 }
 
@@ -113,8 +88,8 @@ fn attack_16_another_entrypoint_over_the_same_layers_is_another_image() {
     let other = with_another_entrypoint(&site);
     assert_eq!(other.layers(), site.image.layers());
     let reference = format!("{NAME}@{}", other.digest()).parse().unwrap();
-    let request = Request { reference, ..site.request() };
-    let decision = site.runtime().block_on(site.node().verify(&request)).unwrap();
+    let question = Question { reference, ..site.question() };
+    let decision = site.runtime().block_on(site.node().verify(&question)).unwrap();
     let Decision::Denied(denial) = decision else { panic!("admitted") };
     assert!(denial.unmet.iter().any(|unmet| matches!(unmet, attestations::Unmet::Builds { .. })), "{denial}");
 }
@@ -137,7 +112,7 @@ fn attack_3_a_layer_with_one_byte_changed_in_the_store_starts_nothing() {
         assert!(matches!(refused.kind(), Kind::Input | Kind::Machine), "{engine:?}: {told}");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["images", "--all", "--quiet"]), "", "the engine kept nothing of it");
+        assert_eq!(docker.says(["images", "--all", "--quiet"]), "", "the engine kept nothing of it");
     }
 }
 
@@ -160,7 +135,7 @@ fn a_function_that_is_not_allowed_starts_nothing() {
     let site = Site::new();
     let input = Input::parse(br#"{"method":"median","kwargs":{"method":"average"}}"#).unwrap();
     let run = runner::node::Run {
-        request: site.request(),
+        question: site.question(),
         input,
         databases: Vec::new(),
         extra: BTreeMap::new(),
@@ -234,8 +209,8 @@ fn what_a_killed_runner_left_is_cleared_by_the_next_start() {
         assert_eq!((folders("runs"), folders("sandbox")), (0, 0), "{name}");
     }
     if let Some(docker) = docker {
-        assert_eq!(docker.docker(&["ps", "--all", "--quiet"]), "");
-        assert_eq!(docker.docker(&["volume", "ls", "--quiet"]), "");
+        assert_eq!(docker.says(["ps", "--all", "--quiet"]), "");
+        assert_eq!(docker.says(["volume", "ls", "--quiet"]), "");
     }
 }
 

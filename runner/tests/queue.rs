@@ -1,6 +1,8 @@
 //! The queue across full disks, two servers, and servers that are killed at any moment.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod site;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
@@ -9,8 +11,10 @@ use std::{
     time::Duration,
 };
 
-use runner::queue::{Ending, Error, Finish, Queue, State, Submitted, TaskRequest};
+use runner::record;
+use runner::service::queue::{Ending, Error, Finish, Queue, State, Submitted, TaskRequest};
 use serde_json::json;
+use site::report;
 
 fn request(number: usize, key: Option<&str>) -> TaskRequest {
     let input = json!({ "method": "average", "number": number });
@@ -30,7 +34,7 @@ fn submit(queue: &Queue, number: usize) -> i64 {
 }
 
 fn completed(result: &str) -> Ending {
-    Ending::Completed { result: result.into(), log: b"out".to_vec() }
+    Ending::Completed(report(record::Ending::Exited(0), Some(result.as_bytes()), b"out"))
 }
 
 #[test]
@@ -39,16 +43,16 @@ fn a_task_goes_through_its_states_and_no_others() {
     let queue = Queue::open(&folder.path().join("queue.db")).unwrap();
     let id = submit(&queue, 1);
     assert!(matches!(queue.running(id), Err(Error::WrongState { state: State::Queued, .. })));
-    assert!(matches!(queue.finish(id, completed("1")), Err(Error::WrongState { .. })));
+    assert!(matches!(queue.finish(id, &completed("1")), Err(Error::WrongState { .. })));
     assert!(matches!(queue.result(id), Err(Error::WrongState { .. })));
     let (claimed, asked) = queue.claim().unwrap().unwrap();
     assert_eq!((claimed, asked), (id, request(1, None)));
     assert!(queue.claim().unwrap().is_none(), "a task is given to one worker only");
     queue.running(id).unwrap();
-    queue.finish(id, completed("{\"a\":1}")).unwrap();
+    queue.finish(id, &completed("{\"a\":1}")).unwrap();
     assert_eq!(queue.get(id).unwrap().state, State::Finished(Finish::Completed));
     assert_eq!((queue.result(id).unwrap(), queue.log(id).unwrap()), (b"{\"a\":1}".to_vec(), b"out".to_vec()));
-    assert!(matches!(queue.finish(id, completed("2")), Err(Error::WrongState { .. })), "an end is final");
+    assert!(matches!(queue.finish(id, &completed("2")), Err(Error::WrongState { .. })), "an end is final");
     assert!(matches!(queue.cancel(id), Err(Error::WrongState { .. })));
     assert!(matches!(queue.get(99), Err(Error::NotFound(99))));
 }
@@ -73,7 +77,7 @@ fn cancelling_a_waiting_task_ends_it_and_a_running_one_is_told() {
     assert_eq!(queue.claim().unwrap().unwrap().0, second);
     assert_eq!(queue.cancel(second).unwrap(), State::Verifying);
     assert!(queue.get(second).unwrap().cancel_requested);
-    queue.finish(second, Ending::Cancelled).unwrap();
+    queue.finish(second, &Ending::Cancelled(None)).unwrap();
     assert_eq!(queue.get(second).unwrap().state, State::Finished(Finish::Cancelled));
 }
 
@@ -134,12 +138,17 @@ fn results_and_logs_are_bounded() {
     queue.claim().unwrap();
     let mut log = vec![b'a'; 3 << 20];
     log.extend_from_slice(b"the end");
-    queue.finish(id, Ending::Completed { result: vec![b'1'; (64 << 20) + 1], log }).unwrap();
+    log[0] = b'A';
+    let large = vec![b'1'; (64 << 20) + 1];
+    let report = report(record::Ending::Exited(0), Some(&large), &log);
+    queue.finish(id, &Ending::Completed(report)).unwrap();
     let task = queue.get(id).unwrap();
     assert_eq!(task.state, State::Finished(Finish::Failed));
     assert!(task.reason.unwrap().contains("over the limit"));
-    let kept = queue.log(id).unwrap();
-    assert!(kept.len() == 1 << 20 && kept.ends_with(b"the end"));
+    let kept = String::from_utf8(queue.log(id).unwrap()).unwrap();
+    let left_out = format!("\n[{} bytes were left out here]\n", (2 << 20) + 7);
+    assert!(kept.starts_with("Aaa") && kept.ends_with("the end") && kept.contains(&left_out));
+    assert_eq!(kept.len(), (1 << 20) + left_out.len());
     let mut large = request(2, None);
     large.input.insert("x".into(), json!("y".repeat(9 << 20)));
     assert!(matches!(queue.submit(&large), Err(Error::TooLarge { what: "input", .. })));
@@ -151,7 +160,49 @@ fn a_file_of_a_newer_program_is_left_alone() {
     let path = folder.path().join("queue.db");
     drop(Queue::open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
-    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 1, .. })));
+    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 2, .. })));
+}
+
+/// A file of the first version, as its program wrote it, with a task that waits and one that is over.
+#[test]
+fn a_file_of_the_first_version_is_taken_on_with_its_tasks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("queue.db");
+    let queue = Queue::open(&path).unwrap();
+    let (done, waiting) = (submit(&queue, 1), submit(&queue, 2));
+    queue.claim().unwrap();
+    queue.finish(done, &completed("1")).unwrap();
+    drop(queue);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let back = "ALTER TABLE task DROP COLUMN admission; ALTER TABLE task DROP COLUMN egress; PRAGMA user_version = 1";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let queue = Queue::open(&path).unwrap();
+    let task = queue.get(done).unwrap();
+    assert_eq!((task.admission, task.egress), (None, None), "what was not kept is not made up");
+    assert_eq!(queue.result(done).unwrap(), b"1");
+    assert_eq!(queue.claim().unwrap().unwrap().0, waiting);
+    queue.finish(waiting, &completed("2")).unwrap();
+    assert!(queue.get(waiting).unwrap().admission.is_some());
+}
+
+#[test]
+fn why_a_task_ran_and_what_it_asked_of_the_outside_are_kept_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(&folder.path().join("queue.db")).unwrap();
+    let crashed = |report| Ending::Crashed { reason: "exit code 1".into(), report };
+    let run = || report(record::Ending::Exited(1), None, b"out");
+    for ending in [completed("1"), crashed(run()), Ending::Cancelled(Some(run()))] {
+        let id = submit(&queue, 1);
+        queue.claim().unwrap();
+        queue.finish(id, &ending).unwrap();
+        let task = queue.get(id).unwrap();
+        assert_eq!(task.admission.unwrap()["rule"], site::NAME, "{ending:?}");
+        assert_eq!(task.egress.unwrap()["refused"], 1, "{ending:?}");
+        assert_eq!(queue.log(id).unwrap(), b"out");
+    }
+    let listed = queue.list(None, 10).unwrap();
+    assert!(listed.len() == 3 && listed.iter().all(|task| task.egress.is_none()), "a list stays small");
 }
 
 /// A real full disk: a small tmpfs. Needs root, as the runner itself does.
@@ -163,7 +214,7 @@ fn a_full_disk_is_named_and_loses_nothing() {
     let mounted =
         Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&disk).status().unwrap();
     if !mounted.success() {
-        assert!(!nix::unistd::geteuid().is_root(), "root can mount");
+        assert!(!testing::has_root("mounts"), "root can mount");
         return;
     }
     let full = fill(&disk.join("queue.db"));
@@ -197,12 +248,14 @@ fn fill(path: &Path) -> Error {
 fn worker_to_be_killed() {
     let queue = Queue::open_with(Path::new(&std::env::var("KILLED_QUEUE").unwrap()), 1000).unwrap();
     let mut out = std::io::stdout();
+    drop(completed("0"));
+    writeln!(out, "\nready").unwrap();
     for number in 0.. {
         let id = submit(&queue, number);
         writeln!(out, "\naccepted {id}").unwrap();
         let Some((id, _)) = queue.claim().unwrap() else { continue };
         queue.running(id).unwrap();
-        queue.finish(id, completed(&format!("{{\"id\":{id}}}"))).unwrap();
+        queue.finish(id, &completed(&format!("{{\"id\":{id}}}"))).unwrap();
         writeln!(out, "\nfinished {id}").unwrap();
     }
 }
@@ -230,7 +283,7 @@ fn killed_at_random_points_nothing_is_lost() {
     let queue = Queue::open_with(&path, 1000).unwrap();
     while let Some((id, _)) = queue.claim().unwrap() {
         queue.running(id).unwrap();
-        queue.finish(id, completed("0")).unwrap();
+        queue.finish(id, &completed("0")).unwrap();
     }
     for id in certain.keys() {
         assert_eq!(queue.get(*id).unwrap().state, State::Finished(Finish::Completed));
@@ -246,7 +299,18 @@ fn run_and_kill(path: &Path, after: Duration, certain: &mut BTreeMap<i64, bool>)
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let lines = output.lines().map_while(Result::ok);
+        lines
+            .inspect(|line| {
+                if line == "ready" {
+                    tell.send(()).unwrap()
+                }
+            })
+            .collect::<Vec<_>>()
+    });
+    told.recv_timeout(Duration::from_secs(20)).unwrap();
     std::thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();

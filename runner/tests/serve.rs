@@ -8,39 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use runner::{
-    api::{ServeCommand, cli::TaskCommand},
-    config::Config,
-};
 use serde_json::{Value, json};
 
-#[derive(Parser)]
-struct Serve {
-    #[command(flatten)]
-    serve: ServeCommand,
-}
-
-#[derive(Parser)]
-struct Task {
-    #[command(flatten)]
-    task: TaskCommand,
-}
-
-/// Not a test of its own: the server's process.
-#[test]
-#[ignore = "started by the other tests"]
-fn server_process() {
-    let folder = PathBuf::from(std::env::var("SERVE_FOLDER").unwrap());
-    let mut config = Config::without_file(folder.join("policy.toml"));
-    config.state_dir = folder.join("state");
-    let socket = folder.join("runner.sock");
-    let serve = Serve::parse_from(["serve", "--offline", "--socket", socket.to_str().unwrap()]);
-    serve.serve.run(config).unwrap();
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_countersign-runner"))
 }
 
 struct Server {
@@ -55,10 +30,15 @@ impl Server {
         drop(std::fs::remove_file(&told));
         let notify = UnixDatagram::bind(&told).unwrap();
         notify.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let process = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "server_process", "--nocapture"])
-            .env("SERVE_FOLDER", folder)
+        let process = program()
+            .arg("--policy")
+            .arg(folder.join("policy.toml"))
+            .arg("--state-dir")
+            .arg(folder.join("state"))
+            .args(["serve", "--offline", "--socket"])
+            .arg(folder.join("runner.sock"))
             .env("NOTIFY_SOCKET", &told)
+            .stderr(std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -77,11 +57,9 @@ impl Server {
 
     fn task(&self, words: &[&str]) -> Result<String, String> {
         let socket = self.folder.join("runner.sock");
-        let program = ["task", "--socket", socket.to_str().unwrap()];
-        let mut out = Vec::new();
-        let task = Task::try_parse_from(program.iter().chain(words)).unwrap().task;
-        task.run(false, &mut out).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(out).unwrap())
+        let output = program().args(["task", "--socket"]).arg(socket).args(words).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
     fn over(&self, id: &str) -> Value {
@@ -134,6 +112,10 @@ fn a_real_node_denies_what_its_policy_does_not_know_and_says_why() {
     assert_eq!(task["state"], "failed", "an empty policy is no policy: {task}");
     assert!(task["reason"].as_str().unwrap().contains("nothing is admitted"), "{task}");
     assert!(server.signal(Signal::SIGTERM).success());
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    for id in [1, 2] {
+        assert!(log.lines().any(|line| line.ends_with(&format!("task={id}"))), "each task has lines: {log}");
+    }
     assert!(!folder.path().join("runner.sock").exists());
 }
 

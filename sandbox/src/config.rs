@@ -11,6 +11,11 @@ use crate::{Error, Limits, Process, Profile, Result, cgroup, defaults, filter};
 /// close every possible descriptor at their start.
 const FILES: u64 = 65_536;
 
+/// Bytes of a core dump. It would be a file of a step that no other build has, or patients' data outside the sandbox. By a
+/// limit of 0 the kernel still starts the machine's handler where `core_pattern` names one (`|/usr/…`), as root and outside;
+/// 1 is the value by which it starts none (core(5), "Piping core dumps to a program"), and too little for a file.
+const CORE: u64 = 1;
+
 /// One period of processor accounting, in microseconds.
 const CPU_PERIOD: f64 = 100_000.0;
 
@@ -44,8 +49,8 @@ fn program(process: &Process) -> Value {
     let allowed = |resource, wanted: u64| getrlimit(resource).maximum.map_or(wanted, |most| wanted.min(most));
     let limit = |kind: &str, most: u64| json!({ "type": kind, "soft": most, "hard": most });
     let files = process.limits.files.unwrap_or(FILES);
-    // A core dump would be a file of a step that no other build has.
-    let mut limits = vec![limit("RLIMIT_NOFILE", allowed(Resource::Nofile, files)), limit("RLIMIT_CORE", 0)];
+    let open = allowed(Resource::Nofile, files);
+    let mut limits = vec![limit("RLIMIT_NOFILE", open), limit("RLIMIT_CORE", CORE)];
     if let Some(bytes) = process.limits.file_size {
         limits.push(limit("RLIMIT_FSIZE", allowed(Resource::Fsize, bytes)));
     }

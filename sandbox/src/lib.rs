@@ -11,6 +11,7 @@ mod cgroup;
 mod config;
 #[rustfmt::skip] // tables of names, packed
 mod defaults;
+mod directory;
 mod error;
 mod filter;
 pub mod gate;
@@ -19,6 +20,7 @@ mod memory;
 mod mounts;
 mod network;
 mod overlay;
+mod owned;
 mod process;
 mod run;
 mod runtime;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::host::Owned;
+use crate::owned::Owned;
 use crate::{Error, Result, mounts};
 
 /// A folder that lies in memory and is never swapped out: nothing in it reaches a disk. Dropped, it is gone.

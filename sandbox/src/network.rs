@@ -15,7 +15,7 @@ use std::thread;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::host::Owned;
+use crate::owned::Owned;
 use crate::{Error, Result, mounts};
 
 pub use program::Ran;

@@ -1,15 +1,14 @@
-use std::fs::{self, DirBuilder, File, FileTimes};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::host::{EMPTY, Owned};
+use crate::directory::{ORDINARY, epoch, make_directory, make_directory_of, set_epoch};
 use crate::network::in_thread;
+use crate::owned::{EMPTY, Owned};
 use crate::{Error, Process, Result, mounts};
 
 /// Several directories seen as one root. Dropped, it is unmounted and its upper directory is gone.
@@ -209,8 +208,6 @@ pub(crate) fn make_scaffold(root: &Path, points: &[MountPoint]) -> Result<()> {
 }
 
 /// The mode of a directory that nothing special is said of.
-const ORDINARY: u32 = 0o755;
-
 #[derive(Clone, Copy)]
 enum Form {
     /// Of this mode.
@@ -240,25 +237,4 @@ fn make_point(root: &Path, path: &str, form: Form) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    make_directory_of(path, ORDINARY)
-}
-
-fn make_directory_of(path: &Path, mode: u32) -> Result<()> {
-    DirBuilder::new().mode(mode).create(path).map_err(Error::path("create", path))?;
-    // The mode above is subject to the umask, and a root directory's mode is seen inside.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    fs::set_permissions(path, open).map_err(Error::path("set the mode of", path))?;
-    set_epoch(path)
-}
-
-fn set_epoch(path: &Path) -> Result<()> {
-    let set: io::Result<()> = File::open(path).and_then(|file| file.set_times(epoch()));
-    set.map_err(Error::path("set the time of", path))
-}
-
-fn epoch() -> FileTimes {
-    FileTimes::new().set_modified(UNIX_EPOCH).set_accessed(UNIX_EPOCH)
 }

@@ -1,5 +1,5 @@
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use libc::sock_filter;
 
-use crate::host::Owned;
+use crate::owned::Owned;
 use crate::{Canceller, Error, Exit, Process, Result, Stream, cgroup, config, filter, memory, mounts};
 
 /// How often a canceller is looked at.
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of output handed on at one time.
 const CHUNK: usize = 16 * 1024;
+/// Bytes of the runtime's log that are read, from its end: what stopped it stands there.
+const MAX_LOG: u64 = 1 << 20;
 
 enum Event {
     Output(Stream, Vec<u8>),
@@ -222,7 +224,7 @@ impl Run<'_> {
 
     /// The runtime writes the file of process ids once the container is there: without it, it failed by itself.
     fn never_started(&self) -> Result<Exit> {
-        let log = fs::read_to_string(self.bundle.join("log")).unwrap_or_default();
+        let log = read_end(&self.bundle.join("log"), MAX_LOG).unwrap_or_default();
         let entries = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let mut messages =
             entries.filter(|entry| entry["level"] == "error").map(|entry| entry["msg"].clone());
@@ -241,6 +243,16 @@ impl Run<'_> {
     fn pid_file(&self) -> PathBuf {
         self.bundle.join("pid")
     }
+}
+
+/// The last `most` bytes of a file, as text.
+fn read_end(path: &Path, most: u64) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn read(stream: Stream, mut pipe: Box<dyn Read + Send>, sender: &SyncSender<Event>) {
@@ -286,5 +298,20 @@ fn meaning(status: ExitStatus) -> Exit {
         (Some(code @ 129..=192), _) => Exit::Signal(code - 128),
         (Some(code), _) => Exit::Code(code),
         (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn of_a_long_log_the_end_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "first\nlast\n").unwrap();
+        assert_eq!(read_end(file.path(), 5).unwrap(), "last\n");
+        assert_eq!(read_end(file.path(), 500).unwrap(), "first\nlast\n");
+        assert!(read_end(&file.path().join("none"), 5).is_err());
     }
 }

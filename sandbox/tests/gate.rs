@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{ALGORITHM, ground, process};
+use common::{ALGORITHM, ground, process, wait_until_alive};
 use sandbox::{Exit, Mount};
 
 #[test]
@@ -33,20 +33,32 @@ fn in_an_empty_root_it_waits_for_the_port_and_becomes_the_program() {
     };
     assert_eq!(run(&["/dev/gate", "8080", "1", "busybox", "true"]).exit, Exit::Code(125));
     let planted = thread::scope(|scope| {
+        // Nothing listens before it is seen waiting.
         let later = scope.spawn(|| {
-            thread::sleep(Duration::from_millis(700));
+            wait_for_process(b"gate\x008080\x0020\0busybox\0");
             ground.network.listen((Ipv4Addr::LOCALHOST, 8080).into()).unwrap()
         });
-        let start = Instant::now();
         let ran = run(&["gate", "8080", "20", "busybox", "sh", "-c", "echo $KEPT $0; exit 5", "argument"]);
         assert_eq!((ran.exit, ran.out.as_str()), (Exit::Code(5), "yes argument\n"), "{ran:?}");
-        assert!(start.elapsed() >= Duration::from_millis(650));
         later.join().unwrap()
     });
     assert_eq!(run(&["gate", "8080", "5", "nothing"]).exit, Exit::Code(127));
     assert_eq!(run(&["gate", "8080", "5", "/etc"]).exit, Exit::Code(126));
     assert_eq!(run(&["gate", "8080", "5", "/nothing"]).exit, Exit::Code(127));
     drop(planted);
+}
+
+/// Returns when a process of this machine has a command line that begins so.
+fn wait_for_process(beginning: &[u8]) {
+    let end = Instant::now() + Duration::from_secs(20);
+    let is_wanted = |entry: std::io::Result<fs::DirEntry>| {
+        let line = entry.and_then(|entry| fs::read(entry.path().join("cmdline")));
+        line.is_ok_and(|line| line.starts_with(beginning))
+    };
+    while !fs::read_dir("/proc").unwrap().any(is_wanted) {
+        assert!(Instant::now() < end, "it never starts");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

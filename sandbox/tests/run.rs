@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{ALGORITHM, ground, process, shell};
-use sandbox::{Canceller, Exit, Mount, MountPoint, Profile, Tmpfs, resolve_user};
+use sandbox::{Canceller, Exit, Mount, MountPoint, Profile, Stream, Tmpfs, resolve_user};
 
 #[test]
 fn codes_streams_and_signals_come_out_as_they_are() {
@@ -47,14 +47,6 @@ fn the_wall_kills_what_went_into_the_background_too() {
     assert_eq!(alive("87654"), 0);
 }
 
-fn alive(argument: &str) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()).then_some(())
-    });
-    processes.count()
-}
-
 #[test]
 fn no_file_grows_beyond_its_bound_not_even_one_of_this_machine() {
     let Some(ground) = ground() else { return };
@@ -75,7 +67,7 @@ fn a_canceller_ends_it_from_another_thread() {
     let canceller = Canceller::new();
     let other = canceller.clone();
     let waiting = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(400));
+        wait_until_alive("76543");
         other.cancel();
     });
     let root = ground.root();
@@ -205,30 +197,51 @@ fn what_is_confidential_lies_in_memory_and_is_gone_afterwards() {
     let kind = |path: &std::path::Path| rustix::fs::statfs(path).unwrap().f_type;
     const RAMFS: i64 = 0x8584_58f6;
     assert_eq!((kind(&folder), kind(&state) == RAMFS), (RAMFS, false));
-    let mut process =
-        shell(Profile::Build, "cat /etc/secret; echo \" $WORD\"; touch /etc/secret || echo no; sleep 1");
+    let script = "cat /etc/secret; echo \" $WORD\"; touch /etc/secret || echo no; sleep 300";
+    let mut process = shell(Profile::Build, script);
     process.mounts.push(Mount { source: secret, target: "/etc/secret".into(), readonly: true });
     process.env.push(("WORD".into(), "in the environment".into()));
     process.confidential = true;
-    // What lies on the disk while it runs: everything that is not behind a mount.
-    let watched = state.clone();
-    let watcher = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        let found = std::process::Command::new("grep")
-            .args(["-r", "-l", "in the environment"])
-            .arg(&watched)
-            .output()
-            .unwrap();
-        let paths = String::from_utf8(found.stdout).unwrap();
-        paths.lines().filter(|path| kind_of(path) != RAMFS).map(str::to_owned).collect::<Vec<_>>()
-    });
-    let ran = ground.run(&process);
-    assert_eq!(ran.out, "told in confidence in the environment\nno\n", "{ran:?}");
-    assert_eq!(watcher.join().unwrap(), Vec::<String>::new());
+    // What lies on the disk while it runs, which it does for as long as it sleeps: all that is not behind a mount.
+    let (canceller, root, mut out, mut found) = (Canceller::new(), ground.root(), String::new(), None);
+    let mut look = |stream, bytes: &[u8]| {
+        if stream == Stream::Stdout {
+            out.push_str(std::str::from_utf8(bytes).unwrap());
+        }
+        if found.is_none() && out.ends_with("no\n") {
+            let grep = std::process::Command::new("grep")
+                .args(["-r", "-l", "in the environment"])
+                .arg(&state)
+                .output()
+                .unwrap();
+            let paths = String::from_utf8(grep.stdout).unwrap();
+            found =
+                Some(paths.lines().map(|path| (kind_of(path) == RAMFS, path.to_owned())).collect::<Vec<_>>());
+            canceller.cancel();
+        }
+    };
+    let exit =
+        ground.host.run_until(&process, root.merged(), &ground.network, &mut look, &canceller).unwrap();
+    assert_eq!(exit, Exit::Cancelled);
+    assert_eq!(out, "told in confidence in the environment\nno\n");
+    let found = found.unwrap();
+    assert!(!found.is_empty() && found.iter().all(|(in_memory, _)| *in_memory), "{found:?}");
     drop(memory);
     assert!(!folder.exists());
 }
 
 fn kind_of(path: &str) -> i64 {
     rustix::fs::statfs(path).map_or(0, |found| found.f_type)
+}
+
+/// 0 would not keep the machine's own handler of core dumps from being started: see `config.rs`.
+#[test]
+fn no_core_dump_leaves_either_profile() {
+    let Some(ground) = ground() else { return };
+    for profile in [Profile::Build, ALGORITHM] {
+        let ran = ground.run(&process(profile, &["cat", "/proc/self/limits"]));
+        let line = ran.out.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let words: Vec<_> = line.split_whitespace().skip(4).take(2).collect();
+        assert_eq!(words, ["1", "1"], "{line}");
+    }
 }

@@ -15,9 +15,16 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// One where there is `dockerd`; `None`, recorded as a skip, elsewhere.
+    #[track_caller]
+    pub fn here() -> Option<Self> {
+        crate::can_run(&["dockerd", "docker"]).then(Self::start)
+    }
+
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
-        let folder = TempDir::new().unwrap();
+        // The path of a socket has at most 107 bytes, and `TMPDIR` may be long.
+        let folder = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
         let at = |name: &str| folder.path().join(name);
         let log = std::fs::File::create(at("log")).unwrap();
         let child = Command::new("dockerd")
@@ -30,16 +37,18 @@ impl Engine {
             .arg("--pidfile")
             .arg(at("pid"))
             .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
+            .args(["--ip-forward=false", "--ip-masq=false"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let engine = Self { child, folder };
+        let mut engine = Self { child, folder };
         let end = Instant::now() + Duration::from_secs(60);
         while engine.docker(["version"]).code != 0 {
-            let log = std::fs::read_to_string(engine.folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < end, "the engine did not start:\n{log}");
+            let log = || std::fs::read_to_string(engine.folder.path().join("log")).unwrap_or_default();
+            assert!(engine.child.try_wait().unwrap().is_none(), "the engine ended:\n{}", log());
+            assert!(Instant::now() < end, "the engine did not start:\n{}", log());
             std::thread::sleep(Duration::from_millis(100));
         }
         engine
@@ -64,6 +73,12 @@ impl Engine {
         let host = format!("unix://{}", self.socket().display());
         let arguments: Vec<&str> = ["--host", &host].into_iter().chain(arguments).collect();
         run("docker", arguments)
+    }
+
+    /// The same, of what must succeed: what the client printed, without the newline at its end.
+    #[track_caller]
+    pub fn says<const N: usize>(&self, arguments: [&str; N]) -> String {
+        self.docker(arguments).expect(0).stdout.trim().to_owned()
     }
 
     /// Builds with the engine's own BuildKit, by a client that can ask for it by itself: Debian's. Newer ones want a plugin.

@@ -25,11 +25,12 @@ impl Events {
     }
 }
 
-/// Whether there is but one processor, on which nothing goes on beside anything; says so then.
+/// Whether there is but one processor, on which nothing goes on beside anything; records a skip then.
+#[track_caller]
 pub fn has_one_processor() -> bool {
     let has_one = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2;
     if has_one {
-        eprintln!("\n*** SKIP: on one processor nothing goes on beside anything else ***\n");
+        crate::skip("on one processor nothing goes on beside anything else");
     }
     has_one
 }

@@ -19,6 +19,7 @@ mod registry;
 mod repository;
 mod scene;
 mod site;
+mod skips;
 mod terminal;
 pub mod timing;
 
@@ -35,53 +36,22 @@ pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
 pub use site::{Asked, Said, Site};
+pub use skips::{can_run, cannot_run, has_programs, has_root, skip};
 pub use terminal::{SIZE, Shown, on_terminal};
 
 /// A processor that is not this machine's.
 pub const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
 
-/// Whether this machine runs programs of [`FOREIGN`] through an emulator; says so loudly when it does not.
+/// Whether this machine runs programs of [`FOREIGN`] through an emulator; records a skip when it does not.
+#[track_caller]
 pub fn has_emulator() -> bool {
     let entry = if FOREIGN == "arm64" { "qemu-aarch64" } else { "qemu-x86_64" };
     let has = std::path::Path::new("/proc/sys/fs/binfmt_misc").join(entry).exists();
     if !has {
-        eprintln!(
-            "\n*** SKIP: no emulator for {FOREIGN} is registered here; as root: apt-get install qemu-user-static binfmt-support && update-binfmts --enable {entry} ***\n"
-        );
+        skip(&format!(
+            "no emulator for {FOREIGN}; as root: apt-get install qemu-user-static binfmt-support && \
+             update-binfmts --enable {entry}"
+        ));
     }
     has
-}
-
-/// Why a test that needs root or a program of the machine cannot run here; `None` when it can.
-///
-/// A skip is said loudly: the closing lines of a run without root must not read like a run that proved everything.
-pub fn cannot_run(programs: &[&str]) -> Option<String> {
-    if !is_root() {
-        return Some("needs root (mounts, namespaces)".to_owned());
-    }
-    let missing: Vec<_> = programs.iter().filter(|program| !on_path(program)).copied().collect();
-    (!missing.is_empty()).then(|| format!("needs {}; `make test` installs it", missing.join(", ")))
-}
-
-/// Ends the calling test with a loud line when it cannot run on this machine.
-#[macro_export]
-macro_rules! need {
-    ($($program:literal),* $(,)?) => {
-        if let Some(reason) = $crate::cannot_run(&[$($program),*]) {
-            eprintln!("\n*** SKIP {}: {reason} ***\n", module_path!());
-            return;
-        }
-    };
-}
-
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([std::path::PathBuf::from("/usr/sbin")])
-        .any(|folder| folder.join(program).exists())
 }

@@ -90,7 +90,7 @@ fn urls_are_added_recorded_and_repeated_with_the_network_cut() {
 /// The dependencies that the provenance names.
 fn provenance(bench: &Bench) -> Vec<ResourceDescriptor> {
     let bundle = Bundle::parse(&std::fs::read(bench.path("bundle.json")).unwrap()).unwrap();
-    match bundle.statement_unverified().unwrap().predicate {
+    match bundle.statement_unverified().unwrap().into_value().predicate {
         Predicate::Provenance(provenance) => provenance.build_definition.resolved_dependencies,
         _ => panic!("no provenance"),
     }

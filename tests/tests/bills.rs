@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use attestations::{Bundle, Predicate, Reference};
 use testing::{Registry, Repository, Site, need, program, python_base, run};
 
-/// The validators of the two formats' own projects, kept below `target`. None when they cannot be installed.
+/// The validators of the two formats' own projects, kept below `target`. None, recorded as a skip, when they cannot be installed.
 fn validators() -> Option<PathBuf> {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python-validators");
     if !kept.join("complete").exists() {
@@ -16,7 +16,7 @@ fn validators() -> Option<PathBuf> {
         let install = ["-m", "pip", "install", "--quiet", "--upgrade", "--target", folder];
         let installed = run("python3", [&install[..], &packages].concat());
         if installed.code != 0 {
-            eprintln!("\n*** SKIP bills: pip cannot install the validators: {} ***\n", installed.stderr);
+            testing::skip(&format!("pip cannot install the validators: {}", installed.stderr));
             return None;
         }
         std::fs::write(kept.join("complete"), "").unwrap();
@@ -81,7 +81,8 @@ fn attached_bills_are_valid_and_name_every_package() {
     let attached = runtime.block_on(client.attachments(&pinned)).unwrap();
     let mut bills = Vec::new();
     for attachment in &attached {
-        let statement = Bundle::parse(&attachment.bytes).unwrap().statement_unverified().unwrap();
+        let statement =
+            Bundle::parse(&attachment.bytes).unwrap().statement_unverified().unwrap().into_value();
         assert_eq!(statement.subject[0].sha256().as_ref(), Some(pinned.digest()));
         if let Predicate::Other { predicate_type, value } = statement.predicate {
             bills.push((predicate_type, value.to_string()));

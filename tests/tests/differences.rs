@@ -201,7 +201,7 @@ impl Signer for Nobody {
 /// The honest provenance, as a builder would word it who sends out another image.
 fn forge(bundle: &Path, evil: &Image, public: &Path, to: &Path) {
     let bundle = Bundle::parse(&std::fs::read(bundle).unwrap()).unwrap();
-    let mut statement = bundle.statement_unverified().unwrap();
+    let mut statement = bundle.statement_unverified().unwrap().into_value();
     statement.subject = vec![Subject::image("average", &evil.digest())];
     let Predicate::Provenance(provenance) = &mut statement.predicate else { panic!("{statement:?}") };
     let internal = &mut provenance.build_definition.internal_parameters;

@@ -131,7 +131,8 @@ fn an_emulated_build_gives_the_same_bits_and_says_what_ran_it() {
     assert_eq!(tree["told"].content, read(&format!("linux/{FOREIGN} {FOREIGN} linux/{FOREIGN}\n")));
 
     let signed = Bundle::parse(&std::fs::read(&bundle).unwrap()).unwrap();
-    let Predicate::Provenance(provenance) = signed.statement_unverified().unwrap().predicate else {
+    let Predicate::Provenance(provenance) = signed.statement_unverified().unwrap().into_value().predicate
+    else {
         panic!("no provenance");
     };
     assert_eq!(provenance.build_definition.external_parameters.platform, format!("linux/{FOREIGN}"));

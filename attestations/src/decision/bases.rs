@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::evidence::{self, Checked, Sorted};
 use super::judge::{Judged, Met, judge};
-use super::{Evidence, Few, Ignored, MAX_EVIDENCE, Unmet, builds};
+use super::{Evidence, Few, Ignored, MAX_EVIDENCE, Reason, Unmet, builds};
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::policy::{BuiltBases, Demands, Policy};
 use crate::provenance::ResourceDescriptor as Resource;
 use crate::reference::{Pinned, Reference};
@@ -77,24 +78,24 @@ impl<'a> Bases<'a> {
     }
 
     /// What stands against a base; nothing when it is allowed.
-    pub(super) fn against(&mut self, policy: &Policy, demands: &Demands, base: &str) -> Vec<Unmet> {
-        let Ok(digest) = base.parse::<Digest>() else { return vec![Unmet::Base { base: base.to_owned() }] };
+    pub(super) fn against(&mut self, policy: &Policy, demands: &Demands, base: Option<Digest>) -> Vec<Unmet> {
+        let Some(digest) = base else { return vec![Unmet::Base { base }] };
         if policy.revoked.contains(&digest) {
             return vec![Unmet::Revoked { digest }];
         }
         if demands.bases.permits(&digest) {
             return Vec::new();
         }
-        let Some(built) = self.built else { return vec![Unmet::Base { base: base.to_owned() }] };
+        let Some(built) = self.built else { return vec![Unmet::Base { base }] };
         let judged = self.judged.entry(digest).or_insert_with(|| built.judge(policy, &digest));
         let lacking = judged.met.as_ref().err().cloned().unwrap_or_default();
         lacking.into_iter().map(|unmet| Unmet::OfBase { base: digest, unmet: Box::new(unmet) }).collect()
     }
 
     /// Which of these counted by their own evidence.
-    pub(super) fn built(&self, bases: &BTreeSet<String>) -> Vec<BuiltBase> {
+    pub(super) fn built(&self, bases: &BTreeSet<Option<Digest>>) -> Vec<BuiltBase> {
         let met = |(digest, judged): (&Digest, &Judged)| {
-            let met = judged.met.as_ref().ok().filter(|_| bases.contains(&digest.to_string()))?;
+            let met = judged.met.as_ref().ok().filter(|_| bases.contains(&Some(*digest)))?;
             Some(told(*digest, met))
         };
         self.judged.iter().filter_map(met).collect()
@@ -103,8 +104,8 @@ impl<'a> Bases<'a> {
     /// What was not counted for the bases that lack something.
     pub(super) fn into_ignored(self) -> impl Iterator<Item = Ignored> {
         self.judged.into_iter().filter(|(_, judged)| judged.met.is_err()).flat_map(|(base, judged)| {
-            let own = judged.ignored.into_iter().filter(|it| it.reason != builds::ELSEWHERE);
-            own.map(move |it| Ignored { reason: format!("of base {base}: {}", it.reason), ..it })
+            let own = judged.ignored.into_iter().filter(|it| !it.reason.is_elsewhere());
+            own.map(move |it| Ignored { reason: Reason::OfBase { base, reason: Box::new(it.reason) }, ..it })
         })
     }
 }
@@ -117,8 +118,10 @@ impl Built<'_> {
                 return lacks(Unmet::TooMuchEvidence { count: bundles.len() });
             }
             Some(Gathered::Bundles(bundles)) => bundles,
-            Some(Gathered::Nothing { why }) => return lacks(Unmet::BaseEvidence { reason: Few::one(why) }),
-            None => return lacks(Unmet::BaseEvidence { reason: Few::one("nobody asked for it") }),
+            Some(Gathered::Nothing { why }) => {
+                return lacks(Unmet::BaseEvidence { reason: Foreign::new(why) });
+            }
+            None => return lacks(Unmet::BaseEvidence { reason: Foreign::new("nobody asked for it") }),
         };
         let own = evidence::check(policy, bundles);
         let all = own.iter().chain(self.at_hand);
@@ -144,7 +147,7 @@ pub(super) fn wanted(
 ) -> Vec<WantedBase> {
     let mut found: BTreeMap<Digest, BTreeSet<&str>> = BTreeMap::new();
     for build in sorted.builds.iter().filter(|build| builds::consistent(build, digest).is_ok()) {
-        let all = build.provenance.build_definition.resolved_dependencies.iter();
+        let all = build.provenance.value().build_definition.resolved_dependencies.iter();
         for base in all.filter(|it| it.is(Resource::BASE)) {
             if let Some(named) = base.sha256()
                 && !demands.bases.permits(&named)

@@ -4,33 +4,103 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bases::Bases;
 use super::evidence::{SignedBuild, Sorted};
-use super::{Ignored, Unmet, materials};
+use super::{Ignored, Reason, Unmet, materials};
 use crate::digest::{Commit, Digest, Tree};
-use crate::policy::{Demands, Policy, normal_source};
-use crate::provenance::{RebuildVerdict, ResourceDescriptor as Resource};
+use crate::foreign::Foreign;
+use crate::policy::{Demands, FailedRebuild, Policy, normal_source};
+use crate::provenance::{
+    BuildDefinition, ExternalParameters, RebuildVerdict, ResourceDescriptor as Resource, Spoken,
+};
 
-/// Why a build of something else does not count.
-pub(super) const ELSEWHERE: &str = "it is about another image";
+/// What builders of one image have to say alike, so that they count together. Where the commit was fetched from is not
+/// in it: mirrors are fine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Agreement {
+    commit: Commit,
+    tree: Tree,
+    image: String,
+    dockerfile: String,
+    context: String,
+    target: Option<String>,
+    build_args: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    platform: String,
+    secrets: BTreeSet<String>,
+    ports: BTreeMap<u16, Spoken>,
+    bases: BTreeSet<Option<Digest>>,
+    config_digest: Digest,
+}
+
+impl Agreement {
+    fn of(definition: &BuildDefinition, tree: Tree) -> Self {
+        // Each field by name: a new parameter does not compile before somebody decides whether it belongs here.
+        let ExternalParameters {
+            source: _,
+            commit,
+            image,
+            dockerfile,
+            context,
+            target,
+            build_args,
+            labels,
+            platform,
+            secrets,
+            ports,
+        } = definition.external_parameters.clone();
+        let bases = definition.resolved_dependencies.iter().filter(|it| it.is(Resource::BASE));
+        Self {
+            commit,
+            tree,
+            image,
+            dockerfile,
+            context,
+            target,
+            build_args,
+            labels,
+            platform,
+            secrets,
+            ports,
+            bases: bases.map(Resource::sha256).collect(),
+            config_digest: definition.internal_parameters.config_digest,
+        }
+    }
+}
 
 /// Builds of one commit with one set of parameters, bases and one config.
 pub(super) struct Group {
-    commit: Commit,
-    config_digest: Digest,
+    agreement: Agreement,
     pub(super) authors: BTreeSet<String>,
-    pub(super) trees: BTreeSet<String>,
-    pub(super) bases: BTreeSet<String>,
     operators: BTreeMap<String, String>,
     refused: Vec<Unmet>,
     told_by: Vec<String>,
 }
 
 impl Group {
+    fn new(agreement: Agreement) -> Self {
+        Self {
+            agreement,
+            authors: BTreeSet::new(),
+            operators: BTreeMap::new(),
+            refused: Vec::new(),
+            told_by: Vec::new(),
+        }
+    }
+
     pub(super) fn commit(&self) -> &Commit {
-        &self.commit
+        &self.agreement.commit
+    }
+
+    pub(super) fn tree(&self) -> &Tree {
+        &self.agreement.tree
+    }
+
+    /// The bases that it stands on; one without a digest is none.
+    pub(super) fn bases(&self) -> &BTreeSet<Option<Digest>> {
+        &self.agreement.bases
     }
 
     pub(super) fn config_digest(&self) -> Digest {
-        self.config_digest
+        self.agreement.config_digest
     }
 
     /// One builder for each operator.
@@ -43,7 +113,7 @@ impl Group {
             return Vec::new();
         }
         let mut unmet = self.refused.clone();
-        unmet.push(Unmet::builds(demands, Some(self.commit.clone()), self.names()));
+        unmet.push(Unmet::builds(demands, Some(self.commit().clone()), self.names()));
         unmet
     }
 }
@@ -57,16 +127,18 @@ pub(super) fn groups(
     sorted: &mut Sorted<'_>,
     unmet: &mut Vec<Unmet>,
 ) -> Vec<Group> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let mut groups: BTreeMap<Agreement, Group> = BTreeMap::new();
     for build in &sorted.builds {
         match consistent(build, digest) {
-            Ok(()) => add(policy, demands, bases, build, &mut groups, &mut sorted.ignored),
-            Err(reason) => {
-                sorted.ignored.push(Ignored { origin: build.origin.to_owned(), reason: reason.to_owned() })
+            Ok(tree) => {
+                let agreement = Agreement::of(&build.provenance.value().build_definition, tree);
+                let group = groups.entry(agreement).or_insert_with_key(|it| Group::new(it.clone()));
+                add(policy, demands, bases, build, group, &mut sorted.ignored);
             }
+            Err(reason) => sorted.ignored.push(Ignored::new(build.origin, reason)),
         }
     }
-    if demands.failed_rebuild_vetoes {
+    if demands.failed_rebuild == FailedRebuild::Veto {
         unmet.extend(sorted.failed.iter().map(|by| Unmet::FailedRebuild { by: by.clone() }));
     }
     for group in groups.values_mut() {
@@ -81,8 +153,8 @@ pub(super) fn groups(
             format!(
                 "{} from commit {} with config {}",
                 group.told_by.join(", "),
-                group.commit,
-                group.config_digest
+                group.commit(),
+                group.config_digest()
             )
         });
         unmet.push(Unmet::Disagreement { stories: stories.collect() });
@@ -90,15 +162,15 @@ pub(super) fn groups(
     groups.into_values().collect()
 }
 
-/// Whether it says of the image `digest` what a build has to say.
-pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(), &'static str> {
-    let definition = &build.provenance.build_definition;
+/// Whether it says of the image `digest` what a build has to say, and the tree of its commit.
+pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<Tree, Reason> {
+    let definition = &build.provenance.value().build_definition;
     if build.subject.sha256() != Some(*digest) {
-        return Err(ELSEWHERE);
+        return Err(Reason::OtherImage);
     }
     let rebuild = definition.internal_parameters.rebuild_of.as_ref();
     if rebuild.is_some_and(|it| it.subject != *digest || it.verdict != RebuildVerdict::Identical) {
-        return Err("a rebuild of another image, or one that differs");
+        return Err(Reason::OtherRebuild);
     }
     let kinds = [
         Resource::SOURCE,
@@ -111,24 +183,24 @@ pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<(),
         Resource::GIT,
     ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {
-        return Err("a dependency of an unknown kind");
+        return Err(Reason::UnknownDependency);
     }
     let commit = definition.external_parameters.commit.as_str();
     let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
     let mut sources =
         of(Resource::SOURCE).map(|it| it.digest.get("gitCommit").map(String::as_str)).peekable();
     if sources.peek().is_none() || sources.any(|it| it != Some(commit)) {
-        return Err("its source is not the commit it says");
+        return Err(Reason::OtherSource);
     }
     let mut trees = of(Resource::SOURCE_TREE).map(|it| it.digest.get("gitTree")?.parse::<Tree>().ok());
-    if !matches!((trees.next(), trees.next()), (Some(Some(_)), None)) {
-        return Err("it does not name the one tree of its commit");
-    }
+    let (Some(Some(tree)), None) = (trees.next(), trees.next()) else {
+        return Err(Reason::NoTree);
+    };
     let stands_on_base = definition.internal_parameters.layers.iter().any(|layer| layer.from_base);
     if stands_on_base && of(Resource::BASE).next().is_none() {
-        return Err("it has layers of a base that it does not name");
+        return Err(Reason::NoBase);
     }
-    Ok(())
+    Ok(tree)
 }
 
 fn add(
@@ -136,30 +208,11 @@ fn add(
     demands: &Demands,
     allowed: &mut Bases<'_>,
     build: &SignedBuild<'_>,
-    groups: &mut BTreeMap<String, Group>,
+    group: &mut Group,
     ignored: &mut Vec<Ignored>,
 ) {
-    let definition = &build.provenance.build_definition;
+    let definition = &build.provenance.value().build_definition;
     let (external, internal) = (&definition.external_parameters, &definition.internal_parameters);
-    let of = |kind| definition.resolved_dependencies.iter().filter(move |it| it.is(kind));
-    let bases: BTreeSet<String> = of(Resource::BASE)
-        .map(|it| it.sha256().map_or_else(|| "a base without digest".into(), |it| it.to_string()))
-        .collect();
-    let mut inputs = external.clone();
-    inputs.source = String::new();
-    let trees: BTreeSet<String> =
-        of(Resource::SOURCE_TREE).filter_map(|it| it.digest.get("gitTree").cloned()).collect();
-    let key = format!("{inputs:?} {bases:?} {trees:?} {}", internal.config_digest);
-    let group = groups.entry(key).or_insert_with(|| Group {
-        commit: external.commit.clone(),
-        config_digest: internal.config_digest,
-        authors: BTreeSet::new(),
-        trees: BTreeSet::new(),
-        bases: bases.clone(),
-        operators: BTreeMap::new(),
-        refused: Vec::new(),
-        told_by: Vec::new(),
-    });
     group.told_by.push(build.builder.to_owned());
     let mut refused = Vec::new();
     let source = normal_source(&external.source);
@@ -167,16 +220,15 @@ fn add(
         refused.push(Unmet::Revoked { digest: internal.config_digest });
     }
     if !demands.source.permits(&source) {
-        refused.push(Unmet::Source { source });
+        refused.push(Unmet::Source { source: Foreign::new(&source) });
     }
-    for base in &bases {
-        refused.extend(allowed.against(policy, demands, base));
+    for base in group.bases() {
+        refused.extend(allowed.against(policy, demands, *base));
     }
     if let Some(wanted) = &demands.materials {
         refused.extend(materials::lacking(wanted, definition));
     }
     group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));
-    group.trees.extend(trees);
     if refused.is_empty() {
         if let Some(builder) = policy.builders.get(build.builder) {
             let name =
@@ -186,10 +238,7 @@ fn add(
             }
         }
     } else {
-        let reasons: Vec<String> =
-            refused.iter().map(|it| format!("{}: {}", it.condition(), it.found())).collect();
-        let reason = format!("wanted {}", reasons.join("; wanted "));
-        ignored.push(Ignored { origin: build.origin.to_owned(), reason });
+        ignored.push(Ignored::new(build.origin, Reason::Lacks(refused.clone())));
         group.refused.extend(refused);
     }
 }

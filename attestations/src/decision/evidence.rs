@@ -2,180 +2,173 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{Evidence, Ignored};
-use crate::bundle::{Bundle, Payload, Verified};
-use crate::digest::{Commit, Digest, Tree};
+use super::{Evidence, Ignored, Reason, Unmet};
+use crate::bundle::{Bundle, BundleError, Payload, Verified};
+use crate::clock;
+use crate::digest::Digest;
+use crate::foreign::Foreign;
 use crate::keys::{KeyId, PublicKey};
 use crate::policy::{Demands, Policy};
 use crate::provenance::{Provenance, RebuildVerdict};
-use crate::review::{Review, Verdict};
+use crate::reviews::{Reviewer, Reviews, Standing};
 use crate::statement::{Predicate, Statement, Subject};
-
-/// How far another machine's clock may be ahead.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// One bundle, its signature checked: whose it is, and what it says. Neither depends on what is asked, so it is found out once.
 pub(super) struct Checked<'a> {
     origin: &'a str,
-    found: Result<(Holder<'a>, Result<Statement, String>), String>,
+    found: Result<(Holder<'a>, Result<Verified<Statement>, BundleError>), Reason>,
 }
 
 /// Checks each signature, and reads what was signed.
 pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Checked<'a>> {
     let holders = Holders::of(policy);
     let found = |one: &Evidence| {
-        let bundle = Bundle::parse(&one.bytes).map_err(|error| error.to_string())?;
-        let (holder, payload) = holders.signed(&bundle).ok_or("no key of this policy signed it")?;
-        let statement = payload.statement().map(Verified::into_value).map_err(|error| error.to_string());
-        Ok((holder, statement))
+        let bundle = Bundle::parse(&one.bytes)?;
+        let (holder, payload) = holders.signed(&bundle).ok_or(Reason::UnknownKey)?;
+        Ok((holder, payload.statement()))
     };
     evidence.iter().map(|one| Checked { origin: &one.origin, found: found(one) }).collect()
+}
+
+/// Whether somebody of the policy signed this bundle: only then is it worth keeping.
+pub fn is_signed(policy: &Policy, bundle: &[u8]) -> bool {
+    Bundle::parse(bundle).is_ok_and(|bundle| Holders::of(policy).signed(&bundle).is_some())
 }
 
 /// What was signed, by what it means for one image.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
-    pub(super) reviews: Vec<SignedReview<'a>>,
+    /// A no counts from every person of the policy, whatever else is wrong with it.
+    pub(super) reviews: Reviews<'a>,
     pub(super) builds: Vec<SignedBuild<'a>>,
-    /// Who rejected which commit. A no counts from every person of the policy, whatever else is wrong with it.
-    pub(super) rejections: BTreeSet<(String, Commit, Tree)>,
     /// Who got another image from the same inputs. Counts from every builder of the policy, too.
     pub(super) failed: BTreeSet<String>,
     /// What somebody of the policy signed and nobody here can read: who, where, and why not.
-    pub(super) unreadable: BTreeSet<(String, String, String)>,
+    pub(super) unreadable: Vec<Unreadable>,
     pub(super) ignored: Vec<Ignored>,
 }
 
-pub(super) struct SignedReview<'a> {
-    pub(super) origin: &'a str,
-    pub(super) person: &'a str,
-    pub(super) commit: Commit,
-    pub(super) review: &'a Review,
+/// What nobody here can read.
+#[derive(PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) by: String,
+    pub(super) origin: Foreign,
+    pub(super) reason: BundleError,
+}
+
+impl From<Unreadable> for Unmet {
+    fn from(Unreadable { by, origin, reason }: Unreadable) -> Self {
+        Self::Unreadable { by, origin, reason }
+    }
 }
 
 pub(super) struct SignedBuild<'a> {
     pub(super) origin: &'a str,
     pub(super) builder: &'a str,
     pub(super) subject: &'a Subject,
-    pub(super) provenance: &'a Provenance,
+    pub(super) provenance: Verified<&'a Provenance>,
 }
 
+/// Sorts evidence by what it means for the image `digest`.
 pub(super) fn sort<'a>(
-    policy: &Policy,
-    demands: &Demands,
-    digest: &Digest,
+    policy: &'a Policy,
+    demands: &'a Demands,
+    digest: &'a Digest,
     checked: impl IntoIterator<Item = &'a Checked<'a>>,
     now: Timestamp,
 ) -> Sorted<'a> {
+    let asked = Asked { policy, demands, digest, now };
     let mut sorted = Sorted::default();
     for one in checked {
-        if let Err(reason) = take(policy, demands, digest, one, now, &mut sorted) {
-            sorted.ignored.push(Ignored { origin: one.origin.to_owned(), reason });
+        if let Err(reason) = asked.take(one, &mut sorted) {
+            sorted.ignored.push(Ignored::new(one.origin, reason));
         }
     }
     sorted
 }
 
-fn take<'a>(
-    policy: &Policy,
-    demands: &Demands,
-    digest: &Digest,
-    one: &'a Checked<'a>,
+/// What evidence is sorted by.
+struct Asked<'a> {
+    policy: &'a Policy,
+    demands: &'a Demands,
+    digest: &'a Digest,
     now: Timestamp,
-    sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
-    let (holder, statement) = one.found.as_ref().map_err(Clone::clone)?;
-    let statement = match statement {
-        Ok(statement) => statement,
-        // It may be a no in words that are not known here: that is never the same as silence.
-        Err(reason) => {
-            sorted.unreadable.insert((holder.name().to_owned(), one.origin.to_owned(), reason.clone()));
-            return Err(reason.clone());
-        }
-    };
-    match (holder, &statement.predicate) {
-        (Holder::Person(person), Predicate::Review(review)) => {
-            take_review(demands, one, person, &statement.subject, review, now, sorted)
-        }
-        (Holder::Builder(builder), Predicate::Provenance(provenance)) => {
-            let signed = (*builder, &statement.subject[..], &**provenance);
-            take_build(policy, demands, digest, one, signed, now, sorted)
-        }
-        (Holder::Builder(name), Predicate::Review(_)) => {
-            Err(format!("no key of the policy's people signed it, but that of the builder {name}"))
-        }
-        (Holder::Person(name), Predicate::Provenance(_)) => {
-            Err(format!("no key of the policy's builders signed it, but that of {name}"))
-        }
-        (_, Predicate::Other { predicate_type, .. }) => {
-            Err(format!("a predicate that never counts: {predicate_type}"))
-        }
-    }
 }
 
-fn take_review<'a>(
-    demands: &Demands,
-    one: &Checked<'a>,
-    person: &'a str,
-    subjects: &[Subject],
-    review: &'a Review,
-    now: Timestamp,
-    sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
-    if review.verdict == Verdict::Rejected {
-        let commits = subjects.iter().filter_map(Subject::git_commit);
-        sorted.rejections.extend(commits.map(|commit| (person.to_owned(), commit, review.tree.clone())));
-        return Ok(());
+impl<'a> Asked<'a> {
+    fn take(&self, one: &'a Checked<'a>, sorted: &mut Sorted<'a>) -> Result<(), Reason> {
+        let (holder, statement) = one.found.as_ref().map_err(Clone::clone)?;
+        let statement = match statement {
+            Ok(statement) => statement,
+            // It may be a no in words that are not known here: that is never the same as silence.
+            Err(reason) => {
+                let (by, origin) = (holder.name().to_owned(), Foreign::new(one.origin));
+                sorted.unreadable.push(Unreadable { by, origin, reason: reason.clone() });
+                return Err(reason.clone().into());
+            }
+        };
+        match (*holder, statement.provenance(), &statement.value().predicate) {
+            (Holder::Builder(name), Some(provenance), _) => {
+                let subjects = &statement.value().subject;
+                sorted.builds.extend(self.build(
+                    one.origin,
+                    name,
+                    subjects,
+                    provenance,
+                    &mut sorted.failed,
+                )?);
+                Ok(())
+            }
+            (Holder::Person(name), None, Predicate::Review(_)) => {
+                sorted.reviews.take(one.origin, self.reviewer(name), statement, self.now)
+            }
+            (Holder::Builder(name), None, Predicate::Review(_)) => {
+                Err(Reason::KeyOfBuilder { builder: name.to_owned() })
+            }
+            (Holder::Person(name), Some(_), _) => Err(Reason::KeyOfPerson { person: name.to_owned() }),
+            (_, None, other) => Err(Reason::OtherPredicate(Foreign::new(other.predicate_type()))),
+        }
     }
-    let [subject] = subjects else {
-        return Err("a review of several subjects".into());
-    };
-    let commit = subject.git_commit().ok_or("a review of no commit")?;
-    if !demands.reviews.from.iter().any(|name| name == person) {
-        return Err(format!("{person} is no reviewer of this rule"));
-    }
-    if late(review.reviewed_on, now) {
-        return Err(format!("reviewed in the future, at {}", review.reviewed_on));
-    }
-    sorted.reviews.push(SignedReview { origin: one.origin, person, commit, review });
-    Ok(())
-}
 
-fn take_build<'a>(
-    policy: &Policy,
-    demands: &Demands,
-    digest: &Digest,
-    one: &Checked<'a>,
-    (builder, subjects, provenance): (&'a str, &'a [Subject], &'a Provenance),
-    now: Timestamp,
-    sorted: &mut Sorted<'a>,
-) -> Result<(), String> {
-    let rebuild = provenance.build_definition.internal_parameters.rebuild_of.as_ref();
-    if rebuild.is_some_and(|it| it.subject == *digest && it.verdict == RebuildVerdict::Differs) {
-        sorted.failed.insert(builder.to_owned());
-        return Ok(());
+    fn reviewer(&self, name: &'a str) -> Reviewer<'a> {
+        let emails = self.policy.people.get(name).map_or(&[][..], |person| &person.emails);
+        let standing = match self.demands.reviews.from.iter().any(|it| it == name) {
+            true => Standing::Full,
+            false => Standing::VetoOnly,
+        };
+        Reviewer { name, emails, standing }
     }
-    let [subject] = subjects else {
-        return Err("provenance of several subjects".into());
-    };
-    if !demands.builds.from.iter().any(|name| name == builder) {
-        return Err(format!("{builder} is no builder of this rule"));
-    }
-    let id = &provenance.run_details.builder.id;
-    if policy.builders.get(builder).is_none_or(|known| known.id != *id) {
-        return Err(format!("signed by {builder}, but it says the builder is {id}"));
-    }
-    if late(provenance.run_details.metadata.finished_on, now) {
-        return Err("built in the future".into());
-    }
-    sorted.builds.push(SignedBuild { origin: one.origin, builder, subject, provenance });
-    Ok(())
-}
 
-fn late(time: Timestamp, now: Timestamp) -> bool {
-    time.duration_since(now) > SKEW
+    /// The build, unless it is a rebuild that differs, which goes into `failed`.
+    fn build(
+        &self,
+        origin: &'a str,
+        builder: &'a str,
+        subjects: &'a [Subject],
+        provenance: Verified<&'a Provenance>,
+        failed: &mut BTreeSet<String>,
+    ) -> Result<Option<SignedBuild<'a>>, Reason> {
+        let said = *provenance.value();
+        let rebuild = said.build_definition.internal_parameters.rebuild_of.as_ref();
+        if rebuild.is_some_and(|it| it.subject == *self.digest && it.verdict == RebuildVerdict::Differs) {
+            failed.insert(builder.to_owned());
+            return Ok(None);
+        }
+        let [subject] = subjects else { return Err(Reason::ProvenanceOfSeveral) };
+        if !self.demands.builds.from.iter().any(|name| name == builder) {
+            return Err(Reason::NoBuilder { builder: builder.to_owned() });
+        }
+        let id = &said.run_details.builder.id;
+        if self.policy.builders.get(builder).is_none_or(|known| known.id != *id) {
+            return Err(Reason::OtherBuilder { builder: builder.to_owned(), claimed: Foreign::new(id) });
+        }
+        if clock::is_ahead(said.run_details.metadata.finished_on, self.now) {
+            return Err(Reason::BuiltLater);
+        }
+        Ok(Some(SignedBuild { origin, builder, subject, provenance }))
+    }
 }
 
 /// Whose key it is. The policy gives one key to one holder.

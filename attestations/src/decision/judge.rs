@@ -7,7 +7,11 @@ use super::{Ignored, Unmet, builds, reviews};
 use crate::digest::Digest;
 use crate::policy::{Demands, Policy};
 
-/// The proof that one image's evidence meets what is asked of it. Only [`judge`] makes it.
+/// The proof that one image's evidence meets what is asked of it. Only [`judge`] makes it, and nobody outside sees one.
+///
+/// ```compile_fail,E0603
+/// use attestations::decision::judge::Met;
+/// ```
 pub(super) struct Met {
     group: builds::Group,
     reviews: Vec<String>,
@@ -44,26 +48,16 @@ pub(super) fn judge(
     mut sorted: Sorted<'_>,
     bases: &mut Bases<'_>,
 ) -> Judged {
-    let mut unmet = Vec::new();
-    unmet.extend(sorted.unreadable.iter().map(|(by, origin, reason)| Unmet::Unreadable {
-        by: by.clone(),
-        origin: origin.clone(),
-        reason: reason.clone(),
-    }));
+    let mut unreadable: Vec<Unmet> = sorted.unreadable.drain(..).map(Unmet::from).collect();
+    unreadable.sort_by_cached_key(Unmet::found);
+    unreadable.dedup();
+    let mut unmet = unreadable;
     let groups = builds::groups(policy, demands, digest, bases, &mut sorted, &mut unmet);
     let mut best: Option<Candidate> = None;
     for group in groups {
         let mut own = group.unmet(demands);
         let mut ignored = Vec::new();
-        let reviews = reviews::count(
-            policy,
-            demands,
-            &group,
-            &sorted.reviews,
-            &sorted.rejections,
-            &mut own,
-            &mut ignored,
-        );
+        let reviews = reviews::count(demands, &group, &sorted.reviews, &mut own, &mut ignored);
         if best.as_ref().is_none_or(|(least, ..)| own.len() < least.len()) {
             best = Some((own, ignored, group, reviews));
         }

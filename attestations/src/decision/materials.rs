@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 
 use super::{Few, Unmet};
-use crate::policy::{Allowed, Materials as Wanted, Pattern};
+use crate::policy::{Allowed, Gaps, Materials as Wanted, Pattern};
 use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource};
 use crate::purl;
 
@@ -17,7 +17,7 @@ pub(super) fn lacking(wanted: &Wanted, build: &BuildDefinition) -> Vec<Unmet> {
             unmet.push(kind(Few::of(&found)));
         }
     };
-    if wanted.complete {
+    if wanted.gaps == Gaps::Refused {
         add(gaps(&build.internal_parameters.materials), |reasons| Unmet::IncompleteMaterials { reasons });
     }
     let of = |kind| build.resolved_dependencies.iter().filter(move |it| it.is(kind));
@@ -116,7 +116,7 @@ impl Packages {
 
 /// What was found, with the step that took it in where the builder names one.
 fn with_step(resource: &Resource, found: &str) -> String {
-    match resource.annotations.get("step").and_then(serde_json::Value::as_str) {
+    match resource.text("step") {
         Some(step) => format!("{found} ({step})"),
         None => found.to_owned(),
     }

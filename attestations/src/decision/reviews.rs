@@ -1,107 +1,44 @@
-//! Reviews of the commit that was built; a review of changes needs the commit before reviewed as well.
+//! Reviews of the commit that was built.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use super::builds::Group;
-use super::evidence::SignedReview;
 use super::{Ignored, Unmet};
 use crate::digest::{Commit, Tree};
-use crate::policy::{Demands, Policy};
-use crate::review::Scope;
-
-/// How many reviews of changes may stand on each other.
-const MAX_CHAIN: usize = 64;
-/// How many commits are looked at in all, however the reviews branch; beyond it none counts.
-const MAX_STEPS: usize = 4096;
-
-struct Count<'a> {
-    policy: &'a Policy,
-    demands: &'a Demands,
-    group: &'a Group,
-    reviews: &'a [SignedReview<'a>],
-    rejections: &'a BTreeSet<(String, Commit, Tree)>,
-    ignored: &'a mut Vec<Ignored>,
-    steps: usize,
-}
+use crate::policy::Demands;
+use crate::reviews::{Commits, Reviews, Wanted};
 
 /// Who approved the group's commit; what lacks goes into `unmet`.
 pub(super) fn count(
-    policy: &Policy,
     demands: &Demands,
     group: &Group,
-    reviews: &[SignedReview<'_>],
-    rejections: &BTreeSet<(String, Commit, Tree)>,
+    reviews: &Reviews<'_>,
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
 ) -> Vec<String> {
+    let wanted = Wanted { threshold: demands.reviews.threshold, own_work: demands.own_work };
     let commit = group.commit();
-    // A commit with another name and the same tree is what was rejected, too.
-    let rejected: BTreeSet<&String> = rejections
-        .iter()
-        .filter(|(_, it, tree)| it == commit || group.trees.contains(tree.as_str()))
-        .map(|(by, _, _)| by)
-        .collect();
-    unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by: by.clone(), commit: commit.clone() }));
-    let mut path = Vec::new();
-    let approved =
-        Count { policy, demands, group, reviews, rejections, ignored, steps: 0 }.approvers(commit, &mut path);
-    let approved: Vec<String> = approved.into_iter().collect();
+    let Ok(count) = reviews.count(commit, wanted, group);
+    let rejected: BTreeSet<String> = count.rejected.into_iter().map(|it| it.by).collect();
+    unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by, commit: commit.clone() }));
+    ignored.extend(count.ignored);
+    let approved: Vec<String> = count.approved_by.into_iter().collect();
     if approved.len() < demands.reviews.threshold {
         unmet.push(Unmet::reviews(demands, Some(commit.clone()), approved.clone()));
     }
     approved
 }
 
-impl Count<'_> {
-    fn approvers(&mut self, commit: &Commit, path: &mut Vec<Commit>) -> BTreeSet<String> {
-        let mut approved = BTreeSet::new();
-        self.steps += 1;
-        if path.len() >= MAX_CHAIN || self.steps > MAX_STEPS || path.contains(commit) {
-            return approved;
-        }
-        path.push(commit.clone());
-        let mut authors: BTreeSet<String> =
-            if path.len() == 1 { self.group.authors.clone() } else { BTreeSet::new() };
-        let reviews = self.reviews;
-        let of_commit: Vec<&SignedReview<'_>> = reviews.iter().filter(|it| it.commit == *commit).collect();
-        for one in &of_commit {
-            authors.extend(one.review.authors.iter().map(|it| it.email.trim().to_lowercase()));
-        }
-        let mut bases: std::collections::BTreeMap<Commit, bool> = std::collections::BTreeMap::new();
-        for one in &of_commit {
-            let mut reason = self.refusal(one, &authors, path.len() == 1);
-            if let (None, Scope::Changes { since }) = (&reason, &one.review.scope) {
-                let enough = match bases.get(since) {
-                    Some(known) => *known,
-                    None => {
-                        let enough = !self.rejections.iter().any(|(_, it, _)| it == since)
-                            && self.approvers(since, path).len() >= self.demands.reviews.threshold;
-                        bases.insert(since.clone(), enough);
-                        enough
-                    }
-                };
-                reason =
-                    (!enough).then(|| format!("it covers the changes since {since}, which lacks reviews"));
-            }
-            match reason {
-                None => _ = approved.insert(one.person.to_owned()),
-                Some(reason) => self.ignored.push(Ignored { origin: one.origin.to_owned(), reason }),
-            }
-        }
-        path.pop();
-        approved
+/// A node has no repository: of the commit that was built it knows what its builders say, and of others nothing.
+impl Commits for Group {
+    type Error = Infallible;
+
+    fn tree(&self, commit: &Commit) -> Result<Option<Tree>, Infallible> {
+        Ok((commit == self.commit()).then(|| self.tree().clone()))
     }
 
-    fn refusal(&self, one: &SignedReview<'_>, authors: &BTreeSet<String>, is_built: bool) -> Option<String> {
-        if is_built && self.group.trees.iter().any(|tree| tree != one.review.tree.as_str()) {
-            return Some("the tree it names is not the one that was built".into());
-        }
-        let Some(person) = self.policy.people.get(one.person) else {
-            return Some(format!("{} is nobody of this policy", one.person));
-        };
-        let own = person.emails.iter().chain([&one.review.reviewer.email]);
-        let wrote = own.into_iter().any(|email| authors.contains(&email.trim().to_lowercase()));
-        (wrote && !self.demands.author_may_review)
-            .then(|| format!("{} is an author of the commit", one.person))
+    fn authors(&self, commit: &Commit, _since: Option<&Commit>) -> Result<Vec<String>, Infallible> {
+        Ok(if commit == self.commit() { self.authors.iter().cloned().collect() } else { Vec::new() })
     }
 }

@@ -4,28 +4,21 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{Few, Question};
+use super::{Asked, Few, Ignored};
+use crate::bundle::BundleError;
 use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
 use crate::policy::Demands;
 
 /// A refusal with each unmet condition.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Denial {
     /// What was asked.
-    pub question: Question,
+    pub question: Asked,
     /// Each unmet condition.
     pub unmet: Vec<Unmet>,
     /// The evidence that was not counted, and why.
     pub ignored: Vec<Ignored>,
-}
-
-/// Evidence that was not counted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Ignored {
-    /// Where it came from.
-    pub origin: String,
-    /// Why it does not count.
-    pub reason: String,
 }
 
 /// One condition that is not met.
@@ -52,17 +45,17 @@ pub enum Unmet {
     /// The function is not allowed.
     Function {
         /** Its name. */
-        function: String,
+        function: Foreign,
     },
     /// A build is from a repository that is not allowed.
     Source {
         /** The repository. */
-        source: String,
+        source: Foreign,
     },
     /// A build stands on a base that is not allowed.
     Base {
-        /** Its digest. */
-        base: String,
+        /** Its digest, where it has one. */
+        base: Option<Digest>,
     },
     /// Too few builders.
     Builds {
@@ -108,9 +101,9 @@ pub enum Unmet {
         /** Who. */
         by: String,
         /** Where it came from. */
-        origin: String,
+        origin: Foreign,
         /** Why it cannot be read. */
-        reason: String,
+        reason: BundleError,
     },
     /// A build took in something that its materials do not name.
     IncompleteMaterials {
@@ -142,6 +135,13 @@ pub enum Unmet {
         /** How many bundles. */
         count: usize,
     },
+    /// More bytes of evidence than are read for one decision.
+    EvidenceSize {
+        /** The bytes that there are at least. */
+        size: u64,
+        /** The most that are read. */
+        limit: u64,
+    },
     /// A base is not listed, and its own evidence lacks something.
     OfBase {
         /** Its digest. */
@@ -152,7 +152,7 @@ pub enum Unmet {
     /// What is attached to a base could not be asked for. It stands in [`Unmet::OfBase`].
     BaseEvidence {
         /** Why. */
-        reason: Few,
+        reason: Foreign,
     },
     /// More bases than are judged by their own evidence.
     TooManyBases {
@@ -196,6 +196,7 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "forbidden-packages",
             Self::PackageNames { .. } => "package-names",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
+            Self::EvidenceSize { .. } => "evidence-size",
             Self::OfBase { .. } => "built-base",
             Self::BaseEvidence { .. } => "base-evidence",
             Self::TooManyBases { .. } => "too-many-bases",
@@ -227,6 +228,7 @@ impl Unmet {
             Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
             Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
+            Self::EvidenceSize { limit, .. } => format!("at most {} MiB of evidence in all", limit >> 20),
             Self::OfBase { base, unmet } => format!("of base {base}: {}", unmet.condition()),
             Self::BaseEvidence { .. } => "what is attached to it can be asked for".into(),
             Self::TooManyBases { .. } => {
@@ -242,8 +244,9 @@ impl Unmet {
             Self::Revoked { digest } => format!("{digest} is revoked"),
             Self::NoRule { repository } => format!("no rule for {repository}"),
             Self::Function { function } => format!("{function} is not listed"),
-            Self::Source { source } => source.clone(),
-            Self::Base { base } => base.clone(),
+            Self::Source { source } => source.to_string(),
+            Self::Base { base: Some(base) } => base.to_string(),
+            Self::Base { base: None } => "a base without digest".into(),
             Self::Builds { counted, commit, .. } | Self::Reviews { counted, commit, .. } => {
                 let who = if counted.is_empty() { "none".to_owned() } else { counted.join(", ") };
                 commit.as_ref().map_or_else(|| who.clone(), |commit| format!("{who} for commit {commit}"))
@@ -258,6 +261,7 @@ impl Unmet {
             | Self::PackageNames { found: few } => few.to_string(),
             Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
+            Self::EvidenceSize { size, .. } => format!("at least {size} bytes"),
             Self::OfBase { unmet, .. } => unmet.found(),
             Self::BaseEvidence { reason } => reason.to_string(),
             Self::TooManyBases { count } => format!("{count} bases"),
@@ -305,7 +309,9 @@ impl Unmet {
                 "push the base with its evidence to one of the repositories of [algorithm.built_bases] and build from there"
             }
             Self::TooManyBases { .. } => "build on fewer bases, or list their digests in the rule's bases",
-            Self::TooMuchEvidence { .. } => "remove what does not belong to the image from its registry",
+            Self::TooMuchEvidence { .. } | Self::EvidenceSize { .. } => {
+                "remove what does not belong to the image from its registry"
+            }
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }
         .to_owned()
@@ -335,12 +341,12 @@ impl Serialize for Unmet {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "denied: {} ({})", self.question.asked, self.question.digest)?;
+        writeln!(f, "denied: {}", self.question)?;
         for unmet in &self.unmet {
             writeln!(f, "  {unmet}")?;
         }
         for it in &self.ignored {
-            writeln!(f, "  not counted: {}: {}", it.origin, it.reason)?;
+            writeln!(f, "  not counted: {it}")?;
         }
         Ok(())
     }

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::demands::{BuildsText, DemandsText, ReviewsText};
 use super::materials::MaterialsText;
-use super::read::{At, BuildsText, DemandsText, ListText, ReviewsText};
-use super::{Allowed, Demands, Pattern, Policy, PolicyError};
+use super::text::{At, ListText, PolicyError};
+use super::{Allowed, Demands, Pattern, Policy};
 use crate::reference::Repository;
 
 /// A base that no list names counts when its own evidence meets this.
@@ -54,7 +55,7 @@ impl BuiltBasesText {
         })?;
         let span = self.bases.span();
         let Self { source, bases, reviews, builds, materials, .. } = self;
-        let base = at.demands(policy, DemandsText { source, bases, reviews, builds, materials })?;
+        let base = DemandsText { source, bases, reviews, builds, materials }.read(at, policy)?;
         if base.bases == Allowed::Any {
             let hint = "list their digests; [] is for bases that are built from scratch";
             return Err(at.error(span, "a chain of bases that ends in anything proves nothing", hint));

@@ -3,20 +3,29 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::read::{At, ListText};
-use super::{Allowed, Pattern, PolicyError};
+use super::text::{At, ListText, PolicyError};
+use super::{Allowed, Pattern};
 
 /// What the materials of a build must be.
 #[derive(Debug, Clone)]
 pub(crate) struct Materials {
     /// Whether the builder must say that nothing entered unnamed.
-    pub(crate) complete: bool,
+    pub(crate) gaps: Gaps,
     /// The hosts that exchanges may be with.
     pub(crate) hosts: Allowed<Pattern>,
     /// Packages of which one each must be there.
     pub(crate) require: Vec<Pattern>,
     /// Packages that must not be there.
     pub(crate) forbid: Vec<Pattern>,
+}
+
+/// Whether something may have entered a build without a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// It may.
+    Allowed,
+    /// It must not.
+    Refused,
 }
 
 #[derive(Deserialize)]
@@ -58,13 +67,13 @@ impl MaterialsText {
                 )
             })
         })?;
-        let complete = *self.complete.get_ref();
+        let gaps = if *self.complete.get_ref() { Gaps::Refused } else { Gaps::Allowed };
         // What was not recorded has no host and no name: such a rule would look strict and prove nothing.
-        if !complete && (matches!(hosts, Allowed::Only(_)) || !forbid.is_empty()) {
+        if gaps == Gaps::Allowed && (matches!(hosts, Allowed::Only(_)) || !forbid.is_empty()) {
             let message = "hosts and forbidden packages mean nothing where materials may be incomplete";
             let hint = "write complete = true, or hosts = \"any\" without forbid";
             return Err(at.error(self.complete.span(), message, hint));
         }
-        Ok(Materials { complete, hosts, require, forbid })
+        Ok(Materials { gaps, hosts, require, forbid })
     }
 }

@@ -6,6 +6,8 @@
 
 use oci_spec::distribution::{ParseError, Reference as Known};
 
+use crate::foreign::Foreign;
+
 use super::{MAX_LENGTH, ReferenceError, Repository};
 
 /// The most characters of a name, with its registry.
@@ -54,11 +56,12 @@ impl Parts {
     }
 
     fn known(text: &str) -> Result<Self, ReferenceError> {
-        let wrong = |cause: String| ReferenceError::Grammar { text: text.to_owned(), cause };
+        let wrong =
+            |cause: &str| ReferenceError::Grammar { text: Foreign::new(text), cause: Foreign::new(cause) };
         if !text.is_ascii() {
-            return Err(wrong("it has characters beyond ASCII".to_owned()));
+            return Err(wrong("it has characters beyond ASCII"));
         }
-        let parsed: Known = text.parse().map_err(|cause: ParseError| wrong(cause.to_string()))?;
+        let parsed: Known = text.parse().map_err(|cause: ParseError| wrong(&cause.to_string()))?;
         // The parser invents `latest` where there is no tag.
         let before_digest = text.split('@').next().unwrap_or(text);
         let tag = parsed.tag().filter(|tag| before_digest.ends_with(&format!(":{tag}")));

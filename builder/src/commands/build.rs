@@ -29,12 +29,12 @@ use crate::keys;
 use crate::keys::PasswordArguments;
 use crate::lock;
 use crate::lock::Lock;
-use crate::materials::Place;
 use crate::progress::Event;
 use crate::provenance;
 use crate::provenance::Identity;
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
+use recorder::ResponseStore;
 
 /// Largest bundle or file of keys read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -235,7 +235,7 @@ pub(crate) fn commit(text: &str) -> Result<Commit> {
 /// See [`Kind`].
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let place = (!arguments.no_keep)
-        .then(|| Place::open(session.workspace().state_dir()).map(Arc::new))
+        .then(|| ResponseStore::open(session.workspace().state_dir()).map(Arc::new))
         .transpose()?;
     let outputs: Vec<Output> =
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
@@ -254,7 +254,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .iter()
         .map(|path| HandedIn::parse(&path.display().to_string(), &read_file(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
-    let demand = Demand { threshold: arguments.require_reviews, keys };
+    let demand = Demand { threshold: arguments.require_reviews, now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
     let runtime = session.workspace().runtime()?;
     let registry =
@@ -325,7 +325,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
 
 fn order(
     arguments: &Arguments,
-    place: Option<&Arc<Place>>,
+    place: Option<&Arc<ResponseStore>>,
     outputs: &[Output],
     session: &Session,
 ) -> Result<Order> {
@@ -395,7 +395,7 @@ fn finish(
     arguments: &Arguments,
     outcome: Outcome,
     drift: Vec<String>,
-    place: Option<&Place>,
+    place: Option<&ResponseStore>,
     handed_in: &[HandedIn],
     key: Option<&dyn Signer>,
 ) -> Result<Built> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attestations::{Bundle, Predicate};
+use attestations::Bundle;
 use serde_json::json;
 
 use super::{Answer, Session};
@@ -37,9 +37,10 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let statement = Bundle::parse(&read_file(path, FILE_LIMIT)?)
         .and_then(|bundle| bundle.statement_unverified())
         .map_err(|cause| bad("not a signed statement").because(cause))?;
-    let Predicate::Provenance(provenance) = statement.predicate else {
+    let Some(provenance) = statement.into_provenance() else {
         return Err(bad("a statement, but no provenance").hint("give the file that build --bundle-out wrote"));
     };
+    let provenance = provenance.into_value();
     let lock = Lock::of(&provenance)?;
     let text = lock.to_text()?;
     let value = json!({ "event": "locked", "out": arguments.out, "lock": lock });

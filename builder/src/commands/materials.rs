@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use attestations::provenance::ResourceDescriptor;
-use attestations::{Bundle, Digest, Pinned, Predicate, Reference};
+use attestations::{Bundle, Digest, Pinned, Reference};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -13,10 +13,10 @@ use super::registries::{Authorities, Reach};
 use super::{Answer, Session};
 use crate::confirm;
 use crate::confirm::{Confirmed, Verdict};
-use crate::materials::archive;
-use crate::materials::record::Record;
-use crate::materials::travel::{Materials, Place};
 use crate::registry::Registry;
+use recorder::Record;
+use recorder::archive;
+use recorder::{KeptResponses, ResponseStore};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
@@ -91,7 +91,7 @@ pub(crate) enum Command {
 /// # Errors
 /// See [`Kind`].
 pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
-    let place = Place::open(session.workspace().state_dir())?;
+    let place = ResponseStore::open(session.workspace().state_dir())?;
     match command {
         Command::List => list(&place, session)?,
         Command::Show { digest } => show(&place, digest, session)?,
@@ -115,8 +115,8 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn lines(all: &[Materials]) -> String {
-    let line = |one: &Materials| {
+fn lines(all: &[KeptResponses]) -> String {
+    let line = |one: &KeptResponses| {
         format!(
             "{}  image {}  record {}  {} bodies, {} bytes",
             one.created, one.image, one.record, one.bodies, one.size
@@ -128,7 +128,7 @@ fn lines(all: &[Materials]) -> String {
     }
 }
 
-fn list(place: &Place, session: &Session) -> Result<()> {
+fn list(place: &ResponseStore, session: &Session) -> Result<()> {
     let all = place.list()?;
     let blobs = place.store().blobs()?;
     let disk: u64 = blobs.iter().map(|(_, size)| size).sum();
@@ -143,7 +143,7 @@ fn list(place: &Place, session: &Session) -> Result<()> {
     session.result(&text, &value)
 }
 
-fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
+fn show(place: &ResponseStore, digest: &Digest, session: &Session) -> Result<()> {
     let found = place.find(digest)?;
     let (_, record) = Record::stored(place.store(), &found.record)?;
     let mut text = String::new();
@@ -166,7 +166,12 @@ fn show(place: &Place, digest: &Digest, session: &Session) -> Result<()> {
     session.result(&text, &json!({ "event": "record", "materials": found, "record": record }))
 }
 
-fn confirm(place: &Place, digest: &Digest, authorities: &Authorities, session: &Session) -> Result<Answer> {
+fn confirm(
+    place: &ResponseStore,
+    digest: &Digest,
+    authorities: &Authorities,
+    session: &Session,
+) -> Result<Answer> {
     let found = place.find(digest)?;
     let (_, record) = Record::stored(place.store(), &found.record)?;
     let (upstream, runtime) = (authorities.upstream()?, session.workspace().runtime()?);
@@ -196,7 +201,7 @@ fn confirm(place: &Place, digest: &Digest, authorities: &Authorities, session: &
     Ok(if doubtful == 0 { Answer::Yes } else { Answer::No })
 }
 
-fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<()> {
+fn verify(place: &ResponseStore, digest: Option<&Digest>, session: &Session) -> Result<()> {
     let all = match digest {
         Some(digest) => vec![place.find(digest)?],
         None => place.list()?,
@@ -209,7 +214,7 @@ fn verify(place: &Place, digest: Option<&Digest>, session: &Session) -> Result<(
     session.result(&text, &json!({ "event": "verified", "materials": all }))
 }
 
-fn pull(place: &Place, reference: &Reference, reach: &Reach, session: &Session) -> Result<()> {
+fn pull(place: &ResponseStore, reference: &Reference, reach: &Reach, session: &Session) -> Result<()> {
     let runtime = session.workspace().runtime()?;
     let registry = Registry::new(reach.registries()?, session.workspace(), runtime.handle().clone());
     let mut found = Vec::new();
@@ -219,7 +224,7 @@ fn pull(place: &Place, reference: &Reference, reach: &Reach, session: &Session) 
         for record in &records {
             place.fetch(&registry, &pinned, &image, record)?;
         }
-        let of_image = |one: &Materials| one.image == *pinned.digest() && records.contains(&one.record);
+        let of_image = |one: &KeptResponses| one.image == *pinned.digest() && records.contains(&one.record);
         found.extend(place.list()?.into_iter().filter(of_image));
     }
     session.result(&lines(&found), &json!({ "event": "pulled", "materials": found }))
@@ -233,8 +238,8 @@ fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> 
         let Ok(statement) = Bundle::parse(&attachment.bytes).and_then(|it| it.statement_unverified()) else {
             continue;
         };
-        if let Predicate::Provenance(provenance) = statement.predicate {
-            let all = provenance.build_definition.resolved_dependencies;
+        if let Some(provenance) = statement.into_provenance() {
+            let all = provenance.into_value().build_definition.resolved_dependencies;
             records.extend(
                 all.iter()
                     .filter(|it| it.is(ResourceDescriptor::RECORD))
@@ -252,7 +257,7 @@ fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> 
     }
 }
 
-fn collect(place: &Place, older_than: Option<u32>, dry_run: bool, session: &Session) -> Result<()> {
+fn collect(place: &ResponseStore, older_than: Option<u32>, dry_run: bool, session: &Session) -> Result<()> {
     let before = older_than
         .map(|days| Timestamp::now().checked_sub(SignedDuration::from_hours(24 * i64::from(days))))
         .transpose()

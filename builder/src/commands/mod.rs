@@ -12,16 +12,17 @@ mod report;
 mod review;
 mod session;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use errors::logs::{self, Format};
+use errors::{Form, output, program};
 
-use crate::error::{Error, Kind, Result};
-use crate::progress::{self, Mode};
+use crate::error::{Kind, Result};
+use crate::progress::Mode;
 
-use session::{Answer, Output, Session};
+use session::{Answer, Session};
 
 /// Where `--help` lists the options that every command has.
 const GLOBAL: &str = "Global options";
@@ -62,6 +63,8 @@ struct Program {
         help_heading = GLOBAL
     )]
     progress: Mode,
+    #[command(flatten)]
+    logs: logs::Arguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -94,28 +97,40 @@ enum Command {
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
-    let program = match Program::try_parse() {
-        Ok(program) => program,
-        Err(usage) => {
-            let _ = usage.print();
-            return ExitCode::from(if usage.use_stderr() { Kind::Usage.exit_code() } else { 0 });
+    program::main::<Program>()
+}
+
+impl program::Program for Program {
+    fn form(&self) -> Form {
+        Form::json_if(self.json)
+    }
+
+    fn install_logs(&self) -> Result<()> {
+        // Who reads lines of JSON on standard error reads nothing else there.
+        let format = if self.mode() == Mode::Json { Format::Json } else { Format::Text };
+        self.logs.install(tracing::Level::WARN, format)
+    }
+
+    fn run(self) -> Result<u8> {
+        let mode = self.mode();
+        let session = Session::new(self.state_dir, Form::json_if(self.json), mode);
+        let outcome = run(self.command, &session);
+        session.workspace().progress().end();
+        match outcome? {
+            Answer::Yes => Ok(0),
+            Answer::No => Ok(Kind::Refused.exit_code()),
         }
-    };
-    let mode = match (program.quiet, program.json, program.progress) {
-        (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
-        // Who reads the result with a machine reads this with one, whatever the environment says.
-        (_, true, _) => Mode::Json,
-        (_, _, mode) => mode,
-    };
-    let output = if program.json { Output::Json } else { Output::Text };
-    let session = Session::new(program.state_dir, output, mode);
-    let command = program.command;
-    // A panic must never read as an answer, so it gets the exit code of a bug.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command, &session))) {
-        Ok(Ok(Answer::Yes)) => ExitCode::SUCCESS,
-        Ok(Ok(Answer::No)) => ExitCode::from(Kind::Refused.exit_code()),
-        Ok(Err(error)) => report(&error, &session),
-        Err(_) => ExitCode::from(Kind::Bug.exit_code()),
+    }
+}
+
+impl Program {
+    fn mode(&self) -> Mode {
+        match (self.quiet, self.json, self.progress) {
+            (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
+            // Who reads the result with a machine reads this with one, whatever the environment says.
+            (_, true, _) => Mode::Json,
+            (_, _, mode) => mode,
+        }
     }
 }
 
@@ -130,37 +145,12 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Review(arguments) => review::run(arguments, session),
         Command::Keygen(arguments) => keygen::run(arguments, session),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Program::command(),
-                "countersign-builder",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Program::command(), "countersign-builder", &mut script);
+            output::write(&script)?;
             Ok(Answer::Yes)
         }
     }
-}
-
-fn report(error: &Error, session: &Session) -> ExitCode {
-    session.workspace().progress().end();
-    if session.output() == Output::Json {
-        let _ = writeln!(std::io::stdout().lock(), "{}", progress::json(&error.to_json()));
-        return ExitCode::from(error.kind().exit_code());
-    }
-    let mut out = std::io::stderr().lock();
-    // What went wrong may be told in a stranger's words.
-    let lines = progress::lines;
-    let _ = writeln!(out, "error: {}", lines(&error.to_string()));
-    for line in error.detail_lines() {
-        let _ = writeln!(out, "  | {}", lines(line));
-    }
-    for cause in error.causes() {
-        let _ = writeln!(out, "  because: {}", lines(&cause));
-    }
-    if let Some(hint) = error.hint_text() {
-        let _ = writeln!(out, "  hint: {}", lines(hint));
-    }
-    ExitCode::from(error.kind().exit_code())
 }
 
 #[cfg(test)]

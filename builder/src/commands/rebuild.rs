@@ -24,12 +24,12 @@ use crate::speculation::reference::Foretold;
 
 use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
-use crate::materials::Place;
 use crate::progress::Event;
 use crate::provenance;
-use crate::provenance::{Identity, bases_of};
+use crate::provenance::Identity;
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
+use recorder::ResponseStore;
 
 /// Largest bundle or file of keys read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -148,7 +148,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         (Some(key), Some(builder_id)) => Some(Identity { builder_id, key: &**key }),
         _ => None,
     };
-    let place = Place::open(session.workspace().state_dir())?;
+    let place = ResponseStore::open(session.workspace().state_dir())?;
     let work = Work {
         arguments,
         session,
@@ -192,7 +192,7 @@ struct Work<'a> {
     session: &'a Session,
     registry: &'a Registry,
     runtime: &'a tokio::runtime::Handle,
-    place: &'a Place,
+    place: &'a ResponseStore,
     identity: Option<Identity<'a>>,
     is_one_of_several: bool,
 }
@@ -275,7 +275,7 @@ impl Rebuilt {
             "platform": self.platform,
             "digest": self.outcome.executed.image.digest(),
             "online": arguments.online,
-            "exchanges": self.outcome.executed.exchanges.len(),
+            "exchanges": self.outcome.responses.exchanges().count(),
             "identical": self.finding.verdict() == RebuildVerdict::Identical,
             "comparison": self.finding.json(),
             "signed": signed,
@@ -308,7 +308,7 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
 }
 
 fn platform_of(chosen: &Chosen) -> Result<Platform> {
-    let text = &chosen.provenance.build_definition.external_parameters.platform;
+    let text = &chosen.provenance().build_definition.external_parameters.platform;
     text.parse().map_err(|why: String| Error::new(Kind::Input, format!("the provenance: {why}")))
 }
 
@@ -318,7 +318,7 @@ fn order(
     network: Network,
     foretold: Option<Foretold>,
 ) -> Result<Order> {
-    let parameters = &chosen.provenance.build_definition.external_parameters;
+    let parameters = &chosen.provenance().build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
         None => Location::parse(uri)?,
@@ -329,7 +329,10 @@ fn order(
         commit: parameters.commit.clone(),
         what: What::Recorded {
             parameters: Box::new(parameters.clone()),
-            bases: bases_of(&chosen.provenance)?,
+            bases: chosen
+                .provenance()
+                .recorded_bases()
+                .map_err(|cause| Error::new(Kind::Input, cause.to_string()))?,
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
@@ -385,7 +388,7 @@ fn recorded(chosen: &Chosen, outcome: &Outcome) -> Vec<String> {
     if image.digest() == chosen.subject {
         return Vec::new();
     }
-    let parameters = &chosen.provenance.build_definition.internal_parameters;
+    let parameters = &chosen.provenance().build_definition.internal_parameters;
     let mut differences = vec![format!("manifest: {}, rebuilt {}", chosen.subject, image.digest())];
     if parameters.config_digest != image.config_descriptor().digest {
         differences.push(format!(

@@ -2,19 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use images::registry::{Mirror, Registries};
+use images::registry::config::{CertificateError, MirrorEntry, read_certificates};
+use images::registry::{Registries, RegistryConfig};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use serde::Deserialize;
 
-use crate::capture::Upstream;
 use crate::error::{Error, Kind, Result};
 use crate::files::read_file;
+use recorder::Upstream;
 
-/// The most bytes of a file of certificates, and of registries.
+/// The most bytes of a file of registries.
 const FILE_LIMIT: u64 = 1 << 20;
-/// The most certificates that are added to the system's.
-const MAX_ROOTS: usize = 256;
 
 /// The options of commands that reach a registry.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -43,34 +40,6 @@ pub(crate) struct Authorities {
     extra_cas: Vec<PathBuf>,
 }
 
-/// The file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    insecure: Vec<String>,
-    #[serde(default)]
-    registry: Vec<Entry>,
-}
-
-/// One registry of it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
-    #[serde(default)]
-    only: bool,
-    mirror: Vec<MirrorEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MirrorEntry {
-    at: String,
-    #[serde(default)]
-    tags: bool,
-}
-
 impl Reach {
     /// How registries are reached. Mirrors of the command line come before those of the file.
     ///
@@ -79,12 +48,15 @@ impl Reach {
     pub(crate) fn registries(&self) -> Result<Registries> {
         let mut all = Registries { plain: self.insecure_registry.clone(), ..Registries::default() };
         for (name, at) in &self.mirrors {
-            add(&mut all, name, at, false)?;
+            let mirror = MirrorEntry { at: at.clone(), tags: false };
+            all.add_mirror(name, &mirror).map_err(|cause| {
+                Error::new(Kind::Usage, cause.to_string()).hint("a mirror is REGISTRY=HOST[:PORT][/PREFIX]")
+            })?;
         }
         if let Some(path) = &self.registries {
             read_into(&mut all, path)?;
         }
-        all.roots = self.authorities.roots()?.iter().map(|root| root.to_vec()).collect();
+        all.roots = self.authorities.roots()?;
         Ok(all)
     }
 
@@ -103,66 +75,29 @@ impl Authorities {
     /// # Errors
     /// When a file of certificates cannot be read, or holds none.
     pub(crate) fn upstream(&self) -> Result<Upstream> {
-        Ok(self.roots()?.into_iter().fold(Upstream::system(), Upstream::with_root))
+        let roots = self.roots()?.into_iter().map(CertificateDer::from);
+        Ok(roots.fold(Upstream::system(), Upstream::with_root))
     }
 
-    fn roots(&self) -> Result<Vec<CertificateDer<'static>>> {
-        let mut all = Vec::new();
-        for path in &self.extra_cas {
-            all.extend(certificates(path)?);
-        }
-        match all.len() > MAX_ROOTS {
-            true => Err(Error::new(Kind::Input, format!("--extra-ca: more than {MAX_ROOTS} certificates"))),
-            false => Ok(all),
-        }
+    fn roots(&self) -> Result<Vec<Vec<u8>>> {
+        read_certificates(&self.extra_cas).map_err(|error| match error {
+            CertificateError::Read { path, cause } => Error::io("reading", &path, cause),
+            CertificateError::TooLarge { .. } => Error::new(Kind::Input, error.to_string()),
+            CertificateError::TooMany => Error::new(Kind::Input, format!("--extra-ca: {error}")),
+            CertificateError::Malformed { .. } => Error::new(Kind::Input, format!("--extra-ca {error}"))
+                .hint(
+                    "give the authority's certificate as PEM, between BEGIN CERTIFICATE and END CERTIFICATE",
+                ),
+        })
     }
-}
-
-fn add(all: &mut Registries, name: &str, at: &str, tags: bool) -> Result<()> {
-    let bad = |what: String| Error::new(Kind::Usage, what).hint("a mirror is REGISTRY=HOST[:PORT][/PREFIX]");
-    let is_name = format!("{name}/x").parse().is_ok_and(|it: attestations::Repository| it.registry() == name);
-    if !is_name {
-        return Err(bad(format!("`{name}` is no registry's name")));
-    }
-    let mirror: Mirror = at.parse().map_err(|cause: images::Error| bad(cause.to_string()))?;
-    all.mirrored.entry(name.to_owned()).or_default().add(mirror.believed(tags)).map_err(Error::from)
 }
 
 fn read_into(all: &mut Registries, path: &Path) -> Result<()> {
     let bad = |cause: String| Error::new(Kind::Input, format!("{}: {cause}", path.display()));
     let bytes = read_file(path, FILE_LIMIT)?;
     let text = str::from_utf8(&bytes).map_err(|cause| bad(cause.to_string()))?;
-    let file: File = toml::from_str(text).map_err(|cause| bad(cause.to_string()))?;
-    all.plain.extend(file.insecure);
-    for entry in file.registry {
-        if entry.mirror.is_empty() {
-            return Err(bad(format!("{} has no mirror", entry.name)));
-        }
-        for mirror in &entry.mirror {
-            add(all, &entry.name, &mirror.at, mirror.tags).map_err(|error| bad(error.to_string()))?;
-        }
-        all.mirrored.entry(entry.name).or_default().only |= entry.only;
-    }
-    Ok(())
-}
-
-/// The certificates of a PEM file, each of which can be a root.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let bad = |what: String| {
-        Error::new(Kind::Input, format!("--extra-ca {}: {what}", path.display()))
-            .hint("give the authority's certificate as PEM, between BEGIN CERTIFICATE and END CERTIFICATE")
-    };
-    let bytes = read_file(path, FILE_LIMIT)?;
-    let found = CertificateDer::pem_slice_iter(&bytes).collect::<std::result::Result<Vec<_>, _>>();
-    let found = found.map_err(|cause| bad(format!("it cannot be read as PEM: {cause:?}")))?;
-    if found.is_empty() {
-        return Err(bad("it holds no certificate".to_owned()));
-    }
-    let mut store = rustls::RootCertStore::empty();
-    for root in &found {
-        store.add(root.clone()).map_err(|cause| bad(format!("a certificate in it is none: {cause}")))?;
-    }
-    Ok(found)
+    let config: RegistryConfig = toml::from_str(text).map_err(|cause| bad(cause.to_string()))?;
+    all.add(&config).map_err(|cause| bad(cause.to_string()))
 }
 
 #[cfg(test)]

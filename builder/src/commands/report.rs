@@ -97,7 +97,7 @@ impl Built {
             "config": executed.image.config_descriptor().digest,
             "commit": outcome.parameters.commit,
             "layers": executed.layers,
-            "exchanges": executed.exchanges.len(),
+            "exchanges": outcome.responses.exchanges().count(),
             "materials": self.materials,
             "locked": outcome.lock.is_some(),
             "drift": self.drift,

@@ -10,8 +10,9 @@ use attestations::statement::Predicate;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Answer, Output, Session};
+use super::{Answer, Session};
 use crate::review::{Opinion, Subjects, verify, visible};
+use errors::Form;
 
 use crate::error::{Error, Kind, Result};
 use crate::keys;
@@ -119,7 +120,7 @@ fn show(arguments: &ShowArguments, session: &Session) -> Result<Answer> {
     let what = &arguments.what;
     let repository = open(what, session)?;
     let subjects = Subjects::fetch(&repository, &what.commit, what.since.as_deref())?;
-    let shown = subjects.show(arguments.list || session.output() == Output::Json)?;
+    let shown = subjects.show(arguments.list || session.form() == Form::Json)?;
     let value = serde_json::to_value(&shown)
         .map_err(|error| Error::new(Kind::Bug, "what is to be shown has no JSON form").because(error))?;
     session.result(&shown.to_text(), &value)?;

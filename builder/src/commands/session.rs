@@ -1,9 +1,9 @@
 //! What every command shares, and how its result is printed.
 
-use std::io::Write as _;
+use errors::{Form, output};
 
-use crate::error::{Error, Kind, Result};
-use crate::progress::{self, Mode, Progress};
+use crate::error::Result;
+use crate::progress::{Mode, Progress};
 use crate::workspace::Workspace;
 
 /// What a command answered when nothing went wrong.
@@ -15,26 +15,17 @@ pub(crate) enum Answer {
     No,
 }
 
-/// Who reads the result on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// A person: text.
-    Text,
-    /// A program: one line of JSON.
-    Json,
-}
-
 /// A workspace, and how the result is printed.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     workspace: Workspace,
-    output: Output,
+    form: Form,
 }
 
 impl Session {
     /// A session with its state below `state_dir`.
-    pub(crate) fn new(state_dir: impl Into<std::path::PathBuf>, output: Output, progress: Mode) -> Self {
-        Self { workspace: Workspace::new(state_dir, Progress::new(progress).into()), output }
+    pub(crate) fn new(state_dir: impl Into<std::path::PathBuf>, form: Form, progress: Mode) -> Self {
+        Self { workspace: Workspace::new(state_dir, Progress::new(progress).into()), form }
     }
 
     /// The state directory and the reporter, which is all that the parts below the command line get.
@@ -42,9 +33,9 @@ impl Session {
         &self.workspace
     }
 
-    /// Who reads the result.
-    pub(crate) fn output(&self) -> Output {
-        self.output
+    /// How the result is printed.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Prints the result of a command: `text` for people, or `value` as one line of JSON.
@@ -53,14 +44,6 @@ impl Session {
     /// When standard output cannot be written, so that a lost result is never taken for a success.
     pub(crate) fn result(&self, text: &str, value: &serde_json::Value) -> Result<()> {
         self.workspace.progress().end();
-        let mut out = std::io::stdout().lock();
-        let written = match self.output {
-            Output::Json => writeln!(out, "{}", progress::json(value)),
-            // Names of files and of what came over the network stand in it.
-            Output::Text => writeln!(out, "{}", progress::lines(text.trim_end_matches('\n'))),
-        };
-        written
-            .and_then(|()| out.flush())
-            .map_err(|cause| Error::new(Kind::Machine, "writing the result").because(cause))
+        output::result(self.form, text, value)
     }
 }

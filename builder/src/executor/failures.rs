@@ -3,9 +3,9 @@
 use super::leak;
 use super::mounts::MountError;
 use super::steps::copy;
-use crate::capture::{Incident, IncidentKind};
 use crate::error::{Error, Kind};
 use crate::plan::step::Step;
+use recorder::{Incident, IncidentKind};
 
 /// Why a step's network makes the build worthless.
 pub(crate) fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {

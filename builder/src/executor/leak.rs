@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{lgetxattr, llistxattr};
 
-use crate::secrets::Needles;
+use recorder::SecretPatterns;
 
 /// The most bytes of a file's attributes, and of their names, that Linux gives.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
@@ -29,7 +29,7 @@ pub(crate) struct Leak {
 ///
 /// # Errors
 /// When something cannot be read: then nothing is known.
-pub(crate) fn find(upper: &Path, needles: &Arc<Needles>) -> io::Result<Option<Leak>> {
+pub(crate) fn find(upper: &Path, needles: &Arc<SecretPatterns>) -> io::Result<Option<Leak>> {
     if needles.is_empty() {
         return Ok(None);
     }
@@ -49,7 +49,7 @@ pub(crate) fn find(upper: &Path, needles: &Arc<Needles>) -> io::Result<Option<Le
     Ok(None)
 }
 
-fn one(place: &Path, path: &Path, needles: &Arc<Needles>) -> io::Result<Option<Leak>> {
+fn one(place: &Path, path: &Path, needles: &Arc<SecretPatterns>) -> io::Result<Option<Leak>> {
     let shown = |path: &Path| needles.redacted(&format!("/{}", path.display()));
     let leak = |id: &str, part, path: &Path| Some(Leak { id: id.to_owned(), part, path: shown(path) });
     // The whole path: a secret may hold slashes.
@@ -71,7 +71,7 @@ fn one(place: &Path, path: &Path, needles: &Arc<Needles>) -> io::Result<Option<L
     Ok(attributes(place, needles)?.and_then(|id| leak(&id, "an attribute of", path)))
 }
 
-fn attributes(place: &Path, needles: &Needles) -> io::Result<Option<String>> {
+fn attributes(place: &Path, needles: &SecretPatterns) -> io::Result<Option<String>> {
     let mut names = vec![0_u8; MAX_ATTRIBUTES];
     let length = match llistxattr(place, &mut names) {
         Err(rustix::io::Errno::OPNOTSUPP) => 0,
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::secrets::{Given, Secrets};
 
-    fn needles(folder: &Path) -> Arc<Needles> {
+    fn needles(folder: &Path) -> Arc<SecretPatterns> {
         let path = folder.join("secret");
         fs::write(&path, "hunter2/and+more\n").unwrap();
         let given: Given = format!("id=token,src={}", path.display()).parse().unwrap();

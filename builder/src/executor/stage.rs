@@ -21,10 +21,8 @@ use super::steps::add::GitTaken;
 use super::steps::copy;
 use super::steps::copy::{Content, ContextTree, CopyError};
 use crate::bases::{Base, layer_of_base, of_base};
-use crate::capture::{Capture, Exchange};
 use crate::dockerfile::SecretMount;
 use crate::error::{Error, Kind, Result};
-use crate::materials;
 use crate::plan;
 use crate::plan::config;
 use crate::plan::config::Config;
@@ -32,6 +30,7 @@ use crate::plan::step::{Action, Execution, Step};
 use crate::progress::{Event, Label, SummaryStep};
 use crate::secrets::Secrets;
 use crate::workspace::Workspace;
+use recorder::Recorder;
 
 /// How many layers of a stage may be compressed while its next step goes on.
 const MOST_WAITING: usize = 2;
@@ -50,7 +49,7 @@ pub(crate) struct Workshop<'a> {
     /// Unpacked layers.
     pub(crate) cache: &'a LayerCache,
     /// What records the network.
-    pub(crate) capture: &'a Capture,
+    pub(crate) capture: &'a Recorder,
     /// A folder of this build alone, for what is mounted into steps.
     pub(crate) scratch: &'a Path,
     /// What ends a running command when the person has had enough.
@@ -129,8 +128,8 @@ pub(crate) struct Finished {
 /// What is told of steps.
 #[derive(Default)]
 pub(crate) struct Records {
-    pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) materials: Vec<materials::Step>,
+    /// What steps asked of the network.
+    pub(crate) responses: Vec<recorder::StepExchanges>,
     pub(crate) unrecorded: Vec<String>,
     pub(crate) fired: Vec<Fired>,
     pub(crate) steps: Vec<SummaryStep>,
@@ -142,9 +141,8 @@ pub(crate) struct Records {
 impl Records {
     /// Adds what is to be told behind it.
     pub(crate) fn append(&mut self, later: Self) {
-        let Self { exchanges, materials, unrecorded, fired, steps, git, secrets } = later;
-        self.exchanges.extend(exchanges);
-        self.materials.extend(materials);
+        let Self { responses, unrecorded, fired, steps, git, secrets } = later;
+        self.responses.extend(responses);
         self.unrecorded.extend(unrecorded);
         self.fired.extend(fired);
         self.steps.extend(steps);

@@ -8,8 +8,9 @@ use super::stage::Workshop;
 use super::steps::copy::ContextTree;
 use crate::bases::Base;
 use crate::error::{Error, Result};
+use crate::plan;
+use crate::plan::Plan;
 use crate::plan::step::{Action, What};
-use crate::plan::{self, Plan};
 use crate::progress::Label;
 
 /// A needed stage with its steps.

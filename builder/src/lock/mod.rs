@@ -6,11 +6,10 @@ mod drift;
 use std::collections::BTreeMap;
 
 use attestations::Digest;
-use attestations::provenance::{Provenance, ResourceDescriptor};
+use attestations::provenance::{Provenance, RecordedBase, ResourceDescriptor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::provenance::bases_of;
 
 pub(crate) use drift::drift;
 
@@ -59,8 +58,11 @@ impl Lock {
         let all = &provenance.build_definition.resolved_dependencies;
         let record =
             all.iter().find(|it| it.is(ResourceDescriptor::RECORD)).and_then(ResourceDescriptor::sha256);
-        let bases = bases_of(provenance)?;
-        let bases = bases.into_iter().map(|(name, (from, digest))| (name, LockedBase { digest, from }));
+        let bases =
+            provenance.recorded_bases().map_err(|cause| Error::new(Kind::Input, cause.to_string()))?;
+        let bases = bases
+            .into_iter()
+            .map(|(name, RecordedBase { uri: from, digest })| (name, LockedBase { digest, from }));
         let mut packages = BTreeMap::<String, Vec<Digest>>::new();
         for package in all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE)) {
             if let (Some(purl), Some(digest)) = (&package.uri, package.sha256()) {
@@ -99,8 +101,11 @@ impl Lock {
     }
 
     /// Its bases as a build takes recorded ones: where each came from, and its digest.
-    pub(crate) fn recorded_bases(&self) -> BTreeMap<String, (String, Digest)> {
-        self.bases.iter().map(|(name, base)| (name.clone(), (base.from.clone(), base.digest))).collect()
+    pub(crate) fn recorded_bases(&self) -> BTreeMap<String, RecordedBase> {
+        self.bases
+            .iter()
+            .map(|(name, base)| (name.clone(), RecordedBase { uri: base.from.clone(), digest: base.digest }))
+            .collect()
     }
 }
 

@@ -2,7 +2,6 @@
 //! that. Values in, values out. The shapes that are recognised are listed in `docs/packages.md`.
 
 mod archive;
-mod purl;
 mod recognise;
 pub(crate) mod sbom;
 
@@ -10,9 +9,9 @@ use std::collections::BTreeSet;
 
 use attestations::Digest;
 
-use crate::materials::{Exchange, Step};
+use recorder::{Exchange, StepExchanges};
 
-pub(crate) use purl::Purl;
+pub(crate) use attestations::purl::Purl;
 pub(crate) use recognise::{Seen, recognise};
 
 /// A package that entered a build.
@@ -27,7 +26,7 @@ pub(crate) struct Package {
     /// Where it came from.
     pub(crate) url: String,
     /// The step that took it first.
-    pub(crate) step: String,
+    pub(crate) step: recorder::StepId,
 }
 
 /// The package that an exchange brought, if it is one.
@@ -44,7 +43,7 @@ pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
 }
 
 /// The packages among the exchanges of a build, each once, in the order of their names.
-pub(crate) fn of(steps: &[Step]) -> Vec<Package> {
+pub(crate) fn of(steps: &[StepExchanges]) -> Vec<Package> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for step in steps {

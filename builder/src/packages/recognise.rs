@@ -3,8 +3,8 @@
 use attestations::Digest;
 use url::Url;
 
+use super::Purl;
 use super::archive::{at_version, is_word, python_name, stem};
-use super::purl::Purl;
 
 /// What is known of an exchange.
 #[derive(Debug, Clone, Copy)]

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use attestations::Digest;
-use serde_cyclonedx::cyclonedx::v_1_6 as cyclonedx;
+use serde::Serialize;
 use serde_json::Value;
-use serde_spdx::spdx::v_2_3 as spdx;
 
 use super::Package;
 
@@ -38,110 +37,133 @@ pub(crate) struct Whole<'a> {
 /// Never for what can be made here; the serialiser's own error otherwise.
 pub(crate) fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     const IMAGE: &str = "SPDXRef-image";
-    let mut packages = vec![spdx_package(IMAGE.to_owned(), whole.name, None, whole.image, None, "CONTAINER")];
-    let mut relations = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", IMAGE)];
+    let mut packages = vec![SpdxPackage::container(IMAGE.to_owned(), whole.name, whole.image)];
+    let mut relationships = vec![relation("SPDXRef-DOCUMENT", "DESCRIBES", IMAGE)];
     for (number, (name, digest)) in whole.bases.iter().enumerate() {
         let id = format!("SPDXRef-base-{number}");
-        relations.push(relation(IMAGE, "DESCENDANT_OF", &id));
-        packages.push(spdx_package(id, name, None, digest, None, "CONTAINER"));
+        relationships.push(relation(IMAGE, "DESCENDANT_OF", &id));
+        packages.push(SpdxPackage::container(id, name, digest));
     }
     for (number, package) in whole.packages.iter().enumerate() {
         let id = format!("SPDXRef-package-{number}");
-        relations.push(relation(&id, "BUILD_DEPENDENCY_OF", IMAGE));
-        let name = package.purl.plain_name();
-        let version = Some(package.purl.version.as_str()).filter(|version| !version.is_empty());
-        packages.push(spdx_package(id, &name, version, &package.digest, Some(package), "LIBRARY"));
+        relationships.push(relation(&id, "BUILD_DEPENDENCY_OF", IMAGE));
+        packages.push(SpdxPackage::library(id, package));
     }
-    let document = spdx::Spdx {
-        spdxid: "SPDXRef-DOCUMENT".to_owned(),
-        annotations: None,
-        comment: None,
-        creation_info: spdx::SpdxCreationInfo {
-            comment: None,
-            created: whole.created.to_owned(),
-            creators: vec![format!("Tool: {TOOL}")],
-            license_list_version: None,
-        },
-        data_license: "CC0-1.0".to_owned(),
-        document_describes: None,
+    serde_json::to_value(Spdx {
+        spdx_version: "SPDX-2.3",
+        spdxid: "SPDXRef-DOCUMENT",
+        data_license: "CC0-1.0",
         document_namespace: format!("https://countersign.dev/spdx/{}", whole.image.hex()),
-        external_document_refs: None,
-        files: None,
-        has_extracted_licensing_infos: None,
-        name: whole.name.to_owned(),
-        packages: Some(packages),
-        relationships: Some(relations),
-        revieweds: None,
-        snippets: None,
-        spdx_version: "SPDX-2.3".to_owned(),
-    };
-    serde_json::to_value(document)
+        name: whole.name,
+        creation_info: CreationInfo { created: whole.created, creators: [format!("Tool: {TOOL}")] },
+        packages,
+        relationships,
+    })
 }
 
-fn relation(from: &str, kind: &str, to: &str) -> spdx::SpdxItemRelationships {
-    spdx::SpdxItemRelationships {
-        comment: None,
-        related_spdx_element: to.to_owned(),
-        relationship_type: kind.to_owned(),
-        spdx_element_id: from.to_owned(),
+/// An SPDX document, with those of its fields that are filled here.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spdx<'a> {
+    spdx_version: &'static str,
+    #[serde(rename = "SPDXID")]
+    spdxid: &'static str,
+    data_license: &'static str,
+    document_namespace: String,
+    name: &'a str,
+    creation_info: CreationInfo<'a>,
+    packages: Vec<SpdxPackage>,
+    relationships: Vec<Relationship>,
+}
+
+#[derive(Serialize)]
+struct CreationInfo<'a> {
+    created: &'a str,
+    creators: [String; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Relationship {
+    spdx_element_id: String,
+    relationship_type: &'static str,
+    related_spdx_element: String,
+}
+
+fn relation(from: &str, kind: &'static str, to: &str) -> Relationship {
+    let (spdx_element_id, related_spdx_element) = (from.to_owned(), to.to_owned());
+    Relationship { spdx_element_id, relationship_type: kind, related_spdx_element }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SpdxPackage {
+    #[serde(rename = "SPDXID")]
+    spdxid: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_info: Option<String>,
+    checksums: [Checksum; 1],
+    download_location: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_refs: Option<[ExternalRef; 1]>,
+    files_analyzed: bool,
+    primary_package_purpose: &'static str,
+    copyright_text: &'static str,
+    license_concluded: &'static str,
+    license_declared: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checksum {
+    algorithm: &'static str,
+    checksum_value: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalRef {
+    reference_category: &'static str,
+    reference_type: &'static str,
+    reference_locator: String,
+}
+
+/// SPDX's word for what its maker does not say.
+const UNSAID: &str = "NOASSERTION";
+
+impl SpdxPackage {
+    fn container(spdxid: String, name: &str, digest: &Digest) -> Self {
+        Self {
+            spdxid,
+            name: name.to_owned(),
+            version_info: None,
+            checksums: [Checksum { algorithm: "SHA256", checksum_value: digest.hex() }],
+            download_location: UNSAID.to_owned(),
+            external_refs: None,
+            files_analyzed: false,
+            primary_package_purpose: "CONTAINER",
+            copyright_text: UNSAID,
+            license_concluded: UNSAID,
+            license_declared: UNSAID,
+        }
     }
-}
 
-fn spdx_package(
-    id: String,
-    name: &str,
-    version: Option<&str>,
-    digest: &Digest,
-    package: Option<&Package>,
-    purpose: &str,
-) -> spdx::SpdxItemPackages {
-    let refs = package.map(|package| {
-        vec![spdx::SpdxItemPackagesItemExternalRefs {
-            comment: None,
-            reference_category: "PACKAGE-MANAGER".to_owned(),
+    fn library(spdxid: String, package: &Package) -> Self {
+        let purl = ExternalRef {
+            reference_category: "PACKAGE-MANAGER",
+            reference_type: "purl",
             reference_locator: package.purl.to_string(),
-            reference_type: "purl".to_owned(),
-        }]
-    });
-    let unsaid = || Some("NOASSERTION".to_owned());
-    spdx::SpdxItemPackages {
-        spdxid: id,
-        annotations: None,
-        attribution_texts: None,
-        built_date: None,
-        checksums: Some(vec![spdx::SpdxItemPackagesItemChecksums {
-            algorithm: "SHA256".to_owned(),
-            checksum_value: digest.hex(),
-        }]),
-        comment: None,
-        copyright_text: unsaid(),
-        description: None,
-        download_location: package.map_or_else(|| "NOASSERTION".to_owned(), location),
-        external_refs: refs,
-        files_analyzed: Some(false),
-        has_files: None,
-        homepage: None,
-        license_comments: None,
-        license_concluded: unsaid(),
-        license_declared: unsaid(),
-        license_info_from_files: None,
-        name: name.to_owned(),
-        originator: None,
-        package_file_name: None,
-        package_verification_code: None,
-        primary_package_purpose: Some(purpose.to_owned()),
-        release_date: None,
-        source_info: None,
-        summary: None,
-        supplier: None,
-        valid_until_date: None,
-        version_info: version.map(str::to_owned),
+        };
+        Self {
+            version_info: Some(package.purl.version.clone()).filter(|version| !version.is_empty()),
+            // Without the query: a signed link's secret stands there.
+            download_location: package.url.split('?').next().unwrap_or_default().to_owned(),
+            external_refs: Some([purl]),
+            primary_package_purpose: "LIBRARY",
+            ..Self::container(spdxid, &package.purl.plain_name(), &package.digest)
+        }
     }
-}
-
-/// Where a package came from, without the query: a signed link's secret stands there.
-fn location(package: &Package) -> String {
-    package.url.split('?').next().unwrap_or_default().to_owned()
 }
 
 /// The bill as CycloneDX 1.6.
@@ -149,51 +171,80 @@ fn location(package: &Package) -> String {
 /// # Errors
 /// Never for what can be made here; the serialiser's own error otherwise.
 pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
-    let image = component("container", "image", whole.name, whole.image)?;
-    let mut components = Vec::new();
-    for (number, (name, digest)) in whole.bases.iter().enumerate() {
-        components.push(component("container", &format!("base-{number}"), name, digest)?);
-    }
-    for (number, package) in whole.packages.iter().enumerate() {
-        let kind = if package.purl.kind == "generic" { "file" } else { "library" };
-        let name = format!("package-{number}");
-        let mut found = component(kind, &name, &package.purl.name, &package.digest)?;
-        found.group = Some(package.purl.namespace.clone()).filter(|group| !group.is_empty());
-        found.version = Some(package.purl.version.clone()).filter(|version| !version.is_empty());
-        found.purl = Some(package.purl.to_string());
-        components.push(found);
-    }
-    let metadata = cyclonedx::Metadata {
-        timestamp: Some(whole.created.to_owned()),
-        component: Some(image),
-        ..Default::default()
-    };
-    let bill = cyclonedx::CycloneDxBuilder::default()
-        .bom_format("CycloneDX")
-        .spec_version("1.6")
-        .serial_number(format!("urn:uuid:{}", uuid_of(whole.image)))
-        .version(1)
-        .metadata(metadata)
-        .components(components)
-        .build()
-        .map_err(serde::ser::Error::custom)?;
-    serde_json::to_value(bill)
+    let container = |reference, name, digest| Component::new("container", reference, name, digest);
+    let bases = whole.bases.iter().enumerate();
+    let bases = bases.map(|(number, (name, digest))| container(format!("base-{number}"), name, digest));
+    let packages = whole.packages.iter().enumerate();
+    let packages = packages.map(|(number, package)| Component::of(format!("package-{number}"), package));
+    serde_json::to_value(CycloneDx {
+        bom_format: "CycloneDX",
+        spec_version: "1.6",
+        serial_number: format!("urn:uuid:{}", uuid_of(whole.image)),
+        version: 1,
+        metadata: Metadata {
+            timestamp: whole.created,
+            component: container("image".to_owned(), whole.name, whole.image),
+        },
+        components: bases.chain(packages).collect(),
+    })
 }
 
-fn component(
-    kind: &str,
-    reference: &str,
-    name: &str,
-    digest: &Digest,
-) -> serde_json::Result<cyclonedx::Component> {
-    let hash = cyclonedx::Hash { alg: cyclonedx::HashAlg::Sha256, content: digest.hex() };
-    cyclonedx::ComponentBuilder::default()
-        .type_(kind)
-        .bom_ref(reference)
-        .name(name)
-        .hashes(vec![hash])
-        .build()
-        .map_err(serde::ser::Error::custom)
+/// A CycloneDX document, with those of its fields that are filled here.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CycloneDx<'a> {
+    bom_format: &'static str,
+    spec_version: &'static str,
+    serial_number: String,
+    version: u32,
+    metadata: Metadata<'a>,
+    components: Vec<Component>,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    timestamp: &'a str,
+    component: Component,
+}
+
+#[derive(Serialize)]
+struct Component {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "bom-ref")]
+    reference: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    hashes: [Hash; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purl: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Hash {
+    alg: &'static str,
+    content: String,
+}
+
+impl Component {
+    fn new(kind: &'static str, reference: String, name: &str, digest: &Digest) -> Self {
+        let hashes = [Hash { alg: "SHA-256", content: digest.hex() }];
+        Self { kind, reference, group: None, name: name.to_owned(), version: None, hashes, purl: None }
+    }
+
+    fn of(reference: String, package: &Package) -> Self {
+        let purl = &package.purl;
+        let kind = if purl.kind == "generic" { "file" } else { "library" };
+        Self {
+            group: Some(purl.namespace.clone()).filter(|group| !group.is_empty()),
+            version: Some(purl.version.clone()).filter(|version| !version.is_empty()),
+            purl: Some(purl.to_string()),
+            ..Self::new(kind, reference, &purl.name, &package.digest)
+        }
+    }
 }
 
 /// A UUID made of a digest's first bytes, of the version for such (RFC 9562, section 5.8).
@@ -215,16 +266,22 @@ mod tests {
 
     #[test]
     fn a_bill_is_the_same_for_the_same_build_and_names_every_package() {
-        let package = |purl: Purl| Package {
+        let package = |purl: Purl, url: &str| Package {
             purl,
             digest: Digest::of(b"file"),
             size: 4,
-            url: "https://mirror.example/x".into(),
+            url: url.into(),
             step: "line 2".into(),
         };
         let packages = [
-            package(Purl::new("npm", "core", "1.0").within("@a")),
-            package(Purl::new("generic", "tool", "").with("download_url", "https://dl.example/tool")),
+            package(
+                Purl::new("npm", "core", "1.0").within("@a"),
+                "https://mirror.example/x?signature=secret",
+            ),
+            package(
+                Purl::new("generic", "tool", "").with("download_url", "https://dl.example/tool"),
+                "https://dl.example/tool",
+            ),
         ];
         let bases = BTreeMap::from([("debian:bookworm".to_owned(), Digest::of(b"base"))]);
         let whole = Whole {
@@ -240,6 +297,10 @@ mod tests {
             assert!(bill.contains("pkg:npm/%40a/core@1.0") && bill.contains("pkg:generic/tool?"), "{bill}");
             assert!(bill.contains(&Digest::of(b"base").hex()) && !bill.contains("null"), "{bill}");
         }
+        // Written by the formats' own libraries, to the byte: what is signed must not change with how it is made.
+        let text = |bill: &Value| format!("{bill:#}\n").replace(TOOL, "countersign-builder-VERSION");
+        assert_eq!(text(&one), include_str!("vectors/spdx.json"));
+        assert_eq!(text(&other), include_str!("vectors/cyclonedx.json"));
         let serial = other["serialNumber"].as_str().unwrap();
         assert_eq!((serial.len(), &serial[23..24]), (45, "8"), "{serial}");
     }

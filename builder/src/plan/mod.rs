@@ -9,11 +9,12 @@ pub(crate) mod step;
 use std::collections::{BTreeMap, BTreeSet};
 
 use images::Platform;
+use recorder::StepId;
 
-use self::config::{Config, History};
-use self::stage::{Argument, State};
-use self::step::Step;
 use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Problem, expand};
+use crate::plan::config::{Config, History};
+use crate::plan::stage::{Argument, State};
+use crate::plan::step::Step;
 
 /// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
@@ -232,6 +233,19 @@ impl<'a> Plan<'a> {
         match self.file.stages.get(stage) {
             Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
             None => self.images.get(stage - self.file.stages.len()).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// The id of a stage's step: the stage's name, or its number where it has none or shares it with another.
+    pub(crate) fn step_id(&self, stage: usize, number: usize) -> StepId {
+        let name = self.file.stages.get(stage).and_then(|written| written.name.as_deref());
+        let alone = |name: &&str| {
+            let named = self.file.stages.iter().filter(|it| it.name.as_deref() == Some(*name));
+            named.count() == 1
+        };
+        match name.filter(alone) {
+            Some(name) => StepId::new(name, number),
+            None => StepId::new(&stage.to_string(), number),
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct State<'a> {
     /// `ARG`s of this stage that were reached, the last of each name, where its first was.
     pub(crate) arguments: Vec<Argument>,
     cmd_is_set: bool,
+    /// How many of its steps so far can ask the network.
+    asking: usize,
 }
 
 /// An `ARG` that was reached.
@@ -43,7 +45,7 @@ impl<'a> State<'a> {
         // What the base's configuration sets is set anew, over what its stage had by then.
         let is_set = |name: &str| config::variable(&base.config, name).is_some();
         let arguments = inherited.into_iter().map(|it| Argument { hidden: is_set(&it.name), ..it }).collect();
-        Self { plan, stage, config: base, arguments, cmd_is_set: false }
+        Self { plan, stage, config: base, arguments, cmd_is_set: false, asking: 0 }
     }
 
     pub(crate) fn step(&mut self, located: &Located<Instruction>) -> Result<Step, Problem> {
@@ -88,7 +90,9 @@ impl<'a> State<'a> {
                 (format!("ENTRYPOINT {}", list(&args)), Action::Configure)
             }
         };
-        Ok(Step { line: located.line, text: located.text.clone(), created_by, action })
+        self.asking += usize::from(action.can_ask());
+        let id = self.plan.step_id(self.stage, self.asking);
+        Ok(Step { id, line: located.line, text: located.text.clone(), created_by, action })
     }
 
     /// Of `ENV` and `ARG` with one name, what came last, as BuildKit does it: an `ARG` without a value changes nothing.

@@ -1,5 +1,7 @@
 //! What an instruction comes to once everything in it is expanded: what is done to the files, and how the history tells it.
 
+use recorder::StepId;
+
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{Chmod, Network, SecretMount};
@@ -7,6 +9,8 @@ use crate::dockerfile::{Chmod, Network, SecretMount};
 /// What one instruction does, with everything expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
+    /// Who it is in records and replays. Only meaningful for a step that can ask the network.
+    pub(crate) id: StepId,
     /// The instruction's line.
     pub(crate) line: usize,
     /// The instruction as written.
@@ -40,6 +44,17 @@ pub(crate) enum Action {
         /// Whose it becomes; empty is root.
         user: String,
     },
+}
+
+impl Action {
+    /// Whether it can ask for something over the network.
+    pub(crate) fn can_ask(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Copy(copying) => copying.sources.iter().any(|it| matches!(it, Source::Remote(_))),
+            Self::Configure | Self::Workdir { .. } => false,
+        }
+    }
 }
 
 /// A command that is run.

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Event, Show, safe};
+use errors::terminal;
+
+use super::{Event, Show};
 
 /// Bytes on their way are told once in so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +30,7 @@ impl Show for Json {
             self.told = Instant::now();
         }
         // A terminal may be reading this, too.
-        let line = safe::json(&event.json());
+        let line = terminal::json(&event.json());
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
 }

@@ -1,14 +1,13 @@
 //! What is told while something goes on, on standard error: one place, from typed events to what people or machines see.
 //!
 //! Whoever works tells an [`Event`]; how it looks is a [`Mode`]. Text of strangers (what a step prints, names in a Dockerfile, what a
-//! server sent) never steers the terminal, in any mode: see the module `safe`.
+//! server sent) never steers the terminal, in any mode: see `errors::terminal`.
 
 mod bytes;
 mod event;
 mod events;
 mod plain;
 mod rich;
-mod safe;
 mod summary;
 mod transfer;
 
@@ -18,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use images::registry::Traffic;
 
 pub(crate) use bytes::amount;
+pub(crate) use errors::terminal::{cell, json, lines, without_sequences};
 pub(crate) use event::{Event, Label};
-pub(crate) use safe::{json, lines, without_sequences};
 pub(crate) use summary::{Summary, SummaryStep};
 pub(crate) use transfer::{Direction, Moving};
 

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::{Event, Label, Show, amount, safe};
+use errors::terminal;
+
+use super::{Event, Label, Show, amount};
 
 /// Bytes on their way are told once in so long.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -49,11 +51,15 @@ impl Show for Plain {
 
 /// What stands before a line of a step's output.
 fn margin(label: &Label) -> String {
-    if label.is_one_of_several { format!("{} | ", safe::cell(&label.to_string())) } else { "    ".to_owned() }
+    if label.is_one_of_several {
+        format!("{} | ", terminal::cell(&label.to_string()))
+    } else {
+        "    ".to_owned()
+    }
 }
 
 fn lines(event: &Event<'_>) -> Vec<String> {
-    let cell = safe::cell;
+    let cell = terminal::cell;
     vec![match *event {
         Event::Platform { platform } => format!("building for {}", cell(platform)),
         Event::Base { name } => format!("base {}", cell(name)),

@@ -7,10 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use console::{Style, Term, truncate_str};
+use errors::terminal;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
 use super::plain::{DROPPED, fetched, of_total, sent};
-use super::{Event, Label, Show, safe};
+use super::{Event, Label, Show};
 
 /// Lines of output shown below a step that goes on.
 const TAIL: usize = 4;
@@ -86,8 +87,8 @@ impl Rich {
     }
 
     fn begin(&mut self, label: &Label, instruction: &str) {
-        let instruction = safe::cell(instruction);
-        let head = self.bar(format!("{}  {instruction}", safe::cell(&label.to_string())));
+        let instruction = terminal::cell(instruction);
+        let head = self.bar(format!("{}  {instruction}", terminal::cell(&label.to_string())));
         let running = Running { head, instruction, last: VecDeque::new(), tail: Vec::new() };
         self.running.insert(label.clone(), running);
     }
@@ -95,7 +96,7 @@ impl Rich {
     fn output(&mut self, label: &Label, text: &str) {
         let most = (MOST_LINES / self.running.len().max(1)).clamp(1, TAIL);
         let Some(running) = self.running.get_mut(label) else { return };
-        running.last.push_back(safe::cell(text));
+        running.last.push_back(terminal::cell(text));
         while running.last.len() > most {
             running.last.pop_front();
         }
@@ -145,7 +146,7 @@ impl Rich {
 
 impl Show for Rich {
     fn show(&mut self, event: &Event<'_>) {
-        let cell = safe::cell;
+        let cell = terminal::cell;
         match *event {
             Event::Platform { platform } => {
                 self.line(&self.styles.faint, "·", &format!("building for {}", cell(platform)), "");

@@ -4,7 +4,7 @@ use attestations::Digest;
 use serde_json::{Value, json};
 
 use super::bytes::amount;
-use super::safe::cell;
+use errors::terminal::cell;
 
 /// The longest an instruction gets in it, in characters.
 const INSTRUCTION: usize = 60;

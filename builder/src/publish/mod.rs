@@ -3,10 +3,10 @@
 pub(crate) mod export;
 pub(crate) mod push;
 
-use attestations::Bundle;
+use attestations::SignedBundle;
 
-use crate::materials::Materials;
 use crate::pipeline::Outcome;
+use recorder::KeptResponses;
 
 /// A build for one platform, and what was made of it.
 pub(crate) struct Built {
@@ -14,7 +14,7 @@ pub(crate) struct Built {
     /// How it differs from its commit's lock.
     pub(crate) drift: Vec<String>,
     /// What was kept of its network.
-    pub(crate) materials: Option<Materials>,
+    pub(crate) materials: Option<KeptResponses>,
     /// Its provenance, if it is signed.
-    pub(crate) bundle: Option<Bundle>,
+    pub(crate) bundle: Option<SignedBundle>,
 }

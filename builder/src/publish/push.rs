@@ -1,16 +1,16 @@
 //! Pushing what was built, with all that is said about it.
 
-use attestations::{Bundle, Reference, Signer};
+use attestations::{Reference, SignedBundle, Signer};
 use images::{Index, Store};
 
 use super::Built;
 use crate::error::{Error, Kind, Result};
-use crate::materials::Place;
 use crate::pipeline::Outcome;
 use crate::progress::{Direction, Event};
 use crate::provenance;
 use crate::registry::Registry;
 use crate::workspace::Workspace;
+use recorder::ResponseStore;
 
 /// What is pushed.
 pub(crate) struct Push<'a> {
@@ -21,11 +21,11 @@ pub(crate) struct Push<'a> {
     pub(crate) index: Option<&'a Index>,
     /// What statements call an image.
     pub(crate) subject: &'a dyn Fn(&Outcome) -> String,
-    pub(crate) reviews: Vec<&'a Bundle>,
+    pub(crate) reviews: Vec<&'a SignedBundle>,
     /// Who signs bills of materials, if there are to be any.
     pub(crate) bills_by: Option<&'a dyn Signer>,
     /// Where materials lie, if they are to be attached.
-    pub(crate) materials_from: Option<&'a Place>,
+    pub(crate) materials_from: Option<&'a ResponseStore>,
 }
 
 impl Push<'_> {

@@ -1,20 +1,38 @@
 //! Which provenance is to be repeated, and whether its signer is known.
 
 use attestations::provenance::Provenance;
-use attestations::{Bundle, Digest, Predicate, PublicKey, Statement};
+use attestations::{Bundle, Digest, Foreign, PublicKey, Subject, Unverified, Verified};
 
 use crate::error::{Error, Kind, Result};
 
 /// A provenance to repeat.
 pub(crate) struct Chosen {
-    /// What it says.
-    pub(crate) provenance: Provenance,
+    /// What it says, and whether anybody known vouches for it.
+    pub(crate) account: Account,
     /// The image it is about.
     pub(crate) subject: Digest,
     /// The digest of its bundle.
     pub(crate) bundle: Digest,
     /// Where it was found.
     pub(crate) origin: String,
+}
+
+impl Chosen {
+    /// What it says.
+    pub(crate) fn provenance(&self) -> &Provenance {
+        match &self.account {
+            Account::Verified(provenance) => provenance.value(),
+            Account::Unverified(provenance) => provenance.value(),
+        }
+    }
+}
+
+/// A builder's account of a build.
+pub(crate) enum Account {
+    /// One of the keys at hand signed it.
+    Verified(Verified<Provenance>),
+    /// Nobody asked who signed it.
+    Unverified(Unverified<Provenance>),
 }
 
 /// Who is believed about what was built.
@@ -40,10 +58,10 @@ pub(crate) fn choose(
     for (origin, bytes) in candidates {
         match read(origin, bytes, subject, trust) {
             Ok(chosen) => found.push(chosen),
-            Err(reason) => ignored.push(format!("{origin}: {reason}")),
+            Err(reason) => ignored.push(format!("{}: {reason}", Foreign::new(origin))),
         }
     }
-    found.sort_by_key(|chosen| chosen.provenance.build_definition.internal_parameters.rebuild_of.is_some());
+    found.sort_by_key(|chosen| chosen.provenance().build_definition.internal_parameters.rebuild_of.is_some());
     match found.into_iter().next() {
         Some(chosen) => Ok(chosen),
         None if ignored.is_empty() => Err(Error::new(Kind::NotFound, "there is no provenance to repeat")
@@ -61,28 +79,29 @@ fn read(
     trust: &Trust,
 ) -> std::result::Result<Chosen, String> {
     let bundle = Bundle::parse(bytes).map_err(|error| error.to_string())?;
-    let statement: Statement = match trust {
-        Trust::Unverified => bundle.statement_unverified().map_err(|error| error.to_string())?,
+    let (about, account) = match trust {
+        Trust::Unverified => {
+            let statement = bundle.statement_unverified().map_err(|error| error.to_string())?;
+            let about = image_of(&statement.value().subject)?;
+            (about, statement.into_provenance().map(Account::Unverified))
+        }
         Trust::Keys(keys) => {
             let verified = keys.iter().find_map(|key| bundle.verify(key).ok());
             let payload = verified.ok_or("it is signed by none of the builders' keys")?;
-            payload.statement().map_err(|error| error.to_string())?.into_value()
+            let statement = payload.statement().map_err(|error| error.to_string())?;
+            let about = image_of(&statement.value().subject)?;
+            (about, statement.into_provenance().map(Account::Verified))
         }
     };
-    let Predicate::Provenance(provenance) = statement.predicate else {
-        return Err("it is a statement of another kind".to_owned());
-    };
-    let [about] = statement.subject.as_slice() else {
-        return Err("it is not about exactly one image".to_owned());
-    };
-    let about = about.sha256().ok_or("its subject has no SHA-256 digest")?;
+    let account = account.ok_or("it is a statement of another kind")?;
     match subject {
         Some(wanted) if about != *wanted => Err(format!("it is about {about}")),
-        _ => Ok(Chosen {
-            provenance: *provenance,
-            subject: about,
-            bundle: bundle.digest(),
-            origin: origin.to_owned(),
-        }),
+        _ => Ok(Chosen { account, subject: about, bundle: bundle.digest(), origin: origin.to_owned() }),
     }
+}
+
+/// The one image that a statement is about.
+fn image_of(subjects: &[Subject]) -> std::result::Result<Digest, &'static str> {
+    let [about] = subjects else { return Err("it is not about exactly one image") };
+    about.sha256().ok_or("its subject has no SHA-256 digest")
 }

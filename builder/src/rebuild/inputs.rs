@@ -3,32 +3,30 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use attestations::provenance::{Provenance, ResourceDescriptor};
-use attestations::{Digest, Pinned};
+use attestations::provenance::{NamedExchange, Provenance, ResourceDescriptor};
+use attestations::{Digest, Foreign, Pinned};
 
 use super::evidence::Chosen;
-use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
-use crate::materials;
-use crate::materials::{Place, Record};
 use crate::pipeline::Network;
 use crate::provenance;
 use crate::registry::Registry;
+use recorder::{Record, ResponseStore};
 
 /// The kept materials of the chosen provenance, fetched from the image's registry when they are not here.
 ///
 /// # Errors
 /// When there are none, or they are not what the provenance names.
 pub(crate) fn replayed(
-    place: &Place,
+    place: &ResponseStore,
     chosen: &Chosen,
     file: Option<&Path>,
     registry: &Registry,
     image: Option<&Pinned>,
 ) -> Result<Network> {
-    let record = record_of(&chosen.provenance)?;
+    let record = record_of(chosen.provenance())?;
     if let Some(file) = file {
-        materials::import(place, file)?;
+        recorder::archive::import(place, file)?;
     }
     // The record of a build that asked for nothing is always the same, and need not be fetched.
     place.keeper().finish(&Record::new(Vec::new()))?;
@@ -39,12 +37,12 @@ pub(crate) fn replayed(
         }
         found => found?,
     };
-    agree(replay.record(), &chosen.provenance)?;
+    agree(replay.record(), chosen.provenance())?;
     Ok(Network::Replayed(replay.into()))
 }
 
 fn fetch(
-    place: &Place,
+    place: &ResponseStore,
     record: &Digest,
     registry: &Registry,
     image: Option<&Pinned>,
@@ -78,26 +76,33 @@ fn record_of(provenance: &Provenance) -> Result<Digest> {
 
 /// The record says more than the provenance, but nothing else: what a policy sees is what is replayed.
 fn agree(record: &Record, provenance: &Provenance) -> Result<()> {
-    let mut open: BTreeMap<String, i64> = BTreeMap::new();
+    let mut open: BTreeMap<NamedExchange, i64> = BTreeMap::new();
     for (step, found) in record.exchanges() {
-        let told = provenance::exchange(&Exchange::of(step, 0, found));
-        *open.entry(text_of(&told)).or_default() += 1;
+        *open.entry(named(&provenance::exchange(step, found))?).or_default() += 1;
     }
     let all = &provenance.build_definition.resolved_dependencies;
-    for told in all.iter().filter(|it| it.is(ResourceDescriptor::EXCHANGE)) {
-        *open.entry(text_of(told)).or_default() -= 1;
+    for found in all.iter().filter(|it| it.is(ResourceDescriptor::EXCHANGE)) {
+        *open.entry(named(found)?).or_default() -= 1;
     }
     match open.iter().find(|(_, count)| **count != 0) {
         None => Ok(()),
-        Some((told, count)) => {
+        Some((exchange, count)) => {
             let side = if *count > 0 { "only the record" } else { "only the provenance" };
-            Err(Error::new(Kind::Input, "the record of the materials and the provenance do not agree")
-                .details(vec![format!("{side} has {told}")])
-                .hint("do not trust that builder before it has explained this"))
+            Err(disagree(format!("{side} has {exchange}")))
         }
     }
 }
 
-fn text_of(told: &ResourceDescriptor) -> String {
-    format!("{told:?}")
+fn named(found: &ResourceDescriptor) -> Result<NamedExchange> {
+    let unknown = || {
+        let url = Foreign::new(found.uri.as_deref().unwrap_or_default());
+        disagree(format!("the provenance says of {url} what no record can say"))
+    };
+    NamedExchange::read(found).ok_or_else(unknown)
+}
+
+fn disagree(detail: String) -> Error {
+    Error::new(Kind::Input, "the record of the materials and the provenance do not agree")
+        .details(vec![detail])
+        .hint("do not trust that builder before it has explained this")
 }

@@ -3,47 +3,39 @@
 
 use std::collections::BTreeSet;
 
-use attestations::keys::PublicKey;
-use attestations::review::{Review, Scope, Verdict};
-use attestations::statement::Predicate;
-use attestations::{Bundle, Commit, Digest};
+use attestations::keys::{KeyId, PublicKey};
+use attestations::reviews::{Commits, OwnWork, Rejection, Reviewer, Reviews, Standing, Wanted};
+use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
 
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
-
-/// How many reviews of changes since a reviewed commit are followed back.
-const CHAIN_LIMIT: usize = 64;
 
 /// A review as it was handed in.
 pub(crate) struct HandedIn {
     /// The file's name.
     pub(crate) origin: String,
     /// The bundle.
-    pub(crate) bundle: Bundle,
-    review: Review,
-    commit: Commit,
-    signer: Option<usize>,
+    pub(crate) bundle: SignedBundle,
+    /// What it says, if one of the reviewers' keys signed it.
+    signed: Option<Verified<Statement>>,
 }
 
 impl HandedIn {
     /// Reads a bundle, and finds which of `keys` signed it.
     ///
     /// # Errors
-    /// When it is no review of one commit.
+    /// When it is no review.
     pub(crate) fn parse(origin: &str, bytes: &[u8], keys: &[PublicKey]) -> Result<Self> {
         let refuse = |why: &str| Error::new(Kind::Input, format!("{origin} is not a review: {why}"));
         let bundle = Bundle::parse(bytes).map_err(|cause| refuse("it is no bundle").because(cause))?;
-        let signer = keys.iter().position(|key| bundle.verify(key).is_ok());
-        let statement =
-            bundle.statement_unverified().map_err(|cause| refuse("it holds no statement").because(cause))?;
-        let commit = match statement.subject.as_slice() {
-            [subject] => subject.git_commit().ok_or_else(|| refuse("its subject is no commit"))?,
-            _ => return Err(refuse("it is not about exactly one commit")),
-        };
-        let Predicate::Review(review) = statement.predicate else {
-            return Err(refuse("it is a statement of another kind"));
-        };
-        Ok(Self { origin: origin.to_owned(), bundle, review, commit, signer })
+        let no_statement = |cause| refuse("it holds no statement").because(cause);
+        let payload = keys.iter().find_map(|key| bundle.verify(key).ok());
+        let signed = payload.map(|it| it.statement()).transpose().map_err(no_statement)?;
+        let bundle = SignedBundle::read_unverified(bundle).map_err(no_statement)?;
+        match bundle.predicate_type() == review::PREDICATE_TYPE {
+            true => Ok(Self { origin: origin.to_owned(), bundle, signed }),
+            false => Err(refuse("it is a statement of another kind")),
+        }
     }
 
     /// The digest of the bundle.
@@ -53,34 +45,50 @@ impl HandedIn {
 }
 
 /// What is asked of reviews.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Demand {
-    /// How many different keys must have approved.
+    /// How many different reviewers must have approved.
     pub(crate) threshold: usize,
-    /// Whose signatures count.
-    pub(crate) keys: Vec<PublicKey>,
+    /// What time it is: a review of later does not count.
+    pub(crate) now: jiff::Timestamp,
 }
 
 /// Checks that the commit has the reviews asked for.
 ///
 /// # Errors
 /// [`Kind::Refused`] with what is missing, and with why each review handed in does not count.
-pub(crate) fn check(demand: &Demand, reviews: &[HandedIn], commit: &Snapshot<'_>) -> Result<()> {
-    let mut gate = Gate { demand, reviews, repository: commit.repository(), ignored: Vec::new() };
-    if let Some(veto) = gate.rejection(commit.id()) {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("commit {} was rejected by its reviewer: {veto}", commit.id()),
-        )
-        .hint("build a commit in which what was found is corrected"));
+pub(crate) fn check(demand: &Demand, handed_in: &[HandedIn], commit: &Snapshot<'_>) -> Result<()> {
+    let people = people(handed_in);
+    let mut reviews = Reviews::default();
+    let mut ignored = Vec::new();
+    for given in handed_in {
+        let reason = match given.signed.as_ref().and_then(|it| Some((it, reviewer(it, &people)?))) {
+            Some((statement, reviewer)) => {
+                reviews.take(&given.origin, reviewer, statement, demand.now).err().map(|it| it.to_string())
+            }
+            None => Some("it is signed by none of the reviewers' keys".to_owned()),
+        };
+        ignored.extend(reason.map(|reason| format!("{}: {reason}", Foreign::new(&given.origin))));
     }
-    let counted = gate.count(commit, 0)?;
-    if counted >= demand.threshold {
+    let wanted = Wanted { threshold: demand.threshold, own_work: OwnWork::Ignored };
+    let count = reviews.count(commit.id(), wanted, &InRepository(commit.repository()))?;
+    if let Some(veto) = count.rejected.first() {
+        let text = format!("commit {} was rejected by its reviewer: {}", commit.id(), described(veto));
+        return Err(
+            Error::new(Kind::Refused, text).hint("build a commit in which what was found is corrected")
+        );
+    }
+    if count.approved_by.len() >= demand.threshold {
         return Ok(());
     }
-    let mut text =
-        format!("commit {} has {counted} of the {} reviews asked for", commit.id(), demand.threshold);
-    for reason in &gate.ignored {
+    let mut text = format!(
+        "commit {} has {} of the {} reviews asked for",
+        commit.id(),
+        count.approved_by.len(),
+        demand.threshold
+    );
+    ignored.extend(count.ignored.iter().map(ToString::to_string));
+    for reason in &ignored {
         text.push_str("\n  not counted: ");
         text.push_str(reason);
     }
@@ -88,80 +96,65 @@ pub(crate) fn check(demand: &Demand, reviews: &[HandedIn], commit: &Snapshot<'_>
         .hint("have it reviewed with `countersign-builder review sign`, and give the files with --reviews"))
 }
 
-struct Gate<'a> {
-    demand: &'a Demand,
-    reviews: &'a [HandedIn],
-    repository: &'a Repository,
-    ignored: Vec<String>,
+fn described(veto: &Rejection) -> String {
+    let note = veto.note.as_ref().map(|note| format!(" {note}")).unwrap_or_default();
+    format!("{} ({}){note}", veto.by, veto.origin)
 }
 
-impl Gate<'_> {
-    fn rejection(&self, commit: &Commit) -> Option<String> {
-        let vetoes = |given: &&HandedIn| {
-            given.signer.is_some() && given.commit == *commit && given.review.verdict == Verdict::Rejected
+/// One reviewer, as the reviews show them: a policy gives people names, the builder only has keys. Keys whose reviews name
+/// the same e-mail address are one person's, and so are the addresses that one key's reviews name.
+struct Person {
+    name: String,
+    keys: BTreeSet<KeyId>,
+    emails: Vec<String>,
+}
+
+fn people(handed_in: &[HandedIn]) -> Vec<Person> {
+    let mut groups: Vec<(BTreeSet<KeyId>, BTreeSet<String>)> = Vec::new();
+    for statement in handed_in.iter().filter_map(|given| given.signed.as_ref()) {
+        let Some(review) = statement.review() else { continue };
+        let key = review.signer().id();
+        let email = review.value().reviewer.email.trim().to_lowercase();
+        let is_same = |(keys, emails): &mut (BTreeSet<KeyId>, BTreeSet<String>)| {
+            keys.contains(&key) || emails.contains(&email)
         };
-        let veto = self.reviews.iter().find(vetoes)?;
-        let note = veto.review.note.clone().unwrap_or_default();
-        Some(format!("{} ({}) {note}", veto.review.reviewer.email, veto.origin))
+        let (mut keys, mut emails) = (BTreeSet::from([key.clone()]), BTreeSet::from([email.clone()]));
+        for (more_keys, more_emails) in groups.extract_if(.., is_same) {
+            keys.extend(more_keys);
+            emails.extend(more_emails);
+        }
+        groups.push((keys, emails));
+    }
+    let person = |(keys, emails): (BTreeSet<KeyId>, BTreeSet<String>)| {
+        let emails: Vec<String> = emails.into_iter().collect();
+        let names: Vec<String> = emails.iter().map(|email| Foreign::new(email).to_string()).collect();
+        Person { name: names.join(", "), keys, emails }
+    };
+    groups.into_iter().map(person).collect()
+}
+
+fn reviewer<'a>(statement: &Verified<Statement>, people: &'a [Person]) -> Option<Reviewer<'a>> {
+    let person = people.iter().find(|person| person.keys.contains(&statement.signer().id()))?;
+    Some(Reviewer { name: &person.name, emails: &person.emails, standing: Standing::Full })
+}
+
+/// What the repository says of commits.
+struct InRepository<'a>(&'a Repository);
+
+impl Commits for InRepository<'_> {
+    type Error = Error;
+
+    fn tree(&self, commit: &Commit) -> Result<Option<Tree>> {
+        Ok(Some(self.0.commit(commit)?.tree()?))
     }
 
-    /// How many different keys and people approved `commit`.
-    fn count(&mut self, commit: &Snapshot<'_>, depth: usize) -> Result<usize> {
-        let mut keys = BTreeSet::new();
-        let mut people = BTreeSet::new();
-        for given in self.reviews {
-            match self.judge(given, commit, depth)? {
-                Ok(key) => {
-                    if people.insert(given.review.reviewer.email.to_lowercase()) {
-                        keys.insert(key);
-                    } else {
-                        self.ignored.push(format!("{}: this reviewer is counted already", given.origin));
-                    }
-                }
-                Err(reason) => self.ignored.push(format!("{}: {reason}", given.origin)),
-            }
+    fn authors(&self, commit: &Commit, since: Option<&Commit>) -> Result<Vec<String>> {
+        let commit = self.0.commit(commit)?;
+        let mut authors = commit.authors();
+        if let Some(since) = since {
+            authors.extend(commit.authors_since(&self.0.commit(since)?)?);
         }
-        Ok(keys.len())
-    }
-
-    fn judge(
-        &mut self,
-        given: &HandedIn,
-        commit: &Snapshot<'_>,
-        depth: usize,
-    ) -> Result<std::result::Result<usize, String>> {
-        let Some(key) = given.signer else {
-            return Ok(Err("it is signed by none of the reviewers' keys".to_owned()));
-        };
-        if given.commit != *commit.id() {
-            return Ok(Err(format!("it is about commit {}", given.commit)));
-        }
-        if given.review.tree != commit.tree()? {
-            return Ok(Err("it names another tree than this commit has".to_owned()));
-        }
-        if given.review.verdict == Verdict::Rejected {
-            return Ok(Err("it rejects the commit".to_owned()));
-        }
-        let authors = match &given.review.scope {
-            Scope::Tree => commit.authors(),
-            Scope::Changes { since } => {
-                if depth >= CHAIN_LIMIT {
-                    return Ok(Err("it follows too many reviews of changes".to_owned()));
-                }
-                let before = self.repository.commit(since)?;
-                if self.count(&before, depth + 1)? < self.demand.threshold {
-                    return Ok(Err(format!(
-                        "it covers the changes since {since}, which lacks reviews itself"
-                    )));
-                }
-                commit.authors_since(&before)?
-            }
-        };
-        let email = &given.review.reviewer.email;
-        match authors.iter().any(|author| author.email.eq_ignore_ascii_case(email)) {
-            true => Ok(Err(format!("{email} is an author of what was reviewed"))),
-            false => Ok(Ok(key)),
-        }
+        Ok(authors.into_iter().map(|author| author.email).collect())
     }
 }
 
@@ -195,3 +188,6 @@ pub(crate) fn keys(text: &str, name: &str) -> Result<Vec<PublicKey>> {
         false => Ok(keys),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ pub(crate) mod visible;
 
 use std::str::FromStr;
 
-use attestations::bundle::{Bundle, Verified};
+use attestations::bundle::{Bundle, SignedBundle, Verified};
 use attestations::digest::Commit;
 use attestations::keys::{PublicKey, Signer};
 use attestations::review::{Person, Review, Scope, Verdict};
@@ -78,7 +78,7 @@ impl<'a> Subjects<'a> {
     ///
     /// # Errors
     /// When the history cannot be read, or the key fails.
-    pub(crate) fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<Bundle> {
+    pub(crate) fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<SignedBundle> {
         let commit = self.commit.id();
         let review = Review {
             tree: self.commit.tree()?,

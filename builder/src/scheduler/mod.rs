@@ -11,9 +11,7 @@ use attestations::provenance::LayerRecord;
 use images::layer::Fired;
 use images::{Image, Store};
 
-use self::graph::{Came, Turn, Waits};
 use crate::bases::{Base, Bases};
-use crate::capture::Exchange;
 use crate::error::{Error, Kind, Result};
 use crate::executor::compression::Waiting;
 use crate::executor::stack::Root;
@@ -21,11 +19,11 @@ use crate::executor::stage::{Built, Finished, Records, Run, Workshop, check_secr
 use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
 use crate::executor::steps::add::GitTaken;
 use crate::executor::steps::copy::ContextTree;
-use crate::materials;
 use crate::plan;
 use crate::plan::Plan;
 use crate::plan::config;
 use crate::progress::SummaryStep;
+use crate::scheduler::graph::{Came, Turn, Waits};
 use crate::speculation::reference::Foretold;
 use crate::speculation::tasks::Over;
 use crate::speculation::{Attempt, Course};
@@ -36,10 +34,8 @@ pub(crate) struct Executed {
     pub(crate) image: Image,
     /// Its layers, from the lowest.
     pub(crate) layers: Vec<LayerRecord>,
-    /// Every exchange over the network.
-    pub(crate) exchanges: Vec<Exchange>,
-    /// The same with their headers, step by step in the order of asking.
-    pub(crate) materials: Vec<materials::Step>,
+    /// What the steps asked of the network, step by step in the order of asking.
+    pub(crate) responses: Vec<recorder::StepExchanges>,
     /// Why the list of exchanges may not be all, if so.
     pub(crate) unrecorded: Vec<String>,
     /// Which rules changed what.
@@ -122,8 +118,7 @@ pub(crate) fn execute(
     Ok(Executed {
         image,
         layers: records,
-        exchanges: told.exchanges,
-        materials: told.materials,
+        responses: told.responses,
         unrecorded: told.unrecorded,
         fired: told.fired,
         git: told.git,

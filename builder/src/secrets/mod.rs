@@ -1,10 +1,6 @@
 //! Secrets that a build is given: held in memory alone, mounted into the steps that ask for them, and searched for in all that a
 //! step leaves. What exactly is searched is written down in `docs/materials.md`.
 
-mod forms;
-mod redact;
-mod search;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::unix::ffi::OsStringExt as _;
@@ -14,11 +10,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use recorder::SecretPatterns;
+
 use crate::error::{Error, Kind, Result};
 use crate::files::read_file;
 
-pub(crate) use redact::Redactor;
-pub(crate) use search::{Needles, Search};
+pub(crate) use recorder::Redactor;
 
 /// Most bytes of a secret, as in Docker.
 const MAX_SIZE: u64 = 500 * 1024;
@@ -96,7 +93,7 @@ impl Given {
                 None => Zeroizing::new(read_file(&PathBuf::from(name), MAX_SIZE)?),
             },
         };
-        if forms::trimmed(&bytes).len() < MIN_SIZE {
+        if bytes.trim_ascii().len() < MIN_SIZE {
             return Err(Error::new(
                 Kind::Input,
                 format!("secret {} has fewer than {MIN_SIZE} bytes", self.id),
@@ -150,12 +147,12 @@ impl Secrets {
     }
 
     /// What those with these ids look like wherever they are written.
-    pub(crate) fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Needles {
-        Needles::of(ids.filter_map(|id| Some((id, self.get(id)?))))
+    pub(crate) fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> SecretPatterns {
+        SecretPatterns::of(ids.filter_map(|id| Some((id, self.get(id)?))))
     }
 
     /// The same of all.
-    pub(crate) fn all_needles(&self) -> Needles {
+    pub(crate) fn all_needles(&self) -> SecretPatterns {
         self.needles(self.0.keys().map(String::as_str))
     }
 }

@@ -17,18 +17,17 @@ use attestations::Digest;
 use images::layer::{Compression, Keeping, Normaliser, Packing, Times, from_upper, repack, unpack};
 use sandbox::{Canceller, Upper};
 
-use self::reference::Foretold;
-use self::tasks::{Ahead, Busy};
 use crate::bases::Base;
 use crate::error::{Error, Kind, Result};
 use crate::executor::compression::Waiting;
 use crate::executor::failures::machine;
 use crate::executor::stack::Root;
 use crate::executor::stage::{Built, Files, Made, Performed, Records, Run, Workshop};
-use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
-use crate::executor::steps::add::name_of;
+use crate::executor::stages::{Stages, furnish, sources_of};
 use crate::plan::step::{Action, Source, Step};
 use crate::progress::Event;
+use crate::speculation::reference::Foretold;
+use crate::speculation::tasks::{Ahead, Busy};
 
 /// What came of something that was done ahead.
 pub(crate) enum Attempt {
@@ -91,7 +90,7 @@ impl<'a> Course<'a> {
         let all = || steps.iter().map(|(place, step)| &planned[*place].1.steps[*step]);
         let made =
             foretold.map(|foretold| foretold.made(stages.base(), stages.plan, all())).unwrap_or_default();
-        let commands = commands(&made, all(), planned).into_iter().map(Task::Command);
+        let commands = commands(&made, all()).into_iter().map(Task::Command);
         // What costs little is compressed where it is done.
         let is_worth_it = |(made, step): (&Option<usize>, &Step)| made.is_some() && !is_cheap(&step.action);
         let layers = made.iter().zip(all()).enumerate().filter(|(_, one)| is_worth_it(*one));
@@ -211,7 +210,7 @@ impl<'a> Course<'a> {
         let (place, index) = self.steps[number];
         let (step, label) = (&self.stages.planned[place].1.steps[index], self.stages.label(place, index));
         // It asks for the same again, and is answered from the beginning.
-        self.stages.shops[place].capture.again(&name_of(step));
+        self.stages.shops[place].capture.again(&step.id);
         self.stages.shops[place].workspace.report(&Event::StepDropped { label: &label, line: step.line });
     }
 
@@ -389,21 +388,11 @@ fn is_cheap(action: &Action) -> bool {
 }
 
 /// The commands that are worth running ahead, and may be: another one comes before them, and nothing but layers and the network is
-/// told to them. A secret is told to nothing that stands on layers which nobody came to yet; what a stage gives is only known once it
-/// is done; and of several steps that a record calls by one name, the answers belong to the first that asks.
-fn commands<'s>(
-    made: &[Option<usize>],
-    steps: impl Iterator<Item = &'s Step>,
-    planned: &[PlannedStage<'_>],
-) -> Vec<usize> {
-    let mut names = BTreeMap::<String, usize>::new();
-    for step in planned.iter().flat_map(|(_, stage)| &stage.steps) {
-        *names.entry(name_of(step)).or_default() += 1;
-    }
+/// told to them. A secret is told to nothing that stands on layers which nobody came to yet, and what a stage gives is only known once
+/// it is done.
+fn commands<'s>(made: &[Option<usize>], steps: impl Iterator<Item = &'s Step>) -> Vec<usize> {
     let may = |step: &Step| match &step.action {
-        Action::Run(execution) => {
-            execution.secrets.is_empty() && sources_of(&step.action).is_empty() && names[&name_of(step)] == 1
-        }
+        Action::Run(execution) => execution.secrets.is_empty() && sources_of(&step.action).is_empty(),
         _ => false,
     };
     let dear = steps.enumerate().filter(|(_, step)| !is_cheap(&step.action));
@@ -438,7 +427,7 @@ mod tests {
             .collect();
         let steps = &planned.last().unwrap().1.steps;
         let made = vec![None; known];
-        let numbers = commands(&made, steps.iter(), &planned);
+        let numbers = commands(&made, steps.iter());
         numbers.into_iter().map(|number| steps[number].line).collect()
     }
 

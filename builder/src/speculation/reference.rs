@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use crate::bases::Base;
 use crate::error::{Error, Kind, Result};
-use crate::materials::Place;
 use crate::plan::Plan;
 use crate::plan::step::Step;
+use recorder::ResponseStore;
 
 /// How many times larger than its blob a layer may be: programs and texts come to 2 to 10 times, zeros to a thousand.
 const MOST_TIMES: u64 = 64;
@@ -56,7 +56,7 @@ impl Foretold {
     ///
     /// # Errors
     /// When they are there and cannot be read.
-    pub(crate) fn of_record(store: Store, place: &Place, record: &Digest) -> Result<Option<Self>> {
+    pub(crate) fn of_record(store: Store, place: &ResponseStore, record: &Digest) -> Result<Option<Self>> {
         match place.find(record) {
             Ok(found) => Self::at_hand(store, &found.image),
             Err(missing) if missing.kind() == Kind::NotFound => Ok(None),

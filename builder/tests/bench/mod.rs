@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use images::image::{Config, Execution, RootFs};
@@ -19,12 +19,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// `None`, loudly, when this machine or user cannot run it.
+    /// `None`, recorded as a skip, when this machine or user cannot run it.
+    #[track_caller]
     pub fn new() -> Option<Self> {
-        let root = rustix::process::getuid().is_root();
-        let busybox = Path::new("/bin/busybox").exists();
-        if !root || !busybox {
-            eprintln!("SKIP whole builds: they need root ({root}) and busybox-static ({busybox})");
+        if !testing::can_run(&["runc", "busybox", "git"]) {
             return None;
         }
         let bench = Self { folder: TempDir::new().unwrap() };

@@ -1,13 +1,13 @@
 //! Trying again: what may pass by itself is asked for once more, a few times and with bounded waits, and nothing else is.
 
+use std::io;
 use std::time::Duration;
 
 use attestations::Repository;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::registry_error;
-use crate::error::{Error, Result};
+use crate::error::{Error, RegistryFailure, Result};
 
 /// How often one thing is asked for.
 const TRIES: u32 = 4;
@@ -37,26 +37,57 @@ impl Failed {
     /// A request that got no answer, or an answer that broke off.
     pub(super) fn of(repository: &Repository, cause: reqwest::Error) -> Self {
         // What a redirect was refused for, or a blob of ours that was damaged under way, is no matter of luck.
-        let lasts = cause.is_redirect() || cause.is_builder() || is_ours(&cause);
+        let lasts =
+            cause.is_redirect() || cause.is_builder() || causes(&cause).any(|inner| inner.is::<Error>());
         let error = registry_error(repository, cause);
         if lasts { Self::Lasting(error) } else { Self::Passing(error, None) }
     }
 }
 
-/// Whether a reader of ours is what failed.
-fn is_ours(cause: &reqwest::Error) -> bool {
-    let mut next = std::error::Error::source(cause);
-    while let Some(inner) = next {
-        if inner.is::<Error>() {
-            return true;
-        }
-        // An error that was wrapped for I/O is no source of the wrapping.
-        next = match inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => inner.source(),
-        };
+/// A request that failed, with the whole chain of its causes.
+pub(super) fn registry_error(repository: &Repository, cause: reqwest::Error) -> Error {
+    let mut reason = cause.to_string();
+    let mut source = std::error::Error::source(&cause);
+    while let Some(inner) = source {
+        reason = format!("{reason}: {inner}");
+        source = inner.source();
     }
-    false
+    let (registry, failure) = (repository.registry().to_owned(), failure_of(&cause));
+    Error::Registry { registry, failure, reason, source: Some(Box::new(cause)) }
+}
+
+/// What a request failed of. The client has a type for some of it and words for the rest.
+fn failure_of(cause: &reqwest::Error) -> RegistryFailure {
+    for inner in causes(cause) {
+        if inner.is::<rustls::Error>() {
+            return RegistryFailure::Tls;
+        }
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            match io.kind() {
+                io::ErrorKind::ConnectionRefused => return RegistryFailure::ConnectionRefused,
+                io::ErrorKind::TimedOut => return RegistryFailure::TimedOut,
+                _ => {}
+            }
+        }
+        // The resolver of the standard library has no kind for it.
+        if inner.to_string().starts_with("failed to lookup address information") {
+            return RegistryFailure::UnknownHost;
+        }
+    }
+    match cause.is_timeout() {
+        true => RegistryFailure::TimedOut,
+        false => RegistryFailure::Connection,
+    }
+}
+
+/// The errors below one, outermost first. One that was wrapped for I/O is no source of the wrapping, but comes too.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |inner| {
+        match inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as _),
+            None => inner.source(),
+        }
+    })
 }
 
 /// Whether a server that says so may say something else a moment later.
@@ -121,8 +152,8 @@ impl Tries {
 /// The same error with a note behind it.
 pub(super) fn noting(error: Error, note: &str) -> Error {
     match error {
-        Error::Registry { registry, reason } => {
-            Error::Registry { registry, reason: format!("{reason} ({note})") }
+        Error::Registry { registry, failure, reason, source } => {
+            Error::Registry { registry, failure, reason: format!("{reason} ({note})"), source }
         }
         other => other,
     }
@@ -134,7 +165,7 @@ mod tests {
     use super::*;
 
     fn passing(asked: Option<u64>) -> Failed {
-        let error = Error::Registry { registry: "r.example".into(), reason: "busy".into() };
+        let error = Error::registry("r.example", RegistryFailure::Answer, "busy");
         Failed::Passing(error, asked.map(Duration::from_secs))
     }
 

@@ -4,61 +4,24 @@
 pub(crate) mod faulty;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use attestations::Repository;
 use images::layer::{Compression, Normaliser, from_upper};
 use images::{Config, Image, Store};
+use testing::Registry;
 
-/// Debian's `docker-registry`; ended when dropped.
-pub(crate) struct Registry {
-    child: Child,
-    pub(crate) host: String,
-    pub(crate) place: tempfile::TempDir,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// One without a login.
+/// A real registry without a login; `None`, recorded as a skip, where there is none.
+#[track_caller]
 pub(crate) fn registry() -> Option<Registry> {
     registry_with("")
 }
 
 /// One with more lines of configuration.
+#[track_caller]
 pub(crate) fn registry_with(more: &str) -> Option<Registry> {
-    if !Path::new("/usr/bin/docker-registry").exists() {
-        eprintln!("SKIPPED: docker-registry is not installed");
-        return None;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let host = format!("127.0.0.1:{port}");
-    let config = place.path().join("config.yml");
-    let root = place.path().join("data");
-    std::fs::write(&config, format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n{more}", root.display())).unwrap();
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let made = Registry { child, host, place };
-    let end = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(&made.host).is_err() {
-        assert!(Instant::now() < end, "the registry does not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(made)
+    testing::has_programs(&["docker-registry"]).then(|| Registry::start_with(more))
 }
 
 /// A small image, several members of gzip long.

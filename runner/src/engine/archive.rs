@@ -22,14 +22,14 @@ type Part = io::Result<Bytes>;
 /// # Errors
 /// When a layer is in a form that `docker load` does not read. What fails later fails in the stream.
 pub(super) fn stream(job: &Job<'_>) -> Result<impl Stream<Item = Part> + Send + use<>> {
-    if job.image.layers().iter().any(|layer| layer.media_type == descriptor::LAYER_ZSTD) {
+    if job.call.image().layers().iter().any(|layer| layer.media_type == descriptor::LAYER_ZSTD) {
         return Err(Error::new(
             Kind::Input,
             "a layer is compressed by zstd, which `docker load` does not read",
         )
         .hint("use the engine \"oci\""));
     }
-    let (store, image) = (job.store.clone(), job.image.clone());
+    let (store, image) = (job.call.store().clone(), job.call.image().clone());
     let (parts, receiver) = mpsc::channel(WAITING);
     job.runtime.spawn_blocking(move || {
         let sink = Sink { parts: parts.clone(), buffer: Vec::with_capacity(CHUNK) };

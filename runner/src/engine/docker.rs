@@ -20,14 +20,17 @@ use super::owned::{self, Volumes};
 use super::{Ended, Ending, Job, archive, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{PROXY_PORT, temporary_folders};
+use crate::vantage6::{PROXY_PORT, temporary_folders};
 
 /// Seconds that the gate waits for the proxy.
 const GATE_SECONDS: &str = "30";
+/// Bytes of a core dump. Not 0: that would not keep the kernel from handing the memory, with the data in it, to a program
+/// of this machine where /proc/sys/kernel/core_pattern names one; 1 does.
+const CORE: i64 = 1;
 const GATE: &str = "/countersign-gate";
 
 /// Docker's engine.
-pub struct Docker {
+pub(crate) struct Docker {
     client: bollard::Docker,
     gate: PathBuf,
 }
@@ -57,7 +60,7 @@ impl Docker {
 
     async fn run(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         let docker = &self.client;
-        if let Some(user) = plain_user(&job.image.config().config.user) {
+        if let Some(user) = plain_user(&job.call.image().config().config.user) {
             check_readable(&job, &user)?;
         }
         let id = ensure_image(docker, &job).await?;
@@ -90,11 +93,7 @@ impl Docker {
             memory_swap: Some(limits.memory() as i64),
             pids_limit: Some(limits.pids as i64),
             nano_cpus: Some((limits.cpus * 1e9) as i64),
-            ulimits: Some(vec![ResourcesUlimits {
-                name: Some("fsize".to_owned()),
-                soft: Some(file_size),
-                hard: Some(file_size),
-            }]),
+            ulimits: Some(vec![ulimit("fsize", file_size), ulimit("core", CORE)]),
             tmpfs: Some(HashMap::from(tmpfs)),
             mounts: Some(mounts),
             ipc_mode: Some("private".to_owned()),
@@ -151,7 +150,7 @@ fn version_of(socket: &Path) -> std::io::Result<ClientVersion> {
 }
 
 fn volumes(job: &Job<'_>) -> Volumes {
-    let targets = job.image.config().config.volumes.keys();
+    let targets = job.call.image().config().config.volumes.keys();
     let targets = targets.filter(|target| !temporary_folders().contains(target));
     Volumes::new(targets, &job.files.name(), !job.limits.writable_root)
 }
@@ -206,7 +205,7 @@ async fn watch(
             let planted = Network::of_process(pid)
                 .and_then(|network| network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))));
             let listener = planted.map_err(|cause| error::sandbox("planting the proxy", cause))?;
-            Some(job.proxy.serve(listener).map_err(error::egress)?)
+            Some(job.proxy.serve(listener).map_err(super::proxy_failed)?)
         }
         // The gate itself has failed already; its exit code says why.
         None => None,
@@ -280,7 +279,7 @@ fn exit_code(
 
 /// The image's id in the engine: loaded from our store unless it is there already, and in either case the config's digest.
 async fn ensure_image(docker: &bollard::Docker, job: &Job<'_>) -> Result<String> {
-    let wanted = job.image.config_descriptor().digest.to_string();
+    let wanted = job.call.image().config_descriptor().digest.to_string();
     if inspect(docker, &wanted).await?.as_deref() == Some(&wanted) {
         return Ok(wanted);
     }
@@ -320,6 +319,10 @@ fn place_gate(path: &Path) -> Result<()> {
     std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755))
         .map_err(|cause| Error::io("setting the mode of", &making, cause))?;
     std::fs::rename(&making, path).map_err(|cause| Error::io("naming", path, cause))
+}
+
+fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
 }
 
 fn bind(source: &Path, target: &str, readonly: bool) -> Mount {

@@ -1,4 +1,4 @@
-//! What starts containers. The only start function takes the proof of admission and starts exactly the digest inside it.
+//! What starts containers. The only start function takes an admitted call, and starts the image inside it.
 
 mod archive;
 mod docker;
@@ -8,24 +8,20 @@ mod owned;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use attestations::Admitted;
-use images::{Image, Store};
 use sandbox::{Canceller, User};
 
 use crate::config::{Config, EngineKind, Limits};
 use crate::egress::{self, Proxy};
 use crate::error::{Error, Kind, Result};
-use crate::task::Files;
+use crate::vantage6::{AdmittedCall, Files};
 
 /// Docker's own value for an image that sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Everything a start needs besides the proof.
-pub struct Job<'a> {
-    /// The image, pulled by the digest of the proof.
-    pub image: &'a Image,
-    /// The store that holds it.
-    pub store: &'a Store,
+/// Everything a start needs.
+pub(crate) struct Job<'a> {
+    /// What was admitted: the image at hand, and the function that may be called.
+    pub call: &'a AdmittedCall,
     /// The run's files.
     pub files: &'a Files,
     /// The run's way out.
@@ -67,7 +63,7 @@ impl std::fmt::Display for Ending {
 
 /// How a container ended, and what it asked of the outside before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How.
     pub ending: Ending,
     /// What its proxy passed and refused.
@@ -75,7 +71,7 @@ pub struct Ended {
 }
 
 /// Something that starts containers.
-pub enum Engine {
+pub(crate) enum Engine {
     /// The machine's OCI runtime.
     Oci(oci::Oci),
     /// Docker's engine.
@@ -87,7 +83,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn open(kind: EngineKind, config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
+    pub(crate) fn open(kind: EngineKind, config: &Config, runtime: &tokio::runtime::Handle) -> Result<Self> {
         match kind {
             EngineKind::Oci => oci::Oci::open(config).map(Self::Oci),
             EngineKind::Docker => docker::Docker::open(config, runtime).map(Self::Docker),
@@ -97,9 +93,8 @@ impl Engine {
     /// Starts the admitted image and waits for its end. What it prints goes to `output`.
     ///
     /// # Errors
-    /// When the image is not the admitted one, or the engine fails.
-    pub fn start(&self, admitted: &Admitted, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
-        check(admitted, job.image)?;
+    /// When the engine fails.
+    pub(crate) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
         match self {
             Self::Oci(oci) => oci.start(job, output),
             Self::Docker(docker) => docker.start(job, output),
@@ -107,27 +102,15 @@ impl Engine {
     }
 }
 
-/// The last look before the start: manifest and config are those that were admitted.
-fn check(admitted: &Admitted, image: &Image) -> Result<()> {
-    let wanted = (admitted.pinned().digest(), admitted.config_digest());
-    let found = (&image.digest(), &image.config_descriptor().digest);
-    if wanted == found {
-        return Ok(());
-    }
-    let (manifest, config) = wanted;
-    Err(Error::new(
-        Kind::Refused,
-        format!(
-            "the image at hand is not the admitted one: {manifest} with config {config} was admitted, {} with {} is here",
-            found.0, found.1
-        ),
-    ))
+/// A failure of the proxy.
+fn proxy_failed(cause: egress::Error) -> Error {
+    Error::new(Kind::Machine, "serving the algorithm's way out").because(cause)
 }
 
 /// The environment of the container: the image's own, with the run's on top.
 fn environment(job: &Job<'_>) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
-    let own = job.image.config().config.env.iter().filter_map(|line| line.split_once('='));
+    let own = job.call.image().config().config.env.iter().filter_map(|line| line.split_once('='));
     for (name, value) in
         own.map(|(name, value)| (name.to_owned(), value.to_owned())).chain(job.files.env().iter().cloned())
     {
@@ -175,7 +158,7 @@ fn has_access_list(path: &Path) -> bool {
 
 /// What the image runs: its entrypoint and its command.
 fn command(job: &Job<'_>) -> Result<Vec<String>> {
-    let config = &job.image.config().config;
+    let config = &job.call.image().config().config;
     let parts = [&config.entrypoint, &config.cmd];
     let command: Vec<String> = parts.into_iter().flatten().flatten().cloned().collect();
     if command.is_empty() {

@@ -8,10 +8,10 @@ use sandbox::{Exit, Host, Mount, MountPoint, Process, Profile, Tmpfs, resolve_us
 use super::{Ended, Ending, Job, check_readable, command, environment};
 use crate::config::Config;
 use crate::error::{self, Error, Kind, Result};
-use crate::task::{PROXY_PORT, temporary_folders};
+use crate::vantage6::{PROXY_PORT, temporary_folders};
 
 /// The OCI runtime with its unpacked layers.
-pub struct Oci {
+pub(crate) struct Oci {
     host: Host,
     layers: LayerCache,
 }
@@ -21,7 +21,7 @@ impl Oci {
         let host = Host::open(&config.state_dir.join("sandbox"))
             .map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
         let layers = LayerCache::open(config.state_dir.join("layers"))
-            .map_err(|cause| error::images("opening the unpacked layers", cause))?;
+            .map_err(|cause| error::image_error("opening the unpacked layers", cause))?;
         Ok(Self { host, layers })
     }
 
@@ -29,8 +29,8 @@ impl Oci {
         let failed = |cause| error::sandbox("confining the algorithm", cause);
         let lowers = self
             .layers
-            .lower_dirs(job.store, job.image)
-            .map_err(|cause| error::images("unpacking the image", cause))?;
+            .lower_dirs(job.call.store(), job.call.image())
+            .map_err(|cause| error::image_error("unpacking the image", cause))?;
         let mut process = process(&job)?;
         let points = MountPoint::of(&process);
         let root = if job.limits.writable_root {
@@ -39,7 +39,7 @@ impl Oci {
             self.host.overlay_readonly_with(&lowers, &points)
         };
         let root = root.map_err(failed)?;
-        let user = &job.image.config().config.user;
+        let user = &job.call.image().config().config.user;
         process.user = resolve_user(root.merged(), user).map_err(|cause| {
             Error::new(Kind::Input, format!("the image's USER `{user}` is not usable")).because(cause)
         })?;
@@ -49,7 +49,7 @@ impl Oci {
         let listener = network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, PROXY_PORT))).map_err(failed)?;
         let serving = {
             let _runtime = job.runtime.enter();
-            job.proxy.serve(listener).map_err(error::egress)?
+            job.proxy.serve(listener).map_err(super::proxy_failed)?
         };
         let exit = self
             .host
@@ -67,7 +67,7 @@ impl Oci {
 }
 
 fn process(job: &Job<'_>) -> Result<Process> {
-    let config = &job.image.config().config;
+    let config = &job.call.image().config().config;
     let mut process =
         Process::new(Profile::Algorithm { writable_root: job.limits.writable_root }, command(job)?);
     process.env = environment(job);

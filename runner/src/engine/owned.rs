@@ -2,6 +2,7 @@
 //! by the next.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::models::{Mount, MountType, MountVolumeOptions};
@@ -13,6 +14,9 @@ use super::docker::failed;
 use crate::error::Result;
 
 const LABEL: &str = "dev.countersign.run";
+/// How long a removal by somebody else may take, and how often it is looked.
+const REMOVED_WITHIN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The mark of what belongs to this process.
 pub(super) fn labels() -> HashMap<String, String> {
@@ -68,12 +72,21 @@ pub(super) async fn clear_leftovers(docker: &Docker) -> Result<()> {
     Ok(())
 }
 
-/// Ends and removes a container, unless somebody else is about it already.
+/// Ends and removes a container. Where somebody else removes it at the same time, it waits until that is done: a removal
+/// that has begun may fail.
 pub(super) async fn remove_container(docker: &Docker, id: &str) -> Result<()> {
-    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-    match docker.remove_container(id, Some(options)).await {
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
-        other => other.map_err(failed("removing a container")),
+    let end = Instant::now() + REMOVED_WITHIN;
+    loop {
+        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+        match docker.remove_container(id, Some(options)).await {
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. })
+                if Instant::now() < end =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other.map_err(failed("removing a container")),
+        }
     }
 }
 
@@ -103,7 +116,44 @@ fn identity(pid: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// An engine that gives these statuses, one a request.
+    async fn removed(statuses: &'static [&'static str]) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let engine = tokio::spawn(async move {
+            for status in statuses {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = vec![0; 4096];
+                let length = stream.read(&mut asked).await.unwrap();
+                assert!(asked[..length].starts_with(b"DELETE "), "{}", String::from_utf8_lossy(&asked));
+                let body = if status.starts_with('2') { "" } else { "{\"message\":\"no\"}" };
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+                let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let version = bollard::API_DEFAULT_VERSION;
+        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), 10, version).unwrap();
+        let ended = remove_container(&docker, "abc").await;
+        engine.await.unwrap();
+        ended
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_is_under_way_is_waited_for_and_not_believed() {
+        removed(&["204 No Content"]).await.unwrap();
+        removed(&["404 Not Found"]).await.unwrap();
+        removed(&["409 Conflict", "409 Conflict", "404 Not Found"]).await.unwrap();
+        let failed = removed(&["409 Conflict", "500 Internal Server Error"]).await.unwrap_err();
+        assert!(failed.to_string().contains("removing a container"), "{failed}");
+    }
 
     #[test]
     fn what_belongs_to_us_is_not_left_and_what_belongs_to_nobody_is() {

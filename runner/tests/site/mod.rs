@@ -3,26 +3,30 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "tests")]
 
-pub mod docker;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use admission::{Question, Sources};
 use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, ExternalParameters, InternalParameters, Materials, Metadata,
     NORMALISER, Provenance, ResourceDescriptor, RunDetails,
 };
 use attestations::review::{Person, Review, Scope, Verdict};
-use attestations::{Commit, Digest, Predicate, PublicKey, SignError, Signer, Statement, Subject};
+use attestations::{
+    Admitted, Commit, Decision, Digest, Predicate, PublicKey, SignError, Signer, Statement, Subject,
+};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use images::image::{Config as ImageConfig, RootFs};
 use images::layer::{Compression, Entry, Kind, LayerWriter};
 use images::{Image, Platform, Store};
-use runner::admission::{Registry, Request};
+use runner::Result;
 use runner::config::{Config, Database, EngineKind};
-use runner::error::Result;
-use runner::node::{Node, Outcome, Report, Run};
-use runner::task::Input;
+use runner::egress;
+use runner::node::{Node, Outcome, Run};
+use runner::record::{Ending, Log, RunReport};
+use runner::vantage6::Input;
 use sandbox::Canceller;
 use serde_json::json;
 
@@ -64,16 +68,10 @@ impl Signer for Key {
     }
 }
 
-/// Why containers cannot be run here, said loudly; the caller then has tested nothing.
+/// Whether containers cannot be run here, recorded as a skip; the caller then has tested nothing.
+#[track_caller]
 pub fn cannot_run() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let there = root && Path::new("/usr/sbin/runc").exists() && busybox().is_some();
-    if !there {
-        eprintln!(
-            "\n==== SKIP: this test needs root, runc and a static busybox, and HAS TESTED NOTHING ====\n"
-        );
-    }
-    !there
+    !testing::can_run(&["runc", "busybox"])
 }
 
 fn busybox() -> Option<PathBuf> {
@@ -101,8 +99,16 @@ impl Site {
         let site = Self { folder, image, store, config, runtime: runtime.unwrap(), builder };
         std::fs::create_dir(site.evidence()).unwrap();
         site.sign("review.json", &review(), &alice);
-        site.sign("build.json", &build(&site.image), &site.builder);
+        site.sign_build(site.image.config_descriptor().digest);
         site
+    }
+
+    /// The proof that the site's image may run.
+    pub fn admitted(&self) -> Admitted {
+        match self.runtime().block_on(self.node().verify(&self.question())).unwrap() {
+            Decision::Admitted(admitted) => admitted,
+            Decision::Denied(denial) => panic!("{denial}"),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -111,6 +117,11 @@ impl Site {
 
     pub fn evidence(&self) -> PathBuf {
         self.path("evidence")
+    }
+
+    /// The builder's word for the image: that its config has this digest.
+    pub fn sign_build(&self, config: Digest) {
+        self.sign("build.json", &build(&self.image, config), &self.builder);
     }
 
     fn sign(&self, name: &str, statement: &Statement, key: &Key) {
@@ -123,17 +134,17 @@ impl Site {
         format!("{NAME}@{}", self.image.digest())
     }
 
-    pub fn request(&self) -> Request {
-        Request {
+    pub fn question(&self) -> Question {
+        Question {
             reference: self.reference().parse().unwrap(),
             function: None,
             evidence: vec![self.evidence()],
-            registry: Registry::Offline,
+            sources: Sources::Offline,
         }
     }
 
     pub fn node(&self) -> Node {
-        Node::new(self.config.clone(), self.runtime.handle().clone())
+        Node::new(self.config.clone(), self.runtime.handle().clone()).unwrap()
     }
 
     pub fn runtime(&self) -> &tokio::runtime::Runtime {
@@ -154,17 +165,34 @@ impl Site {
         canceller: Canceller,
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-        let run = Run { request: self.request(), input, databases: Vec::new(), extra, engine, canceller };
+        let run = Run { question: self.question(), input, databases: Vec::new(), extra, engine, canceller };
         self.node().run(run)
     }
 
     /// Runs a script in the image.
-    pub fn run(&self, engine: EngineKind, script: &str) -> Result<Box<Report>> {
+    pub fn run(&self, engine: EngineKind, script: &str) -> Result<Box<RunReport>> {
         match self.run_with(engine, self.script(script), Canceller::new())? {
             Outcome::Ran(report) => Ok(report),
             Outcome::Denied(denial) => panic!("denied: {denial}"),
         }
     }
+}
+
+/// What is known of a run with this result and output, which nothing ran for.
+pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunReport> {
+    static ADMITTED: OnceLock<Admitted> = OnceLock::new();
+    // On a thread of its own: a test may have a runtime around it.
+    let made = || std::thread::spawn(|| Site::new().admitted()).join().unwrap();
+    let mut log = Log::new(8 << 20);
+    log.push(printed);
+    Box::new(RunReport {
+        admitted: ADMITTED.get_or_init(made).clone(),
+        ending,
+        result: result.map(<[u8]>::to_vec),
+        egress: egress::Log { refused: 1, ..egress::Log::default() },
+        log,
+        took: Duration::from_secs(1),
+    })
 }
 
 /// An image of busybox alone, in `store`.
@@ -259,7 +287,7 @@ fn review() -> Statement {
     Statement { subject, predicate: Predicate::Review(review) }
 }
 
-fn build(image: &Image) -> Statement {
+fn build(image: &Image, config_digest: Digest) -> Statement {
     let source = "git+https://git.example/average";
     let external_parameters = ExternalParameters {
         source: source.into(),
@@ -279,7 +307,7 @@ fn build(image: &Image) -> Statement {
         compressor: images::layer::COMPRESSOR.into(),
         source_date_epoch: 0,
         authors: vec![carol()],
-        config_digest: image.config_descriptor().digest,
+        config_digest,
         layers: Vec::new(),
         materials: Materials::Complete,
         normalised: BTreeMap::new(),

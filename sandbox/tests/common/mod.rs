@@ -5,8 +5,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use sandbox::{Exit, Host, Network, Overlay, Process, Profile, Stream};
+use sandbox::{Canceller, Exit, Host, Network, Overlay, Process, Profile, Stream};
 
 pub struct Ground {
     pub host: Host,
@@ -25,29 +26,25 @@ pub struct Ran {
 
 pub const ALGORITHM: Profile = Profile::Algorithm { writable_root: false };
 
-/// `None`, loudly, where sandboxes cannot be made.
+/// `None`, recorded as a skip, where sandboxes cannot be made.
+#[track_caller]
 pub fn ground() -> Option<Ground> {
-    let root = rustix::process::geteuid().is_root();
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().map(Path::new).find(|path| path.exists());
-    let Some(busybox) = busybox.filter(|_| root) else {
-        eprintln!(
-            "\n==== SKIP: this test needs root, runc and a static busybox, and HAS TESTED NOTHING ====\n"
-        );
+    if !testing::can_run(&["runc", "busybox"]) {
         return None;
-    };
+    }
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("base");
-    busybox_root(&base, busybox);
+    busybox_root(&base);
     let host = Host::open(&directory.path().join("state")).unwrap();
     let network = host.network().unwrap();
     Some(Ground { host, network, base, directory })
 }
 
-fn busybox_root(base: &Path, busybox: &Path) {
+fn busybox_root(base: &Path) {
     for name in ["bin", "etc", "tmp", "root"] {
         fs::create_dir_all(base.join(name)).unwrap();
     }
-    fs::copy(busybox, base.join("bin/busybox")).unwrap();
+    fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
     fs::set_permissions(base.join("bin/busybox"), PermissionsExt::from_mode(0o755)).unwrap();
     for name in
         ["sh", "cat", "ls", "sleep", "true", "touch", "id", "head", "wget", "nc", "mount", "unshare", "dd"]
@@ -65,12 +62,16 @@ impl Ground {
     }
 
     pub fn run_in(&self, root: &Overlay, process: &Process) -> Ran {
+        self.run_until(root, process, &Canceller::new())
+    }
+
+    pub fn run_until(&self, root: &Overlay, process: &Process, canceller: &Canceller) -> Ran {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut take = |stream, bytes: &[u8]| match stream {
             Stream::Stdout => out.extend_from_slice(bytes),
             Stream::Stderr => err.extend_from_slice(bytes),
         };
-        let exit = self.host.run(process, root.merged(), &self.network, &mut take).unwrap();
+        let exit = self.host.run_until(process, root.merged(), &self.network, &mut take, canceller).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ran { exit, out: text(out), err: text(err) }
     }
@@ -88,4 +89,22 @@ pub fn process(profile: Profile, args: &[&str]) -> Process {
 
 pub fn shell(profile: Profile, script: &str) -> Process {
     process(profile, &["/bin/sh", "-c", script])
+}
+
+/// How many processes of this machine have a word among their arguments.
+pub fn alive(argument: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()).then_some(())
+    });
+    processes.count()
+}
+
+/// Waits until a process has a word among its arguments.
+pub fn wait_until_alive(argument: &str) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while alive(argument) == 0 {
+        assert!(Instant::now() < limit, "no process has the argument {argument}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

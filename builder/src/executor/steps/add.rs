@@ -11,7 +11,6 @@ use sandbox::Overlay;
 
 use super::copy;
 use super::copy::{ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
-use crate::capture::{FetchError, StepRecord};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};
 use crate::executor::failures::{cancelled, copy_failed, machine};
@@ -20,6 +19,7 @@ use crate::plan::step::{Copying, Source, Step};
 use crate::progress::{Event, Label};
 use crate::source;
 use crate::source::{RecordedError, SourceError, Wanted};
+use recorder::{FetchError, StepId, StepRecord};
 
 /// Where this machine's programs look for what leads to names; a step's program sees the recorder's instead.
 const NAMES: [(&str, &str); 3] =
@@ -41,7 +41,7 @@ pub(crate) struct GitTaken {
     /// Its path, when it came as a submodule.
     pub(crate) submodule: Option<String>,
     /// The step.
-    pub(crate) step: String,
+    pub(crate) step: StepId,
 }
 
 /// Something that a step copies from, which stays until its bytes are written.
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
             }
             file.write_all(bytes)
         };
-        let fetcher = self.shop.capture.fetcher(&name_of(step));
+        let fetcher = self.shop.capture.fetcher(&step.id);
         let got = fetcher.get(&remote.url, &mut take, &|| self.shop.canceller.is_cancelled());
         self.noted(step, label, fetcher.finish(), got.map_err(|cause| fetch_failed(step, cause)))?;
         file.flush().map_err(writing)?;
@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
             certificates: &certificates,
         };
         let network = shop.host.network().map_err(machine)?;
-        let planted = shop.capture.plant(&network, &name_of(step), &Arc::default()).map_err(|cause| {
+        let planted = shop.capture.plant(&network, &step.id, &Arc::default()).map_err(|cause| {
             Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
         })?;
         let mut run = |command| {
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
         let (snapshot, walk) = walked.map_err(|cause| git_failed(step, remote, cause.into()))?;
         let tree = ContextTree::new(&snapshot, walk)?;
         let (commit, reference) = (found.commit().clone(), remote.reference.clone());
-        let step = name_of(step);
+        let step = &step.id;
         self.told.git.push(GitTaken {
             url: remote.url.to_string(),
             commit,
@@ -292,11 +292,6 @@ impl<'a> Run<'a> {
             false => error.hint(format!("its network: {}", incidents.join("; "))),
         })
     }
-}
-
-/// A step's name in records.
-pub(crate) fn name_of(step: &Step) -> String {
-    format!("line {}", step.line)
 }
 
 fn path_of(source: &Source) -> Option<String> {

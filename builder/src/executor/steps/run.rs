@@ -7,8 +7,6 @@ use std::sync::Arc;
 use images::layer::{Compression, Keeping, Normaliser, Written, from_upper};
 use sandbox::{Exit, Mount, Overlay, Process, Profile, User};
 
-use super::add::name_of;
-use crate::capture::{Incident, Planted, StepRecord};
 use crate::dockerfile::Network;
 use crate::error::{Error, Kind, Result};
 use crate::executor::failures::{
@@ -20,7 +18,9 @@ use crate::executor::stage::{Built, Files, Made, Run};
 use crate::executor::{environment, leak, trust};
 use crate::plan::step::{Execution, Script, Step};
 use crate::progress::{Event, Label};
-use crate::secrets::{Needles, Redactor};
+use crate::secrets::Redactor;
+use recorder::SecretPatterns;
+use recorder::{Incident, Planted, StepRecord};
 
 /// What a command sees of the network: nothing, or what is planted there.
 struct Reach {
@@ -96,12 +96,12 @@ impl Run<'_> {
     }
 
     /// What a command sees of the network.
-    fn network(&self, step: &Step, network: Network, needles: &Arc<Needles>) -> Result<Reach> {
+    fn network(&self, step: &Step, network: Network, needles: &Arc<SecretPatterns>) -> Result<Reach> {
         let namespace = self.shop.host.network().map_err(machine)?;
         let planted = match network {
             Network::None => None,
             Network::Default => {
-                let planted = self.shop.capture.plant(&namespace, &name_of(step), needles);
+                let planted = self.shop.capture.plant(&namespace, &step.id, needles);
                 Some(planted.map_err(|cause| {
                     Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
                 })?)
@@ -118,7 +118,7 @@ impl Run<'_> {
     }
 
     /// Adds the step's secrets to what it has mounted; what they look like.
-    fn report(&mut self, step: &Step, execution: &Execution, mounts: &mut Mounts) -> Result<Needles> {
+    fn report(&mut self, step: &Step, execution: &Execution, mounts: &mut Mounts) -> Result<SecretPatterns> {
         let wanted = &execution.secrets;
         let (host, secrets) = (self.shop.host, self.shop.secrets);
         for one in wanted {
@@ -169,7 +169,7 @@ impl Run<'_> {
         root: &Path,
         step: &Step,
         label: &Label,
-        needles: &Arc<Needles>,
+        needles: &Arc<SecretPatterns>,
     ) -> Result<()> {
         let workspace = self.shop.workspace;
         let mut show = |text: &str| workspace.report(&Event::Output { label, text });
@@ -202,7 +202,8 @@ impl Run<'_> {
     /// # Errors
     /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
     pub(crate) fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
-        let incidents: Vec<String> = record.incidents.iter().map(ToString::to_string).collect();
+        let of_line = |incident: &Incident| format!("line {}: {incident}", step.line);
+        let incidents: Vec<String> = record.incidents.iter().map(of_line).collect();
         for text in &incidents {
             self.shop.workspace.report(&Event::Incident { label, text });
         }
@@ -211,11 +212,10 @@ impl Run<'_> {
                 .unrecorded
                 .push(format!("line {}: more incidents on the network than are listed", step.line));
         }
-        self.told.unrecorded.extend(
-            record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(ToString::to_string),
-        );
-        self.told.exchanges.extend(record.exchanges);
-        self.told.materials.extend(record.material);
+        self.told
+            .unrecorded
+            .extend(record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(of_line));
+        self.told.responses.push(record.step);
         let fatal: Vec<&Incident> =
             record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
         match fatal.first() {

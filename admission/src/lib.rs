@@ -1,0 +1,152 @@
+//! From a reference to a decision: the policy, the digest behind the reference, the evidence about it, the decision; and from
+//! the decision to the image. What every program asks that starts containers, or lets others start them.
+
+mod admitted;
+mod error;
+mod evidence;
+mod policy;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use attestations::{Admitted, Case, Decision, Denial, Digest, Evidence, Gathered, Reference, Unmet};
+use errors::{Error, Kind, Result};
+use images::registry::{Client, Registries};
+use images::{Image, Store};
+use jiff::Timestamp;
+
+pub use admitted::AdmittedImage;
+pub use error::image_error;
+use evidence::Gathering;
+
+/// What decides, and where evidence and images are.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The policy's file. It is read for each decision, so that a revocation counts at once.
+    pub policy: PathBuf,
+    /// How registries are reached.
+    pub registries: Registries,
+}
+
+/// What is asked, and where evidence may come from.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The image.
+    pub reference: Reference,
+    /// The function to be called, where it is known.
+    pub function: Option<String>,
+    /// Files and folders with bundles, about the image or its bases.
+    pub evidence: Vec<PathBuf>,
+    /// Whether registries are asked too.
+    pub sources: Sources,
+}
+
+/// Whether registries are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// For the digest behind a tag, for what is attached, and for the image.
+    Registries,
+    /// For nothing: the reference has to name a digest, evidence comes from files, and the image is in the store.
+    Offline,
+}
+
+/// Decides, and pulls what was admitted.
+pub struct Admission {
+    policy: PathBuf,
+    client: Client,
+}
+
+impl Admission {
+    /// One that decides by this configuration. Nothing is read or asked yet.
+    pub fn new(config: Config) -> Self {
+        let client = Client::with(config.registries).telling(|text| tracing::warn!("{text}"));
+        Self { policy: config.policy, client }
+    }
+
+    /// Decides whether an image may run, now. The name decides first: no registry is asked before a rule of the policy may be
+    /// about the reference. Evidence that is in `kept` already is not fetched again; that it still is attached is asked each
+    /// time.
+    ///
+    /// # Errors
+    /// When it cannot be decided: no policy, no such image, a registry that fails.
+    pub async fn decide(&self, question: &Question, kept: Option<&Store>) -> Result<Decision> {
+        let policy = policy::read(&self.policy)?;
+        if let Some(denial) = policy.denies_by_name(&question.reference, question.function.as_deref()) {
+            return Ok(Decision::Denied(denial));
+        }
+        let asked = attestations::Question {
+            asked: question.reference.clone(),
+            digest: self.digest(question).await?,
+            function: question.function.clone(),
+        };
+        let gathering = Gathering::new(&self.client, &policy, kept);
+        let found = match self.gather(&gathering, question, asked.digest).await {
+            Ok(found) => found,
+            Err(error) => {
+                let size = gathering.exceeded().ok_or(error)?;
+                let unmet = vec![Unmet::EvidenceSize { size, limit: evidence::MAX_EVIDENCE }];
+                let denial = Denial { question: asked.into(), unmet, ignored: Vec::new() };
+                return Ok(Decision::Denied(denial));
+            }
+        };
+        let case = Case::open(&policy, &asked, &found, Timestamp::now());
+        let mut bases = BTreeMap::new();
+        for base in case.bases() {
+            let gathered = match question.sources {
+                Sources::Registries => gathering.of_base(base).await,
+                // The files are at hand already, and whoever decides offline says that they are all there is.
+                Sources::Offline => Gathered::Bundles(Vec::new()),
+            };
+            bases.insert(base.digest, gathered);
+        }
+        Ok(case.decide(&bases))
+    }
+
+    /// The evidence about the image itself.
+    async fn gather(
+        &self,
+        gathering: &Gathering<'_>,
+        question: &Question,
+        digest: Digest,
+    ) -> Result<Vec<Evidence>> {
+        let mut found = Vec::new();
+        for path in &question.evidence {
+            found.extend(gathering.from_path(path)?);
+        }
+        if question.sources == Sources::Registries {
+            let pinned = question.reference.repository().clone().pin(digest);
+            found.extend(gathering.from_registry(&pinned).await?);
+        }
+        Ok(found)
+    }
+
+    /// The image of the proof: pulled into `store` by its digest, or offline found there.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is not what its builders said of it.
+    pub async fn fetch(&self, admitted: &Admitted, sources: Sources, store: &Store) -> Result<AdmittedImage> {
+        let image = match sources {
+            Sources::Offline => Image::load(store, admitted.pinned().digest()),
+            Sources::Registries => self.client.pull(admitted.pinned(), store).await,
+        };
+        let image = image.map_err(|cause| image_error(&format!("getting {}", admitted.pinned()), cause))?;
+        AdmittedImage::new(admitted, image, store)
+    }
+
+    /// The digest that the reference names: its own, or that behind its tag.
+    async fn digest(&self, question: &Question) -> Result<Digest> {
+        let reference = &question.reference;
+        match (reference.digest(), question.sources) {
+            (Some(digest), Sources::Offline) => Ok(*digest),
+            (None, Sources::Offline) => Err(Error::new(
+                Kind::Usage,
+                format!("{reference} is a tag, and what it names is only known to the registry"),
+            )
+            .hint("with --offline, name the image by digest: registry/name@sha256:…")),
+            (_, Sources::Registries) => {
+                let doing = format!("finding {reference}");
+                self.client.resolve(reference).await.map_err(|cause| image_error(&doing, cause))
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Why one bundle does not count: a type, which code may ask; its words are for people alone.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::Unmet;
+use crate::bundle::BundleError;
+use crate::digest::{Commit, Digest};
+use crate::foreign::Foreign;
+
+/// Evidence that was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ignored {
+    /// Where it came from.
+    pub origin: Foreign,
+    /// Why it does not count.
+    pub reason: Reason,
+}
+
+impl Ignored {
+    pub(crate) fn new(origin: &str, reason: Reason) -> Self {
+        Self { origin: Foreign::new(origin), reason }
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.reason)
+    }
+}
+
+/// Why evidence was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It is no bundle, or its signed bytes are no statement that can be read here.
+    #[error(transparent)]
+    Unreadable(#[from] BundleError),
+    /// Nobody known signed it.
+    #[error("no key of this policy signed it")]
+    UnknownKey,
+    /// A builder signed a review.
+    #[error("no key of the policy's people signed it, but that of the builder {builder}")]
+    KeyOfBuilder {
+        /// Its name in the policy.
+        builder: String,
+    },
+    /// A person signed provenance.
+    #[error("no key of the policy's builders signed it, but that of {person}")]
+    KeyOfPerson {
+        /// Their name in the policy.
+        person: String,
+    },
+    /// A statement of another kind.
+    #[error("a predicate that never counts: {0}")]
+    OtherPredicate(Foreign),
+    /// A review that is about more than one thing.
+    #[error("a review of several subjects")]
+    ReviewOfSeveral,
+    /// A review whose subject has no well-formed commit id.
+    #[error("a review of no commit")]
+    ReviewOfNoCommit,
+    /// A person whose reviews are not asked for.
+    #[error("{person} is no reviewer of this rule")]
+    NoReviewer {
+        /// Their name.
+        person: Foreign,
+    },
+    /// A review that is dated later than now.
+    #[error("reviewed in the future, at {at}")]
+    ReviewedLater {
+        /// Its date.
+        at: Timestamp,
+    },
+    /// A review of a commit that nothing asked here stands on.
+    #[error("it is about commit {commit}")]
+    OtherCommit {
+        /// The commit.
+        commit: Commit,
+    },
+    /// A review that names another tree than the commit has.
+    #[error("the tree it names is not the one that was built")]
+    OtherTree,
+    /// The reviewer wrote what was reviewed.
+    #[error("{person} is an author of the commit")]
+    Author {
+        /// Their name.
+        person: Foreign,
+    },
+    /// A review of changes since a commit that was rejected or lacks reviews itself.
+    #[error("it covers the changes since {since}, which lacks reviews")]
+    Since {
+        /// The commit before.
+        since: Commit,
+    },
+    /// Provenance that is about more than one image.
+    #[error("provenance of several subjects")]
+    ProvenanceOfSeveral,
+    /// A builder whose builds are not asked for.
+    #[error("{builder} is no builder of this rule")]
+    NoBuilder {
+        /// Its name in the policy.
+        builder: String,
+    },
+    /// Provenance that names another builder than signed it.
+    #[error("signed by {builder}, but it says the builder is {claimed}")]
+    OtherBuilder {
+        /// Who signed it.
+        builder: String,
+        /// Who it says built.
+        claimed: Foreign,
+    },
+    /// Provenance that is dated later than now.
+    #[error("built in the future")]
+    BuiltLater,
+    /// A build of something else.
+    #[error("it is about another image")]
+    OtherImage,
+    /// A rebuild that does not speak for this image.
+    #[error("a rebuild of another image, or one that differs")]
+    OtherRebuild,
+    /// Something entered the build that is not understood here.
+    #[error("a dependency of an unknown kind")]
+    UnknownDependency,
+    /// Provenance whose source contradicts its parameters.
+    #[error("its source is not the commit it says")]
+    OtherSource,
+    /// Provenance without the one tree of its commit.
+    #[error("it does not name the one tree of its commit")]
+    NoTree,
+    /// Provenance that hides its base.
+    #[error("it has layers of a base that it does not name")]
+    NoBase,
+    /// A build that lacks what the rule asks of it.
+    #[error("{}", wanted(.0))]
+    Lacks(Vec<Unmet>),
+    /// Evidence about a base.
+    #[error("of base {base}: {reason}")]
+    OfBase {
+        /// The base's digest.
+        base: Digest,
+        /// Why it does not count for it.
+        reason: Box<Reason>,
+    },
+}
+
+impl Reason {
+    /// Whether it is about something else altogether, which is no remark on what was asked.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::OtherImage | Self::OtherCommit { .. })
+    }
+}
+
+fn wanted(unmet: &[Unmet]) -> String {
+    let each: Vec<String> =
+        unmet.iter().map(|it| format!("wanted {}: {}", it.condition(), it.found())).collect();
+    each.join("; ")
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

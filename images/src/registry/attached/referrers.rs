@@ -1,0 +1,84 @@
+//! The referrers API (distribution-spec): the registry itself lists what is attached to an image.
+
+use attestations::{Pinned, Repository};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, LINK};
+
+use super::super::client::{Client, Request};
+use super::MAX_ATTACHMENTS;
+use crate::descriptor::{self, Descriptor};
+use crate::error::{Error, Result};
+use crate::image::MAX_MANIFEST;
+use crate::index::Index;
+
+const MAX_PAGES: usize = 32;
+
+impl Client {
+    pub(super) async fn referrers(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+        let place = self.lists_of(subject.repository())?;
+        let mut found = Vec::new();
+        let mut path = format!("referrers/{}", subject.digest());
+        for page in 0..MAX_PAGES {
+            let asked = self.url(&place, &path)?;
+            let request =
+                Request { accept: Some(descriptor::INDEX.to_owned()), ..Request::get(path.clone()) };
+            let Some(answer) = self.fetch(&place, &request, MAX_MANIFEST, "referrers").await? else {
+                return match page {
+                    0 => Ok(Vec::new()),
+                    _ => Err(Error::NotFound { what: format!("a page of the referrers of {subject}") }),
+                };
+            };
+            let next = next_page(&answer.headers, &asked, &place)?;
+            let bytes = answer.bytes;
+            let index = Index::parse(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
+            found.extend(index.manifests().iter().cloned());
+            match next {
+                Some(next) if found.len() <= MAX_ATTACHMENTS => path = next,
+                _ => return Ok(found),
+            }
+        }
+        Err(Error::refused(
+            subject.to_string(),
+            format!("its referrers go on for more than {MAX_PAGES} pages"),
+        ))
+    }
+}
+
+/// The path of the next page, below the same repository of the same server. A next page that lies elsewhere may hold a
+/// veto, so it is an error and never the end.
+fn next_page(headers: &HeaderMap, asked: &Url, repository: &Repository) -> Result<Option<String>> {
+    let refused = |reason: String| Error::refused(format!("the list of referrers of {repository}"), reason);
+    for value in headers.get_all(LINK) {
+        let mut rest = value.to_str().map_err(|_| refused("its Link header is no text".to_owned()))?;
+        while let Some((_, opened)) = rest.split_once('<') {
+            let (target, after) =
+                opened.split_once('>').ok_or_else(|| refused(format!("its Link header `{rest}`")))?;
+            let end = after.find('<').unwrap_or(after.len());
+            if is_next(&after[..end]) {
+                let found = asked.join(target).ok().and_then(|url| below(&url, asked, repository));
+                return found
+                    .map(Some)
+                    .ok_or_else(|| refused(format!("its next page `{target}` is not of this repository")));
+            }
+            rest = &after[end..];
+        }
+        if value.as_bytes().iter().all(|byte| *byte != b'<') && !value.is_empty() {
+            return Err(refused("its Link header names no page".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_next(parameters: &str) -> bool {
+    parameters.split([';', ',']).filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
+        let relations = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("rel")
+            && relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"))
+    })
+}
+
+fn below(url: &Url, asked: &Url, repository: &Repository) -> Option<String> {
+    let path = url.path().strip_prefix(&format!("/v2/{}/", repository.path()))?;
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    (url.origin() == asked.origin()).then(|| format!("{path}{query}"))
+}

@@ -1,0 +1,213 @@
+//! From a store into a registry: blobs first, the manifest last, so that what breaks off halfway is never an image.
+
+use attestations::{Digest, Repository};
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::header::LOCATION;
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::super::auth::Operation;
+use super::super::hosts::is_plain;
+use super::super::response::{expect, failure_of};
+use super::super::retry::Failed;
+use super::request::{Body, Request, To};
+use super::traffic::{Observer, saw};
+use super::{Client, Traffic};
+use crate::descriptor::Descriptor;
+use crate::error::{Error, RegistryFailure, Result};
+use crate::image::{Image, MAX_MANIFEST};
+use crate::index::Index;
+use crate::store::Store;
+
+const CHUNK: usize = 1 << 20;
+
+impl Client {
+    /// Pushes an image under its digest, and under `tag` if one is given. Blobs that are there already are not sent again.
+    ///
+    /// # Errors
+    /// When the registry refuses or breaks off; then the manifest has not been sent.
+    pub async fn push(
+        &self,
+        store: &Store,
+        image: &Image,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        self.check_writable(repository)?;
+        let mut missing: Vec<&Descriptor> = Vec::new();
+        for blob in image.layers().iter().chain([image.config_descriptor()]) {
+            let is_new = missing.iter().all(|other| other.digest != blob.digest);
+            if is_new && !self.has_blob(repository, &blob.digest).await? {
+                missing.push(blob);
+            }
+        }
+        self.saw(Traffic::Expected(missing.iter().map(|blob| blob.size).sum()));
+        for blob in missing {
+            self.upload_blob(store, blob, repository).await?;
+        }
+        let bytes = store.read(image.manifest(), MAX_MANIFEST)?;
+        let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
+        self.put_manifest(repository, &version, &image.manifest().media_type, bytes).await?;
+        Ok(image.digest())
+    }
+
+    /// Pushes an index under its digest, or under `tag` if one is given, once its images are there.
+    ///
+    /// # Errors
+    /// When the registry refuses, as it does for an index whose images it lacks.
+    pub async fn push_index(
+        &self,
+        store: &Store,
+        index: &Index,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
+        let bytes = store.read(index.descriptor(), MAX_MANIFEST)?;
+        let version = tag.map_or_else(|| index.digest().to_string(), str::to_owned);
+        self.put_manifest(repository, &version, &index.descriptor().media_type, bytes).await?;
+        Ok(index.digest())
+    }
+
+    pub(in crate::registry) async fn put_manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+        media_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Response> {
+        let body = Body::Bytes(media_type.to_owned(), bytes);
+        let to = To::Path(format!("manifests/{version}"));
+        let request = Request { body, ..Request::new(Method::PUT, to) };
+        let response = self.send(repository, Operation::Push, &request).await?;
+        expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
+    }
+
+    pub(in crate::registry) async fn push_blob(
+        &self,
+        store: &Store,
+        blob: &Descriptor,
+        repository: &Repository,
+    ) -> Result<()> {
+        self.check_writable(repository)?;
+        if self.has_blob(repository, &blob.digest).await? {
+            return Ok(());
+        }
+        self.saw(Traffic::Expected(blob.size));
+        self.upload_blob(store, blob, repository).await
+    }
+
+    async fn upload_blob(&self, store: &Store, blob: &Descriptor, repository: &Repository) -> Result<()> {
+        let body = || Body::Blob(store.clone(), blob.clone());
+        self.upload(repository, &blob.digest, body).await
+    }
+
+    /// Pushes a small blob that is in memory.
+    pub(in crate::registry) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
+        self.check_writable(repository)?;
+        let digest = Digest::of(bytes);
+        if self.has_blob(repository, &digest).await? {
+            return Ok(());
+        }
+        let body = || Body::Bytes("application/octet-stream".to_owned(), bytes.to_vec());
+        self.upload(repository, &digest, body).await
+    }
+
+    /// Sends a blob that the registry lacks, from its beginning each time: what an upload that broke off left behind, the
+    /// registry forgets.
+    async fn upload(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        body: impl Fn() -> Body + Send + Sync,
+    ) -> Result<()> {
+        let mut tries = self.tries(repository);
+        loop {
+            match self.upload_once(repository, digest, body()).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+            }
+        }
+    }
+
+    /// Opens an upload, and sends the whole in one request (distribution-spec, "Pushing a blob monolithically").
+    async fn upload_once(&self, repository: &Repository, digest: &Digest, body: Body) -> Result<(), Failed> {
+        let open = Request::new(Method::POST, To::Path("blobs/uploads/".to_owned()));
+        let opened = self.send_once(repository, Operation::Push, &open).await?;
+        let opened = expect(repository, opened, &[StatusCode::ACCEPTED]).await?;
+        let mut place = self.upload_place(repository, &opened)?;
+        place.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let request = Request { body, ..Request::new(Method::PUT, To::Upload(place)) };
+        let answer = self.send_once(repository, Operation::Push, &request).await?;
+        expect(repository, answer, &[StatusCode::CREATED]).await?;
+        Ok(())
+    }
+
+    /// Where the registry wants the bytes, which may be another server: then it gets no credentials, and plain HTTP is
+    /// spoken to it only when it was named for that.
+    fn upload_place(&self, repository: &Repository, opened: &Response) -> Result<Url> {
+        let refused = |reason: &str| {
+            let reason = format!("it opened an upload {reason}");
+            Error::registry(repository.registry(), RegistryFailure::Answer, reason)
+        };
+        let location = opened.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| refused("without saying where"))?;
+        let place = opened.url().join(location).map_err(|_| refused("at what is no URL"))?;
+        let host = place.host_str().ok_or_else(|| refused("at no host"))?;
+        let named = place.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        match place.scheme() {
+            "https" => Ok(place),
+            "http" if is_plain(&self.registries.plain, &named) && opened.url().scheme() == "http" => {
+                Ok(place)
+            }
+            _ => Err(refused("by plain HTTP on a host that was not named for it")),
+        }
+    }
+
+    async fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
+        let request = Request::new(Method::HEAD, To::Path(format!("blobs/{digest}")));
+        let response = self.send(repository, Operation::Push, &request).await?;
+        match response.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            other => {
+                let reason = format!("asked for blob {digest}, it answered {other}");
+                Err(Error::registry(repository.registry(), failure_of(other), reason))
+            }
+        }
+    }
+}
+
+/// A blob of a store as the body of a request, verified on the way, and seen by who watches.
+pub(super) fn stream_of(
+    store: &Store,
+    blob: &Descriptor,
+    observer: Option<Observer>,
+) -> Result<reqwest::Body> {
+    let reader = store.open_blob(blob)?;
+    let chunks = stream::unfold(Some((reader, observer)), |open| async move {
+        let (mut reader, observer) = open?;
+        // Small enough to read in place: a mebibyte from the page cache or the disk.
+        match read_chunk(&mut reader) {
+            Ok(chunk) if chunk.is_empty() => None,
+            Ok(chunk) => {
+                saw(observer.as_ref(), Traffic::Moved(chunk.len() as u64));
+                Some((Ok(Bytes::from(chunk)), Some((reader, observer))))
+            }
+            Err(cause) => Some((Err(cause), None)),
+        }
+    });
+    Ok(reqwest::Body::wrap_stream(chunks))
+}
+
+fn read_chunk(reader: &mut impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut chunk = vec![0; CHUNK];
+    let mut filled = 0;
+    while filled < CHUNK {
+        match reader.read(&mut chunk[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    chunk.truncate(filled);
+    Ok(chunk)
+}

@@ -1,0 +1,102 @@
+//! The forms in which a secret is looked for.
+
+use zeroize::Zeroizing;
+
+/// Shorter lines of a secret stand in many files.
+const MIN_LINE: usize = 16;
+/// Lines of a secret that are looked for one by one.
+const MAX_LINES: usize = 256;
+/// Longest beginning of a secret, or of one of its lines, that is looked for, in bytes.
+const MAX_PLAIN: usize = 1024;
+/// The same in base64, before encoding: short enough to be found in front of where lines are broken.
+const MAX_ENCODED: usize = 33;
+
+const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const FOR_URLS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Without the white space around it, which shells and tools take away.
+pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii()
+}
+
+/// A secret as it is, its longer lines, and each of these in base64 (both alphabets, whatever comes before it) and
+/// percent-encoded.
+pub(crate) fn of(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let whole = trimmed(secret);
+    let lines = whole.split(|byte| *byte == b'\n').map(trimmed);
+    // The frame of a key in PEM is no secret.
+    let lines = lines.filter(|line| line.len() >= MIN_LINE && !line.starts_with(b"-----")).take(MAX_LINES);
+    let mut all = Vec::new();
+    for part in std::iter::once(whole).chain(lines.filter(|line| *line != whole)) {
+        let part = &part[..part.len().min(MAX_PLAIN)];
+        all.push(part.to_vec());
+        all.extend([true, false].map(|upper| percent(part, upper)));
+        let beginning = &part[..part.len().min(MAX_ENCODED)];
+        for alphabet in [STANDARD, FOR_URLS] {
+            all.extend((0..3).map(|before| base64(beginning, before, alphabet)));
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().map(Zeroizing::new).collect()
+}
+
+/// The digits that depend on `bytes` alone when so many bytes (modulo 3) are encoded in front of them.
+fn base64(bytes: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<u8> {
+    let bit = |at: usize| match at / 8 {
+        place if place < before => 0,
+        place => (bytes[place - before] >> (7 - at % 8)) & 1,
+    };
+    let (first, end) = ((before * 8).div_ceil(6), (before + bytes.len()) * 8 / 6);
+    let digit = |group: usize| (0..6).fold(0, |value, offset| value << 1 | bit(group * 6 + offset));
+    (first..end).map(|group| alphabet[usize::from(digit(group))]).collect()
+}
+
+/// All but letters, digits and `-._~` encoded (RFC 3986, section 2.3).
+fn percent(bytes: &[u8], upper: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => out.push(*byte),
+            byte if byte.is_ascii_alphanumeric() => out.push(*byte),
+            byte if upper => out.extend(format!("%{byte:02X}").into_bytes()),
+            byte => out.extend(format!("%{byte:02x}").into_bytes()),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_found_whatever_is_in_front() {
+        let secret = b"pa\xffss/wo+rd12";
+        // By another hand: `printf 'XXpa\377ss/wo+rd12' | base64`, and so on.
+        for (before, alphabet, digits) in [
+            (0, STANDARD, "cGH/c3Mvd28rcmQxM"),
+            (1, STANDARD, "Bh/3NzL3dvK3JkMT"),
+            (2, STANDARD, "wYf9zcy93bytyZDEy"),
+            (0, FOR_URLS, "cGH_c3Mvd28rcmQxM"),
+        ] {
+            let found = String::from_utf8(base64(secret, before, alphabet)).unwrap();
+            assert_eq!(found, digits, "{before}");
+        }
+        assert_eq!(base64(b"12345678", 0, STANDARD).len(), 10);
+    }
+
+    #[test]
+    fn lines_are_looked_for_and_the_frames_of_keys_are_not() {
+        let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAAB3NzaC1yc2EAAAADAQABAAABgQ\nshort\n-----END OPENSSH PRIVATE KEY-----\n";
+        let forms = of(key.as_bytes());
+        let has = |text: &str| forms.iter().any(|form| form.as_slice() == text.as_bytes());
+        assert!(has(key.trim_end()) && has("AAAAB3NzaC1yc2EAAAADAQABAAABgQ"));
+        assert!(!has("-----BEGIN OPENSSH PRIVATE KEY-----") && !has("short"));
+        assert!(forms.iter().all(|form| form.len() >= 8));
+        let forms = of(b"a b/c%d?e\n");
+        for text in ["a b/c%d?e", "a%20b%2Fc%25d%3Fe", "a%20b%2fc%25d%3fe"] {
+            assert!(forms.iter().any(|form| form.as_slice() == text.as_bytes()), "{text}");
+        }
+    }
+}

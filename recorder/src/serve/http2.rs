@@ -1,0 +1,121 @@
+//! HTTP/2 (RFC 9113), for clients that speak nothing else: gRPC's, mostly. Whoever offers HTTP/1.1 too gets that.
+//!
+//! Each stream is an exchange like any other. What differs ends here: the request names its host in a pseudo-header,
+//! an answer may end in trailers, and streams run side by side, bounded in number, headers and early resets.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::ClientHello;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+
+use super::body::chain;
+use super::gateway::{Gateway, MAX_HEAD};
+use super::names::HostName;
+use super::request::Endpoint;
+use crate::step::IncidentKind;
+
+/// Streams of a connection that are served at once; more wait for their turn.
+const MAX_STREAMS: u32 = 128;
+/// Streams that were reset before they were served: one more ends the connection (CVE-2023-44487).
+const MAX_EARLY_RESETS: usize = 32;
+/// How much of requests' bodies may be under way, of one stream and of a connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// A client that answers no ping for so long is gone.
+const PING: Duration = Duration::from_secs(60);
+
+/// What is spoken on a connection of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wire {
+    /// HTTP/1.1, unless the client rules it out.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Wire {
+    /// What a client means that says hello so.
+    pub(crate) fn of(hello: &ClientHello<'_>) -> Wire {
+        let offered = |name: &[u8]| hello.alpn().is_some_and(|mut all| all.any(|one| one == name));
+        match offered(Wire::Http2.alpn()) && !offered(Wire::Http1.alpn()) {
+            true => Wire::Http2,
+            false => Wire::Http1,
+        }
+    }
+
+    /// Its name in a handshake (RFC 7301).
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Wire::Http1 => b"http/1.1",
+            Wire::Http2 => b"h2",
+        }
+    }
+}
+
+/// Serves one connection; what is still going on when this is dropped ends with it.
+pub(crate) async fn serve<S>(gateway: Arc<Gateway>, stream: S, name: HostName, endpoint: Endpoint)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let streams = Streams::default();
+    let _ends_with_this = Ends(streams.clone());
+    let (this, asked) = (gateway.clone(), name.clone());
+    let service = service_fn(move |request| {
+        let (this, name) = (this.clone(), asked.clone());
+        async move { Ok::<_, Infallible>(this.exchange(request, &name, endpoint).await) }
+    });
+    let served = http2::Builder::new(streams)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // The answer carries upstream's own date or none.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served
+        && is_clients_fault(&error)
+    {
+        gateway.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain(&error), 0);
+    }
+}
+
+/// Whether the client broke the protocol, and did not just go away.
+fn is_clients_fault(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(h2::Error::is_library)
+}
+
+/// Runs the streams of one connection.
+#[derive(Clone, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while running.try_join_next().is_some() {}
+        running.spawn(stream);
+    }
+}
+
+/// Ends the streams of a connection with it.
+struct Ends(Streams);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}

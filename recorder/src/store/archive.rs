@@ -1,0 +1,146 @@
+//! KeptResponses in one file, for sites without a network: a tar archive of an OCI image layout.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use attestations::Digest;
+use images::{Descriptor, Manifest};
+use serde::{Deserialize, Serialize};
+
+use super::responses::{KeptResponses, MATERIALS_TYPE, ResponseStore};
+use errors::{Error, Kind, Result};
+
+const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+const BLOBS: &str = "blobs/sha256/";
+/// The most bytes of an index and of a manifest that are read.
+const MAX_SMALL: u64 = 4 << 20;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u32,
+    manifests: Vec<Descriptor>,
+}
+
+/// Writes some materials into one file, each blob held against its digest on the way.
+///
+/// # Errors
+/// When a blob is missing or damaged, or the file cannot be written; then there is no file.
+pub fn export(place: &ResponseStore, materials: &KeptResponses, path: &Path) -> Result<()> {
+    let failed = |cause: io::Error| Error::io("writing", path, cause);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut tar = tar::Builder::new(BufWriter::new(file));
+    let blobs = place.blobs(materials)?;
+    let mut manifest =
+        blobs.first().cloned().ok_or_else(|| Error::new(Kind::Bug, "materials without a manifest"))?;
+    manifest.annotations.clear();
+    let index = Index { schema_version: 2, manifests: vec![manifest] };
+    let index = serde_json::to_vec(&index)
+        .map_err(|cause| Error::new(Kind::Bug, "writing the index").because(cause))?;
+    add(&mut tar, "oci-layout", LAYOUT.len() as u64, LAYOUT.as_bytes()).map_err(failed)?;
+    add(&mut tar, "index.json", index.len() as u64, &index[..]).map_err(failed)?;
+    let mut written = std::collections::BTreeSet::new();
+    for blob in blobs {
+        if written.insert(blob.digest) {
+            let reader = place.store().open_blob(&blob)?;
+            add(&mut tar, &format!("{BLOBS}{}", blob.digest.hex()), blob.size, reader).map_err(failed)?;
+        }
+    }
+    let mut out = tar.into_inner().map_err(failed)?;
+    out.flush().map_err(failed)?;
+    let file = out.into_inner().map_err(|cause| failed(cause.into_error()))?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|cause| failed(cause.error))?;
+    Ok(())
+}
+
+fn add(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_mtime(0);
+    tar.append_data(&mut header, name, content)
+}
+
+/// Takes the materials of such a file into the store. What is there already, and undamaged, is not written again.
+///
+/// # Errors
+/// When the file holds anything else, or a blob that is not what its name says.
+pub fn import(place: &ResponseStore, path: &Path) -> Result<Vec<KeptResponses>> {
+    let file = File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    let mut index = None;
+    let entries = archive.entries().map_err(|cause| malformed(path, &cause.to_string()))?;
+    for entry in entries {
+        let mut entry = entry.map_err(|cause| malformed(path, &cause.to_string()))?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let kind = entry.header().entry_type();
+        match name.strip_prefix(BLOBS) {
+            _ if kind == tar::EntryType::Directory => {}
+            _ if kind != tar::EntryType::Regular => {
+                return Err(malformed(path, &format!("{name:?} is no regular file")));
+            }
+            Some(hex) => {
+                let digest = Digest::from_hex(hex)
+                    .map_err(|_| malformed(path, &format!("{name:?} is no blob's name")))?;
+                take(place, &digest, &mut entry, path)?;
+            }
+            None if name == "index.json" => index = Some(small(&mut entry, path)?),
+            None if name == "oci-layout" => {}
+            None => return Err(malformed(path, &format!("{name:?} has no place in an image layout"))),
+        }
+    }
+    let index = index.ok_or_else(|| malformed(path, "it has no index.json"))?;
+    let index: Index = serde_json::from_slice(&index).map_err(|cause| malformed(path, &cause.to_string()))?;
+    index.manifests.iter().map(|manifest| adopt(place, manifest, path)).collect()
+}
+
+fn take(
+    place: &ResponseStore,
+    digest: &Digest,
+    entry: &mut tar::Entry<'_, impl Read>,
+    path: &Path,
+) -> Result<()> {
+    let size = entry.header().size().map_err(|cause| malformed(path, &cause.to_string()))?;
+    let wanted = Descriptor::new("", *digest, size);
+    let is_here = || io::copy(&mut place.store().open_blob(&wanted).ok()?, &mut io::sink()).ok();
+    if is_here().is_some() {
+        return Ok(());
+    }
+    let mut writer = place.store().writer()?;
+    io::copy(entry, &mut writer).map_err(|cause| Error::io("taking a blob from", path, cause))?;
+    writer.commit_as(&wanted).map_err(Error::from).map(drop)
+}
+
+/// Names the materials of a manifest that came, if everything it names has come too.
+fn adopt(place: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptResponses> {
+    let bytes = place.store().read(found, MAX_SMALL)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|cause| malformed(path, &cause.to_string()))?;
+    let (true, Some(image), Some(record)) = (
+        manifest.artifact_type.as_deref() == Some(MATERIALS_TYPE),
+        &manifest.subject,
+        manifest.layers.first(),
+    ) else {
+        return Err(malformed(path, "what its index names are no materials"));
+    };
+    place.replay(&record.digest)?;
+    place.name(image, &record.digest, jiff::Timestamp::now())
+}
+
+fn small(entry: &mut impl Read, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.take(MAX_SMALL + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
+    match bytes.len() as u64 > MAX_SMALL {
+        true => Err(malformed(path, "its index is too large")),
+        false => Ok(bytes),
+    }
+}
+
+fn malformed(path: &Path, why: &str) -> Error {
+    Error::new(Kind::Input, format!("{}: {why}", path.display()))
+        .hint("give a file that `countersign-builder materials export` wrote")
+}

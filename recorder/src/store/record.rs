@@ -1,0 +1,234 @@
+//! The record of a build: one document, whose digest the provenance names.
+
+use attestations::Digest;
+use images::{Descriptor, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::StepId;
+
+use errors::{Error, Kind, Result};
+
+/// The media type of a record.
+pub(crate) const RECORD_MEDIA_TYPE: &str = "application/vnd.countersign.materials.record.v1+json";
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// The most bytes of a record: about 100,000 exchanges.
+pub(crate) const MAX_RECORD: u64 = 64 << 20;
+
+/// What a build's steps asked of the network, and what they were answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    version: u32,
+    /// The steps that asked for something, in the order they ran.
+    pub steps: Vec<StepExchanges>,
+}
+
+/// One step of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StepExchanges {
+    /// Its name, as in the provenance's `step` annotations.
+    pub step: StepId,
+    /// What it asked and was answered, in the order it asked.
+    pub exchanges: Vec<Exchange>,
+    /// What it asked in vain, in the order it asked: a replay says no to the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+}
+
+impl StepExchanges {
+    /// Its exchanges ordered by URL, method and digests, whichever was asked first: the provenance lists them so.
+    pub fn sorted(&self) -> Vec<&Exchange> {
+        let mut all: Vec<_> = self.exchanges.iter().collect();
+        all.sort_by(|a, b| a.listed_as().cmp(&b.listed_as()));
+        all
+    }
+}
+
+/// A request and its whole answer. It exists only when the whole answer was received without an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Exchange {
+    /// What was asked.
+    pub request: Request,
+    /// What was answered.
+    pub response: Response,
+}
+
+impl Exchange {
+    fn listed_as(&self) -> impl Ord + '_ {
+        let (request, response) = (&self.request, &self.response);
+        (&request.url, &request.method, response.body, request.body, response.status)
+    }
+}
+
+/// What was asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// The headers that can select another answer, in alphabetical order, names in lower case. Values that may be secret
+    /// are withheld.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// SHA-256 of its body, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Digest>,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The headers as the step got them, in order. Bytes above 127 stand as the characters of ISO 8859-1.
+    pub headers: Vec<(String, String)>,
+    /// SHA-256 of the body as sent: still compressed, without transfer coding.
+    pub body: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What came behind the body (HTTP/2 only), as the headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<(String, String)>,
+}
+
+/// A request that got no answer from upstream, and what the step was told instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failure {
+    /// The method.
+    pub method: String,
+    /// The URL.
+    pub url: String,
+    /// The status code that the step was given.
+    pub status: u16,
+    /// Why, as the step was told.
+    pub reason: String,
+}
+
+impl Record {
+    /// The record of these steps; one that asked for nothing is left out.
+    pub fn new(steps: Vec<StepExchanges>) -> Record {
+        let asked = |step: &StepExchanges| !step.exchanges.is_empty() || !step.failures.is_empty();
+        Record { version: VERSION, steps: steps.into_iter().filter(asked).collect() }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] for anything that is not exactly one.
+    pub fn parse(bytes: &[u8]) -> Result<Record> {
+        let bad = |why: String| Error::new(Kind::Input, format!("the record of the materials: {why}"));
+        if bytes.len() as u64 > MAX_RECORD {
+            return Err(bad(format!("it has more than {MAX_RECORD} bytes")));
+        }
+        let record: Record = serde_json::from_slice(bytes).map_err(|cause| bad(cause.to_string()))?;
+        match record.version {
+            VERSION => Ok(record),
+            other => Err(bad(format!("it is of version {other}, and this program knows {VERSION}"))
+                .hint("use a newer countersign-builder")),
+        }
+    }
+
+    /// The record with this digest, from a store, and how the store describes it.
+    ///
+    /// # Errors
+    /// When it is not there, or not what its digest says, or no record.
+    pub fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
+        let described = store.describe(RECORD_MEDIA_TYPE, digest)?;
+        let record = Record::parse(&store.read(&described, MAX_RECORD)?)?;
+        Ok((described, record))
+    }
+
+    /// Its bytes: the same for the same record.
+    ///
+    /// # Errors
+    /// [`Kind::Input`] when there is more than a record may hold.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|cause| Error::new(Kind::Bug, "writing the record of the materials").because(cause))?;
+        match bytes.len() as u64 > MAX_RECORD {
+            true => {
+                Err(Error::new(Kind::Input, "the build asked for more than a record of materials can hold")
+                    .hint("split the image, or build with --no-keep"))
+            }
+            false => Ok(bytes),
+        }
+    }
+
+    /// Every exchange with its step's name.
+    pub fn exchanges(&self) -> impl Iterator<Item = (&StepId, &Exchange)> {
+        self.steps.iter().flat_map(|step| step.exchanges.iter().map(|found| (&step.step, found)))
+    }
+
+    /// The bodies it needs, each once, with their sizes.
+    pub fn bodies(&self) -> std::collections::BTreeMap<Digest, u64> {
+        self.exchanges().map(|(_, found)| (found.response.body, found.response.size)).collect()
+    }
+}
+
+/// A header's value as text, without losing a byte.
+pub(crate) fn text_of(value: &[u8]) -> String {
+    value.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// The bytes of such text.
+pub fn bytes_of(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let exchange = Exchange {
+            request: Request {
+                method: "GET".into(),
+                url: "http://a.example/".into(),
+                headers: vec![("accept".into(), "*/*".into())],
+                body: None,
+            },
+            response: Response {
+                status: 200,
+                headers: vec![("x-name".into(), text_of(b"caf\xe9"))],
+                body: Digest::of(b"x"),
+                size: 1,
+                trailers: vec![("grpc-status".into(), "0".into())],
+            },
+        };
+        let step =
+            |name: &str, exchanges| StepExchanges { step: StepId::new(name, 1), exchanges, failures: vec![] };
+        Record::new(vec![step("line 1", vec![exchange]), step("line 2", vec![])])
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let record = record();
+        assert_eq!(record.steps.len(), 1, "a step that asked for nothing is not told of");
+        assert_eq!(Record::parse(&record.to_bytes().unwrap()).unwrap(), record);
+        assert_eq!(bytes_of(&record.steps[0].exchanges[0].response.headers[0].1).unwrap(), b"caf\xe9");
+    }
+
+    #[test]
+    fn strangers_fields_and_versions_are_refused() {
+        let text = String::from_utf8(record().to_bytes().unwrap()).unwrap();
+        for (from, to) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"version\":1", "\"version\":1,\"more\":0"),
+            ("\"status\":200", "\"status\":200,\"status\":404"),
+            ("\"method\"", "\"Method\""),
+            ("sha256:", "md5:"),
+        ] {
+            assert!(text.contains(from));
+            assert!(Record::parse(text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! KeptResponses as artifacts: where they lie on this machine, how they come and go, and how long they stay.
+//!
+//! The store is an OCI image layout. Each build that kept its materials has one manifest in it, whose `subject` is the
+//! image; the first layer is the record, the others are the bodies. Equal bodies of different builds are one blob.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+
+use attestations::{Digest, Pinned, Repository};
+use images::descriptor::{EMPTY, MANIFEST};
+use images::store::Collected;
+use images::{Descriptor, Manifest, Store};
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+
+use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
+use super::replay::Replay;
+use super::writer::{BODY_MEDIA_TYPE, StoreWriter};
+use errors::{Error, Kind, Result};
+
+/// The artifact type of a build's materials.
+pub(crate) const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
+
+/// The most bytes of a manifest of materials, which registries hold to.
+const MAX_MANIFEST: u64 = 4 << 20;
+const CREATED: &str = "org.opencontainers.image.created";
+
+/// This machine's materials. While it is open, nothing of them is collected.
+#[derive(Debug)]
+pub struct ResponseStore {
+    store: Store,
+    lock: File,
+}
+
+/// The materials of one build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptResponses {
+    /// The digest of the record.
+    pub record: Digest,
+    /// The image they are of.
+    pub image: Digest,
+    /// When it was built, as RFC 3339.
+    pub created: String,
+    /// How many bodies.
+    pub bodies: usize,
+    /// Bytes of the record and the bodies.
+    pub size: u64,
+    #[serde(skip)]
+    manifest: Descriptor,
+}
+
+/// A registry, as far as a store of recorded responses needs one.
+pub trait Remote {
+    /// Attaches an artifact that is in a store to an image.
+    ///
+    /// # Errors
+    /// When the registry refuses, or a blob is missing or damaged.
+    fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()>;
+
+    /// Fetches blobs into a store.
+    ///
+    /// # Errors
+    /// When the registry lacks one or sends something else.
+    fn pull_blobs(&self, repository: &Repository, blobs: &[Descriptor], store: &Store) -> Result<()>;
+
+    /// Reads one blob of at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the registry lacks it, or sends something else or too much.
+    fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>>;
+}
+
+impl ResponseStore {
+    /// The materials below a state directory.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(state_dir: &Path) -> Result<ResponseStore> {
+        let folder = state_dir.join("materials");
+        let store = Store::open(&folder)?;
+        let path = folder.join(".lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|cause| Error::io("opening", &path, cause))?;
+        // Waits for a collection that is going on.
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|cause| Error::io("locking", &path, cause.into()))?;
+        Ok(ResponseStore { store, lock })
+    }
+
+    /// What keeps the materials of a new build here.
+    pub fn keeper(&self) -> StoreWriter {
+        StoreWriter::new(self.store.clone())
+    }
+
+    /// The store below.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The record with this digest, ready to be replayed.
+    ///
+    /// # Errors
+    /// When it or one of its bodies is not here or damaged.
+    pub fn replay(&self, record: &Digest) -> Result<Replay> {
+        Replay::load(self.store.clone(), record)
+    }
+
+    /// Names the materials of an image, so that they are listed, sent along, and kept until somebody lets them go.
+    ///
+    /// # Errors
+    /// When there are more bodies than a manifest holds, or the disk refuses.
+    pub fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<KeptResponses> {
+        let (found, document) = Record::stored(&self.store, record)?;
+        let mut layers = vec![found];
+        let bodies = document.bodies();
+        layers.extend(bodies.iter().map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, *digest, *size)));
+        let config = self.store.put(EMPTY, b"{}")?;
+        let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let manifest = Manifest {
+            artifact_type: Some(MATERIALS_TYPE.to_owned()),
+            subject: Some(Descriptor::new(image.media_type.clone(), image.digest, image.size)),
+            annotations: [(CREATED.to_owned(), created)].into(),
+            ..Manifest::image(config, layers)
+        };
+        let bytes = manifest.to_bytes()?;
+        if bytes.len() as u64 > MAX_MANIFEST {
+            return Err(Error::new(
+                Kind::Input,
+                format!(
+                    "the build asked for {} different things: more than one manifest can name",
+                    bodies.len()
+                ),
+            )
+            .hint("split the image, or build with --no-keep"));
+        }
+        let stored = self.store.put(MANIFEST, &bytes)?;
+        self.store.set_ref(&format!("{}-{}", image.digest.hex(), record.hex()), &stored)?;
+        self.read(&stored)
+    }
+
+    /// Every build's materials that are here, the latest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Vec<KeptResponses>> {
+        let mut all =
+            self.store.manifests()?.iter().map(|entry| self.read(entry)).collect::<Result<Vec<_>>>()?;
+        all.sort_by(|a, b| b.created.cmp(&a.created).then(a.record.cmp(&b.record)));
+        Ok(all)
+    }
+
+    /// The materials whose record, or whose image, has this digest.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there are none.
+    pub fn find(&self, digest: &Digest) -> Result<KeptResponses> {
+        let found = self.list()?.into_iter().find(|one| one.record == *digest || one.image == *digest);
+        found.ok_or_else(|| {
+            Error::new(Kind::NotFound, format!("no materials of {digest} are kept here"))
+                .hint("`countersign-builder materials list` names what is; `materials import` and `materials pull` bring more")
+        })
+    }
+
+    fn read(&self, entry: &Descriptor) -> Result<KeptResponses> {
+        let bytes = self.store.read(entry, MAX_MANIFEST)?;
+        let bad = |why: &str| Error::new(Kind::Input, format!("the materials {}: {why}", entry.digest));
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| bad(&cause.to_string()))?;
+        if manifest.artifact_type.as_deref() != Some(MATERIALS_TYPE) {
+            return Err(bad("their manifest is of another kind"));
+        }
+        let (Some(image), [record, bodies @ ..]) = (&manifest.subject, &manifest.layers[..]) else {
+            return Err(bad("their manifest names no image or no record"));
+        };
+        Ok(KeptResponses {
+            record: record.digest,
+            image: image.digest,
+            created: manifest.annotations.get(CREATED).cloned().unwrap_or_default(),
+            bodies: bodies.len(),
+            size: manifest.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
+            manifest: entry.clone(),
+        })
+    }
+
+    /// The manifest's and every blob's digest of some materials.
+    pub fn blobs(&self, materials: &KeptResponses) -> Result<Vec<Descriptor>> {
+        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST)?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| {
+            Error::new(Kind::Input, "the materials' manifest is malformed").because(cause)
+        })?;
+        Ok([materials.manifest.clone(), manifest.config].into_iter().chain(manifest.layers).collect())
+    }
+
+    /// Attaches materials to their image in a registry.
+    ///
+    /// # Errors
+    /// When the registry refuses, or a blob is missing or damaged here.
+    pub fn send(&self, registry: &dyn Remote, subject: &Pinned, materials: &KeptResponses) -> Result<()> {
+        registry.attach_stored(subject, &self.store, &materials.manifest)
+    }
+
+    /// Fetches what is missing here of a record from the repository that holds the image, and names it.
+    ///
+    /// # Errors
+    /// When the registry does not have it, or sends something else.
+    pub fn fetch(
+        &self,
+        registry: &dyn Remote,
+        image: &Pinned,
+        described: &Descriptor,
+        record: &Digest,
+    ) -> Result<()> {
+        let bytes = registry.blob(image.repository(), record, MAX_RECORD)?;
+        let document = Record::parse(&bytes)?;
+        let bodies: Vec<Descriptor> = document
+            .bodies()
+            .into_iter()
+            .map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, digest, size))
+            .collect();
+        registry.pull_blobs(image.repository(), &bodies, &self.store)?;
+        self.store.put(RECORD_MEDIA_TYPE, &bytes)?;
+        self.name(described, record, Timestamp::now()).map(drop)
+    }
+
+    /// Reads every blob of some materials and holds it against its digest.
+    ///
+    /// # Errors
+    /// The first that is missing or damaged.
+    pub fn verify(&self, materials: &KeptResponses) -> Result<()> {
+        for blob in self.blobs(materials)? {
+            let path = self.store.path_of(&blob.digest);
+            let mut reader = self.store.open_blob(&blob)?;
+            std::io::copy(&mut reader, &mut std::io::sink()).map_err(|cause| {
+                Error::new(Kind::Input, format!("{} is damaged", path.display()))
+                    .hint("remove it, and fetch the materials again")
+                    .because(cause)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the materials of builds before `before`, and of everything that belongs to no build. Waits until no
+    /// build is going on.
+    ///
+    /// # Errors
+    /// When a blob cannot be removed.
+    pub fn collect(
+        &self,
+        before: Option<Timestamp>,
+        remove: bool,
+    ) -> Result<(Vec<KeptResponses>, Collected)> {
+        let busy = |cause: rustix::io::Errno| match cause {
+            rustix::io::Errno::WOULDBLOCK => {
+                Error::new(Kind::Machine, "a build is going on, and what it keeps must not be collected")
+                    .hint("try again when it is over")
+            }
+            other => Error::io("locking", self.store.root(), other.into()),
+        };
+        flock(&self.lock, FlockOperation::NonBlockingLockExclusive).map_err(busy)?;
+        let is_old = |one: &KeptResponses| match (before, one.created.parse::<Timestamp>()) {
+            (Some(before), Ok(created)) => created < before,
+            _ => false,
+        };
+        let (old, kept): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(is_old);
+        let mut needed = BTreeSet::new();
+        for one in &kept {
+            needed.extend(self.blobs(one)?.into_iter().map(|blob| blob.digest));
+        }
+        if remove {
+            for one in &old {
+                let name = format!("{}-{}", one.image.hex(), one.record.hex());
+                self.store.remove_ref(&name)?;
+            }
+        }
+        let collected = self.store.collect(&needed, remove)?;
+        flock(&self.lock, FlockOperation::LockShared).map_err(busy)?;
+        Ok((old, collected))
+    }
+}

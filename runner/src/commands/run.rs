@@ -1,0 +1,121 @@
+//! `countersign-runner run`: verifies an image, and runs exactly what was admitted.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use errors::{Form, files, output, terminal};
+use sandbox::Canceller;
+use serde_json::json;
+
+use super::output::{YES, foreign};
+use super::verify::{ImageArguments, deny};
+use crate::config::{self, Config, Database, EngineKind};
+use crate::error::{Error, Kind, Result};
+use crate::node::{Node, Outcome, Run};
+use crate::record::{Ending, RunReport};
+use crate::vantage6::Input;
+
+#[derive(Debug, Args)]
+pub(super) struct RunCommand {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// File with the algorithm's input: a JSON object with `method`, `args` and `kwargs`.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// File to write the result to, readable only by its owner; otherwise standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Database to give to the algorithm: a label from the configuration, LABEL=PATH for a CSV file, or
+    /// LABEL=PATH:TYPE; may be given several times.
+    #[arg(long, value_name = "LABEL[=PATH[:TYPE]]")]
+    database: Vec<String>,
+    /// Container engine to use, instead of the one that the configuration names.
+    #[arg(long)]
+    engine: Option<EngineKind>,
+    /// Do not show the algorithm's output.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<u8> {
+    let input = Input::parse(&files::read(&arguments.input, config::MAX_FILE)?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
+    let canceller = Canceller::new();
+    cancel_on_signals(&runtime, &canceller);
+    let (databases, extra) = databases(&arguments.database)?;
+    let engine = arguments.engine.unwrap_or(config.engine);
+    let node = Node::new(config, runtime.handle().clone())?;
+    let question = arguments.image.question(None)?;
+    match node.run(Run { question, input, databases, extra, engine, canceller })? {
+        Outcome::Denied(denial) => deny(&denial, form),
+        Outcome::Ran(report) => ended(&report, arguments, form),
+    }
+}
+
+fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
+    if !arguments.quiet && form == Form::Text {
+        let _ = write!(std::io::stderr(), "{}", terminal::lines(&report.log.text()));
+    }
+    let Some(result) = &report.result else {
+        let error = Error::new(Kind::Step, format!("the algorithm failed: {}", report.ending));
+        return Err(match report.ending {
+            Ending::OutOfMemory => error.hint("raise memory_mib in runner.toml"),
+            Ending::TimedOut => error.hint("raise wall_seconds in runner.toml"),
+            _ => error,
+        });
+    };
+    match &arguments.output {
+        Some(path) => files::write(path, result)?,
+        None if form == Form::Json => {}
+        None => output::write(&foreign(result, std::io::stdout().is_terminal()))?,
+    }
+    if form == Form::Json {
+        let mut value = report.to_json();
+        if arguments.output.is_none() {
+            value["result"] =
+                serde_json::from_slice(result).unwrap_or_else(|_| json!(String::from_utf8_lossy(result)));
+        }
+        output::result(form, "", &value)?;
+    }
+    Ok(YES)
+}
+
+fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database>)> {
+    let (mut labels, mut extra) = (Vec::new(), BTreeMap::new());
+    for text in given {
+        let Some((label, place)) = text.split_once('=') else {
+            labels.push(text.clone());
+            continue;
+        };
+        let (path, kind) = match place.rsplit_once(':') {
+            Some((path, kind)) if !kind.contains('/') => (path, kind),
+            _ => (place, "csv"),
+        };
+        let database = Database { path: PathBuf::from(path), kind: kind.to_owned() };
+        if extra.insert(label.to_owned(), database).is_some() {
+            return Err(Error::new(Kind::Usage, format!("the database `{label}` is given twice")));
+        }
+    }
+    Ok((labels, extra))
+}
+
+/// Ctrl-C and SIGTERM end the run and let it clean up.
+fn cancel_on_signals(runtime: &tokio::runtime::Runtime, canceller: &Canceller) {
+    let canceller = canceller.clone();
+    runtime.spawn(async move {
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        match terminate {
+            Ok(mut terminate) => {
+                tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminate.recv() => {} }
+            }
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
+        canceller.cancel();
+    });
+}

@@ -1,0 +1,75 @@
+//! What executes tasks: the node, or in tests a stand-in.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use admission::{Question, Sources};
+use attestations::{Decision, Reference};
+use sandbox::Canceller;
+
+use super::queue::TaskRequest;
+use crate::{
+    config::EngineKind,
+    error::{Error, Kind, Result},
+    node::{Node, Outcome, Run},
+    vantage6::Input,
+};
+
+/// What the service does with a task. Every call may block.
+pub trait Execute: Send + Sync + 'static {
+    /// Decides about a task's image and, when it is admitted, runs it to its end or until `canceller` is used. Calls
+    /// `starting` when the image was admitted and its container is about to run.
+    ///
+    /// # Errors
+    /// When the node cannot do it; a denial is not an error.
+    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome>;
+
+    /// Decides about an image without running it.
+    ///
+    /// # Errors
+    /// When it cannot be decided; a denial is not an error.
+    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision>;
+}
+
+/// A node as what executes tasks.
+pub(crate) struct NodeExecutor {
+    /// The node.
+    pub(crate) node: Node,
+    /// What starts the containers.
+    pub(crate) engine: EngineKind,
+    /// Files and folders with bundles.
+    pub(crate) evidence: Vec<PathBuf>,
+    /// Whether registries are asked.
+    pub(crate) sources: Sources,
+    /// The runtime on which registries are asked.
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl NodeExecutor {
+    fn question(&self, reference: Reference, function: Option<String>) -> Question {
+        Question { reference, function, evidence: self.evidence.clone(), sources: self.sources }
+    }
+}
+
+impl Execute for NodeExecutor {
+    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
+        let reference: Reference = task
+            .image
+            .parse()
+            .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
+        let input = serde_json::to_vec(&task.input)
+            .map_err(|cause| Error::new(Kind::Bug, "writing the input").because(cause))?;
+        let run = Run {
+            question: self.question(reference, None),
+            input: Input::parse(&input)?,
+            databases: task.databases.clone(),
+            extra: BTreeMap::new(),
+            engine: self.engine,
+            canceller: canceller.clone(),
+        };
+        self.node.run_telling(run, starting)
+    }
+
+    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision> {
+        self.runtime.block_on(self.node.verify(&self.question(image, function)))
+    }
+}

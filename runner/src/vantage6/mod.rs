@@ -1,0 +1,6 @@
+//! What this node takes from vantage6 (version 4).
+
+mod contract;
+
+pub use contract::Input;
+pub(crate) use contract::{AdmittedCall, Files, PROXY_PORT, temporary_folders};
