@@ -18,8 +18,8 @@ use crate::{Error, Kind, Result, chain, terminal};
 /// The options of both programs about logs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Arguments {
-    /// Which log messages are written to standard error: off, error, warn, info, debug or trace; or one level for all
-    /// and others for some crates, as in `warn,sandbox=debug`.
+    /// Log messages to write to standard error: off, error, warn, info, debug or trace; or a level for all and others
+    /// for some crates, as in `warn,sandbox=debug`.
     #[arg(
         long,
         global = true,
@@ -29,7 +29,7 @@ pub struct Arguments {
         help_heading = "Global options"
     )]
     log_level: Option<Filter>,
-    /// How log messages are written; journald: with a level that systemd's journal understands, and without a time.
+    /// Format of log messages.
     #[arg(
         long,
         global = true,
@@ -47,9 +47,9 @@ pub enum Format {
     /// For people, with the time.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// As `Text`, with the priority that sd-daemon(3) describes in place of time and level.
+    /// For systemd's journal: as text, with the priority that sd-daemon(3) describes instead of time and level.
     Journald,
 }
 
