@@ -7,7 +7,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{ALGORITHM, ground, process, shell};
+use common::{ALGORITHM, alive, ground, process, shell, wait_until_alive};
 use sandbox::{Canceller, Exit, Mount, MountPoint, Profile, Stream, Tmpfs, resolve_user};
 
 #[test]

@@ -248,7 +248,7 @@ impl ResponseStore {
     pub fn collect(
         &self,
         before: Option<Timestamp>,
-        remove: bool,
+        what: Collect,
     ) -> Result<(Vec<KeptResponses>, Collected)> {
         let busy = |cause: rustix::io::Errno| match cause {
             rustix::io::Errno::WOULDBLOCK => {
@@ -273,7 +273,7 @@ impl ResponseStore {
                 self.store.remove_ref(&name)?;
             }
         }
-        let collected = self.store.collect(&needed, remove)?;
+        let collected = self.store.collect(&needed, what)?;
         flock(&self.lock, FlockOperation::LockShared).map_err(busy)?;
         Ok((old, collected))
     }
