@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use common::{ALGORITHM, ground, process, wait_until_alive};
+use common::{ALGORITHM, ground, process};
 use sandbox::{Exit, Mount};
 
 #[test]
