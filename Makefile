@@ -1,6 +1,7 @@
 # make demo   the whole path on real input, from a reviewed commit to a verified run
 # make test   every check and test; what it needs, it installs from Debian's packages
 # make bench  the speed table of docs/benchmarks.md, measured anew
+# make fuzz   every parser of foreign bytes, fed random bytes for a minute each (FUZZ_SECONDS=60); needs Rust's nightly
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -13,7 +14,7 @@ TEST_PACKAGES  := $(RUN_PACKAGES) docker.io iptables busybox-static curl python3
 # What a run left out: a line for each test (testing/src/skips.rs).
 export COUNTERSIGN_SKIPPED := $(CURDIR)/target/skipped
 
-.PHONY: help demo test check unit deny bench
+.PHONY: help demo test check unit deny bench fuzz
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
 
@@ -53,3 +54,8 @@ bench: packages
 	cargo bench --quiet --workspace --bench network
 	cargo bench --quiet --workspace --bench builds
 	cargo bench --quiet --workspace --bench layers
+
+fuzz: FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/packages.sh $(BUILD_PACKAGES)
+	@scripts/fuzz $(FUZZ_SECONDS)

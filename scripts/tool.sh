@@ -6,7 +6,7 @@ name=$1 version=$2
 tools=$(dirname "$0")/../target/tools
 root=$tools/$name-$version
 if [ ! -x "$root/bin/$name" ]; then
-  echo "installing $name $version (once; some 80 seconds of processor time)" >&2
+  echo "installing $name $version (once)" >&2
   CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
     cargo install --quiet --locked --debug --root "$root" --target-dir "$tools/build" "$name@$version" >&2
   rm -rf "$tools/build"

@@ -7,6 +7,9 @@ mod clock;
 pub mod decision;
 pub mod digest;
 pub mod foreign;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod keys;
 pub mod policy;
 pub mod provenance;

@@ -9,6 +9,9 @@ mod error;
 mod executor;
 mod explain;
 mod files;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lock;
 mod packages;
 mod pipeline;

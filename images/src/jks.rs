@@ -83,7 +83,7 @@ impl KeyStore {
     }
 }
 
-fn digest_of(content: &[u8]) -> aws_lc_rs::digest::Digest {
+pub(crate) fn digest_of(content: &[u8]) -> aws_lc_rs::digest::Digest {
     let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     PASSWORD.encode_utf16().for_each(|unit| hash.update(&unit.to_be_bytes()));
     hash.update(SALT);

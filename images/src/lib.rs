@@ -9,6 +9,9 @@ pub mod descriptor;
 mod error;
 pub mod export;
 mod files;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hashing;
 pub mod image;
 pub mod index;

@@ -12,6 +12,9 @@
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod patterns;
 mod serve;
 mod step;

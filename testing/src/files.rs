@@ -153,3 +153,18 @@ fn shown(bytes: &[u8]) -> String {
         Err(_) => bytes.escape_ascii().to_string(),
     }
 }
+
+/// Runs a fuzz target over its seeds, `fuzz/seeds/TARGET`: one whose name begins with `valid` has to be accepted, and
+/// one at least is.
+pub fn run_seeds(target: &str, accepts: impl Fn(&[u8]) -> bool) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let mut accepted = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let is_accepted = accepts(&std::fs::read(&path).unwrap());
+        let is_valid = path.file_name().unwrap().to_string_lossy().starts_with("valid");
+        assert!(is_accepted || !is_valid, "{} is refused", path.display());
+        accepted += usize::from(is_accepted);
+    }
+    assert!(accepted > 0, "no seed of {target} is accepted");
+}

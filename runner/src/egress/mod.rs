@@ -6,6 +6,9 @@
 
 mod body;
 mod forward;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod log;
 mod rules;

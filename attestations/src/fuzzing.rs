@@ -1,0 +1,69 @@
+//! What the fuzz targets in `fuzz/` call: one function for each parser of foreign bytes. Each returns whether the bytes
+//! were accepted, and panics when what was accepted does not hold together. Part of no public interface.
+
+use crate::purl::{Stars, check, coordinates};
+use crate::{Bundle, Policy, Predicate, Statement};
+
+/// A bundle, and the statement in it without its signature having been checked.
+#[must_use]
+pub fn bundle(bytes: &[u8]) -> bool {
+    let Ok(bundle) = Bundle::parse(bytes) else { return false };
+    assert_eq!(bundle.to_bytes(), bytes, "what is hashed is what came");
+    bundle.statement_unverified().is_ok()
+}
+
+/// A statement; one of a kind known here is the same when it is written and read again.
+#[must_use]
+pub fn statement(bytes: &[u8]) -> bool {
+    let Ok(statement) = Statement::from_bytes(bytes) else { return false };
+    let written = statement.to_bytes().ok();
+    let again = written.as_deref().and_then(|written| Statement::from_bytes(written).ok());
+    if !matches!(statement.predicate, Predicate::Other { .. }) {
+        assert!(again.is_some_and(|again| again == statement), "{statement:?} is not read as it was written");
+    }
+    true
+}
+
+/// A node's policy.
+#[must_use]
+pub fn policy(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| Policy::parse(text).is_ok())
+}
+
+/// A package's name: what is canonical stays so.
+#[must_use]
+pub fn purl(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Some(coordinates) = coordinates(text) else { return false };
+    let bare = coordinates.strip_suffix('@').unwrap_or(&coordinates);
+    assert!(check(bare, Stars::Refused).is_ok(), "{bare:?} was canonical and is no longer");
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    /// Every seed is run; one whose name begins with `valid` has to be accepted.
+    #[expect(clippy::disallowed_methods, reason = "the seeds are files")]
+    #[test]
+    fn seeds_are_read() {
+        type Target = (&'static str, fn(&[u8]) -> bool);
+        let targets: [Target; 4] = [
+            ("bundle", super::bundle),
+            ("statement", super::statement),
+            ("policy", super::policy),
+            ("purl", super::purl),
+        ];
+        for (name, target) in targets {
+            let folder = format!("{}/../fuzz/seeds/{name}", env!("CARGO_MANIFEST_DIR"));
+            let mut accepted = 0;
+            for file in std::fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                let is_accepted = target(&std::fs::read(&path).unwrap());
+                let is_valid = path.file_name().unwrap().to_string_lossy().starts_with("valid");
+                assert!(is_accepted || !is_valid, "{} is refused", path.display());
+                accepted += usize::from(is_accepted);
+            }
+            assert!(accepted > 0, "no seed of {name} is accepted");
+        }
+    }
+}
