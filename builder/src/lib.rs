@@ -9,7 +9,6 @@ mod error;
 mod executor;
 mod explain;
 mod files;
-mod keys;
 mod lock;
 mod packages;
 mod pipeline;

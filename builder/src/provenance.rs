@@ -7,7 +7,7 @@ use attestations::provenance::{
     RebuildOf, ResourceDescriptor, RunDetails,
 };
 use attestations::{Predicate, SignedBundle, Signer, Statement, Subject};
-use images::layer::Fired;
+use images::layer::AppliedRule;
 
 use crate::error::{Error, Kind, Result};
 use crate::executor::steps::add::GitTaken;
@@ -64,7 +64,7 @@ pub(crate) fn of(
                 config_digest: executed.image.config_descriptor().digest,
                 layers: executed.layers.clone(),
                 materials: materials(&executed.unrecorded),
-                normalised: normalised(&executed.fired),
+                normalised: normalised(&executed.applied),
                 rebuild_of,
             },
             resolved_dependencies: dependencies(outcome, reviews),
@@ -124,9 +124,9 @@ fn materials(unrecorded: &[String]) -> Materials {
     }
 }
 
-fn normalised(fired: &[Fired]) -> BTreeMap<String, u64> {
+fn normalised(applied: &[AppliedRule]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    for one in fired {
+    for one in applied {
         *counts.entry(one.rule.to_owned()).or_default() += 1;
     }
     counts

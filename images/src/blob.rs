@@ -11,7 +11,6 @@ use tempfile::NamedTempFile;
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::hashing::Hashing;
-use crate::store::Store;
 use crate::streaming::Streaming;
 
 /// A blob that is being written, hashed beside that.
@@ -38,7 +37,7 @@ impl BlobWriter {
         file.commit(digest, media_type)
     }
 
-    /// Gives the blob its name at once and leaves the disk to [`Store::flush`], which must come before anything that
+    /// Gives the blob its name at once and leaves the disk to [`Store::flush`](crate::Store::flush), which must come before anything that
     /// counts on the blob is written: of many small blobs, each flush would cost more than the blob. What a power cut
     /// tears is found by its digest like any other changed byte, and written anew when it comes again.
     ///
@@ -91,8 +90,8 @@ pub(crate) struct BlobFile {
 }
 
 impl BlobFile {
-    pub(crate) fn new(store: &Store, file: NamedTempFile) -> Self {
-        let folder = store.root().join("blobs/sha256");
+    /// `folder` is where blobs get their names; `file` lies in it.
+    pub(crate) fn new(folder: PathBuf, file: NamedTempFile) -> Self {
         Self { folder, file: BufWriter::with_capacity(1 << 17, Streaming::new(file)), size: 0 }
     }
 

@@ -37,13 +37,6 @@ pub enum Comparison {
     },
 }
 
-impl Comparison {
-    /// Whether both are the same content, however compressed.
-    pub fn is_same(&self) -> bool {
-        !matches!(self, Self::Differs { .. })
-    }
-}
-
 /// One field of the config.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FieldDifference {

@@ -14,7 +14,7 @@ use crate::store::Store;
 /// The most bytes of a manifest or index (the limit of distribution-spec's registries).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 /// The most bytes of a config.
-pub const MAX_CONFIG: u64 = 4 << 20;
+pub(crate) const MAX_CONFIG: u64 = 4 << 20;
 /// The most layers of an image; overlayfs itself takes 500.
 pub const MAX_LAYERS: usize = 400;
 
@@ -269,7 +269,7 @@ impl Image {
 ///
 /// # Errors
 /// When it is an index, schema 1, of a foreign media type, or malformed.
-pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
+pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     let refused = |reason: String| Error::refused("manifest", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
     match value.get("schemaVersion").and_then(Value::as_u64) {

@@ -3,10 +3,10 @@
 //! Knows neither git nor Dockerfiles nor policies.
 
 mod blob;
-pub mod cache;
+mod cache;
 pub mod compare;
 pub mod descriptor;
-pub mod error;
+mod error;
 pub mod export;
 mod files;
 mod hashing;
@@ -14,7 +14,7 @@ pub mod image;
 pub mod index;
 pub mod jks;
 pub mod layer;
-pub mod platform;
+mod platform;
 pub mod registry;
 pub mod store;
 mod streaming;

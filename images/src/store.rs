@@ -21,7 +21,7 @@ pub use crate::blob::{BlobWriter, VerifyingReader};
 use crate::descriptor::{Descriptor, INDEX};
 use crate::error::{At, Error, Result};
 
-pub use collect::Collected;
+pub use collect::{Collect, Collected};
 
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// How the names of blobs begin that are being written.
@@ -131,7 +131,7 @@ impl Store {
                 break file;
             }
         };
-        Ok(BlobFile::new(self, file))
+        Ok(BlobFile::new(folder, file))
     }
 
     /// Brings everything written so far onto the disk, whatever wrote it.
@@ -197,19 +197,6 @@ impl Store {
         named.annotations = BTreeMap::from([(REF_NAME.to_owned(), name.to_owned())]);
         index.manifests.push(named);
         self.write_index(&index)
-    }
-
-    /// The manifest with this name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn find_ref(&self, name: &str) -> Result<Descriptor> {
-        let found = self
-            .index()?
-            .manifests
-            .into_iter()
-            .find(|entry| entry.annotations.get(REF_NAME).map(String::as_str) == Some(name));
-        found.ok_or_else(|| Error::NotFound { what: format!("`{name}` in {}", self.root.display()) })
     }
 
     /// The name that the index gives one of its manifests.

@@ -1,4 +1,4 @@
-//! A layer that is drawn without a look at what lies below, and put over it.
+//! A virtual layer that is built without a look at what lies below, and put over it.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Drawing, Dress, Limits, New, NodeKind, Normaliser, Strata, Stratum, unpack,
+    Compression, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    VirtualLayerBuilder, unpack,
 };
 
 #[test]
@@ -28,29 +29,29 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     symlink("t", base.join("u")).unwrap();
     fs::set_permissions(base.join("y"), fs::Permissions::from_mode(0o700)).unwrap();
 
-    let below = Strata::new(vec![Stratum::Folder(base.clone())]);
-    let mut drawing = Drawing::apart(&below, 7);
+    let below = LayerStack::new(vec![StackedLayer::Folder(base.clone())]);
+    let mut builder = VirtualLayerBuilder::apart(&below, 7);
     for folder in ["u", "y", "y/deep", "f", "new"] {
-        assert_eq!(drawing.node(folder.as_bytes()).unwrap(), None, "{folder}");
-        drawing.put(folder.as_bytes(), New::Directory, Dress::default()).unwrap();
+        assert_eq!(builder.node(folder.as_bytes()).unwrap(), None, "{folder}");
+        builder.put(folder.as_bytes(), NewNode::Directory, NodeAttributes::default()).unwrap();
     }
     for file in ["u/a", "y/b", "w", "f/c"] {
-        drawing.put(file.as_bytes(), New::File(b"1".to_vec()), Dress::default()).unwrap();
+        builder.put(file.as_bytes(), NewNode::File(b"1".to_vec()), NodeAttributes::default()).unwrap();
     }
     let store = Store::open(place.path().join("store")).unwrap();
     let mut open = |content: Vec<u8>| -> Result<(u64, Box<dyn Read>), images::Error> {
         Ok((content.len() as u64, Box::new(Cursor::new(content))))
     };
-    let (written, drawn) =
-        drawing.write(&store, Compression::Gzip, Normaliser::default(), &mut open).unwrap();
+    let (written, virtual_layer) =
+        builder.write(&store, Compression::Gzip, Normaliser::default(), &mut open).unwrap();
     let layer = written.layer.unwrap().layer().unwrap();
     let upper = place.path().join("upper");
     fs::create_dir(&upper).unwrap();
     unpack(&store, &layer.descriptor, &layer.diff_id, &upper, Limits::default()).unwrap();
 
-    for above in [Stratum::Drawn(Arc::new(drawn)), Stratum::Folder(upper)] {
-        let strata = Strata::new(vec![above, Stratum::Folder(base.clone())]);
-        let kind = |path: &str| strata.find(path.as_bytes()).unwrap().map(|found| found.node.kind);
+    for above in [StackedLayer::Virtual(Arc::new(virtual_layer)), StackedLayer::Folder(upper)] {
+        let layer_stack = LayerStack::new(vec![above, StackedLayer::Folder(base.clone())]);
+        let kind = |path: &str| layer_stack.find(path.as_bytes()).unwrap().map(|found| found.node.kind);
         let table = [
             ("u", Some(NodeKind::Directory)),
             ("u/a", Some(NodeKind::File)),
@@ -66,6 +67,6 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
         for (path, expected) in table {
             assert_eq!(kind(path), expected, "{path}");
         }
-        assert_eq!(strata.find(b"y").unwrap().unwrap().node.mode, 0o755);
+        assert_eq!(layer_stack.find(b"y").unwrap().unwrap().node.mode, 0o755);
     }
 }

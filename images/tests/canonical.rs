@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Drawing, Drawn, Dress, Layer, Limits, New, NodeKind, Normaliser, Strata, Stratum,
-    from_upper, unpack,
+    Compression, Layer, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    VirtualLayer, VirtualLayerBuilder, from_upper, unpack,
 };
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
@@ -247,26 +247,26 @@ fn capability() -> Vec<u8> {
 }
 
 /// Draws the tree over what lies below.
-fn draw<'a>(tree: &Tree, below: &'a Strata) -> Drawing<'a, Vec<u8>> {
-    let mut drawing = Drawing::over(below, EPOCH);
+fn draw<'a>(tree: &Tree, below: &'a LayerStack) -> VirtualLayerBuilder<'a, Vec<u8>> {
+    let mut builder = VirtualLayerBuilder::over(below, EPOCH);
     for (path, planned) in tree {
         let name = drawn_name(path);
         let new = match &planned.item {
-            Item::Directory { opaque: false } if drawing.node(&name).unwrap().is_some() => continue,
-            Item::Directory { .. } => New::Directory,
-            Item::Symlink(target) => New::Link(target.clone()),
-            Item::Fifo => New::Fifo,
+            Item::Directory { opaque: false } if builder.node(&name).unwrap().is_some() => continue,
+            Item::Directory { .. } => NewNode::Directory,
+            Item::Symlink(target) => NewNode::Link(target.clone()),
+            Item::Fifo => NewNode::Fifo,
             Item::File { hole, content, .. } => {
                 let hole = usize::try_from(*hole).unwrap();
                 let hole = if content.is_empty() { 0 } else { hole };
-                New::File([vec![0; hole], content.clone()].concat())
+                NewNode::File([vec![0; hole], content.clone()].concat())
             }
-            Item::Whiteout => panic!("a drawing deletes nothing"),
+            Item::Whiteout => panic!("a builder deletes nothing"),
         };
-        drawing.put(&name, new, Dress::default()).unwrap();
+        builder.put(&name, new, NodeAttributes::default()).unwrap();
         if let Item::File { others: names, .. } = &planned.item {
             for other in others(tree, path, names) {
-                drawing.link(&drawn_name(&other), &name, |_| panic!("it is drawn")).unwrap();
+                builder.link(&drawn_name(&other), &name, |_| panic!("its layer is virtual")).unwrap();
             }
         }
     }
@@ -279,23 +279,27 @@ fn draw<'a>(tree: &Tree, below: &'a Strata) -> Drawing<'a, Vec<u8>> {
             xattrs.insert(b"security.capability".to_vec(), capability());
         }
         let (mode, owner, mtime) = (Some(planned.mode), Some(planned.owner), Some(planned.time));
-        drawing.dress(&drawn_name(path), Dress { mode, owner, mtime, xattrs }).unwrap();
+        builder.dress(&drawn_name(path), NodeAttributes { mode, owner, mtime, xattrs }).unwrap();
     }
-    drawing
+    builder
 }
 
 fn drawn_name(path: &[usize]) -> Name {
     path.iter().map(|name| NAMES[*name]).collect::<Vec<_>>().join(&b'/')
 }
 
-/// The layer of a drawing. What it is unpacked lies in `unpacked` then.
-fn drawn_layer(drawing: Drawing<'_, Vec<u8>>, unpacked: &Path) -> (Option<(Layer, Vec<u8>)>, Drawn) {
+/// The layer of a builder. What it is unpacked lies in `unpacked` then.
+fn drawn_layer(
+    builder: VirtualLayerBuilder<'_, Vec<u8>>,
+    unpacked: &Path,
+) -> (Option<(Layer, Vec<u8>)>, VirtualLayer) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let mut open = |content: Vec<u8>| -> Result<(u64, Box<dyn Read>), images::Error> {
         Ok((content.len() as u64, Box::new(Cursor::new(content))))
     };
-    let (written, drawn) = drawing.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
+    let (written, virtual_layer) =
+        builder.write(&store, Compression::None, Normaliser::Version1, &mut open).unwrap();
     fs::create_dir(unpacked).unwrap();
     let layer = written.layer.map(|packing| {
         let layer = packing.layer().unwrap();
@@ -303,11 +307,11 @@ fn drawn_layer(drawing: Drawing<'_, Vec<u8>>, unpacked: &Path) -> (Option<(Layer
         unpack(&store, &layer.descriptor, &layer.diff_id, unpacked, Limits::default()).unwrap();
         (layer, bytes)
     });
-    (layer, drawn)
+    (layer, virtual_layer)
 }
 
 /// What is found at each of these paths.
-fn found(below: &Strata, paths: &BTreeSet<Name>) -> Vec<String> {
+fn found(below: &LayerStack, paths: &BTreeSet<Name>) -> Vec<String> {
     let told = |path: &Name| {
         let Some(found) = below.find(path).unwrap() else {
             return format!("{}: nothing", path.escape_ascii());
@@ -500,19 +504,19 @@ proptest! {
         let lower = folder.path().join("lower");
         fs::create_dir(&lower).unwrap();
         plant_lower(&tree, &lower);
-        let below = Strata::new(vec![Stratum::Folder(lower.clone())]);
-        let unpacked = folder.path().join("drawn");
-        let (drawn, names_of_it) = drawn_layer(draw(&tree, &below), &unpacked);
+        let below = LayerStack::new(vec![StackedLayer::Folder(lower.clone())]);
+        let unpacked = folder.path().join("virtual_layer");
+        let (virtual_layer, names_of_it) = drawn_layer(draw(&tree, &below), &unpacked);
         let overlay = Overlay::mount(folder.path()).unwrap();
         plant(&tree, &overlay.0, &order, true);
         drop(overlay);
         let made = layer(&folder.path().join("upper"), std::slice::from_ref(&lower));
-        prop_assert_eq!(names(&drawn), names(&made));
-        prop_assert!(drawn == made, "the entries are the same, their headers or contents are not");
+        prop_assert_eq!(names(&virtual_layer), names(&made));
+        prop_assert!(virtual_layer == made, "the entries are the same, their headers or contents are not");
 
         // Who looks at it sees the same before it lies anywhere.
-        let on_disk = Strata::new(vec![Stratum::Folder(unpacked), Stratum::Folder(lower.clone())]);
-        let in_mind = Strata::new(vec![Stratum::Drawn(Arc::new(names_of_it)), Stratum::Folder(lower)]);
+        let on_disk = LayerStack::new(vec![StackedLayer::Folder(unpacked), StackedLayer::Folder(lower.clone())]);
+        let in_mind = LayerStack::new(vec![StackedLayer::Virtual(Arc::new(names_of_it)), StackedLayer::Folder(lower)]);
         let mut paths: BTreeSet<Name> = tree.keys().chain(second.keys()).map(|path| drawn_name(path)).collect();
         paths.extend(paths.clone().into_iter().map(|path| [&path[..], b"/old"].concat()));
         prop_assert_eq!(found(&on_disk, &paths), found(&in_mind, &paths));

@@ -59,7 +59,7 @@ fn layer(place: &Path, turn: usize, compression: Compression) -> images::layer::
     let folder = tempfile::TempDir::new().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let made = from_upper(&store, upper.path(), &[], EPOCH, compression, Normaliser::Version1).unwrap();
-    assert!(made.fired.iter().any(|it| it.rule == "package-manager-logs"), "{:?}", made.fired);
+    assert!(made.applied.iter().any(|it| it.rule == "package-manager-logs"), "{:?}", made.applied);
     made.layer.unwrap().layer().unwrap()
 }
 

@@ -105,7 +105,7 @@ async fn what_is_attached_is_bounded_in_all_and_kept_only_when_it_is_worth_it() 
         (Store::open(place.path().join("a")).unwrap(), Store::open(place.path().join("b")).unwrap());
     let image = image(&store, Compression::Gzip);
     let client = Client::new([]);
-    let repository = repository(&registry.host);
+    let repository = repository(&registry.host());
     client.push(&store, &image, &repository, None).await.unwrap();
     let subject = repository.pin(image.digest());
     let bundle = vec![b' '; 300 << 10];

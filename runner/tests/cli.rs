@@ -300,7 +300,12 @@ fn what_cannot_be_asked_is_said_with_its_own_code() {
     assert_eq!(code(&["verify", "registry.example/average", "--offline"]), Some(2), "neither tag nor digest");
     assert_eq!(code(&["verify", &site.reference(), "--offline", "--evidence", "/no/such"]), Some(4));
     assert_eq!(code(&["verify"]), Some(2));
-    assert_eq!(code(&["verify", "127.0.0.1:1/average:1"]), Some(6), "no registry listens there");
+    let named = site.path("named.toml");
+    let of_nobody =
+        std::fs::read_to_string(&site.config.policy).unwrap().replace(NAME, "127.0.0.1:1/average");
+    std::fs::write(&named, of_nobody).unwrap();
+    let refused = runner(&["--policy", named.to_str().unwrap(), "verify", "127.0.0.1:1/average:1"]);
+    assert_eq!(refused.status.code(), Some(6), "no registry listens there: {}", text(&refused));
     let config = site.path("runner.toml");
     std::fs::write(&config, "version = 1\npolicy = \"policy.toml\"\n[limits]\nmemory = 5\n").unwrap();
     let misspelt = runner(&["--config", config.to_str().unwrap(), "verify", &site.reference(), "--offline"]);

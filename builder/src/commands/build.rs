@@ -23,10 +23,9 @@ use crate::review::gate as reviews;
 use crate::review::gate::{Demand, HandedIn};
 use crate::speculation::reference::Foretold;
 
+use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
-use crate::keys;
-use crate::keys::PasswordArguments;
 use crate::lock;
 use crate::lock::Lock;
 use crate::progress::Event;
@@ -176,7 +175,7 @@ impl Signing {
     /// # Errors
     /// When the key cannot be opened.
     pub(crate) fn open(&self, session: &Session) -> Result<Option<Box<dyn Signer>>> {
-        self.key.as_ref().map(|path| keys::open(path, &self.password, session.workspace())).transpose()
+        self.key.as_ref().map(|path| self.password.open(path, session.workspace())).transpose()
     }
 }
 

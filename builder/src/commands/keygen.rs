@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use attestations::keys::Algorithm;
 
+use super::password::PasswordArguments;
 use super::{Answer, Session};
-use crate::keys::{PasswordArguments, Protection, generate};
+use signers::{Protection, generate};
 
 use crate::error::Result;
 
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
         true => Protection::Unprotected,
         false => {
             let password = arguments.password.source().new_one(&arguments.out);
-            Protection::Password(password.map_err(crate::keys::Error::from)?)
+            Protection::Password(password.map_err(signers::Error::from)?)
         }
     };
     let made = generate(&arguments.out, algorithm, &protection)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use attestations::provenance::ResourceDescriptor;
 use attestations::{Bundle, Digest, Pinned, Reference};
 use clap::Subcommand;
+use images::store::Collect;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -262,7 +263,8 @@ fn collect(place: &ResponseStore, older_than: Option<u32>, dry_run: bool, sessio
         .map(|days| Timestamp::now().checked_sub(SignedDuration::from_hours(24 * i64::from(days))))
         .transpose()
         .map_err(|cause| Error::new(Kind::Usage, "--older-than is too long ago").because(cause))?;
-    let (old, collected) = place.collect(before, !dry_run)?;
+    let what = if dry_run { Collect::DryRun } else { Collect::Remove };
+    let (old, collected) = place.collect(before, what)?;
     let verb = if dry_run { "would remove" } else { "removed" };
     let text = format!(
         "{verb} the materials of {} builds: {} blobs, {} bytes",

@@ -6,6 +6,7 @@ mod explain;
 mod keygen;
 mod lock;
 mod materials;
+mod password;
 mod rebuild;
 mod registries;
 mod report;

@@ -82,8 +82,8 @@ impl Built {
         }
         lines.extend(self.drift.iter().map(|line| format!("drift from the lock: {line}")));
         if explain {
-            let fired = executed.fired.iter();
-            lines.extend(fired.map(|fired| format!("normalised by {}: /{}", fired.rule, fired.path)));
+            let applied = executed.applied.iter();
+            lines.extend(applied.map(|applied| format!("normalised by {}: /{}", applied.rule, applied.path)));
         }
         lines.extend(executed.unrecorded.iter().map(|reason| format!("materials incomplete: {reason}")));
         lines
@@ -103,7 +103,7 @@ impl Built {
             "drift": self.drift,
             "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
             "unrecorded": executed.unrecorded,
-            "normalised": executed.fired.iter().map(|fired| json!({ "rule": fired.rule, "path": fired.path })).collect::<Vec<_>>(),
+            "normalised": executed.applied.iter().map(|applied| json!({ "rule": applied.rule, "path": applied.path })).collect::<Vec<_>>(),
             "signed": self.bundle.is_some(),
         })
     }

@@ -14,9 +14,8 @@ use super::{Answer, Session};
 use crate::review::{Opinion, Subjects, verify, visible};
 use errors::Form;
 
+use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
-use crate::keys;
-use crate::keys::PasswordArguments;
 use crate::progress::Event;
 use crate::source::{Location, Repository};
 
@@ -144,7 +143,7 @@ fn sign(arguments: SignArguments, session: &Session) -> Result<Answer> {
         let message = format!("{} is an author of it; policies do not count such a review", arguments.email);
         session.workspace().report(&Event::Warning { message: &message, path: None });
     }
-    let key = keys::open(&arguments.key, &arguments.password, session.workspace())?;
+    let key = arguments.password.open(&arguments.key, session.workspace())?;
     let verdict = if arguments.reject { Verdict::Rejected } else { Verdict::Approved };
     let reviewer = Person { name: arguments.name, email: arguments.email };
     let opinion = Opinion { verdict, reviewer, note: arguments.note, on: jiff::Timestamp::now() };

@@ -203,24 +203,7 @@ fn name(url: &Url) -> Option<String> {
 
 /// Percent-encoding taken away; what is none stays.
 pub(crate) fn decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let digit = |place: usize| bytes.get(place).and_then(|it| char::from(*it).to_digit(16));
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                // Two hexadecimal digits fit.
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    out
+    percent_encoding::percent_decode_str(text).collect()
 }
 
 fn is_reference(text: &str) -> bool {
@@ -235,6 +218,15 @@ fn shown(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    #[test]
+    fn what_is_no_encoding_stays() {
+        for (text, bytes) in
+            [("a%20b", &b"a b"[..]), ("%2541", b"%41"), ("%", b"%"), ("%2", b"%2"), ("%zz%ff", b"%zz\xff")]
+        {
+            assert_eq!(decoded(text), bytes, "{text}");
+        }
+    }
 
     fn file(source: &str) -> RemoteFile {
         match Remote::parse(source, None).unwrap().unwrap() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::layer::{Drawn, Layer, Limits, Packing, Strata, Stratum, unpack};
+use images::layer::{Layer, LayerStack, Limits, Packing, StackedLayer, VirtualLayer, unpack};
 use sandbox::Upper;
 
 use super::failures::machine;
@@ -29,13 +29,13 @@ enum Part {
     /// What a command left.
     Written(Arc<Upper>),
     /// What a COPY drew.
-    Drawn(Arc<Pending>),
+    Virtual(Arc<Pending>),
 }
 
 /// A layer that is drawn, and lies in a folder once it has to.
 struct Pending {
     layer: Packing,
-    drawn: Arc<Drawn>,
+    virtual_layer: Arc<VirtualLayer>,
     folder: Mutex<Option<Arc<Upper>>>,
 }
 
@@ -51,22 +51,22 @@ impl Root {
     }
 
     /// Puts what was drawn on top.
-    pub(crate) fn add_drawn(&mut self, layer: Packing, drawn: Drawn) {
-        let pending = Pending { layer, drawn: Arc::new(drawn), folder: Mutex::new(None) };
-        self.layers.insert(0, Part::Drawn(Arc::new(pending)));
+    pub(crate) fn add_virtual(&mut self, layer: Packing, virtual_layer: VirtualLayer) {
+        let pending = Pending { layer, virtual_layer: Arc::new(virtual_layer), folder: Mutex::new(None) };
+        self.layers.insert(0, Part::Virtual(Arc::new(pending)));
     }
 
     /// What lies where, for looking; nothing is unpacked for it.
-    pub(crate) fn strata(&self) -> Strata {
+    pub(crate) fn layer_stack(&self) -> LayerStack {
         let layers = self.layers.iter().map(|part| match part {
-            Part::Base(folder) => Stratum::Folder(folder.clone()),
-            Part::Written(upper) => Stratum::Folder(upper.path().to_owned()),
-            Part::Drawn(pending) => match pending.unpacked() {
-                Some(upper) => Stratum::Folder(upper.path().to_owned()),
-                None => Stratum::Drawn(pending.drawn.clone()),
+            Part::Base(folder) => StackedLayer::Folder(folder.clone()),
+            Part::Written(upper) => StackedLayer::Folder(upper.path().to_owned()),
+            Part::Virtual(pending) => match pending.unpacked() {
+                Some(upper) => StackedLayer::Folder(upper.path().to_owned()),
+                None => StackedLayer::Virtual(pending.virtual_layer.clone()),
             },
         });
-        Strata::new(layers.collect())
+        LayerStack::new(layers.collect())
     }
 
     /// The folders, the topmost first; what is only drawn is unpacked now.
@@ -77,7 +77,7 @@ impl Root {
         let folder = |part: &Part| match part {
             Part::Base(folder) => Ok(folder.clone()),
             Part::Written(upper) => Ok(upper.path().to_owned()),
-            Part::Drawn(pending) => pending.folder(shop),
+            Part::Virtual(pending) => pending.folder(shop),
         };
         self.layers.iter().map(folder).collect()
     }
@@ -89,14 +89,14 @@ impl Root {
     /// When it is no file, or larger than 4 MiB.
     pub(crate) fn user_table(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
-        let mut strata = self.strata();
-        let resolved = copy::lookup(&Seen(&strata), path.as_bytes())
+        let mut layer_stack = self.layer_stack();
+        let resolved = copy::lookup(&Seen(&layer_stack), path.as_bytes())
             .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
-        let Some(mut found) = strata.find(&resolved)? else { return Ok(String::new()) };
+        let Some(mut found) = layer_stack.find(&resolved)? else { return Ok(String::new()) };
         if found.on_disk().is_none() {
             self.folders(shop)?;
-            strata = self.strata();
-            let Some(again) = strata.find(&resolved)? else { return Ok(String::new()) };
+            layer_stack = self.layer_stack();
+            let Some(again) = layer_stack.find(&resolved)? else { return Ok(String::new()) };
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
@@ -125,7 +125,7 @@ impl Pending {
 }
 
 /// Layers, to be looked up in.
-struct Seen<'a>(&'a Strata);
+struct Seen<'a>(&'a LayerStack);
 
 impl Names for Seen<'_> {
     fn node(&self, path: &[u8]) -> std::result::Result<Option<Node>, CopyError> {

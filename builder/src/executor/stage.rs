@@ -8,7 +8,9 @@ use std::time::Instant;
 use attestations::Digest;
 use attestations::provenance::LayerRecord;
 use images::image::MAX_LAYERS;
-use images::layer::{Compression, Drawing, Drawn, Fired, Normaliser, Packing, Written};
+use images::layer::{
+    AppliedRule, Compression, Normaliser, Packing, VirtualLayer, VirtualLayerBuilder, Written,
+};
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Host, Upper, User};
 
@@ -79,14 +81,14 @@ pub(crate) enum Files {
     /// They lie in a folder.
     Written(Upper),
     /// They are only in the layer.
-    Drawn(Drawn),
+    Virtual(VirtualLayer),
 }
 
 impl Files {
     /// Whether they say anything about a path.
     fn mention(&self, path: &Path) -> std::io::Result<bool> {
         match self {
-            Self::Drawn(drawn) => Ok(drawn.mentions(path)),
+            Self::Virtual(virtual_layer) => Ok(virtual_layer.mentions(path)),
             Self::Written(upper) => match std::fs::symlink_metadata(upper.path().join(path)) {
                 Ok(_) => Ok(true),
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -131,7 +133,7 @@ pub(crate) struct Records {
     /// What steps asked of the network.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     pub(crate) unrecorded: Vec<String>,
-    pub(crate) fired: Vec<Fired>,
+    pub(crate) applied: Vec<AppliedRule>,
     pub(crate) steps: Vec<SummaryStep>,
     pub(crate) git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
@@ -141,10 +143,10 @@ pub(crate) struct Records {
 impl Records {
     /// Adds what is to be told behind it.
     pub(crate) fn append(&mut self, later: Self) {
-        let Self { responses, unrecorded, fired, steps, git, secrets } = later;
+        let Self { responses, unrecorded, applied, steps, git, secrets } = later;
         self.responses.extend(responses);
         self.unrecorded.extend(unrecorded);
-        self.fired.extend(fired);
+        self.applied.extend(applied);
         self.steps.extend(steps);
         self.git.extend(git);
         self.secrets.extend(secrets);
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
         self.refresh(&|path| files.mention(path))?;
         match files {
             Files::Written(upper) => stage.root.add_written(Arc::new(upper)),
-            Files::Drawn(drawn) => stage.root.add_drawn(layer, drawn),
+            Files::Virtual(virtual_layer) => stage.root.add_virtual(layer, virtual_layer),
         }
         self.settle(stage, MOST_WAITING)?;
         Ok(true)
@@ -270,20 +272,20 @@ impl<'a> Run<'a> {
         stage: &Built,
         step: &Step,
         apart: bool,
-        put: &mut dyn FnMut(&mut Drawing<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
+        put: &mut dyn FnMut(&mut VirtualLayerBuilder<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
     ) -> Result<Option<Made>> {
-        let below = stage.root.strata();
-        let new = if apart { Drawing::apart } else { Drawing::over };
+        let below = stage.root.layer_stack();
+        let new = if apart { VirtualLayerBuilder::apart } else { VirtualLayerBuilder::over };
         let mut drawing = new(&below, self.epoch);
         // It is kept in any case: a later command may have to see it.
         let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
         let done = put(&mut drawing).and_then(|()| {
             drawing.write(self.shop.store, compression, Normaliser::Version1, &mut |content| content())
         });
-        let (Written { layer, fired }, drawn) = done.map_err(|cause| copy_failed(step, cause))?;
-        self.told.fired.extend(fired);
+        let (Written { layer, applied }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
+        self.told.applied.extend(applied);
         let Some(layer) = layer else { return Ok(None) };
-        Ok(Some(Made { layer, files: Files::Drawn(drawn) }))
+        Ok(Some(Made { layer, files: Files::Virtual(virtual_layer) }))
     }
 
     /// The files of an earlier stage, as folders.

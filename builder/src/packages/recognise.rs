@@ -46,23 +46,11 @@ pub(crate) fn recognise(seen: &Seen<'_>) -> Option<Purl> {
 
 /// A segment without percent-encoding; none when it is no text or holds what no segment may.
 fn decoded(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let (high, low) = (hex(rest.next()?)?, hex(rest.next()?)?);
-                high * 16 + low
-            }
-            other => other,
-        });
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    (!text.chars().any(|c| c.is_control() || c == '/')).then_some(text)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    // What is no encoding would stay as it is: here it is a name that no server of packages gives.
+    let is_hex = |at: usize| segment.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    let is_encoded = segment.match_indices('%').all(|(at, _)| is_hex(at + 1) && is_hex(at + 2));
+    let text = percent_encoding::percent_decode_str(segment).decode_utf8().ok().filter(|_| is_encoded)?;
+    (!text.chars().any(|c| c.is_control() || c == '/')).then(|| text.into_owned())
 }
 
 /// `…/pool/main/c/curl/curl_7.88.1-10_amd64.deb`

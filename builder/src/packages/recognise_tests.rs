@@ -208,3 +208,12 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_segment_that_is_no_encoding_of_a_name_names_nothing() {
+    assert_eq!(decoded("libstdc%2B%2b6").as_deref(), Some("libstdc++6"));
+    assert_eq!(decoded("%2541").as_deref(), Some("%41"), "once, not until nothing is left");
+    for segment in ["a%", "a%2", "a%2G", "%+1", "a%2Fb", "a%00", "%FF"] {
+        assert_eq!(decoded(segment), None, "{segment}");
+    }
+}

@@ -271,7 +271,7 @@ mod tests {
             digest: Digest::of(b"file"),
             size: 4,
             url: url.into(),
-            step: "line 2".into(),
+            step: recorder::StepId::new("stage", 2),
         };
         let packages = [
             package(

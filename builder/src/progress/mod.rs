@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use images::registry::Traffic;
 
 pub(crate) use bytes::amount;
-pub(crate) use errors::terminal::{cell, json, lines, without_sequences};
+pub(crate) use errors::terminal::without_sequences;
 pub(crate) use event::{Event, Label};
 pub(crate) use summary::{Summary, SummaryStep};
 pub(crate) use transfer::{Direction, Moving};

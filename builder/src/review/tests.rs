@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::contents::Flag;
 use super::show::Shown;
 use super::*;
-use crate::keys::{Protection, generate, load};
 use crate::source::Location;
+use signers::{Protection, generate, load};
 
 /// A repository with a work tree, and a state directory beside it.
 struct Place {

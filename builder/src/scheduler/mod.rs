@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attestations::provenance::LayerRecord;
-use images::layer::Fired;
+use images::layer::AppliedRule;
 use images::{Image, Store};
 
 use crate::bases::{Base, Bases};
@@ -39,7 +39,7 @@ pub(crate) struct Executed {
     /// Why the list of exchanges may not be all, if so.
     pub(crate) unrecorded: Vec<String>,
     /// Which rules changed what.
-    pub(crate) fired: Vec<Fired>,
+    pub(crate) applied: Vec<AppliedRule>,
     /// The commits that files were added from.
     pub(crate) git: Vec<GitTaken>,
     /// The ids of the secrets that steps were told.
@@ -120,7 +120,7 @@ pub(crate) fn execute(
         layers: records,
         responses: told.responses,
         unrecorded: told.unrecorded,
-        fired: told.fired,
+        applied: told.applied,
         git: told.git,
         secrets: told.secrets,
         bases,

@@ -40,13 +40,6 @@ pub(crate) struct Entry {
     pub(crate) id: Oid,
 }
 
-impl Entry {
-    /// The path for messages.
-    pub(crate) fn display(&self) -> String {
-        String::from_utf8_lossy(&self.path).into_owned()
-    }
-}
-
 /// Everything below a folder, parents before children, in the byte order of names.
 pub(crate) type Walk = Vec<Entry>;
 
@@ -146,14 +139,6 @@ impl Snapshot<'_> {
             )),
             false => Ok(()),
         }
-    }
-
-    /// The bytes of a walked file, or the target of a walked link. No more than a file's worth of memory at once.
-    ///
-    /// # Errors
-    /// When the object cannot be read or has not the id it is named by.
-    pub(crate) fn read(&self, entry: &Entry) -> Result<Vec<u8>, SourceError> {
-        Ok(self.repository.git.find_blob(entry.id)?.content().to_vec())
     }
 
     /// What reads walked entries on any thread.

@@ -313,9 +313,9 @@ impl<'a> Course<'a> {
             };
             ground.has_changed |= diff_id != expected;
             ground.diff_ids.extend(diff_id);
-            if let Some(Made { layer, files: Files::Drawn(drawn) }) = made {
+            if let Some(Made { layer, files: Files::Virtual(drawn) }) = made {
                 self.packings().insert(layer.diff_id, layer.clone());
-                ground.root.add_drawn(layer, drawn);
+                ground.root.add_virtual(layer, drawn);
             }
             return Ok(ground);
         }
@@ -406,6 +406,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::dockerfile::Dockerfile;
+    use crate::executor::stages::PlannedStage;
     use crate::plan::config;
     use crate::plan::{Plan, Request};
     use images::Platform;

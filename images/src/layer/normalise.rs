@@ -152,7 +152,7 @@ pub enum Normaliser {
 
 /// A rule that changed a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fired {
+pub struct AppliedRule {
     /// The rule's name.
     pub rule: &'static str,
     /// The file's path, without leading slash.

@@ -17,11 +17,11 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use super::compress::Keeping;
 use super::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use super::entry::{Entry, Kind};
+use super::layer_stack::on_disk;
 use super::links::Links;
 use super::names::{Sorted, Spill};
-use super::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use super::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
 use super::read::Limits;
-use super::strata::on_disk;
 use super::write::Written;
 use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
@@ -90,13 +90,13 @@ fn from_upper_within(
         lowers,
         times: Times { epoch: times.epoch.max(0), ..times },
         rules,
-        fired: Vec::new(),
+        applied: Vec::new(),
         links: Links::new(store.root()),
         spill: Spill::new(store.root()),
     };
     walk.all()?;
     settle_root(upper)?;
-    Ok(Written { layer: walk.out.finish()?, fired: walk.fired })
+    Ok(Written { layer: walk.out.finish()?, applied: walk.applied })
 }
 
 struct Walk<'a> {
@@ -105,7 +105,7 @@ struct Walk<'a> {
     lowers: &'a [PathBuf],
     times: Times,
     rules: Normaliser,
-    fired: Vec<Fired>,
+    applied: Vec<AppliedRule>,
     links: Links,
     spill: Spill,
 }
@@ -120,10 +120,31 @@ struct Folder {
     entry: Option<(u64, Entered)>,
 }
 
+/// Whether a directory lets show what lies below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Shows,
+    Hidden,
+}
+
+/// What the overlay takes for a whiteout in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whiteouts {
+    /// Devices 0/0.
+    Devices,
+    /// Empty files with an attribute as well.
+    FilesToo,
+}
+
+impl Whiteouts {
+    fn of(directory: &Attributes) -> Self {
+        if directory.holds_whiteouts() { Self::FilesToo } else { Self::Devices }
+    }
+}
+
 impl Walk<'_> {
     fn all(&mut self) -> Result<()> {
-        let marked = Attributes::of(self.upper)?.holds_whiteouts();
-        let names = self.names(self.upper, false, marked)?;
+        let names = self.names(self.upper, Below::Shows, Whiteouts::of(&Attributes::of(self.upper)?))?;
         let root = Folder { path: Vec::new(), names, bare: false, entry: None };
         // Not by recursion: how deep a step nests its directories is not ours to say.
         let mut way = vec![root];
@@ -146,9 +167,9 @@ impl Walk<'_> {
     }
 
     /// The names in a directory as the archive has them, in its order: a whiteout has another name, and so another place.
-    fn names(&mut self, place: &Path, opaque: bool, marked: bool) -> Result<Sorted> {
+    fn names(&mut self, place: &Path, below: Below, whiteouts: Whiteouts) -> Result<Sorted> {
         let mut names = self.spill.begin();
-        if opaque {
+        if below == Below::Hidden {
             self.spill.add(&mut names, OPAQUE)?;
         }
         for child in fs::read_dir(place).at("reading", place)? {
@@ -157,7 +178,7 @@ impl Walk<'_> {
             if name.starts_with(WHITEOUT) {
                 return Err(refuse_whiteout_name(child.path().display().to_string()));
             }
-            if is_whiteout(&child, marked)? {
+            if is_whiteout(&child, whiteouts)? {
                 name.splice(..0, WHITEOUT.iter().copied());
             }
             self.spill.add(&mut names, &name)?;
@@ -174,7 +195,8 @@ impl Walk<'_> {
         }
         if metadata.file_type().is_socket() {
             // A socket means nothing without the process that listened; no archive holds one.
-            self.fired.push(Fired { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
+            self.applied
+                .push(AppliedRule { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
             fs::remove_file(&place).at("removing", &place)?;
             return Ok(None);
         }
@@ -201,9 +223,9 @@ impl Walk<'_> {
         let attributes = Attributes::of(place)?;
         let below = if bare { None } else { self.directory_below(&path)? };
         // The kernel marks directories that are simply new as well, as it likes: the layer says what hides something.
-        let opaque = attributes.opaque() && below.is_some();
-        let bare = below.is_none() || opaque;
-        let names = self.names(place, opaque, attributes.holds_whiteouts())?;
+        let hidden = if attributes.opaque() && below.is_some() { Below::Hidden } else { Below::Shows };
+        let bare = below.is_none() || hidden == Below::Hidden;
+        let names = self.names(place, hidden, Whiteouts::of(&attributes))?;
         let entry = self.entry(path.clone(), Kind::Directory, metadata, attributes.own);
         let time = entry.mtime;
         let entered = self.out.enter(entry);
@@ -255,23 +277,23 @@ impl Walk<'_> {
             // Another name of a file that the layer already has: it stays what it is there.
             return Ok(Some(metadata));
         }
-        let fired = Fired { rule, path: String::from_utf8_lossy(path).into_owned() };
+        let applied = AppliedRule { rule, path: String::from_utf8_lossy(path).into_owned() };
         match action {
             Action::Drop => {
                 fs::remove_file(place).at("removing", place)?;
-                self.fired.push(fired);
+                self.applied.push(applied);
                 return Ok(None);
             }
             Action::Empty if metadata.len() > 0 => {
                 File::options().write(true).truncate(true).open(place).at("emptying", place)?;
-                self.fired.push(fired);
+                self.applied.push(applied);
             }
             Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
                 let bytes = fs::read(place).at("reading", place)?;
                 if let Some(other) = rewrite(&bytes, self.times.epoch).filter(|other| *other != bytes) {
                     // In place, so that owner, permissions and other names stay.
                     fs::write(place, other).at("rewriting", place)?;
-                    self.fired.push(fired);
+                    self.applied.push(applied);
                 }
             }
             Action::Empty | Action::Rewrite(_) => {}
@@ -352,13 +374,14 @@ fn set_time(place: &Path, (seconds, nanoseconds): (i64, i64), metadata: &fs::Met
 }
 
 /// As overlayfs has them: a device 0/0, or an empty file with an attribute, in a directory that is marked for it.
-fn is_whiteout(child: &DirEntry, marked: bool) -> Result<bool> {
+fn is_whiteout(child: &DirEntry, whiteouts: Whiteouts) -> Result<bool> {
     let place = child.path();
     let file_type = child.file_type().at("reading", &place)?;
     if file_type.is_char_device() {
         return Ok(child.metadata().at("reading", &place)?.rdev() == 0);
     }
-    let empty = marked && file_type.is_file() && child.metadata().at("reading", &place)?.len() == 0;
+    let may_be = whiteouts == Whiteouts::FilesToo && file_type.is_file();
+    let empty = may_be && child.metadata().at("reading", &place)?.len() == 0;
     Ok(empty && Attributes::of(&place)?.whiteout())
 }
 

@@ -9,7 +9,7 @@ use attestations::Digest;
 
 use super::compress::{Compressed, Compressing, Keeping};
 use super::entry::{self, Entry, Kind};
-use super::normalise::Fired;
+use super::normalise::AppliedRule;
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::hashing::Hashing;
@@ -79,7 +79,7 @@ pub struct Written {
     /// The layer; none when the step changed nothing.
     pub layer: Option<Packing>,
     /// The rules that changed something, by rule and path.
-    pub fired: Vec<Fired>,
+    pub applied: Vec<AppliedRule>,
 }
 
 /// Writes entries in canonical order into a store.

@@ -11,6 +11,15 @@ use super::{REF_NAME, Store, TEMPORARY};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 
+/// Whether a collection removes what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collect {
+    /// It only counts.
+    DryRun,
+    /// It removes.
+    Remove,
+}
+
 /// What a collection found or removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -64,13 +73,13 @@ impl Store {
     ///
     /// # Errors
     /// When the folder cannot be read or a blob not removed.
-    pub fn collect(&self, needed: &BTreeSet<Digest>, remove: bool) -> Result<Collected> {
+    pub fn collect(&self, needed: &BTreeSet<Digest>, what: Collect) -> Result<Collected> {
         let mut collected = Collected::default();
         for (digest, size) in self.blobs()? {
             if needed.contains(&digest) {
                 continue;
             }
-            if remove {
+            if what == Collect::Remove {
                 let path = self.path_of(&digest);
                 fs::remove_file(&path).at("removing", &path)?;
             }
@@ -94,9 +103,9 @@ mod tests {
         store.set_ref("name", &keep).unwrap();
         let needed = BTreeSet::from([keep.digest]);
         let expected = Collected { blobs: 1, bytes: 7 };
-        assert_eq!(store.collect(&needed, false).unwrap(), expected);
+        assert_eq!(store.collect(&needed, Collect::DryRun).unwrap(), expected);
         assert!(store.contains(&lose.digest), "counting removes nothing");
-        assert_eq!(store.collect(&needed, true).unwrap(), expected);
+        assert_eq!(store.collect(&needed, Collect::Remove).unwrap(), expected);
         assert_eq!(store.blobs().unwrap(), [(keep.digest, 4)]);
         assert_eq!(store.remove_ref("name").unwrap().digest, keep.digest);
         assert!(store.remove_ref("name").is_err() && store.manifests().unwrap().is_empty());

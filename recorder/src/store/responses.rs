@@ -9,7 +9,7 @@ use std::path::Path;
 
 use attestations::{Digest, Pinned, Repository};
 use images::descriptor::{EMPTY, MANIFEST};
-use images::store::Collected;
+use images::store::{Collect, Collected};
 use images::{Descriptor, Manifest, Store};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -267,7 +267,7 @@ impl ResponseStore {
         for one in &kept {
             needed.extend(self.blobs(one)?.into_iter().map(|blob| blob.digest));
         }
-        if remove {
+        if what == Collect::Remove {
             for one in &old {
                 let name = format!("{}-{}", one.image.hex(), one.record.hex());
                 self.store.remove_ref(&name)?;

@@ -72,8 +72,8 @@ impl Run<'_> {
         let (store, upper) = (self.shop.store, overlay.upper());
         let keeping = if self.is_in_image { Keeping::Blob(Compression::Gzip) } else { Keeping::DiffId };
         let written = from_upper(store, upper, &lowers, self.epoch, keeping, Normaliser::Version1);
-        let Written { layer, fired } = written.map_err(|cause| layer_failed(step, cause))?;
-        self.told.fired.extend(fired);
+        let Written { layer, applied } = written.map_err(|cause| layer_failed(step, cause))?;
+        self.told.applied.extend(applied);
         let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);

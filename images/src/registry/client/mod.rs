@@ -1,5 +1,6 @@
 //! A client for any number of registries: images from and to a stranger's server.
 
+mod body;
 mod places;
 mod pull;
 mod push;

@@ -1,8 +1,6 @@
 //! From a store into a registry: blobs first, the manifest last, so that what breaks off halfway is never an image.
 
 use attestations::{Digest, Repository};
-use bytes::Bytes;
-use futures_util::stream;
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -10,16 +8,14 @@ use super::super::auth::Operation;
 use super::super::hosts::is_plain;
 use super::super::response::{expect, failure_of};
 use super::super::retry::Failed;
-use super::request::{Body, Request, To};
-use super::traffic::{Observer, saw};
+use super::body::Body;
+use super::request::{Request, To};
 use super::{Client, Traffic};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, RegistryFailure, Result};
 use crate::image::{Image, MAX_MANIFEST};
 use crate::index::Index;
 use crate::store::Store;
-
-const CHUNK: usize = 1 << 20;
 
 impl Client {
     /// Pushes an image under its digest, and under `tag` if one is given. Blobs that are there already are not sent again.
@@ -175,39 +171,4 @@ impl Client {
             }
         }
     }
-}
-
-/// A blob of a store as the body of a request, verified on the way, and seen by who watches.
-pub(super) fn stream_of(
-    store: &Store,
-    blob: &Descriptor,
-    observer: Option<Observer>,
-) -> Result<reqwest::Body> {
-    let reader = store.open_blob(blob)?;
-    let chunks = stream::unfold(Some((reader, observer)), |open| async move {
-        let (mut reader, observer) = open?;
-        // Small enough to read in place: a mebibyte from the page cache or the disk.
-        match read_chunk(&mut reader) {
-            Ok(chunk) if chunk.is_empty() => None,
-            Ok(chunk) => {
-                saw(observer.as_ref(), Traffic::Moved(chunk.len() as u64));
-                Some((Ok(Bytes::from(chunk)), Some((reader, observer))))
-            }
-            Err(cause) => Some((Err(cause), None)),
-        }
-    });
-    Ok(reqwest::Body::wrap_stream(chunks))
-}
-
-fn read_chunk(reader: &mut impl std::io::Read) -> std::io::Result<Vec<u8>> {
-    let mut chunk = vec![0; CHUNK];
-    let mut filled = 0;
-    while filled < CHUNK {
-        match reader.read(&mut chunk[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    chunk.truncate(filled);
-    Ok(chunk)
 }

@@ -9,11 +9,11 @@ use super::super::hosts::{is_plain, served_by};
 use super::super::response::{bounded, expect, passing};
 use super::super::retry::{Failed, Tries, noting, registry_error};
 use super::Client;
+use super::body::{Body, stream_of};
 use super::places::Place;
-use crate::descriptor::{self, Descriptor};
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, refuse_schema_1};
-use crate::store::Store;
 
 /// A manifest as it came, with the digest of what came.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl Client {
             Body::Blob(store, blob) => building
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, blob.size)
-                .body(super::push::stream_of(store, blob, self.observer.clone())?),
+                .body(stream_of(store, blob, self.observer.clone())?),
         };
         with_auth(building, auth).send().await.map_err(|cause| Failed::of(repository, cause))
     }
@@ -364,13 +364,6 @@ pub(in crate::registry) enum To {
     Path(String),
     /// Where the registry said that it takes an upload.
     Upload(Url),
-}
-
-/// What goes along.
-pub(in crate::registry) enum Body {
-    None,
-    Bytes(String, Vec<u8>),
-    Blob(Store, Descriptor),
 }
 
 impl Request {

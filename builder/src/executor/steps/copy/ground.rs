@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use images::layer::{Drawing, Dress, New, Node};
+use images::layer::{NewNode, Node, NodeAttributes, VirtualLayerBuilder};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::tree::opened;
@@ -17,7 +17,8 @@ pub(crate) trait Ground<'t>: Names {
     ///
     /// # Errors
     /// When it cannot be put there.
-    fn put(&mut self, path: &[u8], new: New<Content<'t>>, dress: Dress) -> Result<(), CopyError>;
+    fn put(&mut self, path: &[u8], new: NewNode<Content<'t>>, dress: NodeAttributes)
+    -> Result<(), CopyError>;
     /// Puts another name of the file at `to` at `path`.
     ///
     /// # Errors
@@ -27,22 +28,27 @@ pub(crate) trait Ground<'t>: Names {
     ///
     /// # Errors
     /// When it cannot be changed.
-    fn dress(&mut self, path: &[u8], dress: Dress) -> Result<(), CopyError>;
+    fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<(), CopyError>;
 }
 
-impl Names for Drawing<'_, Content<'_>> {
+impl Names for VirtualLayerBuilder<'_, Content<'_>> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
-        Ok(Drawing::node(self, path)?)
+        Ok(VirtualLayerBuilder::node(self, path)?)
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Ok(Drawing::target(self, path)?)
+        Ok(VirtualLayerBuilder::target(self, path)?)
     }
 }
 
-impl<'t> Ground<'t> for Drawing<'_, Content<'t>> {
-    fn put(&mut self, path: &[u8], new: New<Content<'t>>, dress: Dress) -> Result<(), CopyError> {
-        Ok(Drawing::put(self, path, new, dress)?)
+impl<'t> Ground<'t> for VirtualLayerBuilder<'_, Content<'t>> {
+    fn put(
+        &mut self,
+        path: &[u8],
+        new: NewNode<Content<'t>>,
+        dress: NodeAttributes,
+    ) -> Result<(), CopyError> {
+        Ok(VirtualLayerBuilder::put(self, path, new, dress)?)
     }
 
     fn link(&mut self, path: &[u8], to: &[u8]) -> Result<(), CopyError> {
@@ -53,11 +59,11 @@ impl<'t> Ground<'t> for Drawing<'_, Content<'t>> {
                 opened(file, &path)
             })
         };
-        Ok(Drawing::link(self, path, to, content)?)
+        Ok(VirtualLayerBuilder::link(self, path, to, content)?)
     }
 
-    fn dress(&mut self, path: &[u8], dress: Dress) -> Result<(), CopyError> {
-        Ok(Drawing::dress(self, path, dress)?)
+    fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<(), CopyError> {
+        Ok(VirtualLayerBuilder::dress(self, path, dress)?)
     }
 }
 
@@ -93,22 +99,27 @@ impl Names for Folder {
 }
 
 impl<'t> Ground<'t> for Folder {
-    fn put(&mut self, path: &[u8], new: New<Content<'t>>, dress: Dress) -> Result<(), CopyError> {
+    fn put(
+        &mut self,
+        path: &[u8],
+        new: NewNode<Content<'t>>,
+        dress: NodeAttributes,
+    ) -> Result<(), CopyError> {
         let (folder, name) = self.above(path)?;
         if self.root.node(path)?.is_some() {
             rustix::fs::unlinkat(&folder, name, AtFlags::empty())
                 .map_err(|error| CopyError::io("replacing", path, error))?;
         }
         match new {
-            New::Directory => rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700))
+            NewNode::Directory => rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700))
                 .map_err(|error| CopyError::io("making the folder", path, error))?,
-            New::Link(target) => rustix::fs::symlinkat(&target[..], &folder, name)
+            NewNode::Link(target) => rustix::fs::symlinkat(&target[..], &folder, name)
                 .map_err(|error| CopyError::io("making the link", path, error))?,
-            New::Fifo => {
+            NewNode::Fifo => {
                 rustix::fs::mknodat(&folder, name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
                     .map_err(|error| CopyError::io("making the pipe", path, error))?;
             }
-            New::File(content) => {
+            NewNode::File(content) => {
                 let flags =
                     OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 let made = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o600))
@@ -130,7 +141,7 @@ impl<'t> Ground<'t> for Folder {
     }
 
     /// Owner first, then mode (a change of owner clears setuid), then attributes, then time.
-    fn dress(&mut self, path: &[u8], dress: Dress) -> Result<(), CopyError> {
+    fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<(), CopyError> {
         let node = self.root.node(path)?;
         // The folder itself has no name in it.
         let (folder, name) =

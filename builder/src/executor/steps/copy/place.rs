@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use images::layer::{Dress, New};
+use images::layer::{NewNode, NodeAttributes};
 
 use super::ground::{Ground, split};
 use super::tree::child;
@@ -107,10 +107,10 @@ impl<'g, 't> Place<'g, 't> {
         match node.kind {
             NodeKind::Directory => self.directory(from, source, node, path, there.is_some()),
             NodeKind::Link => {
-                let new = New::Link(from.walk.target(source)?);
+                let new = NewNode::Link(from.walk.target(source)?);
                 self.ground.put(path, new, self.dress(node))
             }
-            NodeKind::Fifo => self.ground.put(path, New::Fifo, self.dress(node)),
+            NodeKind::Fifo => self.ground.put(path, NewNode::Fifo, self.dress(node)),
             NodeKind::File | NodeKind::Special => self.file(from.tree, source, node, path),
         }
     }
@@ -124,13 +124,13 @@ impl<'g, 't> Place<'g, 't> {
         exists: bool,
     ) -> Result<(), CopyError> {
         if !exists {
-            self.ground.put(path, New::Directory, Dress::default())?;
+            self.ground.put(path, NewNode::Directory, NodeAttributes::default())?;
         }
         self.contents(from, source, path)?;
         // Once everything is in it: what is put into one changes its time.
         let dress = match exists && from.walk.is_on_the_way(source) {
-            true => Dress { mode: Some(node.mode), ..Dress::default() },
-            false => Dress { xattrs: from.tree.xattrs(source)?, ..self.dress(node) },
+            true => NodeAttributes { mode: Some(node.mode), ..NodeAttributes::default() },
+            false => NodeAttributes { xattrs: from.tree.xattrs(source)?, ..self.dress(node) },
         };
         self.ground.dress(path, dress)
     }
@@ -139,19 +139,24 @@ impl<'g, 't> Place<'g, 't> {
         if let Some(first) = node.shared.and_then(|key| self.shared.get(&key)) {
             return self.ground.link(path, first);
         }
-        let dress = Dress { xattrs: tree.xattrs(source)?, ..self.dress(node) };
-        self.ground.put(path, New::File(tree.content(source)), dress)?;
+        let dress = NodeAttributes { xattrs: tree.xattrs(source)?, ..self.dress(node) };
+        self.ground.put(path, NewNode::File(tree.content(source)), dress)?;
         if let Some(key) = node.shared {
             self.shared.insert(key, path.to_vec());
         }
         Ok(())
     }
 
-    fn dress(&self, node: &Node) -> Dress {
+    fn dress(&self, node: &Node) -> NodeAttributes {
         let is_folder = node.kind == NodeKind::Directory;
         let mode = self.request.mode.map_or(node.mode, |chmod| chmod.of(node.mode, is_folder));
         let owner = self.request.owner.unwrap_or(node.owner);
-        Dress { mode: Some(mode), owner: Some(owner), mtime: Some(node.mtime), ..Dress::default() }
+        NodeAttributes {
+            mode: Some(mode),
+            owner: Some(owner),
+            mtime: Some(node.mtime),
+            ..NodeAttributes::default()
+        }
     }
 
     /// The folder that a path leads to, made with those above it when it is missing: of the owner asked for, and 0755 unless
@@ -171,11 +176,11 @@ impl<'g, 't> Place<'g, 't> {
             Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         };
-        let dress = Dress {
+        let dress = NodeAttributes {
             mode: Some(mode),
             owner: Some(self.request.owner.unwrap_or((0, 0))),
             mtime: Some(self.request.epoch),
-            ..Dress::default()
+            ..NodeAttributes::default()
         };
         make_folders(self.ground, &path, &dress)?;
         Ok(path)
@@ -183,7 +188,11 @@ impl<'g, 't> Place<'g, 't> {
 }
 
 /// Makes the folders of a path that are missing, which has no links in it.
-pub(crate) fn make_folders(ground: &mut dyn Ground<'_>, path: &[u8], dress: &Dress) -> Result<(), CopyError> {
+pub(crate) fn make_folders(
+    ground: &mut dyn Ground<'_>,
+    path: &[u8],
+    dress: &NodeAttributes,
+) -> Result<(), CopyError> {
     let mut done: Vec<u8> = Vec::new();
     for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
         done = child(&done, part);
@@ -192,7 +201,7 @@ pub(crate) fn make_folders(ground: &mut dyn Ground<'_>, path: &[u8], dress: &Dre
             Some(_) => {
                 return Err(CopyError::InTheWay { path: show(&done), is: "no folder", what: "a folder" });
             }
-            None => ground.put(&done, New::Directory, dress.clone())?,
+            None => ground.put(&done, NewNode::Directory, dress.clone())?,
         }
     }
     Ok(())

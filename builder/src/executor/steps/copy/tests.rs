@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use images::layer::{Drawing, Strata, Stratum};
+use images::layer::{LayerStack, StackedLayer, VirtualLayerBuilder};
 
 use super::*;
 
@@ -64,8 +64,8 @@ impl Roots {
         let copied = std::process::Command::new("cp").arg("-a").arg(self.to()).arg(&before).status().unwrap();
         assert!(copied.success());
         let tree = RootTree::open(&self.from()).unwrap();
-        let below = Strata::new(vec![Stratum::Folder(before.clone())]);
-        let mut drawing = Drawing::over(&below, 1_000_000);
+        let below = LayerStack::new(vec![StackedLayer::Folder(before.clone())]);
+        let mut drawing = VirtualLayerBuilder::over(&below, 1_000_000);
         let drawn = copy(&tree, &mut drawing, request);
         let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
         assert_eq!(drawn.as_ref().map_err(told), made.as_ref().map_err(told));

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use images::layer::{Added, AddedArchive, AddedKind, Dress, Limits, New};
+use images::layer::{Added, AddedArchive, AddedKind, Limits, NewNode, NodeAttributes};
 
 use super::ground::{Ground, split};
 use super::place::{Place, make_folders};
@@ -87,16 +87,18 @@ impl Unpacking<'_, '_> {
         match &entry.kind {
             // What an entry replaces is gone: all but a folder that stays one.
             AddedKind::Directory if is_folder => {}
-            AddedKind::Directory => self.within.ground.put(&whole, New::Directory, Dress::default())?,
+            AddedKind::Directory => {
+                self.within.ground.put(&whole, NewNode::Directory, NodeAttributes::default())?
+            }
             AddedKind::File => {
                 let content = self.spool(archive, &path)?;
-                return self.within.ground.put(&whole, New::File(content), dress);
+                return self.within.ground.put(&whole, NewNode::File(content), dress);
             }
             AddedKind::Symlink(target) => {
-                return self.within.ground.put(&whole, New::Link(target.clone()), dress);
+                return self.within.ground.put(&whole, NewNode::Link(target.clone()), dress);
             }
             AddedKind::HardLink(target) => self.hard_link(target, &whole)?,
-            AddedKind::Fifo => return self.within.ground.put(&whole, New::Fifo, dress),
+            AddedKind::Fifo => return self.within.ground.put(&whole, NewNode::Fifo, dress),
         }
         if entry.kind == AddedKind::Directory {
             self.folders.insert(path, entry.mtime);
@@ -125,7 +127,7 @@ impl Unpacking<'_, '_> {
         self.within.ground.link(path, &to)
     }
 
-    fn dress(&self, entry: &Added, path: &[u8]) -> Result<Dress, CopyError> {
+    fn dress(&self, entry: &Added, path: &[u8]) -> Result<NodeAttributes, CopyError> {
         let is_link = matches!(entry.kind, AddedKind::Symlink(_) | AddedKind::Fifo);
         let mut xattrs = entry.xattrs.clone();
         xattrs.retain(|name, _| !is_the_machines(name));
@@ -135,7 +137,7 @@ impl Unpacking<'_, '_> {
             let what = [path, b" (", name, b")"].concat();
             return Err(CopyError::io("setting an attribute of", &what, cause));
         }
-        Ok(Dress {
+        Ok(NodeAttributes {
             mode: Some(entry.mode),
             owner: Some(self.owner.unwrap_or(entry.owner)),
             mtime: Some(entry.mtime),
@@ -145,7 +147,7 @@ impl Unpacking<'_, '_> {
 
     /// The folders of a path without links, made when they are missing: 0755 and root's, whoever owns the entries.
     fn folder(&mut self, path: &[u8]) -> Result<(), CopyError> {
-        let dress = Dress { mode: Some(0o755), owner: Some((0, 0)), ..Dress::default() };
+        let dress = NodeAttributes { mode: Some(0o755), owner: Some((0, 0)), ..NodeAttributes::default() };
         let whole = self.within.path(path);
         make_folders(self.within.ground, &whole, &dress)
     }
@@ -154,7 +156,7 @@ impl Unpacking<'_, '_> {
         for (path, mtime) in &self.folders {
             // A later entry may have taken its place.
             if let Some(Node { kind: NodeKind::Directory, .. }) = self.within.node(path)? {
-                let dress = Dress { mtime: Some(*mtime), ..Dress::default() };
+                let dress = NodeAttributes { mtime: Some(*mtime), ..NodeAttributes::default() };
                 self.within.ground.dress(&self.within.path(path), dress)?;
             }
         }

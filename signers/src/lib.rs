@@ -1,4 +1,5 @@
-//! Signing keys in files: PKCS#8 PEM, plain or encrypted, and OpenSSH private keys as people have them.
+//! Everything that can sign, for every program: today keys in files, PKCS#8 PEM, plain or encrypted, and OpenSSH private
+//! keys as people have them.
 //!
 //! Only Ed25519 and ECDSA P-256 with SHA-256. Deliberately absent: RSA, agents, hardware keys, keyless signing.
 
@@ -13,12 +14,10 @@ use std::path::{Path, PathBuf};
 use attestations::keys::Signer;
 use zeroize::Zeroizing;
 
-use crate::error::Kind;
-use crate::progress::Event;
-use crate::workspace::Workspace;
+use errors::Kind;
 
-pub(crate) use generate::{Protection, generate};
-pub(crate) use password::PasswordArguments;
+pub use generate::{Generated, Protection, generate};
+pub use password::PasswordSource;
 
 /// Largest key file read, in bytes. Real ones have a few hundred.
 const MAX_FILE: u64 = 64 << 10;
@@ -26,7 +25,7 @@ const MAX_FILE: u64 = 64 << 10;
 /// What can go wrong with a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum Error {
+pub enum Error {
     /// The key file could not be read or written.
     #[error("{doing} {}", .path.display())]
     File {
@@ -67,8 +66,8 @@ pub(crate) enum Error {
     Generation,
 }
 
-impl From<Error> for crate::error::Error {
-    fn from(error: Error) -> crate::error::Error {
+impl From<Error> for errors::Error {
+    fn from(error: Error) -> errors::Error {
         let (kind, hint) = match &error {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Kind::NotFound, "")
@@ -87,7 +86,7 @@ impl From<Error> for crate::error::Error {
             }
             Error::Generation => (Kind::Key, ""),
         };
-        let new = crate::error::Error::new(kind, error.to_string());
+        let new = errors::Error::new(kind, error.to_string());
         let new = if hint.is_empty() { new } else { new.hint(hint) };
         new.because(error)
     }
@@ -97,7 +96,7 @@ impl From<Error> for crate::error::Error {
 ///
 /// # Errors
 /// See [`Error`]; a wrong password is [`Error::WrongPassword`].
-pub(crate) fn load(
+pub fn load(
     path: &Path,
     password: &mut dyn FnMut() -> Result<Zeroizing<String>, password::Error>,
 ) -> Result<Box<dyn Signer>, Error> {
@@ -105,25 +104,23 @@ pub(crate) fn load(
     private::parse(path, &text, password)
 }
 
-/// Loads a key for a command: with its password options, and with a warning when others may read the file.
+/// Loads a key, and warns when others may read its file.
 ///
 /// # Errors
 /// As [`load`].
-pub(crate) fn open(
+pub fn open(
     path: &Path,
-    password: &PasswordArguments,
-    workspace: &Workspace,
-) -> crate::error::Result<Box<dyn Signer>> {
+    password: &PasswordSource,
+    warn: &mut dyn FnMut(&str),
+) -> errors::Result<Box<dyn Signer>> {
     if let Some(mode) = exposure(path) {
-        let message = format!("others may read {} (mode {mode:03o}); chmod 600 it", path.display());
-        workspace.report(&Event::Warning { message: &message, path: Some(path) });
+        warn(&format!("others may read {} (mode {mode:03o}); chmod 600 it", path.display()));
     }
-    let source = password.source();
-    Ok(load(path, &mut || source.existing(path))?)
+    Ok(load(path, &mut || password.existing(path))?)
 }
 
 /// The permission bits of a key file that others than its owner may use, if any.
-pub(crate) fn exposure(path: &Path) -> Option<u32> {
+pub fn exposure(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)
 }

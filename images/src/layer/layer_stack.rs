@@ -1,4 +1,4 @@
-//! What lies below a step: layers above each other, each a directory in overlayfs's form or only drawn, looked through as
+//! What lies below a step: layers above each other, each a directory in overlayfs's form or virtual, looked through as
 //! overlayfs would, without mounting anything.
 
 use std::collections::BTreeMap;
@@ -10,74 +10,23 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::drawn::Drawn;
+use super::node::{Node, NodeKind, Seen};
+use super::virtual_layer::VirtualLayer;
 use super::xattrs::Attributes;
 use crate::error::{At, Result};
 
-/// What something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A folder.
-    Directory,
-    /// A file.
-    File,
-    /// A symbolic link.
-    Link,
-    /// A pipe.
-    Fifo,
-    /// A device or socket.
-    Special,
-}
-
-/// What is known of a path without opening it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permissions with setuid, setgid and sticky.
-    pub mode: u32,
-    /// User and group.
-    pub owner: (u32, u32),
-    /// Last change of contents, in whole seconds since 1970.
-    pub mtime: i64,
-    /// Device and inode of a file that has several names, where they are known.
-    pub shared: Option<(u64, u64)>,
-}
-
-impl Node {
-    /// Of what the file system says.
-    pub fn of(metadata: &Metadata) -> Self {
-        let file_type = metadata.file_type();
-        let kind = match () {
-            () if file_type.is_dir() => NodeKind::Directory,
-            () if file_type.is_file() => NodeKind::File,
-            () if file_type.is_symlink() => NodeKind::Link,
-            () if file_type.is_fifo() => NodeKind::Fifo,
-            () => NodeKind::Special,
-        };
-        let is_shared = kind == NodeKind::File && metadata.nlink() > 1;
-        Self {
-            kind,
-            mode: metadata.mode() & 0o7777,
-            owner: (metadata.uid(), metadata.gid()),
-            mtime: metadata.mtime(),
-            shared: is_shared.then(|| (metadata.dev(), metadata.ino())),
-        }
-    }
-}
-
 /// One layer of a root.
 #[derive(Debug, Clone)]
-pub enum Stratum {
+pub enum StackedLayer {
     /// A directory in overlayfs's own form.
     Folder(PathBuf),
     /// A layer that no directory stands for.
-    Drawn(Arc<Drawn>),
+    Virtual(Arc<VirtualLayer>),
 }
 
 /// Layers above each other, the topmost first. Paths are bytes without a leading slash, and no link in them is followed.
 #[derive(Debug, Clone, Default)]
-pub struct Strata(Vec<Stratum>);
+pub struct LayerStack(Vec<StackedLayer>);
 
 /// Something that was found in one of the layers.
 #[derive(Debug)]
@@ -91,22 +40,12 @@ pub struct Found {
 enum Place {
     Root,
     Disk(PathBuf),
-    Drawn(Arc<Drawn>, usize),
+    Virtual(Arc<VirtualLayer>, usize),
 }
 
-/// What one layer says of a path.
-pub(super) enum Seen<T> {
-    /// Nothing: what lies below shows.
-    Through,
-    /// That nothing is there.
-    Nothing,
-    /// What is there.
-    This(T),
-}
-
-impl Strata {
+impl LayerStack {
     /// Of layers, the topmost first.
-    pub fn new(layers: Vec<Stratum>) -> Self {
+    pub fn new(layers: Vec<StackedLayer>) -> Self {
         Self(layers)
     }
 
@@ -121,17 +60,18 @@ impl Strata {
         }
         for layer in &self.0 {
             let seen = match layer {
-                Stratum::Folder(folder) => match look(folder, path)? {
+                StackedLayer::Folder(folder) => match look(folder, path)? {
                     Seen::This((place, metadata)) => {
                         Seen::This(Found { node: Node::of(&metadata), place: Place::Disk(place) })
                     }
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
-                Stratum::Drawn(drawn) => match drawn.look(path) {
-                    Seen::This(at) => {
-                        Seen::This(Found { node: drawn.node(at), place: Place::Drawn(drawn.clone(), at) })
-                    }
+                StackedLayer::Virtual(virtual_layer) => match virtual_layer.look(path) {
+                    Seen::This(at) => Seen::This(Found {
+                        node: virtual_layer.node(at),
+                        place: Place::Virtual(virtual_layer.clone(), at),
+                    }),
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
@@ -156,7 +96,7 @@ impl Found {
             Place::Disk(place) => {
                 Ok(fs::read_link(place).at("reading the link", place)?.into_os_string().into_vec())
             }
-            Place::Drawn(drawn, at) => Ok(drawn.target(*at).to_vec()),
+            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.target(*at).to_vec()),
             Place::Root => Ok(Vec::new()),
         }
     }
@@ -168,16 +108,16 @@ impl Found {
     pub fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         match &self.place {
             Place::Disk(place) => Ok(Attributes::of(place)?.own),
-            Place::Drawn(drawn, at) => Ok(drawn.xattrs(*at).clone()),
+            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.xattrs(*at).clone()),
             Place::Root => Ok(BTreeMap::new()),
         }
     }
 
-    /// Where its bytes are; none while its layer is only drawn.
+    /// Where its bytes are; none while its layer is virtual.
     pub fn on_disk(&self) -> Option<&Path> {
         match &self.place {
             Place::Disk(place) => Some(place),
-            Place::Drawn(..) | Place::Root => None,
+            Place::Virtual(..) | Place::Root => None,
         }
     }
 }

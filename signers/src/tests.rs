@@ -119,10 +119,10 @@ fn keys_of_other_kinds_are_refused_by_name() {
     for name in ["sec1.pem", "public.pem", "zero", "text", "noise", "cut.pem"] {
         let error = load(&dir.path().join(name), &mut none).err().unwrap();
         assert!(matches!(error, Error::Malformed { .. }), "{name}: {error}");
-        assert_eq!(crate::error::Error::from(error).kind().exit_code(), 7);
+        assert_eq!(errors::Error::from(error).kind().exit_code(), 7);
     }
     let missing = load(&dir.path().join("missing"), &mut none).err().unwrap();
-    assert_eq!(crate::error::Error::from(missing).kind().exit_code(), 4);
+    assert_eq!(errors::Error::from(missing).kind().exit_code(), 4);
 }
 
 #[test]

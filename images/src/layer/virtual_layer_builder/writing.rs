@@ -1,19 +1,20 @@
-//! From a drawing to a layer: the same bytes as those of an upper directory with the same in it.
+//! From a virtual layer in the making to a layer: the same bytes as those of an upper directory with the same in it.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use super::{Drawing, Drawn, Inode, Origin, ROOT, What, shown};
+use super::super::virtual_layer::{Inode, Origin, ROOT, VirtualLayer, What};
+use super::{VirtualLayerBuilder, shown};
 use crate::error::{At, Error};
 use crate::layer::compress::Compression;
 use crate::layer::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use crate::layer::entry::{Entry, Kind};
-use crate::layer::normalise::{Action, Fired, MAX_REWRITTEN, Normaliser};
+use crate::layer::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
 use crate::layer::read::Limits;
 use crate::layer::write::Written;
 use crate::store::Store;
 
-impl<C> Drawing<'_, C> {
+impl<C> VirtualLayerBuilder<'_, C> {
     /// Writes the layer, as [`crate::layer::from_upper`] would that of an upper directory with the same in it. `open` gives the size
     /// of a file and its bytes.
     ///
@@ -26,41 +27,41 @@ impl<C> Drawing<'_, C> {
         compression: Compression,
         rules: Normaliser,
         open: &mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
-    ) -> Result<(Written, Drawn), E> {
+    ) -> Result<(Written, VirtualLayer), E> {
         if self.is_apart {
             self.join()?;
         }
         let mut writing = Writing {
             out: Emitter::new(store, compression.into(), Limits::default()),
-            drawn: &self.drawn,
+            virtual_layer: &self.virtual_layer,
             contents: self.contents,
             epoch: self.epoch,
             rules,
             open,
-            fired: Vec::new(),
+            applied: Vec::new(),
             first: HashMap::new(),
             dropped: Vec::new(),
         };
         writing.all()?;
-        let Writing { out, fired, dropped, .. } = writing;
+        let Writing { out, applied, dropped, .. } = writing;
         let layer = out.finish()?;
-        let mut drawn = self.drawn;
+        let mut virtual_layer = self.virtual_layer;
         for (above, name) in dropped {
-            drawn.children(above).map(|children| children.remove(&name));
+            virtual_layer.children(above).map(|children| children.remove(&name));
         }
-        Ok((Written { layer, fired }, drawn))
+        Ok((Written { layer, applied }, virtual_layer))
     }
 }
 
-/// A drawing on its way to a layer.
+/// A virtual layer on its way to a written one.
 struct Writing<'a, 'o, C, E> {
     out: Emitter<'a>,
-    drawn: &'a Drawn,
+    virtual_layer: &'a VirtualLayer,
     contents: Vec<Option<C>>,
     epoch: i64,
     rules: Normaliser,
     open: &'o mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
-    fired: Vec<Fired>,
+    applied: Vec<AppliedRule>,
     /// The first names of what has several, once they are written.
     first: HashMap<usize, Vec<u8>>,
     /// What the rules left out, by directory and name.
@@ -117,7 +118,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
 
     /// Enters a directory; none when it is something else.
     fn level(&mut self, path: &[u8], at: usize) -> Option<Level<'a>> {
-        let What::Directory { children, origin } = &self.drawn.inodes[at].what else { return None };
+        let What::Directory { children, origin } = &self.virtual_layer.inodes[at].what else { return None };
         let mut left: Vec<(&[u8], Child)> =
             children.iter().map(|(name, child)| (&name[..], Child::Inode(*child))).collect();
         if matches!(origin, Origin::Instead) {
@@ -131,7 +132,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
 
     fn leave(&mut self, level: &Level<'_>) -> Result<(), E> {
         let Some(entry) = level.entered.and_then(|entered| self.out.leave(entered)) else { return Ok(()) };
-        let What::Directory { origin, .. } = &self.drawn.inodes[level.at].what else { return Ok(()) };
+        let What::Directory { origin, .. } = &self.virtual_layer.inodes[level.at].what else { return Ok(()) };
         let is_as_before = match origin {
             Origin::Over { mode, owner, xattrs } => {
                 (*mode, *owner, xattrs) == (entry.mode, (entry.uid, entry.gid), &entry.xattrs)
@@ -146,7 +147,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
 
     /// Writes what is no directory, and is called `name` in one.
     fn leaf(&mut self, path: Vec<u8>, at: usize, (above, name): (usize, &[u8])) -> Result<(), E> {
-        let Inode { what, mode, names, .. } = &self.drawn.inodes[at];
+        let Inode { what, mode, names, .. } = &self.virtual_layer.inodes[at];
         let first = self.first.get(&at);
         // A program is the step's work, in whatever folder it lies.
         let is_data = matches!(what, What::File) && mode & 0o111 == 0;
@@ -197,13 +198,13 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
     }
 
     fn entry(&self, path: Vec<u8>, kind: Kind, at: usize) -> Entry {
-        let Inode { mode, owner: (uid, gid), mtime, xattrs, .. } = &self.drawn.inodes[at];
+        let Inode { mode, owner: (uid, gid), mtime, xattrs, .. } = &self.virtual_layer.inodes[at];
         // Never negative: it was clamped.
         let mtime = *mtime as u64;
         Entry { path, kind, mode: *mode, uid: *uid, gid: *gid, mtime, xattrs: xattrs.clone() }
     }
 
     fn fire(&mut self, rule: &'static str, path: &[u8]) {
-        self.fired.push(Fired { rule, path: String::from_utf8_lossy(path).into_owned() });
+        self.applied.push(AppliedRule { rule, path: String::from_utf8_lossy(path).into_owned() });
     }
 }

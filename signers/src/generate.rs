@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{Error, private};
 
 /// How a new key is kept.
-pub(crate) enum Protection {
+pub enum Protection {
     /// Encrypted with this password (scrypt, AES-256-CBC).
     Password(Zeroizing<String>),
     /// In plain, for machines that keep their secrets otherwise.
@@ -22,22 +22,18 @@ pub(crate) enum Protection {
 }
 
 /// A key that was made.
-pub(crate) struct Generated {
+pub struct Generated {
     /// The file with the public key.
-    pub(crate) public_path: PathBuf,
+    pub public_path: PathBuf,
     /// The public key.
-    pub(crate) public_key: PublicKey,
+    pub public_key: PublicKey,
 }
 
 /// Makes a key: the private half in `path` (mode 600), the public half beside it with `.pub` appended.
 ///
 /// # Errors
 /// [`Error::Exists`] when either file exists; nothing is left behind by a failure.
-pub(crate) fn generate(
-    path: &Path,
-    algorithm: Algorithm,
-    protection: &Protection,
-) -> Result<Generated, Error> {
+pub fn generate(path: &Path, algorithm: Algorithm, protection: &Protection) -> Result<Generated, Error> {
     let mut public_path = path.as_os_str().to_owned();
     public_path.push(".pub");
     let public_path = PathBuf::from(public_path);

@@ -1,4 +1,4 @@
-//! A layer that is drawn before it is written: what is put where, over what lies below, without a file system. Contents are
+//! A virtual layer in the making: what is put where, over what lies below, without a file system. Contents are
 //! asked for one after another while the layer is written, so that nobody has to make a hundred thousand files in order to
 //! read them again.
 
@@ -6,27 +6,29 @@ mod writing;
 
 use std::collections::BTreeMap;
 
-use super::strata::{Found, Node, NodeKind, Seen, Strata};
+use super::layer_stack::{Found, LayerStack};
+use super::node::{Node, NodeKind, Seen};
+use super::virtual_layer::{DIRECTORY_MODE, Inode, Origin, ROOT, VirtualLayer, What, parts};
 use crate::error::{Error, Result};
 
-/// A layer that is being drawn. Files have contents of type `C`, whatever its user makes of that.
+/// A virtual layer that is being built. Files have contents of type `C`, whatever its user makes of that.
 ///
 /// Paths are bytes without a leading slash, "" is the root. No link in them is followed: what is above a path must be a
 /// directory.
 #[derive(Debug)]
-pub struct Drawing<'a, C> {
-    below: &'a Strata,
-    /// Whether nothing of that is looked at before all is drawn.
+pub struct VirtualLayerBuilder<'a, C> {
+    below: &'a LayerStack,
+    /// Whether nothing of that is looked at before all is there.
     is_apart: bool,
     epoch: i64,
-    drawn: Drawn,
+    virtual_layer: VirtualLayer,
     /// Of files, by number.
     contents: Vec<Option<C>>,
 }
 
 /// What is put at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum New<C> {
+pub enum NewNode<C> {
     /// A directory, with nothing in it.
     Directory,
     /// A file.
@@ -39,7 +41,7 @@ pub enum New<C> {
 
 /// What is said of a path. None stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dress {
+pub struct NodeAttributes {
     /// Permissions with setuid, setgid and sticky; nothing for a symbolic link.
     pub mode: Option<u32>,
     /// User and group.
@@ -50,130 +52,20 @@ pub struct Dress {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A layer that was drawn and written: what it says of each path.
-#[derive(Debug, Default)]
-pub struct Drawn {
-    /// The root first.
-    inodes: Vec<Inode>,
-}
-
-#[derive(Debug)]
-struct Inode {
-    what: What,
-    mode: u32,
-    owner: (u32, u32),
-    mtime: i64,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// How many names it has.
-    names: u32,
-}
-
-#[derive(Debug)]
-enum What {
-    Directory { children: BTreeMap<Vec<u8>, usize>, origin: Origin },
-    File,
-    Link(Vec<u8>),
-    Fifo,
-}
-
-/// How a directory stands to what lies below.
-#[derive(Debug)]
-enum Origin {
-    /// Nothing lies below.
-    New,
-    /// It hides a directory.
-    Instead,
-    /// It is that directory, which was so.
-    Over { mode: u32, owner: (u32, u32), xattrs: BTreeMap<Vec<u8>, Vec<u8>> },
-}
-
-const ROOT: usize = 0;
-/// A root's mode, and that of a directory before anything is said of it.
-const DIRECTORY_MODE: u32 = 0o755;
-
-impl Drawn {
-    fn new() -> Self {
-        let mode = DIRECTORY_MODE;
-        let origin = Origin::Over { mode, owner: (0, 0), xattrs: BTreeMap::new() };
-        let what = What::Directory { children: BTreeMap::new(), origin };
-        Self {
-            inodes: vec![Inode { what, mode, owner: (0, 0), mtime: 0, xattrs: BTreeMap::new(), names: 1 }],
-        }
-    }
-
-    /// Whether it says anything of a path, or of what is in it.
-    pub fn mentions(&self, path: &std::path::Path) -> bool {
-        !matches!(self.look(path.as_os_str().as_encoded_bytes()), Seen::Through)
-    }
-
-    pub(super) fn look(&self, path: &[u8]) -> Seen<usize> {
-        let mut at = ROOT;
-        let mut is_through = true;
-        for name in parts(path) {
-            let What::Directory { children, origin } = &self.inodes[at].what else { return Seen::Nothing };
-            is_through &= matches!(origin, Origin::Over { .. });
-            match children.get(name) {
-                Some(child) => at = *child,
-                None if is_through => return Seen::Through,
-                None => return Seen::Nothing,
-            }
-        }
-        Seen::This(at)
-    }
-
-    /// Whether what lies below shows in the directory at `path`, drawn or not.
-    fn lets_through(&self, path: &[u8]) -> bool {
-        let mut at = ROOT;
-        for name in parts(path).map(Some).chain([None]) {
-            let What::Directory { children, origin: Origin::Over { .. } } = &self.inodes[at].what else {
-                return false;
-            };
-            match name.and_then(|name| children.get(name)) {
-                Some(child) => at = *child,
-                None => break,
-            }
-        }
-        true
-    }
-
-    pub(super) fn node(&self, at: usize) -> Node {
-        let Inode { what, mode, owner, mtime, .. } = &self.inodes[at];
-        let kind = match what {
-            What::Directory { .. } => NodeKind::Directory,
-            What::File => NodeKind::File,
-            What::Link(_) => NodeKind::Link,
-            What::Fifo => NodeKind::Fifo,
-        };
-        Node { kind, mode: *mode, owner: *owner, mtime: *mtime, shared: None }
-    }
-
-    pub(super) fn target(&self, at: usize) -> &[u8] {
-        match &self.inodes[at].what {
-            What::Link(target) => target,
-            _ => b"",
-        }
-    }
-
-    pub(super) fn xattrs(&self, at: usize) -> &BTreeMap<Vec<u8>, Vec<u8>> {
-        &self.inodes[at].xattrs
-    }
-
-    fn children(&mut self, at: usize) -> Option<&mut BTreeMap<Vec<u8>, usize>> {
-        match &mut self.inodes[at].what {
-            What::Directory { children, .. } => Some(children),
-            _ => None,
-        }
-    }
-}
-
-impl<'a, C> Drawing<'a, C> {
+impl<'a, C> VirtualLayerBuilder<'a, C> {
     /// Nothing yet, over what lies below. `epoch` is the time of now, in seconds since 1970.
-    pub fn over(below: &'a Strata, epoch: i64) -> Self {
-        Self { below, is_apart: false, epoch: epoch.max(0), drawn: Drawn::new(), contents: vec![None] }
+    pub fn over(below: &'a LayerStack, epoch: i64) -> Self {
+        Self {
+            below,
+            is_apart: false,
+            epoch: epoch.max(0),
+            virtual_layer: VirtualLayer::new(),
+            contents: vec![None],
+        }
     }
 
-    /// The same, as if nothing lay below: only what is drawn is put over it, directories into those that are there.
-    pub fn apart(below: &'a Strata, epoch: i64) -> Self {
+    /// The same, as if nothing lay below: only what is built is put over it, directories into those that are there.
+    pub fn apart(below: &'a LayerStack, epoch: i64) -> Self {
         Self { is_apart: true, ..Self::over(below, epoch) }
     }
 
@@ -182,20 +74,21 @@ impl<'a, C> Drawing<'a, C> {
         if self.is_apart { Ok(None) } else { self.below.find(path) }
     }
 
-    /// Finds out which directories that were drawn apart are there already.
+    /// Finds out which directories that were built apart are there already.
     fn join(&mut self) -> Result<()> {
         let mut way = vec![(Vec::new(), ROOT)];
         while let Some((path, at)) = way.pop() {
-            let What::Directory { children, .. } = &self.drawn.inodes[at].what else { continue };
+            let What::Directory { children, .. } = &self.virtual_layer.inodes[at].what else { continue };
             for (name, child) in children.clone() {
                 let path = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
-                let What::Directory { origin: Origin::New, .. } = &self.drawn.inodes[child].what else {
+                let What::Directory { origin: Origin::New, .. } = &self.virtual_layer.inodes[child].what
+                else {
                     continue;
                 };
                 let found = self.below.find(&path)?.filter(|found| found.node.kind == NodeKind::Directory);
                 let Some(found) = found else { continue };
                 let (mode, owner, xattrs) = (found.node.mode, found.node.owner, found.xattrs()?);
-                if let What::Directory { origin, .. } = &mut self.drawn.inodes[child].what {
+                if let What::Directory { origin, .. } = &mut self.virtual_layer.inodes[child].what {
                     *origin = Origin::Over { mode, owner, xattrs };
                 }
                 way.push((path, child));
@@ -209,8 +102,8 @@ impl<'a, C> Drawing<'a, C> {
     /// # Errors
     /// When what lies below cannot be read.
     pub fn node(&self, path: &[u8]) -> Result<Option<Node>> {
-        match self.drawn.look(path) {
-            Seen::This(at) => Ok(Some(self.drawn.node(at))),
+        match self.virtual_layer.look(path) {
+            Seen::This(at) => Ok(Some(self.virtual_layer.node(at))),
             Seen::Nothing => Ok(None),
             Seen::Through => Ok(self.below(path)?.map(|found| found.node)),
         }
@@ -221,8 +114,8 @@ impl<'a, C> Drawing<'a, C> {
     /// # Errors
     /// When what lies below cannot be read.
     pub fn target(&self, path: &[u8]) -> Result<Vec<u8>> {
-        match self.drawn.look(path) {
-            Seen::This(at) => Ok(self.drawn.target(at).to_vec()),
+        match self.virtual_layer.look(path) {
+            Seen::This(at) => Ok(self.virtual_layer.target(at).to_vec()),
             Seen::Nothing => Ok(Vec::new()),
             Seen::Through => self.below(path)?.map_or(Ok(Vec::new()), |found| found.target()),
         }
@@ -232,18 +125,18 @@ impl<'a, C> Drawing<'a, C> {
     ///
     /// # Errors
     /// When what is above it is no directory, or what lies below cannot be read.
-    pub fn put(&mut self, path: &[u8], new: New<C>, dress: Dress) -> Result<()> {
-        let may_hide = matches!(new, New::Directory) && self.drawn.lets_through(parent(path));
+    pub fn put(&mut self, path: &[u8], new: NewNode<C>, dress: NodeAttributes) -> Result<()> {
+        let may_hide = matches!(new, NewNode::Directory) && self.virtual_layer.lets_through(parent(path));
         let below = if may_hide { self.below(path)? } else { None };
         let hides = below.is_some_and(|found| found.node.kind == NodeKind::Directory);
         let (what, content, mode) = match new {
-            New::Directory => {
+            NewNode::Directory => {
                 let origin = if hides { Origin::Instead } else { Origin::New };
                 (What::Directory { children: BTreeMap::new(), origin }, None, DIRECTORY_MODE)
             }
-            New::File(content) => (What::File, Some(content), 0o644),
-            New::Link(target) => (What::Link(target), None, 0o777),
-            New::Fifo => (What::Fifo, None, 0o644),
+            NewNode::File(content) => (What::File, Some(content), 0o644),
+            NewNode::Link(target) => (What::Link(target), None, 0o777),
+            NewNode::Fifo => (What::Fifo, None, 0o644),
         };
         let (owner, mtime, xattrs) = ((0, 0), self.epoch, BTreeMap::new());
         let at = self.add(Inode { what, mode, owner, mtime, xattrs, names: 0 }, content);
@@ -256,14 +149,14 @@ impl<'a, C> Drawing<'a, C> {
     /// bytes.
     ///
     /// # Errors
-    /// When there is no such file, or its bytes are not to be had: its layer is only drawn.
+    /// When there is no such file, or its bytes are not to be had: its layer is virtual.
     pub fn link(
         &mut self,
         path: &[u8],
         to: &[u8],
         content: impl FnOnce(&std::path::Path) -> C,
     ) -> Result<()> {
-        let at = match self.drawn.look(to) {
+        let at = match self.virtual_layer.look(to) {
             Seen::This(at) => at,
             Seen::Nothing => return Err(nothing_at(to)),
             Seen::Through => {
@@ -281,10 +174,10 @@ impl<'a, C> Drawing<'a, C> {
                 let xattrs = found.xattrs()?;
                 let at = self.add(Inode { what, mode, owner, mtime, xattrs, names: 0 }, content);
                 let above = self.directory(parent(to))?;
-                // It is there already: only now it is drawn, which does not change its directory's time.
-                let time = self.drawn.inodes[above].mtime;
+                // It is there already: only now this layer has it, which does not change its directory's time.
+                let time = self.virtual_layer.inodes[above].mtime;
                 self.name(to, at)?;
-                self.drawn.inodes[above].mtime = time;
+                self.virtual_layer.inodes[above].mtime = time;
                 at
             }
         };
@@ -294,9 +187,9 @@ impl<'a, C> Drawing<'a, C> {
     /// Says more of what is at `path`.
     ///
     /// # Errors
-    /// When it is neither drawn nor a directory below.
-    pub fn dress(&mut self, path: &[u8], dress: Dress) -> Result<()> {
-        let at = match self.drawn.look(path) {
+    /// When it is neither in this layer nor a directory below.
+    pub fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<()> {
+        let at = match self.virtual_layer.look(path) {
             Seen::This(at) => at,
             _ => self.directory(path)?,
         };
@@ -304,8 +197,8 @@ impl<'a, C> Drawing<'a, C> {
         Ok(())
     }
 
-    fn dress_inode(&mut self, at: usize, dress: Dress) {
-        let inode = &mut self.drawn.inodes[at];
+    fn dress_inode(&mut self, at: usize, dress: NodeAttributes) {
+        let inode = &mut self.virtual_layer.inodes[at];
         if !matches!(inode.what, What::Link(_)) {
             inode.mode = dress.mode.map_or(inode.mode, |mode| mode & 0o7777);
         }
@@ -316,36 +209,36 @@ impl<'a, C> Drawing<'a, C> {
 
     fn add(&mut self, mut inode: Inode, content: Option<C>) -> usize {
         inode.mtime = inode.mtime.clamp(0, self.epoch);
-        self.drawn.inodes.push(inode);
+        self.virtual_layer.inodes.push(inode);
         self.contents.push(content);
-        self.drawn.inodes.len() - 1
+        self.virtual_layer.inodes.len() - 1
     }
 
     /// Gives an inode a name, in the place of whatever has it.
     fn name(&mut self, path: &[u8], at: usize) -> Result<()> {
         let above = self.directory(parent(path))?;
         let name = parts(path).next_back().unwrap_or_default().to_vec();
-        let children = self.drawn.children(above).ok_or_else(|| no_directory(parent(path)))?;
+        let children = self.virtual_layer.children(above).ok_or_else(|| no_directory(parent(path)))?;
         let before = children.insert(name, at);
-        self.drawn.inodes[at].names += 1;
-        self.drawn.inodes[above].mtime = self.epoch;
+        self.virtual_layer.inodes[at].names += 1;
+        self.virtual_layer.inodes[above].mtime = self.epoch;
         let mut gone: Vec<usize> = before.into_iter().collect();
         while let Some(one) = gone.pop() {
-            self.drawn.inodes[one].names -= 1;
-            if let Some(children) = self.drawn.children(one) {
+            self.virtual_layer.inodes[one].names -= 1;
+            if let Some(children) = self.virtual_layer.children(one) {
                 gone.extend(std::mem::take(children).into_values());
             }
         }
         Ok(())
     }
 
-    /// The directory at `path`, drawn with those above it if it only lies below.
+    /// The directory at `path`, taken into this layer with those above it if it only lies below.
     fn directory(&mut self, path: &[u8]) -> Result<usize> {
         let mut at = ROOT;
         let mut end = 0;
         for name in parts(path) {
             end += usize::from(end > 0) + name.len();
-            let is_over = match &self.drawn.inodes[at].what {
+            let is_over = match &self.virtual_layer.inodes[at].what {
                 What::Directory { children, origin } => match children.get(name) {
                     Some(child) => {
                         at = *child;
@@ -364,19 +257,15 @@ impl<'a, C> Drawing<'a, C> {
             let origin = Origin::Over { mode, owner, xattrs: xattrs.clone() };
             let what = What::Directory { children: BTreeMap::new(), origin };
             let made = self.add(Inode { what, mode, owner, mtime, xattrs, names: 1 }, None);
-            let children = self.drawn.children(at).ok_or_else(|| no_directory(here))?;
+            let children = self.virtual_layer.children(at).ok_or_else(|| no_directory(here))?;
             children.insert(name.to_vec(), made);
             at = made;
         }
-        match &self.drawn.inodes[at].what {
+        match &self.virtual_layer.inodes[at].what {
             What::Directory { .. } => Ok(at),
             _ => Err(no_directory(path)),
         }
     }
-}
-
-fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }
 
 fn parent(path: &[u8]) -> &[u8] {

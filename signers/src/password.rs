@@ -14,7 +14,7 @@ const MAX_PASSWORD: u64 = 4096;
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum Error {
+pub enum Error {
     /// The file could not be read.
     #[error("reading the password file {}", .path.display())]
     File {
@@ -40,29 +40,8 @@ pub(crate) enum Error {
     Malformed,
 }
 
-/// The options of a command that opens a key.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct PasswordArguments {
-    /// File whose first line is the key's password; without it, COUNTERSIGN_KEY_PASSWORD is used, or you are asked.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) password_file: Option<PathBuf>,
-}
-
-impl PasswordArguments {
-    /// Where the password will come from.
-    pub(crate) fn source(&self) -> PasswordSource {
-        if let Some(path) = &self.password_file {
-            return PasswordSource::File(path.clone());
-        }
-        match std::env::var(VARIABLE) {
-            Ok(password) => PasswordSource::Given(Zeroizing::new(password)),
-            Err(_) => PasswordSource::Terminal,
-        }
-    }
-}
-
 /// Where a password comes from.
-pub(crate) enum PasswordSource {
+pub enum PasswordSource {
     /// The first line of a file.
     File(PathBuf),
     /// Already known.
@@ -72,11 +51,20 @@ pub(crate) enum PasswordSource {
 }
 
 impl PasswordSource {
+    /// A file, if one is given; otherwise what `COUNTERSIGN_KEY_PASSWORD` holds, or the person at the terminal.
+    pub fn of(file: Option<PathBuf>) -> Self {
+        match (file, std::env::var(VARIABLE)) {
+            (Some(path), _) => Self::File(path),
+            (None, Ok(password)) => Self::Given(Zeroizing::new(password)),
+            (None, Err(_)) => Self::Terminal,
+        }
+    }
+
     /// The password of an existing key.
     ///
     /// # Errors
     /// When the source has none.
-    pub(crate) fn existing(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
+    pub fn existing(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
         match self {
             PasswordSource::File(path) => first_line(path),
             PasswordSource::Given(password) => not_empty(password.clone()),
@@ -88,7 +76,7 @@ impl PasswordSource {
     ///
     /// # Errors
     /// When the source has none, or the two entries differ.
-    pub(crate) fn new_one(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
+    pub fn new_one(&self, key: &Path) -> Result<Zeroizing<String>, Error> {
         if !matches!(self, PasswordSource::Terminal) {
             return self.existing(key);
         }
