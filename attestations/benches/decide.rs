@@ -4,7 +4,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/suite/common.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod common;
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ use crate::executor::scratch::Scratch;
 use crate::executor::stage::Workshop;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock;
-use crate::lock::Lock;
+use crate::lock::{Lock, LockedBase};
 use crate::packages;
 use crate::packages::Package;
 use crate::plan::{Plan, Request};
@@ -126,6 +126,23 @@ pub(crate) struct Outcome {
     pub(crate) started: Timestamp,
     /// When it ended.
     pub(crate) finished: Timestamp,
+}
+
+impl Outcome {
+    /// What the build used.
+    pub(crate) fn used(&self) -> Lock {
+        let bases = self.executed.bases.iter().map(|base| {
+            let locked = LockedBase { digest: base.image.digest(), from: base.uri.clone() };
+            (base.asked.clone(), locked)
+        });
+        let packages = self.packages.iter().map(|package| (package.purl.to_string(), package.digest));
+        Lock::new(self.record, bases, packages)
+    }
+
+    /// What it used that its commit's lock does not say, a line each; nothing without a lock.
+    pub(crate) fn drift(&self) -> Vec<String> {
+        self.lock.as_ref().map(|lock| lock::drift(lock, &self.used())).unwrap_or_default()
+    }
 }
 
 /// The store of what is built and fetched, below the state directory.

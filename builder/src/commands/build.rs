@@ -26,8 +26,6 @@ use crate::speculation::reference::Foretold;
 use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
-use crate::lock;
-use crate::lock::Lock;
 use crate::progress::Event;
 use crate::provenance;
 use crate::provenance::Identity;
@@ -261,7 +259,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
     let outcomes = order::build(session.workspace(), &order, &registry, runtime.handle(), &gate)?;
 
-    let drifts = outcomes.iter().map(drift).collect::<Result<Vec<_>>>()?;
+    let drifts = outcomes.iter().map(Outcome::drift).collect::<Vec<_>>();
     if arguments.deny_drift && drifts.iter().any(|drift| !drift.is_empty()) {
         return Err(Error::new(Kind::Refused, "the build used other things than the commit's lock says")
             .details(drifts.concat())
@@ -380,13 +378,6 @@ fn destinations(arguments: &Arguments) -> Result<Vec<Reference>> {
 fn each_once(all: &[Reference]) -> Vec<Reference> {
     let is_first = |(at, reference): &(usize, &Reference)| !all[..*at].contains(reference);
     all.iter().enumerate().filter(is_first).map(|(_, reference)| reference.clone()).collect()
-}
-
-/// How the build differs from its commit's lock.
-fn drift(outcome: &Outcome) -> Result<Vec<String>> {
-    let Some(lock) = &outcome.lock else { return Ok(Vec::new()) };
-    let used = Lock::of(&provenance::of(outcome, &[], None, ""))?;
-    Ok(lock::drift(lock, &used))
 }
 
 /// Names what was kept of a build, and signs its provenance.

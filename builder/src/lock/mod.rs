@@ -63,14 +63,23 @@ impl Lock {
         let bases = bases
             .into_iter()
             .map(|(name, RecordedBase { uri: from, digest })| (name, LockedBase { digest, from }));
-        let mut packages = BTreeMap::<String, Vec<Digest>>::new();
-        for package in all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE)) {
-            if let (Some(purl), Some(digest)) = (&package.uri, package.sha256()) {
-                packages.entry(purl.clone()).or_default().push(digest);
-            }
+        let packages = all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE));
+        let packages = packages.filter_map(|package| Some((package.uri.clone()?, package.sha256()?)));
+        Ok(Self::new(record, bases, packages))
+    }
+
+    /// The lock of a build that used these bases, by the name in the Dockerfile, and these packages, by purl.
+    pub(crate) fn new(
+        record: Option<Digest>,
+        bases: impl Iterator<Item = (String, LockedBase)>,
+        packages: impl Iterator<Item = (String, Digest)>,
+    ) -> Lock {
+        let mut by_purl = BTreeMap::<String, Vec<Digest>>::new();
+        for (purl, digest) in packages {
+            by_purl.entry(purl).or_default().push(digest);
         }
-        packages.values_mut().for_each(|digests| digests.sort());
-        Ok(Lock { version: VERSION, record, bases: bases.collect(), packages })
+        by_purl.values_mut().for_each(|digests| digests.sort());
+        Lock { version: VERSION, record, bases: bases.collect(), packages: by_purl }
     }
 
     /// Reads a lock.

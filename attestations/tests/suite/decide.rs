@@ -1,13 +1,9 @@
 //! `decide` with signed evidence: what is admitted, and each attack on it, named after `attacks`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
+use crate::common::*;
 use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict, ResourceDescriptor};
 use attestations::review::{Person, Scope, Verdict};
 use attestations::{Bundle, Decision, Digest, Policy, Predicate, Statement, Subject, decide};
-use common::*;
 
 fn differs(subject: Digest) -> Option<RebuildOf> {
     Some(RebuildOf {
@@ -70,7 +66,7 @@ fn a_signature_of_another_predicate_type_counts_for_nothing() {
             value: serde_json::json!({}),
         },
     };
-    evidence[3] = common::evidence("auditor", &world.auditor, other);
+    evidence[3] = crate::common::evidence("auditor", &world.auditor, other);
     assert_eq!(world.unmet(&evidence), ["builds"]);
     // A reviewer's key makes no build, and a builder's key no review.
     evidence[3] = world.build(&world.alice, "auditor", |_| {});
@@ -376,12 +372,12 @@ fn what_a_trusted_key_signed_and_nobody_can_read_denies() {
     for statement in statements {
         for key in [&world.mallory, &world.auditor] {
             let mut evidence = world.enough();
-            evidence.push(common::evidence("later", key, statement.clone()));
+            evidence.push(crate::common::evidence("later", key, statement.clone()));
             assert_eq!(world.unmet(&evidence), ["unreadable"], "{statement:?}");
         }
         // A stranger's is no more than noise.
         let mut evidence = world.enough();
-        evidence.push(common::evidence("later", &common::Key::new(), statement));
+        evidence.push(crate::common::evidence("later", &crate::common::Key::new(), statement));
         assert!(world.unmet(&evidence).is_empty());
     }
 }
@@ -389,7 +385,7 @@ fn what_a_trusted_key_signed_and_nobody_can_read_denies() {
 #[test]
 fn the_hint_of_a_bundle_decides_nothing() {
     let world = World::new();
-    let hint = |key: &common::Key| attestations::Signer::public_key(key).id().to_string();
+    let hint = |key: &crate::common::Key| attestations::Signer::public_key(key).id().to_string();
     let mut evidence = world.enough();
     for one in &mut evidence {
         let text = String::from_utf8(one.bytes.clone()).unwrap();
@@ -401,7 +397,7 @@ fn the_hint_of_a_bundle_decides_nothing() {
     }
     assert!(world.unmet(&evidence).is_empty());
     // The right hint with another's signature.
-    let stranger = common::Key::new();
+    let stranger = crate::common::Key::new();
     let forged = String::from_utf8(world.review(&stranger, "alice", |_| {}).bytes).unwrap();
     let forged = forged.replace(&hint(&stranger), &hint(&world.alice)).into_bytes();
     evidence[0].bytes = forged;
@@ -430,9 +426,9 @@ fn what_strangers_attach_is_one_short_printable_line_of_a_denial() {
         predicate: Predicate::Other { predicate_type, value: serde_json::json!({}) },
     };
     let long = format!("\u{1b}[2J{}", "z".repeat(1 << 20));
-    evidence.push(common::evidence("mallory", &world.mallory, other(long.clone())));
+    evidence.push(crate::common::evidence("mallory", &world.mallory, other(long.clone())));
     let later = format!("https://countersign.dev/review/{long}");
-    evidence.push(common::evidence("mallory", &world.mallory, other(later)));
+    evidence.push(crate::common::evidence("mallory", &world.mallory, other(later)));
     let Decision::Denied(denial) = world.decide(&evidence) else { panic!("admitted") };
     assert_eq!(denial.ignored.len(), 5, "{denial}");
     for line in denial.to_string().lines() {

@@ -1,7 +1,5 @@
 //! Signed evidence for tests: people, builders, reviews and provenance with real keys.
 
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 
 use attestations::provenance::*;
@@ -13,18 +11,18 @@ use attestations::{
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use jiff::Timestamp;
 
-pub const COMMIT: &str = "1111111111111111111111111111111111111111";
-pub const OTHER_COMMIT: &str = "3333333333333333333333333333333333333333";
-pub const TREE: &str = "2222222222222222222222222222222222222222";
-pub const SOURCE: &str = "git+https://git.example/average";
+pub(crate) const COMMIT: &str = "1111111111111111111111111111111111111111";
+pub(crate) const OTHER_COMMIT: &str = "3333333333333333333333333333333333333333";
+pub(crate) const TREE: &str = "2222222222222222222222222222222222222222";
+pub(crate) const SOURCE: &str = "git+https://git.example/average";
 
-pub struct Key {
+pub(crate) struct Key {
     pair: Ed25519KeyPair,
     public: PublicKey,
 }
 
 impl Key {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pair = Ed25519KeyPair::generate().unwrap();
         let public = PublicKey::from_raw(Algorithm::Ed25519, pair.public_key().as_ref()).unwrap();
         Self { pair, public }
@@ -42,29 +40,29 @@ impl Signer for Key {
 }
 
 /// Two reviewers, one more person, two builders of two operators, and a third builder of the first one's operator.
-pub struct World {
-    pub alice: Key,
-    pub bob: Key,
-    pub mallory: Key,
-    pub ci: Key,
-    pub auditor: Key,
-    pub twin: Key,
+pub(crate) struct World {
+    pub(crate) alice: Key,
+    pub(crate) bob: Key,
+    pub(crate) mallory: Key,
+    pub(crate) ci: Key,
+    pub(crate) auditor: Key,
+    pub(crate) twin: Key,
 }
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-pub fn image() -> Digest {
+pub(crate) fn image() -> Digest {
     Digest::of(b"manifest")
 }
 
-pub fn base() -> Digest {
+pub(crate) fn base() -> Digest {
     Digest::of(b"base")
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             alice: Key::new(),
             bob: Key::new(),
@@ -75,7 +73,7 @@ impl World {
         }
     }
 
-    pub fn policy_text(&self) -> String {
+    pub(crate) fn policy_text(&self) -> String {
         let person = |name: &str, key: &Key| {
             format!(
                 "[people.{name}]\nname = \"{name}\"\nemails = [\"{name}@x.example\"]\nkeys = [\"\"\"{}\"\"\"]\n",
@@ -100,12 +98,12 @@ impl World {
         )
     }
 
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         Policy::parse(&self.policy_text()).unwrap()
     }
 
     /// What is admitted: two reviews and two builds.
-    pub fn enough(&self) -> Vec<Evidence> {
+    pub(crate) fn enough(&self) -> Vec<Evidence> {
         vec![
             self.review(&self.alice, "alice", |_| {}),
             self.review(&self.bob, "bob", |_| {}),
@@ -114,7 +112,7 @@ impl World {
         ]
     }
 
-    pub fn review(&self, key: &Key, who: &str, change: impl FnOnce(&mut Signed<Review>)) -> Evidence {
+    pub(crate) fn review(&self, key: &Key, who: &str, change: impl FnOnce(&mut Signed<Review>)) -> Evidence {
         let person = |name: &str| Person { name: name.to_owned(), email: format!("{name}@x.example") };
         let review = Review {
             tree: TREE.parse().unwrap(),
@@ -131,7 +129,12 @@ impl World {
         evidence(who, key, Statement { subject: signed.subject, predicate: Predicate::Review(signed.value) })
     }
 
-    pub fn build(&self, key: &Key, who: &str, change: impl FnOnce(&mut Signed<Provenance>)) -> Evidence {
+    pub(crate) fn build(
+        &self,
+        key: &Key,
+        who: &str,
+        change: impl FnOnce(&mut Signed<Provenance>),
+    ) -> Evidence {
         let commit: Commit = COMMIT.parse().unwrap();
         let time: Timestamp = "2026-05-02T12:00:00Z".parse().unwrap();
         let provenance = Provenance {
@@ -188,22 +191,22 @@ impl World {
         )
     }
 
-    pub fn decide(&self, evidence: &[Evidence]) -> Decision {
+    pub(crate) fn decide(&self, evidence: &[Evidence]) -> Decision {
         decide(&self.policy(), &question(), evidence, now())
     }
 
     /// The codes of what is not met; none when it is admitted.
-    pub fn unmet(&self, evidence: &[Evidence]) -> Vec<&'static str> {
+    pub(crate) fn unmet(&self, evidence: &[Evidence]) -> Vec<&'static str> {
         codes(&self.decide(evidence))
     }
 }
 
-pub struct Signed<T> {
-    pub subject: Vec<Subject>,
-    pub value: T,
+pub(crate) struct Signed<T> {
+    pub(crate) subject: Vec<Subject>,
+    pub(crate) value: T,
 }
 
-pub fn question() -> Question {
+pub(crate) fn question() -> Question {
     Question {
         asked: "registry.example/average:1".parse().unwrap(),
         digest: image(),
@@ -211,7 +214,7 @@ pub fn question() -> Question {
     }
 }
 
-pub fn codes(decision: &Decision) -> Vec<&'static str> {
+pub(crate) fn codes(decision: &Decision) -> Vec<&'static str> {
     match decision {
         Decision::Admitted(_) => Vec::new(),
         Decision::Denied(denial) => {
@@ -221,6 +224,6 @@ pub fn codes(decision: &Decision) -> Vec<&'static str> {
     }
 }
 
-pub fn evidence(origin: &str, key: &Key, statement: Statement) -> Evidence {
+pub(crate) fn evidence(origin: &str, key: &Key, statement: Statement) -> Evidence {
     Evidence { origin: origin.to_owned(), bytes: sign(&statement, key).unwrap().to_bytes().to_vec() }
 }

@@ -1,5 +1,4 @@
 //! Policies that must be refused, and patterns that must not stretch.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use attestations::policy::Pattern;
 use attestations::{Decision, Digest, Policy, Question, decide};

@@ -1,13 +1,9 @@
 //! What a rule asks of the materials of the builds that count.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
+use crate::common::*;
 use attestations::policy::Pattern;
 use attestations::provenance::{Materials, Provenance, ResourceDescriptor};
 use attestations::{Decision, Denial, Digest, Evidence, Policy, decide};
-use common::*;
 use proptest::prelude::*;
 
 const COMPLETE: &str = "complete = true\nhosts = \"any\"\n";

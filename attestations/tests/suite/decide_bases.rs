@@ -1,18 +1,14 @@
 //! Bases that no list names: allowed by their own reviews and builds, and each attack on that.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::*;
 use attestations::decision::MAX_BASES;
 use attestations::provenance::{
     Provenance, RebuildMaterials, RebuildOf, RebuildVerdict, ResourceDescriptor as Resource,
 };
 use attestations::review::{Review, Verdict};
 use attestations::{Case, Decision, Denial, Digest, Evidence, Gathered, Policy, Subject};
-use common::*;
 
 const BASE_TREE: &str = "4444444444444444444444444444444444444444";
 const BASE_SOURCE: &str = "git+https://git.example/bases";

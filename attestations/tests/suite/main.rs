@@ -1,0 +1,9 @@
+//! The crate from outside, as one program: linking each file by itself took longer than the tests.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+mod decide;
+mod decide_bases;
+mod decide_materials;
+mod policy;
