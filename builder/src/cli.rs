@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use errors::logs::{self, Format};
-use errors::{Form, output, program};
+use errors::{Form, output, program, trusted};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Mode, Progress};
@@ -73,6 +73,22 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether it reads or writes the state directory in any case.
+    fn keeps_state(&self) -> bool {
+        match self {
+            Self::Build(_) | Self::Rebuild(_) | Self::Materials(_) => true,
+            // Of its actions, `verify` keeps none; the others see to it themselves.
+            Self::Review(_)
+            | Self::Diff(_)
+            | Self::ExplainDockerfile(_)
+            | Self::Lock(_)
+            | Self::Keygen(_)
+            | Self::Completions { .. } => false,
+        }
+    }
 }
 
 /// What a command answered when nothing went wrong.
@@ -158,6 +174,9 @@ impl program::Program for Program {
 
     fn run(self) -> Result<u8> {
         let mode = self.mode();
+        if self.command.keeps_state() {
+            trusted::state_directory(&self.state_dir, 0o755)?;
+        }
         let session = Session::new(self.state_dir, self.json, mode);
         let outcome = run(self.command, &session);
         session.progress().end();

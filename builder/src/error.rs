@@ -1,4 +1,4 @@
-//! What the program tells the person who called it when it cannot go on: see [`answers`].
+//! What the program tells the person who called it when it cannot go on: see [`errors`].
 
 pub use errors::{Error, Kind, Result};
 
@@ -25,23 +25,5 @@ impl<T> Told<T> for std::result::Result<T, images::Error> {
 
 /// The program's error for one of the `images` crate.
 pub(crate) fn of_images(error: images::Error) -> Error {
-    use images::Error as Images;
-    let (kind, hint) = match &error {
-        Images::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
-        Images::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
-        Images::Registry { .. } => {
-            (Kind::Network, "check the registry's name, that it runs, and your credentials for it")
-        }
-        Images::Digest { .. } | Images::Size { .. } => {
-            (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
-        }
-        Images::TooLarge { .. } | Images::Refused { .. } => {
-            (Kind::Input, "the image is malformed or of a kind that is not supported")
-        }
-    };
-    let hint = match error.is_disk_full() {
-        true => "the disk is full: free some space, or put the state directory elsewhere with --state-dir",
-        false => hint,
-    };
-    Error::new(kind, error.to_string()).hint(hint).because(error)
+    Error::new(error.io_kind().into(), error.to_string()).hint(error.remedy()).because(error)
 }

@@ -16,6 +16,7 @@ pub enum Error {
         /// Where.
         path: PathBuf,
         /// The machine's own word.
+        #[source]
         cause: io::Error,
     },
     /// Nothing is stored under this name.
@@ -78,9 +79,33 @@ impl Error {
         Self::Refused { what: what.into(), reason: reason.into() }
     }
 
-    /// Whether the disk is full, which deserves its own hint.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { cause, .. } if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    /// What kind of failure it is, in the standard library's words, so that programs can sort it into theirs without
+    /// a list of their own: `NotFound`; `HostUnreachable` for a registry or the way to it; `InvalidData` for content;
+    /// `Other` for the machine.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { .. } => io::ErrorKind::Other,
+            Self::NotFound { .. } => io::ErrorKind::NotFound,
+            Self::Registry { .. } => io::ErrorKind::HostUnreachable,
+            Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } | Self::Refused { .. } => {
+                io::ErrorKind::InvalidData
+            }
+        }
+    }
+
+    /// What whoever called the program can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "check the rights and the space of that path",
+            Self::NotFound { .. } => "check the name, and that it was built or pushed",
+            Self::Registry { .. } => "check the registry's name, that it runs, and your credentials for it",
+            Self::Digest { .. } | Self::Size { .. } => {
+                "the content was changed or damaged: fetch it again from a source you trust"
+            }
+            Self::TooLarge { .. } | Self::Refused { .. } => {
+                "the image is malformed or of a kind that is not supported"
+            }
+        }
     }
 }
 

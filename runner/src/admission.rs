@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use attestations::{Case, Decision, Gathered, Policy, Question, Reference};
+use errors::trusted;
 use images::Store;
 use images::registry::Client;
 use jiff::Timestamp;
@@ -36,10 +37,14 @@ pub enum Registry {
 /// Reads a policy.
 ///
 /// # Errors
-/// When it is missing, empty, half-written, or has a field that is not known. None of these ever admits anything.
+/// When it is missing, empty, half-written, has a field that is not known, or others may change it. None of these ever
+/// admits anything.
 pub fn read_policy(path: &Path) -> Result<Policy> {
-    let text = config::read_text(path).map_err(|cause| {
-        let hint = "`countersign-runner init DIR` writes a commented example; name yours with --policy or in runner.toml";
+    let text = trusted::read_text(path, config::MAX_FILE).map_err(|cause| {
+        let hint = match (cause.kind(), cause.hint_text()) {
+            (Kind::Refused, Some(remedy)) => remedy.to_owned(),
+            _ => "`countersign-runner init DIR` writes a commented example; name yours with --policy or in runner.toml".to_owned(),
+        };
         Error::new(cause.kind(), format!("there is no usable policy, so nothing is admitted: {}", path.display())).hint(hint).because(cause)
     })?;
     Policy::parse(&text).map_err(|cause| {

@@ -277,7 +277,7 @@ fn deny(denial: &Denial, say: &Say) -> Result<u8> {
 
 fn run_image(program: &Program, arguments: &RunArguments, say: &Say) -> Result<u8> {
     let config = configuration(program)?;
-    let input = Input::parse(&config::read_bytes(&arguments.input)?)?;
+    let input = Input::parse(&files::read(&arguments.input, config::MAX_FILE)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

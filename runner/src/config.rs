@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use errors::trusted;
 use serde::Deserialize;
 
 use crate::egress;
@@ -149,9 +150,9 @@ impl Config {
     /// Reads the configuration at `path`.
     ///
     /// # Errors
-    /// When it is missing, too large, half-written, or has a field that is not known.
+    /// When it is missing, too large, half-written, has a field that is not known, or others may change it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
+        let text = trusted::read_text(path, MAX_FILE)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
@@ -178,24 +179,7 @@ impl Config {
     /// # Errors
     /// When it cannot be made, or others may write to it: they could put other layers below a verified image.
     pub fn make_state_dir(&self) -> Result<()> {
-        use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-        let path = &self.state_dir;
-        let making = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(|cause| Error::io("making", path, cause))?;
-        let found = std::fs::metadata(path).map_err(|cause| Error::io("looking at", path, cause))?;
-        let us = rustix::process::geteuid().as_raw();
-        if found.uid() == us && found.mode() & 0o022 == 0 {
-            return Ok(());
-        }
-        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-        Err(Error::new(
-            Kind::Refused,
-            format!(
-                "others may write to the state directory {} (user {owner}, mode {mode:03o})",
-                path.display()
-            ),
-        )
-        .hint(format!("chown {us} and chmod go-w it, or name another one with --state-dir; see that nobody changed what is in it")))
+        trusted::state_directory(&self.state_dir, 0o700)
     }
 
     /// What holds where there is no configuration: no policy is assumed.
@@ -212,34 +196,6 @@ impl Config {
             databases: BTreeMap::new(),
         }
     }
-}
-
-/// Reads a text of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing, larger, or no UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = read_bytes(path)?;
-    String::from_utf8(bytes)
-        .map_err(|cause| Error::new(Kind::Input, format!("{} is not text", path.display())).because(cause))
-}
-
-/// Reads a file of at most [`MAX_FILE`] bytes.
-///
-/// # Errors
-/// When it is missing or larger.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(
-            Kind::Input,
-            format!("{} is larger than {} MiB", path.display(), MAX_FILE >> 20),
-        ));
-    }
-    Ok(bytes)
 }
 
 fn state_dir() -> PathBuf {

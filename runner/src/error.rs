@@ -4,14 +4,7 @@ pub use errors::{Error, Kind, Result};
 
 /// A failure of the images' room, with its kind.
 pub fn images(doing: &str, cause: images::Error) -> Error {
-    use images::Error as E;
-    let kind = match &cause {
-        E::NotFound { .. } => Kind::NotFound,
-        E::Registry { .. } => Kind::Network,
-        E::Io { .. } => Kind::Machine,
-        E::Digest { .. } | E::Size { .. } | E::TooLarge { .. } | E::Refused { .. } => Kind::Input,
-    };
-    Error::new(kind, doing).because(cause)
+    Error::new(cause.io_kind().into(), doing).hint(cause.remedy()).because(cause)
 }
 
 /// A failure of the sandbox.

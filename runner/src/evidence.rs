@@ -6,6 +6,8 @@ use attestations::decision::WantedBase;
 use attestations::{Evidence, Gathered, Pinned};
 use images::Store;
 
+use errors::{chain, files};
+
 use crate::config;
 use crate::error::{self, Error, Kind, Result};
 
@@ -73,17 +75,12 @@ pub async fn of_base(client: &images::registry::Client, base: &WantedBase, kept:
     for place in &base.places {
         match from_registry(client, place, kept).await {
             Ok(found) => bundles.extend(found),
-            Err(error) => return Gathered::Nothing { why: told(&error) },
+            Err(error) => return Gathered::Nothing { why: chain::line(&error) },
         }
     }
     Gathered::Bundles(bundles)
 }
 
-/// An error with its causes, in one line.
-fn told(error: &Error) -> String {
-    std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join(": ")
-}
-
 fn one(path: &Path) -> Result<Evidence> {
-    Ok(Evidence { origin: path.display().to_string(), bytes: config::read_bytes(path)? })
+    Ok(Evidence { origin: path.display().to_string(), bytes: files::read(path, config::MAX_FILE)? })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use attestations::{Admitted, Decision, Denial};
+use errors::trusted;
 use images::Store;
 use images::registry::Client;
 use sandbox::Canceller;
@@ -174,7 +175,7 @@ impl Node {
 
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
-        Ok(Some(config::read_text(path)?.trim().to_owned()))
+        Ok(Some(trusted::read_text(path, config::MAX_FILE)?.trim().to_owned()))
     }
 
     fn proxy(&self, token: Option<String>) -> Result<Proxy> {

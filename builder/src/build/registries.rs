@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use errors::trusted;
 use images::registry::{Mirror, Registries};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -9,7 +10,6 @@ use serde::Deserialize;
 
 use crate::capture::Upstream;
 use crate::error::{Error, Kind, Result, Told};
-use crate::provenance::read_file;
 
 /// The most bytes of a file of certificates, and of registries.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -128,7 +128,7 @@ fn add(all: &mut Registries, name: &str, at: &str, tags: bool) -> Result<()> {
 
 fn read_into(all: &mut Registries, path: &Path) -> Result<()> {
     let bad = |cause: String| Error::new(Kind::Input, format!("{}: {cause}", path.display()));
-    let bytes = read_file(path, FILE_LIMIT)?;
+    let bytes = trusted::read(path, FILE_LIMIT)?;
     let text = str::from_utf8(&bytes).map_err(|cause| bad(cause.to_string()))?;
     let file: File = toml::from_str(text).map_err(|cause| bad(cause.to_string()))?;
     all.plain.extend(file.insecure);
@@ -150,7 +150,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         Error::new(Kind::Input, format!("--extra-ca {}: {what}", path.display()))
             .hint("give the authority's certificate as PEM, between BEGIN CERTIFICATE and END CERTIFICATE")
     };
-    let bytes = read_file(path, FILE_LIMIT)?;
+    let bytes = trusted::read(path, FILE_LIMIT)?;
     let found = CertificateDer::pem_slice_iter(&bytes).collect::<std::result::Result<Vec<_>, _>>();
     let found = found.map_err(|cause| bad(format!("it cannot be read as PEM: {cause:?}")))?;
     if found.is_empty() {

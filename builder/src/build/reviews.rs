@@ -7,6 +7,7 @@ use attestations::keys::PublicKey;
 use attestations::review::{Review, Scope, Verdict};
 use attestations::statement::Predicate;
 use attestations::{Bundle, Commit, Digest};
+use errors::plural;
 
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
@@ -78,8 +79,11 @@ pub fn check(demand: &Demand, reviews: &[HandedIn], commit: &Snapshot<'_>) -> Re
     if counted >= demand.threshold {
         return Ok(());
     }
-    let mut text =
-        format!("commit {} has {counted} of the {} reviews asked for", commit.id(), demand.threshold);
+    let mut text = format!(
+        "commit {} has {counted} of the {} asked for",
+        commit.id(),
+        plural(demand.threshold, "review")
+    );
     for reason in &gate.ignored {
         text.push_str("\n  not counted: ");
         text.push_str(reason);

@@ -47,7 +47,6 @@ use record::Recorder;
 use crate::materials::{Keeper, Replay};
 use crate::secrets::Needles;
 
-pub(crate) use body::chain;
 pub use fetch::{FetchError, Fetcher};
 pub use record::{Exchange, Incident, IncidentKind, StepRecord};
 pub use request::Door;

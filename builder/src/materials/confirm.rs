@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use attestations::Digest;
+use errors::chain;
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use url::Url;
 
 use super::record::{Exchange, Record, bytes_of};
 use super::request::is_withheld;
-use crate::capture::{Clients, Upstream, chain};
+use crate::capture::{Clients, Upstream};
 use crate::packages;
 
 /// How many are asked at once.
@@ -162,7 +163,7 @@ async fn compare(
     recorded: &Exchange,
 ) -> Result<(), (Verdict, String)> {
     let wanted = &recorded.response;
-    let gone = |cause: reqwest::Error| (Verdict::Unavailable, chain(&cause));
+    let gone = |cause: reqwest::Error| (Verdict::Unavailable, chain::line(&cause));
     let mut answer = clients.execute(request, false).await.map_err(gone)?;
     let status = answer.status();
     if status.as_u16() != wanted.status {

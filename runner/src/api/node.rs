@@ -12,6 +12,7 @@ use std::{
 
 use attestations::Decision;
 use clap::Args;
+use errors::chain;
 use sandbox::Canceller;
 use serde_json::{Value, json};
 
@@ -82,6 +83,7 @@ impl ServeCommand {
             super::Error::InUse(_) | super::Error::NotASocket(_) | super::Error::NotLoopback(_) => {
                 Error::new(Kind::Usage, "the interface cannot listen there").because(cause)
             }
+            super::Error::Untrusted(cause) => cause,
             cause => Error::new(Kind::Machine, "serving the interface").because(cause),
         })
     }
@@ -161,7 +163,7 @@ impl Execute for Service {
             },
             Err(error) => {
                 let remedy = error.hint_text().unwrap_or("see the reason, and the server's log").to_owned();
-                ExecuteOutcome::Failed { reason: in_full(&error), remedy }
+                ExecuteOutcome::Failed { reason: chain::line(&error), remedy }
             }
         }
     }
@@ -170,7 +172,7 @@ impl Execute for Service {
         let decided = self
             .request(image, function.map(str::to_owned))
             .and_then(|request| self.runtime.block_on(self.node.verify(&request)));
-        match decided.map_err(|error| in_full(&error))? {
+        match decided.map_err(|error| chain::line(&error))? {
             Decision::Admitted(admitted) => Ok(json!({ "verdict": "admitted", "admitted": admitted })),
             Decision::Denied(denial) => Ok(json!({ "verdict": "denied", "denial": denial })),
         }
@@ -183,8 +185,4 @@ fn ran(report: Report) -> ExecuteOutcome {
         (Ending::Exited(0), Some(result)) => ExecuteOutcome::Completed { result, log },
         (ending, _) => ExecuteOutcome::Crashed { reason: format!("the algorithm failed: {ending}"), log },
     }
-}
-
-fn in_full(error: &Error) -> String {
-    error.causes().into_iter().fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

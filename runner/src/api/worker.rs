@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{CancelFlag, Execute, ExecuteOutcome, TaskRequest};
 use crate::queue::{self, Ending, Queue};
+use tracing::Instrument as _;
 
 /// Pause after the queue failed, before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -92,7 +93,9 @@ async fn work(pool: Arc<Pool>) {
             Ok(Some((id, request))) => {
                 // There may be more than this one: another worker looks while this one works.
                 pool.wake();
-                one(&pool, id, request).await;
+                // At every level, so that whatever is written about a task carries its number.
+                let span = tracing::error_span!("task", task = id);
+                one(&pool, id, request).instrument(span).await;
                 continue;
             }
             Ok(None) => None,
@@ -111,9 +114,11 @@ async fn work(pool: Arc<Pool>) {
 
 async fn one(pool: &Arc<Pool>, id: i64, request: TaskRequest) {
     let queue = pool.queue.clone();
+    let span = tracing::Span::current();
     let flag = CancelFlag::with_start(move || {
+        let _task = span.enter();
         if let Err(error) = queue.running(id) {
-            tracing::warn!(%error, task = id, "that the task runs could not be noted");
+            tracing::warn!(%error, "that the task runs could not be noted");
         }
     });
     pool.at_work(|tasks| tasks.insert(id, flag.clone()));
@@ -126,7 +131,8 @@ async fn one(pool: &Arc<Pool>, id: i64, request: TaskRequest) {
     let outcome = if flag.is_cancelled() {
         stopped_before_start()
     } else {
-        let joined = spawn_blocking(move || execute.execute(&request, for_task)).await;
+        let span = tracing::Span::current();
+        let joined = spawn_blocking(move || span.in_scope(|| execute.execute(&request, for_task))).await;
         joined.unwrap_or_else(|error| ExecuteOutcome::Failed {
             reason: format!("the runner itself failed: {error}"),
             remedy: "this is a defect of the runner; please report it with the server's log".to_owned(),
@@ -165,11 +171,11 @@ async fn write_down(pool: &Arc<Pool>, id: i64, outcome: ExecuteOutcome, flag: &C
         match written.await {
             Ok(()) => return,
             Err(error @ (queue::Error::WrongState { .. } | queue::Error::NotFound(_))) => {
-                tracing::error!(%error, task = id, "the task's ending was already decided");
+                tracing::error!(%error, "the task's ending was already decided");
                 return;
             }
             Err(error) => {
-                tracing::error!(%error, task = id, "the task's ending could not be written down yet")
+                tracing::error!(%error, "the task's ending could not be written down yet")
             }
         }
         if pool.is_stopping() {
