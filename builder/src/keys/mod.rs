@@ -139,8 +139,11 @@ pub fn exposure(path: &Path) -> Option<u32> {
 fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.to_owned() };
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    files::fill(&mut bytes, trusted::open(path).map_err(Error::Unread)?, path, MAX_FILE)
-        .map_err(Error::Unread)?;
+    let file = trusted::open(path).map_err(Error::Unread)?;
+    files::fill(&mut bytes, file, path, MAX_FILE).map_err(|error| match error.kind() {
+        Kind::Input => malformed("it is larger than 64 KiB"),
+        _ => Error::Unread(error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed("it is not text"))?;
     Ok(Zeroizing::new(text.to_owned()))
 }

@@ -16,7 +16,7 @@ const MAX_PASSWORD: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file is missing, too long, or others may change it.
+    /// The file is missing, or others may change it.
     #[error(transparent)]
     Unread(crate::error::Error),
     /// Nobody can be asked.
@@ -31,8 +31,8 @@ pub enum Error {
     /// The two entries of a new password are not the same.
     #[error("the two passwords are not the same")]
     Different,
-    /// Not text.
-    #[error("the password is not text")]
+    /// Longer than any real one, or not text.
+    #[error("the password is longer than 4096 bytes, or not text")]
     Malformed,
 }
 
@@ -108,7 +108,10 @@ fn prompt(key: &Path, text: &str) -> Result<Zeroizing<String>, Error> {
 fn first_line(path: &Path) -> Result<Zeroizing<String>, Error> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD as usize + 2));
     let file = trusted::open(path).map_err(Error::Unread)?;
-    files::fill(&mut bytes, file, path, MAX_PASSWORD).map_err(Error::Unread)?;
+    files::fill(&mut bytes, file, path, MAX_PASSWORD).map_err(|error| match error.kind() {
+        crate::error::Kind::Input => Error::Malformed,
+        _ => Error::Unread(error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::Malformed)?;
     not_empty(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
