@@ -351,3 +351,7 @@ impl fmt::Display for Denial {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "unmet_tests.rs"]
+mod tests;
