@@ -3,6 +3,7 @@
 mod asked;
 mod bases;
 mod builds;
+pub mod count;
 mod evidence;
 mod few;
 mod judge;

@@ -16,10 +16,10 @@ pub mod provenance;
 pub mod purl;
 pub mod reference;
 pub mod review;
-pub mod reviews;
 pub mod statement;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
+pub use decision::count as reviews;
 pub use decision::{
     Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
 };

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::digest::Digest;
 use crate::keys::PublicKey;
 use crate::reference::{Reference, Repository};
-use crate::reviews::OwnWork;
+use crate::review::OwnWork;
 
 pub(crate) use bases::BuiltBases;
 pub(crate) use materials::{Gaps, Materials};

@@ -63,3 +63,12 @@ pub struct Person {
     /// Their address.
     pub email: String,
 }
+
+/// Whether a review counts of what its reviewer wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnWork {
+    /// It does.
+    Counts,
+    /// It does not.
+    Ignored,
+}

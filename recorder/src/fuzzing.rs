@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use hickory_proto::op::Message;
 
+use crate::block::Block;
 use crate::serve::dns::Responder;
-use crate::serve::names::{Block, Names};
+use crate::serve::names::Names;
 use crate::step::StepRecorder;
 use crate::{Record, StepId};
 

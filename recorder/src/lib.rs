@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
+mod block;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -32,11 +33,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use block::Block;
 use serve::authority::Authority;
 use serve::blocked::BlockedConnections;
 use serve::dns::Responder;
 use serve::gateway::{Gateway, Source};
-use serve::names::{Block, Names};
+use serve::names::Names;
 use step::StepRecorder;
 
 pub use patterns::{PatternSearch, Redactor, SecretPatterns};

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use super::Error;
-use super::serve::names::Block;
+use crate::block::Block;
 
 /// How upstream servers are found and which certificates they may show.
 ///

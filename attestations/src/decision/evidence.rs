@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use super::{Evidence, Ignored, Reason, Unmet};
 use crate::bundle::{Bundle, BundleError, Payload, Verified};
 use crate::clock;
+use crate::decision::count::{Reviewer, Reviews, Standing};
 use crate::digest::Digest;
 use crate::foreign::Foreign;
 use crate::keys::{KeyId, PublicKey};
 use crate::policy::{Demands, Policy};
 use crate::provenance::{Provenance, RebuildVerdict};
-use crate::reviews::{Reviewer, Reviews, Standing};
 use crate::statement::{Predicate, Statement, Subject};
 
 /// One bundle, its signature checked: whose it is, and what it says. Neither depends on what is asked, so it is found out once.

@@ -5,9 +5,9 @@ use std::convert::Infallible;
 
 use super::builds::Group;
 use super::{Ignored, Unmet};
+use crate::decision::count::{Commits, Reviews, Wanted};
 use crate::digest::{Commit, Tree};
 use crate::policy::Demands;
-use crate::reviews::{Commits, Reviews, Wanted};
 
 /// Who approved the group's commit; what lacks goes into `unmet`.
 pub(super) fn count(

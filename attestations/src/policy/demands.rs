@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::materials::MaterialsText;
 use super::text::{At, ListText, PolicyError};
 use super::{Demands, FailedRebuild, Policy, Threshold, normal_source};
-use crate::reviews::OwnWork;
+use crate::review::OwnWork;
 
 /// What is asked of one image, whatever table it stands in.
 pub(super) struct DemandsText {

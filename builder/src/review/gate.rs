@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use attestations::keys::{KeyId, PublicKey};
-use attestations::reviews::{Commits, OwnWork, Rejection, Reviewer, Reviews, Standing, Wanted};
+use attestations::review::OwnWork;
+use attestations::reviews::{Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
 use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
 
 use crate::error::{Error, Kind, Result};

@@ -174,7 +174,7 @@ async fn read_question(stream: &mut TcpStream) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::names::Block;
+    use crate::block::Block;
     use hickory_proto::op::Query;
     use std::net::IpAddr;
     use std::str::FromStr;

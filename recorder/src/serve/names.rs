@@ -3,6 +3,7 @@
 //! Every name asked for gets one address, the same one in every step of a build, so that the address a program
 //! connects to says which name it meant.
 
+use crate::block::Block;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -93,26 +94,6 @@ fn is_label(label: &str) -> bool {
     !label.is_empty()
         && label.len() <= MAX_LABEL
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-/// A block of addresses that the kernel treats as local inside the step's network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
-    first: u32,
-    size: u32,
-}
-
-impl Block {
-    /// 198.18.0.0/15, set aside for benchmarks (RFC 2544), so that no real host has an address in it.
-    pub(crate) const CAPTURE: Block = Block::new(Ipv4Addr::new(198, 18, 0, 0), 15);
-
-    pub(crate) const fn new(network: Ipv4Addr, prefix: u32) -> Block {
-        Block { first: network.to_bits(), size: 1 << (32 - prefix) }
-    }
-
-    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits().wrapping_sub(self.first) < self.size
-    }
 }
 
 /// The table of names and their addresses, shared by all steps of one build.

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::{Ignored, Reason};
 use crate::bundle::Verified;
 use crate::clock;
-use crate::decision::{Ignored, Reason};
 use crate::digest::{Commit, Tree};
 use crate::foreign::Foreign;
-use crate::review::{Review, Scope, Verdict};
+use crate::review::{OwnWork, Review, Scope, Verdict};
 use crate::statement::{Statement, Subject};
 
 /// How many reviews of changes may stand on each other.
@@ -39,15 +39,6 @@ pub enum Standing {
     Full,
     /// Reject alone.
     VetoOnly,
-}
-
-/// Whether a review counts of what its reviewer wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnWork {
-    /// It does.
-    Counts,
-    /// It does not.
-    Ignored,
 }
 
 /// What is asked of a commit's reviews.
