@@ -40,7 +40,7 @@ impl<'a> Gathering<'a> {
     ///
     /// # Errors
     /// When one cannot be read or is too large: evidence that is named has to be there. Also beyond the budget.
-    pub(crate) fn read_path(&self, path: &Path) -> Result<Vec<Evidence>> {
+    pub(crate) fn in_path(&self, path: &Path) -> Result<Vec<Evidence>> {
         if !path.is_dir() {
             return Ok(vec![self.file(path)?]);
         }
@@ -73,7 +73,7 @@ impl<'a> Gathering<'a> {
     ///
     /// # Errors
     /// When the registry fails: that is never the same as having none. Also beyond the budget.
-    pub(crate) async fn read_registry(&self, pinned: &Pinned) -> Result<Vec<Evidence>> {
+    pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<Vec<Evidence>> {
         let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
         let is_kept = |bundle: &[u8]| is_signed(self.policy, bundle);
         let found = self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await;
@@ -98,7 +98,7 @@ impl<'a> Gathering<'a> {
         }
         let mut bundles = Vec::new();
         for place in &base.places {
-            match self.read_registry(place).await {
+            match self.attached(place).await {
                 Ok(found) => bundles.extend(found),
                 Err(error) => return Gathered::Nothing { why: chain::line(&error) },
             }

@@ -109,11 +109,11 @@ impl Admission {
     ) -> Result<Vec<Evidence>> {
         let mut found = Vec::new();
         for path in &question.evidence {
-            found.extend(gathering.read_path(path)?);
+            found.extend(gathering.in_path(path)?);
         }
         if question.sources == Sources::Registries {
             let pinned = question.reference.repository().clone().pin(digest);
-            found.extend(gathering.read_registry(&pinned).await?);
+            found.extend(gathering.attached(&pinned).await?);
         }
         Ok(found)
     }

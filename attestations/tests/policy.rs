@@ -56,3 +56,25 @@ fn attack_6_a_prefix_is_no_match() {
     assert!(!Pattern::new("registry.example/glm").unwrap().matches("registry.example/glm-evil"));
     assert!(Pattern::new("registry.example/[a]").is_none());
 }
+
+#[test]
+fn the_name_decides_before_anybody_is_asked() {
+    let digest = Digest::of(b"an image");
+    let selected = |by: &str| {
+        let text = Policy::EXAMPLE.replacen("name = \"registry.example/average\"", by, 1);
+        Policy::parse(&text).unwrap()
+    };
+    let denied = |policy: &Policy, image: String| policy.denies_by_name(&image.parse().unwrap(), None);
+    let by_name = selected("name = \"registry.example/average\"");
+    assert!(denied(&by_name, "registry.example/average:1".into()).is_none());
+    let denial = denied(&by_name, "evil.example/average:1".into()).unwrap();
+    assert_eq!((denial.question.digest, denial.unmet.len()), (None, 1), "{denial}");
+    let denial = denied(&by_name, format!("evil.example/average@{digest}")).unwrap();
+    assert_eq!(denial.question.digest, Some(digest));
+    let by_digest = selected(&format!("digest = \"{digest}\""));
+    assert!(denied(&by_digest, format!("any.example/average@{digest}")).is_none());
+    assert!(
+        denied(&by_digest, "any.example/average:1".into()).is_some(),
+        "a tag may stand for it, but nobody asks"
+    );
+}

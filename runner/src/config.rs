@@ -13,11 +13,11 @@ use crate::egress;
 use crate::error::{Error, Kind, Result};
 
 /// A commented configuration, as `countersign-runner init` writes it.
-pub const EXAMPLE: &str = include_str!("config/example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("config/example.toml");
 /// Where the configuration is looked for when no other is named.
-pub const DEFAULT_PATH: &str = "/etc/countersign/runner.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/countersign/runner.toml";
 /// The most bytes of a configuration, policy or input that are read.
-pub const MAX_FILE: u64 = 16 << 20;
+pub(crate) const MAX_FILE: u64 = 16 << 20;
 
 /// The node's configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -159,7 +159,7 @@ impl Config {
     ///
     /// # Errors
     /// When it is missing, too large, half-written, has a field that is not known, or others may change it.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = trusted::read_text(path, MAX_FILE)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
@@ -189,7 +189,7 @@ impl Config {
     ///
     /// # Errors
     /// When it cannot be made, or others may write to it: they could put other layers below a verified image.
-    pub fn make_state_dir(&self) -> Result<()> {
+    pub(crate) fn make_state_dir(&self) -> Result<()> {
         trusted::state_directory(&self.state_dir, 0o700)
     }
 

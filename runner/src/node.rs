@@ -59,11 +59,6 @@ impl Node {
         Ok(Self { config, admission, runtime })
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Whether an image may run, now.
     ///
     /// # Errors
@@ -84,7 +79,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::run`].
-    pub fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
+    pub(crate) fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
         run.question.function = Some(run.input.function().to_owned());
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
         self.config.make_state_dir()?;

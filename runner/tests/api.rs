@@ -21,7 +21,7 @@ use runner::{
     service::{
         self, Execute, Listen,
         client::{Client, Error as ClientError},
-        queue::{Queue, TaskRequest},
+        queue::{self, Queue, TaskRequest},
     },
 };
 use sandbox::Canceller;
@@ -117,8 +117,17 @@ impl Server {
         self.folder.path().join("runner.sock")
     }
 
+    /// Another test's child may hold the lock between its fork and its exec: then it is asked for again.
     fn queue(&self) -> Queue {
-        Queue::open(&self.folder.path().join("queue.db")).unwrap()
+        let begun = Instant::now();
+        loop {
+            match Queue::open(&self.folder.path().join("queue.db")) {
+                Err(queue::Error::InUse(_)) if begun.elapsed() < Duration::from_secs(5) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     async fn start_again(&mut self, workers: usize) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[(&str, &[&str])] = &[
     (
         "errors",
-        &["chain", "terminal", "error", "output", "plural", "files", "trusted", "report", "logs", "program"],
+        &["chain", "terminal", "output", "error", "plural", "files", "trusted", "report", "logs", "program"],
     ),
     (
         "attestations",
@@ -67,11 +67,11 @@ const ORDER: &[(&str, &[&str])] = &[
             "defaults",
             "filter",
             "directory",
-            "owned",
             "mounts",
+            "runtime",
+            "owned",
             "process",
             "config",
-            "runtime",
             "network",
             "overlay",
             "memory",
@@ -84,11 +84,11 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "builder",
         &[
+            "dockerfile",
             "error",
             "files",
             "progress",
             "workspace",
-            "dockerfile",
             "source",
             "project",
             "secrets",
@@ -111,13 +111,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
-    (
-        "runner",
-        &[
-            "error", "egress", "config", "vantage6", "engine", "record", "node", "service", "commands",
-            "fuzzing",
-        ],
-    ),
+    ("runner", &["error", "egress", "config", "vantage6", "engine", "record", "node", "service", "commands"]),
 ];
 
 #[test]
@@ -185,7 +179,7 @@ fn module_of(room: &str, file: &Path) -> Option<(String, bool)> {
     let inner = file.strip_prefix(root().join(room).join("src")).unwrap();
     let parts: Vec<&str> = inner.iter().map(|part| part.to_str().unwrap()).collect();
     let is_test = |part: &&str| ["tests", "tests.rs"].contains(part) || part.ends_with("_tests.rs");
-    if parts.iter().any(|part| is_test(part)) || ["lib.rs", "main.rs"].contains(&parts[0]) {
+    if parts.iter().any(is_test) || ["lib.rs", "main.rs"].contains(&parts[0]) {
         return None;
     }
     let name = parts[0].trim_end_matches(".rs").to_owned();

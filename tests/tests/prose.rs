@@ -66,7 +66,8 @@ fn links(text: &str) -> Vec<&str> {
 fn anchors(text: &str) -> Vec<String> {
     let headings = prose(text)
         .into_iter()
-        .filter_map(|(_, line)| line.starts_with('#').then(|| line.trim_start_matches('#')));
+        .filter(|(_, line)| line.starts_with('#'))
+        .map(|(_, line)| line.trim_start_matches('#'));
     let anchor = |heading: &str| {
         let kept = heading.trim().to_lowercase().replace(' ', "-");
         kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()

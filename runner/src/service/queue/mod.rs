@@ -16,15 +16,15 @@ pub use store::Queue;
 use crate::record::RunReport;
 
 /// Most bytes of a task's input.
-pub const MAX_INPUT: usize = 8 << 20;
+pub(crate) const MAX_INPUT: usize = 8 << 20;
 /// Most bytes of a result that are kept.
-pub const MAX_RESULT: usize = 64 << 20;
+pub(crate) const MAX_RESULT: usize = 64 << 20;
 /// Most bytes of a container's output that are kept: both ends, see [`crate::record::Log`].
-pub const MAX_LOG: usize = 1 << 20;
+pub(crate) const MAX_LOG: usize = 1 << 20;
 /// Most bytes of one text about a task: its reason, its denial, its admission, its record of egress.
-pub const MAX_TEXT: usize = 8 << 20;
+pub(crate) const MAX_TEXT: usize = 8 << 20;
 /// How often a task is started again after its server was killed, unless the queue was opened otherwise.
-pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
+pub(crate) const DEFAULT_MAX_ATTEMPTS: u32 = 3;
 
 /// Why the queue could not do as asked.
 #[derive(Debug, thiserror::Error)]
