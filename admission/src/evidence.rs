@@ -8,8 +8,6 @@ use errors::{Error, Kind, Result, chain, files};
 use images::Store;
 use images::registry::{Budget, Client};
 
-use crate::image_error;
-
 /// The most bytes of all evidence of one decision, about the image and its bases.
 pub(crate) const MAX_EVIDENCE: u64 = 64 << 20;
 /// The most bundles from one folder.
@@ -67,7 +65,7 @@ impl<'a> Gathering<'a> {
     fn file(&self, path: &Path) -> Result<Evidence> {
         let bytes = files::read(path, MAX_BUNDLE)?;
         let taken = self.budget.take(bytes.len() as u64);
-        taken.map_err(|cause| image_error(&format!("reading {}", path.display()), cause))?;
+        taken.map_err(|cause| cause.during(format!("reading {}", path.display())))?;
         Ok(Evidence { origin: path.display().to_string(), bytes })
     }
 
@@ -80,7 +78,7 @@ impl<'a> Gathering<'a> {
         let is_kept = |bundle: &[u8]| is_signed(self.policy, bundle);
         let found = self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await;
         Ok(found
-            .map_err(|cause| image_error(&doing, cause))?
+            .map_err(|cause| cause.during(&doing))?
             .into_iter()
             .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })
             .collect())

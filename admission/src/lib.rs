@@ -2,7 +2,6 @@
 //! the decision to the image. What every program asks that starts containers, or lets others start them.
 
 mod admitted;
-mod error;
 mod evidence;
 mod policy;
 
@@ -16,7 +15,6 @@ use images::{Image, Store};
 use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
-pub use error::image_error;
 use evidence::Gathering;
 
 /// What decides, and where evidence and images are.
@@ -129,7 +127,7 @@ impl Admission {
             Sources::Offline => Image::load(store, admitted.pinned().digest()),
             Sources::Registries => self.client.pull(admitted.pinned(), store).await,
         };
-        let image = image.map_err(|cause| image_error(&format!("getting {}", admitted.pinned()), cause))?;
+        let image = image.map_err(|cause| cause.during(format!("getting {}", admitted.pinned())))?;
         AdmittedImage::new(admitted, image, store)
     }
 
@@ -145,7 +143,7 @@ impl Admission {
             .hint("with --offline, name the image by digest: registry/name@sha256:…")),
             (_, Sources::Registries) => {
                 let doing = format!("finding {reference}");
-                self.client.resolve(reference).await.map_err(|cause| image_error(&doing, cause))
+                self.client.resolve(reference).await.map_err(|cause| cause.during(&doing))
             }
         }
     }

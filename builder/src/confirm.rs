@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use attestations::Digest;
+use errors::chain;
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use url::Url;
 
 use crate::packages;
 use recorder::is_withheld;
-use recorder::{Clients, Upstream, chain};
+use recorder::{Clients, Upstream};
 use recorder::{Exchange, Record, StepId, bytes_of};
 
 /// How many are asked at once.
@@ -162,7 +163,7 @@ async fn compare(
     recorded: &Exchange,
 ) -> Result<(), (Verdict, String)> {
     let wanted = &recorded.response;
-    let gone = |cause: reqwest::Error| (Verdict::Unavailable, chain(&cause));
+    let gone = |cause: reqwest::Error| (Verdict::Unavailable, chain::line(&cause));
     let mut answer = clients.execute(request, false).await.map_err(gone)?;
     let status = answer.status();
     if status.as_u16() != wanted.status {

@@ -8,7 +8,6 @@ mod dockerfile;
 mod error;
 mod executor;
 mod explain;
-mod files;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -16,6 +16,7 @@ pub enum Error {
         /// Where.
         path: PathBuf,
         /// The machine's own word.
+        #[source]
         cause: io::Error,
     },
     /// Nothing is stored under this name.
@@ -125,9 +126,25 @@ impl Error {
         Self::Registry { registry: registry.to_owned(), failure, reason: reason.into(), source: None }
     }
 
-    /// Whether the disk is full, which deserves its own hint.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { cause, .. } if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    /// What a program says when this stopped it while it was `doing` something.
+    pub fn during(self, doing: impl Into<String>) -> errors::Error {
+        use errors::Kind;
+        let (kind, hint) = match &self {
+            Self::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
+            Self::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
+            Self::Registry { failure: RegistryFailure::Unauthorized, .. } => {
+                (Kind::Key, RegistryFailure::Unauthorized.hint())
+            }
+            Self::Registry { failure, .. } => (Kind::Network, failure.hint()),
+            Self::Digest { .. } | Self::Size { .. } => {
+                (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
+            }
+            Self::TooLarge { .. } | Self::Refused { .. } => {
+                (Kind::Input, "the image is malformed or of a kind that is not supported")
+            }
+        };
+        // The hint comes first: a full disk below has its own.
+        errors::Error::new(kind, doing).hint(hint).because(self)
     }
 }
 
@@ -149,27 +166,7 @@ impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
 /// What a program says of a failure of this crate: whose fault it is, and what to do next.
 impl From<Error> for errors::Error {
     fn from(error: Error) -> Self {
-        use errors::Kind;
-        let (kind, hint) = match &error {
-            Error::Io { .. } => (Kind::Machine, "check the rights and the space of that path"),
-            Error::NotFound { .. } => (Kind::NotFound, "check the name, and that it was built or pushed"),
-            Error::Registry { failure: RegistryFailure::Unauthorized, .. } => {
-                (Kind::Key, RegistryFailure::Unauthorized.hint())
-            }
-            Error::Registry { failure, .. } => (Kind::Network, failure.hint()),
-            Error::Digest { .. } | Error::Size { .. } => {
-                (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
-            }
-            Error::TooLarge { .. } | Error::Refused { .. } => {
-                (Kind::Input, "the image is malformed or of a kind that is not supported")
-            }
-        };
-        let hint = match error.is_disk_full() {
-            true => {
-                "the disk is full: free some space, or put the state directory elsewhere with --state-dir"
-            }
-            false => hint,
-        };
-        Self::new(kind, error.to_string()).hint(hint).because(error)
+        let what = error.to_string();
+        error.during(what)
     }
 }

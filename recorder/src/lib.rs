@@ -42,7 +42,6 @@ use serve::names::Names;
 use step::StepRecorder;
 
 pub use patterns::{PatternSearch, Redactor, SecretPatterns};
-pub use serve::body::chain;
 pub use serve::fetch::{FetchError, Fetcher};
 pub use serve::request::{Endpoint, Scheme};
 pub use step::{Incident, IncidentKind, StepRecord};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use errors::files;
-use images::registry::config::read_certificates;
+use errors::trusted;
+use images::registry::config::{CertificateError, read_certificates};
 use images::registry::{Registries, RegistryConfig};
 use serde::Deserialize;
 
@@ -158,9 +158,9 @@ impl Config {
     /// Reads the configuration at `path`.
     ///
     /// # Errors
-    /// When it is missing, too large, half-written, or has a field that is not known.
+    /// When it is missing, too large, half-written, has a field that is not known, or others may change it.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = files::read_text(path, MAX_FILE)?;
+        let text = trusted::read_text(path, MAX_FILE)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
@@ -190,24 +190,7 @@ impl Config {
     /// # Errors
     /// When it cannot be made, or others may write to it: they could put other layers below a verified image.
     pub(crate) fn make_state_dir(&self) -> Result<()> {
-        use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-        let path = &self.state_dir;
-        let making = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(|cause| Error::io("making", path, cause))?;
-        let found = std::fs::metadata(path).map_err(|cause| Error::io("looking at", path, cause))?;
-        let us = rustix::process::geteuid().as_raw();
-        if found.uid() == us && found.mode() & 0o022 == 0 {
-            return Ok(());
-        }
-        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-        Err(Error::new(
-            Kind::Refused,
-            format!(
-                "others may write to the state directory {} (user {owner}, mode {mode:03o})",
-                path.display()
-            ),
-        )
-        .hint(format!("chown {us} and chmod go-w it, or name another one with --state-dir; see that nobody changed what is in it")))
+        trusted::state_directory(&self.state_dir, 0o700)
     }
 
     /// How registries are reached.
@@ -215,17 +198,23 @@ impl Config {
     /// # Errors
     /// When a mirror is none, or a file of certificates cannot be read or holds something else.
     pub(crate) fn registries(&self) -> Result<Registries> {
-        let unusable = || Error::new(Kind::Input, "how registries are reached is not usable");
+        const UNUSABLE: &str = "how registries are reached is not usable";
         let mut all = Registries { plain: self.plain_registries.clone(), ..Registries::default() };
-        all.add(&self.registries)
-            .map_err(|cause| unusable().hint("see [[registries.registry]] in runner.toml").because(cause))?;
-        all.roots = read_certificates(&self.extra_ca).map_err(|cause| {
-            unusable()
-                .hint(
-                    "extra_ca in runner.toml names files with certificates as PEM, between BEGIN CERTIFICATE and END \
-                     CERTIFICATE",
-                )
+        all.add(&self.registries).map_err(|cause| {
+            Error::new(Kind::Input, UNUSABLE)
+                .hint("see [[registries.registry]] in runner.toml")
                 .because(cause)
+        })?;
+        all.roots = read_certificates(&self.extra_ca).map_err(|cause| {
+            let (kind, hint) = match &cause {
+                CertificateError::Read(error) => (error.kind(), error.hint_text()),
+                _ => (Kind::Input, None),
+            };
+            let hint = hint.unwrap_or(
+                "extra_ca in runner.toml names files with certificates as PEM, between BEGIN CERTIFICATE and END \
+                 CERTIFICATE",
+            );
+            Error::new(kind, UNUSABLE).hint(hint).because(cause)
         })?;
         Ok(all)
     }

@@ -1,6 +1,5 @@
 //! How failures of other crates become answers of this program.
 
-pub(crate) use admission::image_error;
 pub use errors::{Error, Kind, Result};
 
 /// A failure of the sandbox.

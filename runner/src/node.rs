@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use admission::{Admission, Question};
 use attestations::{Decision, Denial};
-use errors::files;
+use errors::trusted;
 use images::Store;
 use sandbox::Canceller;
 
@@ -84,7 +84,7 @@ impl Node {
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
         self.config.make_state_dir()?;
         let store = Store::open(self.config.state_dir.join("images"))
-            .map_err(|cause| error::image_error("opening the store of images", cause))?;
+            .map_err(|cause| cause.during("opening the store of images"))?;
         let (decision, engine) = std::thread::scope(|scope| {
             let opening = scope.spawn(|| Engine::open(run.engine, &self.config, &self.runtime));
             let deciding = self.admission.decide(&run.question, Some(&store));
@@ -138,7 +138,7 @@ impl Node {
 
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
-        Ok(Some(files::read_text(path, config::MAX_FILE)?.trim().to_owned()))
+        Ok(Some(trusted::read_text(path, config::MAX_FILE)?.trim().to_owned()))
     }
 
     fn proxy(&self, token: Option<String>) -> Result<Proxy> {

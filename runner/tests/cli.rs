@@ -365,3 +365,105 @@ fn run_writes_the_result_whole_or_not_at_all() {
     ]);
     assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
 }
+
+#[test]
+fn a_policy_that_others_may_change_admits_nothing() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let site = Site::new();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let rules = std::fs::read(&site.config.policy).unwrap();
+    let folder = site.path("etc");
+    std::fs::create_dir(&folder).unwrap();
+    let policy = folder.join("policy.toml");
+    std::fs::write(&policy, rules).unwrap();
+    mode(&policy, 0o644);
+    mode(&folder, 0o755);
+    assert_eq!(verify(&site, &policy, &[]).status.code(), Some(0));
+    let refused = |policy: &Path, words: &[&str]| {
+        let no = verify(&site, policy, &["--json"]);
+        assert_eq!(no.status.code(), Some(1), "{}", text(&no));
+        let json: Value = serde_json::from_slice(&no.stdout).unwrap();
+        assert_eq!((&json["event"], &json["kind"]), (&"error".into(), &"refused".into()), "{json}");
+        for word in [&["nothing is admitted"], words].concat() {
+            assert!(json.to_string().contains(word), "{word}: {json}");
+        }
+    };
+    mode(&policy, 0o666);
+    refused(&policy, &["everybody may write to", "mode 0666", "chmod go-w"]);
+    mode(&policy, 0o644);
+    mode(&folder, 0o777);
+    refused(&policy, &["everybody may write to", "mode 0777", "chmod go-w"]);
+    mode(&folder, 0o755);
+    let link = site.path("link.toml");
+    symlink(&policy, &link).unwrap();
+    refused(&link, &["is a symbolic link", "name the file itself"]);
+    if chown(&policy, Some(4242), None).is_ok() {
+        refused(&policy, &["belongs to the user 4242", "mode 0644", "chown"]);
+        chown(&policy, Some(0), None).unwrap();
+    }
+    assert_eq!(verify(&site, &policy, &[]).status.code(), Some(0));
+    // The configuration that names it decides as much.
+    let config = folder.join("runner.toml");
+    std::fs::write(&config, "version = 1\npolicy = \"policy.toml\"\n").unwrap();
+    mode(&config, 0o662);
+    let (config, reference) = (config.to_str().unwrap(), site.reference());
+    let no = runner(&["--config", config, "verify", &reference, "--offline"]);
+    assert_eq!(no.status.code(), Some(1), "{}", text(&no));
+    assert!(text(&no).contains("mode 0662") && !text(&no).contains("admitted:"), "{}", text(&no));
+}
+
+#[test]
+fn a_closed_pipe_ends_it_without_a_word_and_is_no_yes() {
+    let site = Site::new();
+    let (policy, evidence) = (site.config.policy.to_str().unwrap(), site.evidence());
+    let reference = site.reference();
+    let verify =
+        ["--policy", policy, "verify", &reference, "--offline", "--evidence", evidence.to_str().unwrap()];
+    let json = [&["--json"], &verify[..]].concat();
+    for arguments in [&verify[..], &json, &["completions", "bash"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{arguments:?}: {}", text(&output));
+        assert_eq!(text(&output), "", "{arguments:?}");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
+    let output = command.args(verify).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(8), "a full disk is an error: {}", text(&output));
+}
+
+#[test]
+fn the_server_logs_as_it_is_told_to() {
+    let site = Site::new();
+    let socket = site.path("socket");
+    let policy = site.config.policy.to_str().unwrap();
+    let log = site.path("log");
+    let logged = |format: &str| {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_countersign-runner"))
+            .args(["--policy", policy, "--state-dir", site.path("served").to_str().unwrap()])
+            .args(["--log-level", "debug", "--log-format", format])
+            .args(["serve", "--offline", "--socket", socket.to_str().unwrap()])
+            // Nobody listens there, which the server notes at its lowest level.
+            .env("NOTIFY_SOCKET", site.path("no-systemd"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut text = String::new();
+        while !text.contains('\n') && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            text = std::fs::read_to_string(&log).unwrap();
+        }
+        server.kill().unwrap();
+        server.wait().unwrap();
+        text.lines().find(|line| line.contains("systemd could not be")).unwrap_or_default().to_owned()
+    };
+    assert!(logged("journald").starts_with("<7>runner::"), "{}", std::fs::read_to_string(&log).unwrap());
+    let json: Value = serde_json::from_str(&logged("json")).unwrap();
+    assert_eq!((&json["event"], &json["level"]), (&"log".into(), &"debug".into()), "{json}");
+    assert!(logged("text").contains("Z DEBUG runner::"), "{}", std::fs::read_to_string(&log).unwrap());
+    assert_eq!(runner(&["--log-level", "loud", "completions", "bash"]).status.code(), Some(2));
+}

@@ -7,11 +7,11 @@ mod generate;
 mod password;
 mod private;
 
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestations::keys::Signer;
+use errors::{files, trusted};
 use zeroize::Zeroizing;
 
 use errors::Kind;
@@ -26,7 +26,10 @@ const MAX_FILE: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key file could not be read or written.
+    /// The key file is missing, or others may change it.
+    #[error(transparent)]
+    Unread(errors::Error),
+    /// The key file could not be written.
     #[error("{doing} {}", .path.display())]
     File {
         /// What was being done.
@@ -68,11 +71,15 @@ pub enum Error {
 
 impl From<Error> for errors::Error {
     fn from(error: Error) -> errors::Error {
+        let error = match error {
+            Error::Unread(error) | Error::NoPassword(password::Error::Unread(error)) => return error,
+            other => other,
+        };
         let (kind, hint) = match &error {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 (Kind::NotFound, "")
             }
-            Error::File { .. } => (Kind::Machine, ""),
+            Error::File { .. } | Error::Unread(_) => (Kind::Machine, ""),
             Error::Exists(_) => (Kind::Key, "choose another name; a lost key cannot be made again"),
             Error::Malformed { .. } => {
                 (Kind::Key, "`openssl pkcs8 -topk8 -in OLD -out NEW` turns other PEM keys into PKCS#8")
@@ -126,16 +133,15 @@ pub fn exposure(path: &Path) -> Option<u32> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let failed = |source| Error::File { doing: "reading the key", path: path.to_owned(), source };
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    let file = std::fs::File::open(path).map_err(failed)?;
     let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.to_owned() };
-    match file.take(MAX_FILE + 1).read_to_string(&mut text) {
-        Ok(n) if n as u64 > MAX_FILE => Err(malformed("it is too large")),
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(malformed("it is not text")),
-        Err(error) => Err(failed(error)),
-    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    let file = trusted::open(path).map_err(Error::Unread)?;
+    files::fill(&mut bytes, file, path, MAX_FILE).map_err(|error| match error.kind() {
+        Kind::Input => malformed("it is larger than 64 KiB"),
+        _ => Error::Unread(error),
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| malformed("it is not text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

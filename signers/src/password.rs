@@ -1,8 +1,9 @@
 //! Where the password of a key comes from.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use errors::{files, trusted};
 use zeroize::Zeroizing;
 
 /// The variable that may hold the password.
@@ -15,14 +16,9 @@ const MAX_PASSWORD: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file could not be read.
-    #[error("reading the password file {}", .path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// The file is missing, or others may change it.
+    #[error(transparent)]
+    Unread(errors::Error),
     /// Nobody can be asked.
     #[error("the key {} is encrypted and there is no terminal to ask for its password", .0.display())]
     NoTerminal(PathBuf),
@@ -99,12 +95,11 @@ fn prompt(key: &Path, text: &str) -> Result<Zeroizing<String>, Error> {
 
 fn first_line(path: &Path) -> Result<Zeroizing<String>, Error> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD as usize + 2));
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_PASSWORD + 1).read_to_end(&mut bytes))
-        .map_err(|source| Error::File { path: path.to_owned(), source })?;
-    if bytes.len() as u64 > MAX_PASSWORD {
-        return Err(Error::Malformed);
-    }
+    let file = trusted::open(path).map_err(Error::Unread)?;
+    files::fill(&mut bytes, file, path, MAX_PASSWORD).map_err(|error| match error.kind() {
+        errors::Kind::Input => Error::Malformed,
+        _ => Error::Unread(error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::Malformed)?;
     not_empty(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }

@@ -123,6 +123,11 @@ fn keys_of_other_kinds_are_refused_by_name() {
     }
     let missing = load(&dir.path().join("missing"), &mut none).err().unwrap();
     assert_eq!(errors::Error::from(missing).kind().exit_code(), 4);
+    std::fs::set_permissions(dir.path().join("p384.pem"), std::fs::Permissions::from_mode(0o602)).unwrap();
+    let open = load(&dir.path().join("p384.pem"), &mut none).err().unwrap();
+    let open = errors::Error::from(open);
+    assert_eq!(open.kind(), Kind::Refused);
+    assert!(open.to_string().contains("mode 0602") && open.hint_text().unwrap().contains("chmod go-w"));
 }
 
 #[test]

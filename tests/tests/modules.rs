@@ -86,7 +86,6 @@ const ORDER: &[(&str, &[&str])] = &[
         &[
             "dockerfile",
             "error",
-            "files",
             "progress",
             "workspace",
             "source",

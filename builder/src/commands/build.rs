@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use attestations::{Commit, Digest, Reference, Signer};
+use errors::{files, trusted};
 use images::export::Content;
 use images::{Image, Index, Platform};
 
@@ -25,7 +26,6 @@ use crate::speculation::reference::Foretold;
 
 use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
-use crate::files::{read_file, write_file};
 use crate::progress::Event;
 use crate::provenance;
 use crate::provenance::Identity;
@@ -242,14 +242,14 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
-            let text = String::from_utf8_lossy(&read_file(path, FILE_LIMIT)?).into_owned();
+            let text = String::from_utf8_lossy(&trusted::read(path, FILE_LIMIT)?).into_owned();
             reviews::keys(&text, &path.display().to_string())?
         }
     };
     let handed_in = arguments
         .reviews
         .iter()
-        .map(|path| HandedIn::parse(&path.display().to_string(), &read_file(path, FILE_LIMIT)?, &keys))
+        .map(|path| HandedIn::parse(&path.display().to_string(), &files::read(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
     let demand = Demand { threshold: arguments.require_reviews, now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
@@ -289,7 +289,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     if let Some(path) = &arguments.bundle_out {
         for built in &builds {
             let path = bundle_path(path, index.as_ref().map(|_| built.outcome.parameters.platform.as_str()));
-            built.bundle.iter().try_for_each(|bundle| write_file(&path, bundle.to_bytes()))?;
+            built.bundle.iter().try_for_each(|bundle| files::write(&path, bundle.to_bytes()))?;
         }
     }
     let subject = |outcome: &Outcome| subject_name(arguments, outcome);

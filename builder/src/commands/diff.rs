@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attestations::{Digest, Reference};
+use errors::trusted;
 use images::compare::{Comparison, compare};
 use images::descriptor::{DOCKER_INDEX, INDEX};
 use images::{Image, Platform, Store};
@@ -78,6 +79,7 @@ pub(crate) fn find(
         _ => registry.resolve(&reference, platform.unwrap_or(&Platform::here()))?,
     };
     let pinned = reference.repository().clone().pin(digest);
+    trusted::state_directory(session.workspace().state_dir(), 0o755)?;
     let store = crate::pipeline::store(session.workspace())?;
     let image = registry.pull(&pinned, &store)?;
     Ok((store, image))

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::PathBuf;
 
+use errors::files;
 use images::Platform;
 
 use super::{Answer, Session};
@@ -35,10 +34,7 @@ pub(crate) struct Arguments {
 /// What a build of the file would refuse as well, with its line.
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let path = &arguments.file;
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes))
-        .map_err(|cause| Error::io("reading", path, cause))?;
+    let bytes = files::read(path, SIZE_LIMIT)?;
     let named = |error: crate::dockerfile::DockerfileError| {
         Error::new(Kind::Input, format!("{}: {error}", path.display()))
     };

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use attestations::Bundle;
+use errors::{files, plural};
 use serde_json::json;
 
 use super::{Answer, Session};
 use crate::lock::Lock;
 
 use crate::error::{Error, Kind, Result};
-use crate::files::{read_file, write_file};
 
 /// Largest bundle read, in bytes.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let path = &arguments.provenance;
     let bad = |why: &str| Error::new(Kind::Input, format!("{}: {why}", path.display()));
     // Whoever signed it: the lock is text, which people review before it counts for anything.
-    let statement = Bundle::parse(&read_file(path, FILE_LIMIT)?)
+    let statement = Bundle::parse(&files::read(path, FILE_LIMIT)?)
         .and_then(|bundle| bundle.statement_unverified())
         .map_err(|cause| bad("not a signed statement").because(cause))?;
     let Some(provenance) = statement.into_provenance() else {
@@ -47,13 +47,13 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     match &arguments.out {
         None => session.result(&text, &value)?,
         Some(out) => {
-            write_file(out, text.as_bytes())?;
+            files::write(out, text.as_bytes())?;
             let dockerfile = &provenance.build_definition.external_parameters.dockerfile;
             let told = format!(
-                "{}: {} bases, {} packages; commit it as {}",
+                "{}: {}, {}; commit it as {}",
                 out.display(),
-                lock.bases.len(),
-                lock.packages.len(),
+                plural(lock.bases.len(), "base"),
+                plural(lock.packages.len(), "package"),
                 Lock::path(dockerfile)
             );
             session.result(&told, &value)?;

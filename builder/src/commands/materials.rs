@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use attestations::provenance::ResourceDescriptor;
 use attestations::{Bundle, Digest, Pinned, Reference};
 use clap::Subcommand;
+use errors::plural;
 use images::store::Collect;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -101,7 +102,12 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
         Command::Export { digest, out } => {
             let found = place.find(digest)?;
             archive::export(&place, &found, out)?;
-            let text = format!("{} with {} bodies, {} bytes", out.display(), found.bodies, found.size);
+            let text = format!(
+                "{} with {}, {}",
+                out.display(),
+                plural(found.bodies, "body"),
+                plural(found.size, "byte")
+            );
             session.result(&text, &json!({ "event": "exported", "file": out, "materials": found }))?;
         }
         Command::Import { file } => {
@@ -119,8 +125,12 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
 fn lines(all: &[KeptResponses]) -> String {
     let line = |one: &KeptResponses| {
         format!(
-            "{}  image {}  record {}  {} bodies, {} bytes",
-            one.created, one.image, one.record, one.bodies, one.size
+            "{}  image {}  record {}  {}, {}",
+            one.created,
+            one.image,
+            one.record,
+            plural(one.bodies, "body"),
+            plural(one.size, "byte")
         )
     };
     match all.is_empty() {
@@ -135,10 +145,12 @@ fn list(place: &ResponseStore, session: &Session) -> Result<()> {
     let disk: u64 = blobs.iter().map(|(_, size)| size).sum();
     let sum: u64 = all.iter().map(|one| one.size).sum();
     let text = format!(
-        "{}\n{} builds, {sum} bytes; on disk {disk} bytes in {} blobs",
+        "{}\n{}, {}; on disk {} in {}",
         lines(&all),
-        all.len(),
-        blobs.len()
+        plural(all.len(), "build"),
+        plural(sum, "byte"),
+        plural(disk, "byte"),
+        plural(blobs.len(), "blob")
     );
     let value = json!({ "event": "materials", "materials": all, "diskBytes": disk, "blobs": blobs.len() });
     session.result(&text, &value)
@@ -153,8 +165,12 @@ fn show(place: &ResponseStore, digest: &Digest, session: &Session) -> Result<()>
         for one in &step.exchanges {
             let (asked, got) = (&one.request, &one.response);
             text.push_str(&format!(
-                "  {} {}  {}  {} bytes  {}\n",
-                asked.method, asked.url, got.status, got.size, got.body
+                "  {} {}  {}  {}  {}\n",
+                asked.method,
+                asked.url,
+                got.status,
+                plural(got.size, "byte"),
+                got.body
             ));
         }
         for one in &step.failures {
@@ -193,8 +209,10 @@ fn confirm(
     let packages = all.iter().filter(|one| one.package.is_some()).count();
     let doubtful = all.iter().filter(|one| one.is_doubtful()).count();
     text.push_str(&format!(
-        "{} answers: {same} the same, {other} other ones, {unavailable} unavailable, {not_asked} not asked for; {doubtful} of {packages} packages are in doubt",
-        all.len(),
+        "{}: {same} the same, {other} different, {unavailable} unavailable, {not_asked} not asked for; in doubt: \
+         {doubtful} of {}",
+        plural(all.len(), "answer"),
+        plural(packages, "package"),
     ));
     let value = json!({ "event": "confirmed", "materials": found, "answers": all, "same": same, "other": other,
         "unavailable": unavailable, "notAsked": not_asked, "packages": packages, "packagesInDoubt": doubtful });
@@ -211,7 +229,11 @@ fn verify(place: &ResponseStore, digest: Option<&Digest>, session: &Session) -> 
         place.verify(one)?;
     }
     let bytes: u64 = all.iter().map(|one| one.size).sum();
-    let text = format!("{} builds, {bytes} bytes: every byte is what its digest says", all.len());
+    let text = format!(
+        "{}, {}: every byte is what its digest says",
+        plural(all.len(), "build"),
+        plural(bytes, "byte")
+    );
     session.result(&text, &json!({ "event": "verified", "materials": all }))
 }
 
@@ -267,10 +289,10 @@ fn collect(place: &ResponseStore, older_than: Option<u32>, dry_run: bool, sessio
     let (old, collected) = place.collect(before, what)?;
     let verb = if dry_run { "would remove" } else { "removed" };
     let text = format!(
-        "{verb} the materials of {} builds: {} blobs, {} bytes",
-        old.len(),
-        collected.blobs,
-        collected.bytes
+        "{verb} the materials of {}: {}, {}",
+        plural(old.len(), "build"),
+        plural(collected.blobs, "blob"),
+        plural(collected.bytes, "byte")
     );
     let value = json!({ "event": "collected", "removed": !dry_run, "builds": old,
         "blobs": collected.blobs, "bytes": collected.bytes });

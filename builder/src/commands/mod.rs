@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use errors::logs::{self, Format};
-use errors::{Form, output, program};
+use errors::{Form, output, program, trusted};
 
 use crate::error::{Kind, Result};
 use crate::progress::Mode;
@@ -96,6 +96,22 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it reads or writes the state directory in any case.
+    fn keeps_state(&self) -> bool {
+        match self {
+            Self::Build(_) | Self::Rebuild(_) | Self::Materials(_) => true,
+            // `review verify` and `diff` of two layouts keep none; where these two do, they see to it themselves.
+            Self::Review(_)
+            | Self::Diff(_)
+            | Self::ExplainDockerfile(_)
+            | Self::Lock(_)
+            | Self::Keygen(_)
+            | Self::Completions { .. } => false,
+        }
+    }
+}
+
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     program::main::<Program>()
@@ -114,6 +130,9 @@ impl program::Program for Program {
 
     fn run(self) -> Result<u8> {
         let mode = self.mode();
+        if self.command.keeps_state() {
+            trusted::state_directory(&self.state_dir, 0o755)?;
+        }
         let session = Session::new(self.state_dir, Form::json_if(self.json), mode);
         let outcome = run(self.command, &session);
         session.workspace().progress().end();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
 use attestations::{Digest, Pinned, Reference};
+use errors::{files, trusted};
 use images::Platform;
 use images::compare::{Comparison, compare};
 use serde_json::json;
@@ -23,7 +24,6 @@ use crate::review::gate as reviews;
 use crate::speculation::reference::Foretold;
 
 use crate::error::{Error, Kind, Result};
-use crate::files::{read_file, write_file};
 use crate::progress::Event;
 use crate::provenance;
 use crate::provenance::Identity;
@@ -257,7 +257,7 @@ impl Work<'_> {
         let bundle = provenance::sign(outcome, &[], Some(of), &name, identity)?;
         if let Some(path) = &arguments.bundle_out {
             let platform = self.is_one_of_several.then_some(outcome.parameters.platform.as_str());
-            write_file(&bundle_path(path, platform), bundle.to_bytes())?;
+            files::write(&bundle_path(path, platform), bundle.to_bytes())?;
         }
         if let (Some(pinned), false) = (pinned, arguments.no_attach) {
             let original = self.registry.pull(pinned, &order::store(self.session.workspace())?)?;
@@ -287,12 +287,12 @@ fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>)
     let trust = match &arguments.builder_keys {
         None => Trust::Unverified,
         Some(path) => {
-            let text = String::from_utf8_lossy(&read_file(path, FILE_LIMIT)?).into_owned();
+            let text = String::from_utf8_lossy(&trusted::read(path, FILE_LIMIT)?).into_owned();
             Trust::Keys(reviews::keys(&text, &path.display().to_string())?)
         }
     };
     let candidates = match (&arguments.provenance, pinned) {
-        (Some(path), _) => vec![(path.display().to_string(), read_file(path, FILE_LIMIT)?)],
+        (Some(path), _) => vec![(path.display().to_string(), files::read(path, FILE_LIMIT)?)],
         (None, Some(pinned)) => {
             registry.attachments(pinned)?.into_iter().map(|found| (found.origin, found.bytes)).collect()
         }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use errors::trusted;
 use images::registry::config::{CertificateError, MirrorEntry, read_certificates};
 use images::registry::{Registries, RegistryConfig};
 use rustls::pki_types::CertificateDer;
 
 use crate::error::{Error, Kind, Result};
-use crate::files::read_file;
 use recorder::Upstream;
 
 /// The most bytes of a file of registries.
@@ -81,8 +81,7 @@ impl Authorities {
 
     fn roots(&self) -> Result<Vec<Vec<u8>>> {
         read_certificates(&self.extra_cas).map_err(|error| match error {
-            CertificateError::Read { path, cause } => Error::io("reading", &path, cause),
-            CertificateError::TooLarge { .. } => Error::new(Kind::Input, error.to_string()),
+            CertificateError::Read(error) => error,
             CertificateError::TooMany => Error::new(Kind::Input, format!("--extra-ca: {error}")),
             CertificateError::Malformed { .. } => Error::new(Kind::Input, format!("--extra-ca {error}"))
                 .hint(
@@ -94,7 +93,7 @@ impl Authorities {
 
 fn read_into(all: &mut Registries, path: &Path) -> Result<()> {
     let bad = |cause: String| Error::new(Kind::Input, format!("{}: {cause}", path.display()));
-    let bytes = read_file(path, FILE_LIMIT)?;
+    let bytes = trusted::read(path, FILE_LIMIT)?;
     let text = str::from_utf8(&bytes).map_err(|cause| bad(cause.to_string()))?;
     let config: RegistryConfig = toml::from_str(text).map_err(|cause| bad(cause.to_string()))?;
     all.add(&config).map_err(|cause| bad(cause.to_string()))

@@ -1,5 +1,6 @@
 //! What a build tells once it is done.
 
+use errors::plural;
 use images::Index;
 use serde_json::{Value, json};
 
@@ -74,11 +75,11 @@ impl Built {
         let executed = &self.outcome.executed;
         let mut lines = Vec::new();
         if let Some(kept) = &self.materials {
-            lines
-                .push(format!("kept {} bodies, {} bytes, in record {}", kept.bodies, kept.size, kept.record));
+            let (bodies, bytes) = (plural(kept.bodies, "body"), plural(kept.size, "byte"));
+            lines.push(format!("kept {bodies}, {bytes}, in record {}", kept.record));
         }
         if !self.outcome.packages.is_empty() {
-            lines.push(format!("{} packages came over the network", self.outcome.packages.len()));
+            lines.push(format!("{} came over the network", plural(self.outcome.packages.len(), "package")));
         }
         lines.extend(self.drift.iter().map(|line| format!("drift from the lock: {line}")));
         if explain {

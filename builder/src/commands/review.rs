@@ -1,13 +1,12 @@
 //! `review show`, `review sign` and `review verify`.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestations::keys::PublicKey;
 use attestations::review::{Person, Review, Scope, Verdict};
 use attestations::statement::Predicate;
 use clap::Subcommand;
+use errors::{files, trusted};
 use serde_json::json;
 
 use super::{Answer, Session};
@@ -112,7 +111,9 @@ pub(crate) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
 }
 
 fn open(what: &What, session: &Session) -> Result<Repository> {
-    Ok(Repository::open(session.workspace().state_dir(), &Location::parse(&what.repo)?)?)
+    let state_dir = session.workspace().state_dir();
+    trusted::state_directory(state_dir, 0o755)?;
+    Ok(Repository::open(state_dir, &Location::parse(&what.repo)?)?)
 }
 
 fn show(arguments: &ShowArguments, session: &Session) -> Result<Answer> {
@@ -148,7 +149,10 @@ fn sign(arguments: SignArguments, session: &Session) -> Result<Answer> {
     let reviewer = Person { name: arguments.name, email: arguments.email };
     let opinion = Opinion { verdict, reviewer, note: arguments.note, on: jiff::Timestamp::now() };
     let bundle = subjects.sign(opinion, &*key)?;
-    write_new(&arguments.out, bundle.to_bytes())?;
+    files::write_new(&arguments.out, bundle.to_bytes()).map_err(|error| match error.kind() {
+        Kind::Usage => exists(&arguments.out),
+        _ => error,
+    })?;
     let word = if arguments.reject { "rejected" } else { "approved" };
     let id = key.public_key().id().to_string();
     let text = format!("{word}  {}\nkey id    {id}\nwritten   {}", what.commit, arguments.out.display());
@@ -164,10 +168,11 @@ fn sign(arguments: SignArguments, session: &Session) -> Result<Answer> {
 }
 
 fn check(arguments: &VerifyArguments, session: &Session) -> Result<Answer> {
-    let bytes = read(&arguments.file)?;
-    let key = PublicKey::parse(String::from_utf8_lossy(&read(&arguments.key)?).trim()).map_err(|error| {
-        Error::new(Kind::Key, format!("{} is not a public key", arguments.key.display())).because(error)
-    })?;
+    let bytes = files::read(&arguments.file, MAX_FILE)?;
+    let key = PublicKey::parse(String::from_utf8_lossy(&trusted::read(&arguments.key, MAX_FILE)?).trim())
+        .map_err(|error| {
+            Error::new(Kind::Key, format!("{} is not a public key", arguments.key.display())).because(error)
+        })?;
     let verified = verify(&bytes, &key)?;
     let statement = verified.value();
     if let Predicate::Review(review) = &statement.predicate {
@@ -211,33 +216,6 @@ fn check_field(option: &str, value: &str) -> Result<()> {
         }
         false => Ok(()),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let failed = |error| Error::io("reading", path, error);
-    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    match bytes.len() as u64 > MAX_FILE {
-        true => Err(Error::new(Kind::Input, format!("{} is too large", path.display()))),
-        false => Ok(bytes),
-    }
-}
-
-/// All of the file or nothing: it is written beside its place first.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let failed = |error| Error::io("writing", path, error);
-    let mode = std::fs::Permissions::from_mode(0o644);
-    let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist_noclobber(path).map_err(|error| match error.error.kind() {
-        std::io::ErrorKind::AlreadyExists => exists(path),
-        _ => failed(error.error),
-    })?;
-    Ok(())
 }
 
 fn exists(path: &Path) -> Error {

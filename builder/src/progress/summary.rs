@@ -4,7 +4,7 @@ use attestations::Digest;
 use serde_json::{Value, json};
 
 use super::bytes::amount;
-use errors::terminal::cell;
+use errors::{plural, terminal::cell};
 
 /// The longest an instruction gets in it, in characters.
 const INSTRUCTION: usize = 60;
@@ -54,8 +54,7 @@ impl Summary {
         };
         let recorded = match self.exchanges {
             0 => "nothing came over the network".to_owned(),
-            1 => format!("1 exchange recorded, {}", amount(self.recorded)),
-            several => format!("{several} exchanges recorded, {}", amount(self.recorded)),
+            count => format!("{} recorded, {}", plural(count, "exchange"), amount(self.recorded)),
         };
         lines.push(format!(
             "{}: {} in {:.1} s; {} in {}{base}; {recorded}",

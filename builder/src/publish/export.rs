@@ -1,10 +1,11 @@
 //! `--output`: the image as files, for machines that share no registry with this one.
 
-use std::io::{BufWriter, Write as _};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use attestations::Reference;
+use errors::files::{self, Existing, folder_of};
 use images::export::{Content, Form, write_archive};
 use images::layer::write_root;
 use images::{Image, LayerCache, Store};
@@ -194,17 +195,7 @@ impl Output {
         &self,
         write: &mut dyn FnMut(&mut BufWriter<&std::fs::File>) -> images::Result<()>,
     ) -> Result<()> {
-        let place = &self.destination;
-        let failed = |cause| Error::io("writing", place, cause);
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        let file =
-            tempfile::Builder::new().permissions(readable).tempfile_in(folder_of(place)).map_err(failed)?;
-        let mut out = BufWriter::with_capacity(1 << 20, file.as_file());
-        write(&mut out)?;
-        out.flush().map_err(failed)?;
-        drop(out);
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(place).map(drop).map_err(|error| failed(error.error))
+        files::write_with(&self.destination, Existing::Replaced, 0o644, |out| Ok(write(out)?))
     }
 
     fn local(&self, root: &Path) -> Result<()> {
@@ -240,13 +231,6 @@ fn with_root(
     let host = sandbox::Host::open(&workspace.state_dir().join("sandbox")).map_err(machine)?;
     let view = host.view(&cache.lower_dirs(store, image)?).map_err(machine)?;
     take(view.merged())
-}
-
-fn folder_of(place: &Path) -> &Path {
-    match place.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use attestations::keys::{KeyId, PublicKey};
 use attestations::review::OwnWork;
 use attestations::reviews::{Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
 use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
+use errors::plural;
 
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
@@ -83,10 +84,10 @@ pub(crate) fn check(demand: &Demand, handed_in: &[HandedIn], commit: &Snapshot<'
         return Ok(());
     }
     let mut text = format!(
-        "commit {} has {} of the {} reviews asked for",
+        "commit {} has {} of the {} asked for",
         commit.id(),
         count.approved_by.len(),
-        demand.threshold
+        plural(demand.threshold, "review")
     );
     ignored.extend(count.ignored.iter().map(ToString::to_string));
     for reason in &ignored {

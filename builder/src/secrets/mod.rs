@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use errors::files;
 use zeroize::Zeroizing;
 
 use recorder::SecretPatterns;
 
 use crate::error::{Error, Kind, Result};
-use crate::files::read_file;
 
 pub(crate) use recorder::Redactor;
 
@@ -84,13 +84,13 @@ impl Given {
     fn read(&self) -> Result<Zeroizing<Vec<u8>>> {
         let of_variable = |name: &str| std::env::var_os(name).map(|value| Zeroizing::new(value.into_vec()));
         let bytes = match &self.origin {
-            Origin::File(path) => Zeroizing::new(read_file(path, MAX_SIZE)?),
+            Origin::File(path) => Zeroizing::new(files::read(path, MAX_SIZE)?),
             Origin::Variable(name) => of_variable(name).ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("secret {}: the variable {name} is not set", self.id))
             })?,
             Origin::Either(name) => match of_variable(name) {
                 Some(value) => value,
-                None => Zeroizing::new(read_file(&PathBuf::from(name), MAX_SIZE)?),
+                None => Zeroizing::new(files::read(&PathBuf::from(name), MAX_SIZE)?),
             },
         };
         if bytes.trim_ascii().len() < MIN_SIZE {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use attestations::Digest;
 use bytes::Bytes;
+use errors::chain;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -209,7 +210,7 @@ impl Pending {
             return Err((IncidentKind::HoldsSecret, "the answer does".to_owned()));
         }
         let taken = self.sink.as_mut().map_or(Ok(()), |sink| sink.take(data));
-        taken.map_err(|error| (IncidentKind::NotKept, chain(&error)))
+        taken.map_err(|error| (IncidentKind::NotKept, chain::line(&error)))
     }
 
     pub(crate) fn complete(mut self) {
@@ -228,7 +229,7 @@ impl Pending {
         let size = self.size();
         let body = match self.sink.take().map(BodyWriter::finish) {
             Some(Ok(digest)) => digest,
-            Some(Err(error)) => return self.report(IncidentKind::NotKept, &chain(&error), size),
+            Some(Err(error)) => return self.report(IncidentKind::NotKept, &chain::line(&error), size),
             None => return,
         };
         let request = materials::Request {
@@ -376,7 +377,7 @@ impl Body for Recording {
                         true => IncidentKind::Stalled,
                         false => IncidentKind::Truncated,
                     };
-                    return Poll::Ready(Some(Err(self.fail(kind, &chain(&error)).into())));
+                    return Poll::Ready(Some(Err(self.fail(kind, &chain::line(&error)).into())));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
@@ -457,19 +458,4 @@ async fn drain(
 
 pub(crate) fn digest_of(hasher: &mut Sha256) -> Digest {
     Digest::from_bytes(std::mem::take(hasher).finalize().into())
-}
-
-/// An error with its causes: the outermost one of an HTTP client says little.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

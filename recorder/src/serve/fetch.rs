@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use errors::chain;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, LOCATION, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -15,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::body::chain;
 use super::gateway::Gateway;
 use super::names::HostName;
 use super::request::{Endpoint, Scheme};
@@ -142,7 +142,7 @@ impl Fetcher {
 
     async fn ask(&self, url: &Url, tasks: &mut JoinSet<()>) -> Result<Response<Incoming>, FetchError> {
         let (name, endpoint) = self.target(url)?;
-        let broken = |error: hyper::Error| FetchError::Broken { url: url.clone(), why: chain(&error) };
+        let broken = |error: hyper::Error| FetchError::Broken { url: url.clone(), why: chain::line(&error) };
         let host = match endpoint.port == url_port(endpoint.scheme) {
             true => name.to_string(),
             false => format!("{name}:{}", endpoint.port),
@@ -219,7 +219,8 @@ async fn read(
 ) -> Result<(), FetchError> {
     let mut body = answer.into_body();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| FetchError::Broken { url: url.clone(), why: chain(&error) })?;
+        let frame =
+            frame.map_err(|error| FetchError::Broken { url: url.clone(), why: chain::line(&error) })?;
         if let Ok(data) = frame.into_data() {
             take(&data).map_err(|source| FetchError::Write { url: url.clone(), source })?;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use errors::chain;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,7 +21,7 @@ use url::Url;
 
 use super::accept;
 use super::authority::Authority;
-use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
+use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState};
 use super::http2;
 use super::http2::Wire;
 use super::names::{BadName, HostName, Names};
@@ -143,7 +144,7 @@ impl Gateway {
                 self.recorder.incident(IncidentKind::UpgradeRefused, name.as_str(), detail, 0);
             }
             Err(error) if error.is_parse() => {
-                self.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain(&error), 0);
+                self.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain::line(&error), 0);
             }
             _ => {}
         }
@@ -272,7 +273,7 @@ fn check_sni(sni: Option<&str>, name: &HostName) -> Result<(), (IncidentKind, St
 }
 
 fn give_up(pending: Pending, error: &reqwest::Error) -> Answer {
-    let detail = chain(error);
+    let detail = chain::line(error);
     let kind = match broken_body(error) {
         Some(kind) => kind,
         None if error.is_timeout() && !error.is_connect() => IncidentKind::Stalled,

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use errors::chain;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,7 +16,6 @@ use rustls::server::ClientHello;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-use super::body::chain;
 use super::gateway::{Gateway, MAX_HEAD};
 use super::names::HostName;
 use super::request::Endpoint;
@@ -86,7 +86,7 @@ where
     if let Err(error) = served
         && is_clients_fault(&error)
     {
-        gateway.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain(&error), 0);
+        gateway.recorder.incident(IncidentKind::BadRequest, name.as_str(), &chain::line(&error), 0);
     }
 }
 

@@ -1,10 +1,11 @@
 //! KeptResponses in one file, for sites without a network: a tar archive of an OCI image layout.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use attestations::Digest;
+use errors::files::{self, Existing};
 use images::{Descriptor, Manifest};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +30,6 @@ struct Index {
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
 pub fn export(place: &ResponseStore, materials: &KeptResponses, path: &Path) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let mut tar = tar::Builder::new(BufWriter::new(file));
     let blobs = place.blobs(materials)?;
     let mut manifest =
         blobs.first().cloned().ok_or_else(|| Error::new(Kind::Bug, "materials without a manifest"))?;
@@ -39,21 +37,19 @@ pub fn export(place: &ResponseStore, materials: &KeptResponses, path: &Path) -> 
     let index = Index { schema_version: 2, manifests: vec![manifest] };
     let index = serde_json::to_vec(&index)
         .map_err(|cause| Error::new(Kind::Bug, "writing the index").because(cause))?;
-    add(&mut tar, "oci-layout", LAYOUT.len() as u64, LAYOUT.as_bytes()).map_err(failed)?;
-    add(&mut tar, "index.json", index.len() as u64, &index[..]).map_err(failed)?;
-    let mut written = std::collections::BTreeSet::new();
-    for blob in blobs {
-        if written.insert(blob.digest) {
-            let reader = place.store().open_blob(&blob)?;
-            add(&mut tar, &format!("{BLOBS}{}", blob.digest.hex()), blob.size, reader).map_err(failed)?;
+    files::write_with(path, Existing::Replaced, 0o600, |out| {
+        let mut tar = tar::Builder::new(out);
+        add(&mut tar, "oci-layout", LAYOUT.len() as u64, LAYOUT.as_bytes()).map_err(failed)?;
+        add(&mut tar, "index.json", index.len() as u64, &index[..]).map_err(failed)?;
+        let mut written = std::collections::BTreeSet::new();
+        for blob in blobs {
+            if written.insert(blob.digest) {
+                let reader = place.store().open_blob(&blob)?;
+                add(&mut tar, &format!("{BLOBS}{}", blob.digest.hex()), blob.size, reader).map_err(failed)?;
+            }
         }
-    }
-    let mut out = tar.into_inner().map_err(failed)?;
-    out.flush().map_err(failed)?;
-    let file = out.into_inner().map_err(|cause| failed(cause.into_error()))?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|cause| failed(cause.error))?;
-    Ok(())
+        tar.finish().map_err(failed)
+    })
 }
 
 fn add(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
@@ -133,11 +129,9 @@ fn adopt(place: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptR
 
 fn small(entry: &mut impl Read, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    entry.take(MAX_SMALL + 1).read_to_end(&mut bytes).map_err(|cause| Error::io("reading", path, cause))?;
-    match bytes.len() as u64 > MAX_SMALL {
-        true => Err(malformed(path, "its index is too large")),
-        false => Ok(bytes),
-    }
+    files::fill(&mut bytes, entry, path, MAX_SMALL)
+        .map_err(|cause| malformed(path, "its index cannot be read").because(cause))?;
+    Ok(bytes)
 }
 
 fn malformed(path: &Path, why: &str) -> Error {

@@ -80,6 +80,7 @@ impl ServeCommand {
             service::Error::InUse(_) | service::Error::NotASocket(_) | service::Error::NotLoopback(_) => {
                 Error::new(Kind::Usage, "the interface cannot listen there").because(cause)
             }
+            service::Error::Untrusted(cause) => cause,
             cause => Error::new(Kind::Machine, "serving the interface").because(cause),
         })
     }

@@ -1,13 +1,9 @@
 //! `countersign-runner task …`: the service from a shell.
 
-use std::{
-    io::{IsTerminal as _, Read as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use errors::{Form, output};
+use errors::{Form, chain, files, output};
 use serde_json::{Value, json};
 
 use super::output::foreign;
@@ -221,10 +217,7 @@ fn read_input(path: &PathBuf) -> Result<Value, Error> {
         Box::new(std::fs::File::open(path).map_err(|error| fail(error.to_string()))?)
     };
     let mut bytes = Vec::new();
-    source.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes).map_err(|error| fail(error.to_string()))?;
-    if bytes.len() > MAX_INPUT {
-        return Err(fail(format!("it is over the limit of {MAX_INPUT} bytes")));
-    }
+    files::fill(&mut bytes, source, path, MAX_INPUT as u64).map_err(|error| fail(chain::line(&error)))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
     if value.is_object() { Ok(value) } else { Err(fail("it is JSON, but not an object".to_owned())) }
 }

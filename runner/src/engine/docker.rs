@@ -2,6 +2,7 @@
 //! config; names and tags of the local engine are never asked.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
 use bollard::query_parameters::{AttachContainerOptions, ImportImageOptions, WaitContainerOptions};
+use errors::files::{self, Existing};
 use futures_util::{Stream, StreamExt};
 use sandbox::{Canceller, Network, User};
 
@@ -311,14 +313,17 @@ fn place_gate(path: &Path) -> Result<()> {
     if std::fs::read(path).is_ok_and(|found| found == sandbox::gate::binary()) {
         return Ok(());
     }
-    let making = path.with_extension(format!("{}", std::process::id()));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|cause| Error::io("making", folder, cause))?;
     }
-    std::fs::write(&making, sandbox::gate::binary()).map_err(|cause| Error::io("writing", &making, cause))?;
-    std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o755))
-        .map_err(|cause| Error::io("setting the mode of", &making, cause))?;
-    std::fs::rename(&making, path).map_err(|cause| Error::io("naming", path, cause))
+    files::write_with(path, Existing::Replaced, 0o755, |out| {
+        // Whatever the umask: users of the container start it.
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        let written = out.write_all(sandbox::gate::binary());
+        written
+            .and_then(|()| out.get_ref().set_permissions(everybody))
+            .map_err(|cause| Error::io("writing", path, cause))
+    })
 }
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {

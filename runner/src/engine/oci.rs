@@ -21,7 +21,7 @@ impl Oci {
         let host = Host::open(&config.state_dir.join("sandbox"))
             .map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
         let layers = LayerCache::open(config.state_dir.join("layers"))
-            .map_err(|cause| error::image_error("opening the unpacked layers", cause))?;
+            .map_err(|cause| cause.during("opening the unpacked layers"))?;
         Ok(Self { host, layers })
     }
 
@@ -30,7 +30,7 @@ impl Oci {
         let lowers = self
             .layers
             .lower_dirs(job.call.store(), job.call.image())
-            .map_err(|cause| error::image_error("unpacking the image", cause))?;
+            .map_err(|cause| cause.during("unpacking the image"))?;
         let mut process = process(&job)?;
         let points = MountPoint::of(&process);
         let root = if job.limits.writable_root {

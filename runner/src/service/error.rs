@@ -24,6 +24,9 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// Others may change the token's file.
+    #[error(transparent)]
+    Untrusted(#[from] errors::Error),
     /// A file or socket could not be used.
     #[error("{}: {source}", path.display())]
     File {

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use errors::trusted;
+
 use super::error::Error;
 
 /// Fewest characters of a token: 128 bits in hexadecimal.
@@ -153,7 +155,9 @@ fn token(path: &Path) -> Result<String, Error> {
             File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(fail)?;
             let token = hex::encode(random);
             file.write_all(token.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-            Ok(token)
+            drop(file);
+            // In a folder that others may write to, it is nobody's secret.
+            read_token(path)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_token(path),
         Err(error) => Err(fail(error)),
@@ -164,7 +168,7 @@ fn token(path: &Path) -> Result<String, Error> {
 fn read_token(path: &Path) -> Result<String, Error> {
     let fail = |source| Error::File { path: path.to_owned(), source };
     let unusable = |reason| Error::Token { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(fail)?;
+    let file = trusted::open(path)?;
     if file.metadata().map_err(fail)?.permissions().mode() & 0o077 != 0 {
         return Err(unusable("others can read or write it; set its mode to 0600"));
     }

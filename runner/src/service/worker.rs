@@ -100,7 +100,9 @@ async fn work(pool: Arc<Pool>) {
             Ok(Some((id, request))) => {
                 // There may be more than this one: another worker looks while this one works.
                 pool.wake();
-                one(&pool, id, request).instrument(tracing::info_span!("task", task = id)).await;
+                // At every level, so that whatever is written about a task carries its number.
+                let span = tracing::error_span!("task", task = id);
+                one(&pool, id, request).instrument(span).await;
                 continue;
             }
             Ok(None) => None,

@@ -1,13 +1,11 @@
 //! Certificate authorities of one's own: PEM files whose certificates are trusted beside the system's.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+use errors::trusted;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-
-use crate::files;
 
 /// The most bytes of a file of certificates.
 const MAX_FILE: u64 = 1 << 20;
@@ -17,21 +15,9 @@ pub const MAX_CERTIFICATES: usize = 256;
 /// Why certificates cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The file cannot be read.
-    #[error("reading {}", path.display())]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// The machine's own word.
-        #[source]
-        cause: io::Error,
-    },
-    /// The file is larger than any of certificates.
-    #[error("{} is larger than {MAX_FILE} bytes", path.display())]
-    TooLarge {
-        /// Its path.
-        path: PathBuf,
-    },
+    /// The file cannot be read, is larger than any of certificates, or others may change it.
+    #[error(transparent)]
+    Read(#[from] errors::Error),
     /// What the file holds is no certificates.
     #[error("{}: {reason}", path.display())]
     Malformed {
@@ -49,18 +35,13 @@ pub enum CertificateError {
 /// for. The certificates come as DER, in the order of the files.
 ///
 /// # Errors
-/// When a file cannot be read, holds no certificate or something that is none, or all hold more than
-/// [`MAX_CERTIFICATES`].
+/// When a file cannot be read, others may change it, it holds no certificate or something that is none, or all hold
+/// more than [`MAX_CERTIFICATES`].
 pub fn read_certificates(paths: &[impl AsRef<Path>]) -> Result<Vec<Vec<u8>>, CertificateError> {
     let mut all = Vec::new();
     for path in paths {
         let path = path.as_ref();
-        let bytes = match files::read(path, MAX_FILE) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(CertificateError::TooLarge { path: path.to_owned() }),
-            Err(cause) => return Err(CertificateError::Read { path: path.to_owned(), cause }),
-        };
-        let found = certificates(&bytes);
+        let found = certificates(&trusted::read(path, MAX_FILE)?);
         all.extend(found.map_err(|reason| CertificateError::Malformed { path: path.to_owned(), reason })?);
         if all.len() > MAX_CERTIFICATES {
             return Err(CertificateError::TooMany);
