@@ -19,52 +19,52 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
 use crate::executor::scratch::Scratch;
-use crate::executor::stage::Workshop;
+use crate::executor::stage::Resources;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock;
 use crate::lock::{Lock, LockedBase};
 use crate::packages;
 use crate::packages::Package;
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, PlanRequest};
 use crate::progress::{Event, Summary};
 use crate::project;
 use crate::project::{Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
 use crate::source::{Location, Repository, Snapshot};
-use crate::speculation::reference::Foretold;
+use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
 use recorder::{Record, Replay, ResponseStore, StoreWriter};
 
-/// What to build.
+/// BuildSelection to build.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct BuildRequest {
     /// Where the repository is.
     pub(crate) location: Location,
     /// The commit.
     pub(crate) commit: Commit,
-    /// What to build of it.
-    pub(crate) what: What,
+    /// BuildSelection to build of it.
+    pub(crate) what: BuildSelection,
     /// `--base NAME=WHERE`.
     pub(crate) bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
-    pub(crate) network: Network,
+    pub(crate) network: NetworkSource,
     /// An image that it should come to, or close to, if its layers are at hand: its commands need not wait for each other then.
-    pub(crate) foretold: Option<Foretold>,
+    pub(crate) reference_image: Option<ReferenceImage>,
     /// How those servers are reached.
     pub(crate) upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
     pub(crate) alone: Option<String>,
-    /// What its steps may use up.
+    /// BuildSelection its steps may use up.
     pub(crate) limits: StepLimits,
-    /// What its steps may be told in confidence.
+    /// BuildSelection its steps may be told in confidence.
     pub(crate) secrets: Secrets,
 }
 
 /// Where the steps get what they ask of the network.
 #[derive(Debug, Clone)]
-pub(crate) enum Network {
+pub(crate) enum NetworkSource {
     /// From the real servers; what they say is only named by digest.
     Named,
     /// From the real servers; what they say is kept.
@@ -75,10 +75,10 @@ pub(crate) enum Network {
     Locked(Arc<ResponseStore>),
 }
 
-/// What to build of a commit.
+/// BuildSelection to build of a commit.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
-    /// What the repository's `countersign.toml` says, with what the caller chose instead.
+pub(crate) enum BuildSelection {
+    /// BuildSelection the repository's `countersign.toml` says, with what the caller chose instead.
     Project {
         /// The image's name.
         image: Option<String>,
@@ -100,11 +100,11 @@ pub(crate) enum What {
     },
 }
 
-/// What came of it.
-pub(crate) struct Outcome {
+/// BuildSelection came of it.
+pub(crate) struct BuildOutcome {
     /// The image and its layers.
     pub(crate) executed: Executed,
-    /// What was built, as the provenance tells it.
+    /// BuildSelection was built, as the provenance tells it.
     pub(crate) parameters: ExternalParameters,
     /// The commit's tree.
     pub(crate) tree: Tree,
@@ -114,11 +114,11 @@ pub(crate) struct Outcome {
     pub(crate) epoch: i64,
     /// The packages among what came over the network.
     pub(crate) packages: Vec<Package>,
-    /// What the commit's lock says, if it has one.
+    /// BuildSelection the commit's lock says, if it has one.
     pub(crate) lock: Option<Lock>,
-    /// What ran its commands in the processor's place: a program's name and digest.
+    /// BuildSelection ran its commands in the processor's place: a program's name and digest.
     pub(crate) emulator: Option<(String, String)>,
-    /// What its steps asked of the network.
+    /// BuildSelection its steps asked of the network.
     pub(crate) responses: Record,
     /// The digest of that record, if it is kept.
     pub(crate) record: Option<Digest>,
@@ -128,8 +128,8 @@ pub(crate) struct Outcome {
     pub(crate) finished: Timestamp,
 }
 
-impl Outcome {
-    /// What the build used.
+impl BuildOutcome {
+    /// BuildSelection the build used.
     pub(crate) fn used(&self) -> Lock {
         let bases = self.executed.bases.iter().map(|base| {
             let locked = LockedBase { digest: base.image.digest(), from: base.uri.clone() };
@@ -139,7 +139,7 @@ impl Outcome {
         Lock::new(self.record, bases, packages)
     }
 
-    /// What it used that its commit's lock does not say, a line each; nothing without a lock.
+    /// BuildSelection it used that its commit's lock does not say, a line each; nothing without a lock.
     pub(crate) fn drift(&self) -> Vec<String> {
         self.lock.as_ref().map(|lock| lock::drift(lock, &self.used())).unwrap_or_default()
     }
@@ -159,23 +159,23 @@ pub(crate) fn store(workspace: &Workspace) -> Result<Store> {
 /// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
 pub(crate) fn build(
     workspace: &Workspace,
-    order: &Order,
+    build_request: &BuildRequest,
     registry: &dyn Registry,
     runtime: &tokio::runtime::Handle,
     gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
-) -> Result<Vec<Outcome>> {
-    let repository = Repository::open(workspace.state_dir(), &order.location)?;
-    let snapshot = repository.commit(&order.commit)?;
+) -> Result<Vec<BuildOutcome>> {
+    let repository = Repository::open(workspace.state_dir(), &build_request.location)?;
+    let snapshot = repository.commit(&build_request.commit)?;
     gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
-    let recipe = recipe(&order.what, &project)?;
-    refuse_secrets(&order.secrets, &recipe)?;
+    let recipe = recipe(&build_request.what, &project)?;
+    refuse_secrets(&build_request.secrets, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
     let created = rfc3339(epoch)?;
-    let requests: Vec<Request> = platforms(&recipe)
+    let requests: Vec<PlanRequest> = platforms(&recipe)
         .into_iter()
-        .map(|platform| Request {
+        .map(|platform| PlanRequest {
             target: recipe.target.clone(),
             arguments: recipe.arguments.clone(),
             labels: recipe.labels.clone(),
@@ -183,7 +183,7 @@ pub(crate) fn build(
             created: created.clone(),
         })
         .collect();
-    refuse_several(order, &requests)?;
+    refuse_several(build_request, &requests)?;
     let named = |error: crate::dockerfile::DockerfileError| {
         Error::new(Kind::Input, format!("{}: {error}", recipe.dockerfile))
     };
@@ -192,7 +192,7 @@ pub(crate) fn build(
         .map(|request| Ok((request, Plan::new(&file, request).map_err(named)?)))
         .collect::<Result<Vec<_>>>()?;
     let emulators: Vec<_> = requests.iter().map(|request| Emulator::of(&request.platform)).collect();
-    // What cannot be run here is said before anything is done, whichever platform's turn it would be.
+    // BuildSelection cannot be run here is said before anything is done, whichever platform's turn it would be.
     for ((_, plan), emulator) in plans.iter().zip(&emulators) {
         if plan.runs() {
             emulator.check()?;
@@ -201,9 +201,9 @@ pub(crate) fn build(
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
     let context = ContextTree::new(&snapshot, walk)?;
-    let site = Site {
+    let builds = PlatformBuilds {
         workspace,
-        order,
+        build_request,
         registry,
         runtime,
         lock: read_lock(&snapshot, &recipe)?,
@@ -219,7 +219,7 @@ pub(crate) fn build(
     plans
         .into_iter()
         .zip(&emulators)
-        .map(|((request, plan), emulator)| site.build(&request.platform, plan, &context, emulator))
+        .map(|((request, plan), emulator)| builds.build(&request.platform, plan, &context, emulator))
         .collect()
 }
 
@@ -227,17 +227,17 @@ pub(crate) fn build(
 ///
 /// # Errors
 /// [`Kind::Bug`] when it was for several.
-pub(crate) fn only(outcomes: Vec<Outcome>) -> Result<Outcome> {
-    match <[Outcome; 1]>::try_from(outcomes) {
+pub(crate) fn only(outcomes: Vec<BuildOutcome>) -> Result<BuildOutcome> {
+    match <[BuildOutcome; 1]>::try_from(outcomes) {
         Ok([outcome]) => Ok(outcome),
         Err(several) => Err(Error::new(Kind::Bug, format!("{} images where one was ordered", several.len()))),
     }
 }
 
-/// What the builds for all platforms have in common.
-struct Site<'a> {
+/// BuildSelection the builds for all platforms have in common.
+struct PlatformBuilds<'a> {
     workspace: &'a Workspace,
-    order: &'a Order,
+    build_request: &'a BuildRequest,
     registry: &'a dyn Registry,
     runtime: &'a tokio::runtime::Handle,
     project: Project,
@@ -250,7 +250,7 @@ struct Site<'a> {
     canceller: Canceller,
 }
 
-impl Site<'_> {
+impl PlatformBuilds<'_> {
     /// Builds for one platform.
     fn build(
         &self,
@@ -258,29 +258,29 @@ impl Site<'_> {
         plan: Plan<'_>,
         context: &ContextTree,
         emulator: &Emulator,
-    ) -> Result<Outcome> {
-        let (workspace, order) = (self.workspace, self.order);
+    ) -> Result<BuildOutcome> {
+        let (workspace, build_request) = (self.workspace, self.build_request);
         let started = Timestamp::now();
         workspace.report(&Event::Platform { platform: &platform.to_string() });
-        let (way, locked_bases) = way(&order.network, self.lock.as_ref(), &self.recipe)?;
+        let (way, locked_bases) = way(&build_request.network, self.lock.as_ref(), &self.recipe)?;
         let bases = Bases {
-            given: &order.bases,
+            given: &build_request.bases,
             project: &self.project,
             workspace,
-            recorded: locked_bases.as_ref().or(recorded(&order.what)),
+            recorded: locked_bases.as_ref().or(recorded(&build_request.what)),
             registry: self.registry,
             platform,
         };
         let scratch = Scratch::new(workspace.state_dir())?;
         let store = store(workspace)?;
         let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
-        let upstream = order.upstream.clone();
+        let upstream = build_request.upstream.clone();
         let options = Options { endpoints: endpoints(&self.recipe), upstream, ..Options::default() };
         let capture =
             Recorder::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
                 Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
             })?;
-        let shop = Workshop {
+        let resources = Resources {
             workspace,
             host: &self.host,
             emulator,
@@ -289,17 +289,17 @@ impl Site<'_> {
             capture: &capture,
             scratch: scratch.path(),
             canceller: &self.canceller,
-            limits: &order.limits,
-            secrets: &order.secrets,
+            limits: &build_request.limits,
+            secrets: &build_request.secrets,
         };
-        let foretold = match (&order.network, &way) {
-            (Network::Locked(place), Mode::Replay(replay)) => {
-                Foretold::of_record(store.clone(), place, &replay.digest())?
+        let reference_image = match (&build_request.network, &way) {
+            (NetworkSource::Locked(place), Mode::Replay(replay)) => {
+                ReferenceImage::of_record(store.clone(), place, &replay.digest())?
             }
-            _ => order.foretold.clone(),
+            _ => build_request.reference_image.clone(),
         };
         let begun = std::time::Instant::now();
-        let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold.as_ref())?;
+        let mut executed = execute(&resources, plan, context, &bases, self.epoch, reference_image.as_ref())?;
         workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let responses = Record::new(std::mem::take(&mut executed.responses));
         let packages = packages::of(&responses.steps);
@@ -308,11 +308,11 @@ impl Site<'_> {
             Mode::Record(Some(keeper)) => Some(keeper.finish(&responses)?),
             Mode::Replay(replay) => Some(replay.digest()),
         };
-        Ok(Outcome {
+        Ok(BuildOutcome {
             emulator: if executed.runs { emulator.part() } else { None },
             parameters: ExternalParameters {
                 secrets: executed.secrets.clone(),
-                ..parameters(&order.location, &order.commit, &self.recipe, platform)
+                ..parameters(&build_request.location, &build_request.commit, &self.recipe, platform)
             },
             executed,
             tree: self.tree.clone(),
@@ -367,9 +367,9 @@ fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
     }
 }
 
-fn recipe(what: &What, project: &Project) -> Result<Recipe> {
+fn recipe(what: &BuildSelection, project: &Project) -> Result<Recipe> {
     match what {
-        What::Project { image, target, arguments, labels, platforms } => {
+        BuildSelection::Project { image, target, arguments, labels, platforms } => {
             let mut recipe = project.recipe(image.as_deref())?.clone();
             recipe.target = target.clone().or(recipe.target);
             recipe.arguments.extend(arguments.clone());
@@ -379,7 +379,7 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             }
             Ok(recipe)
         }
-        What::Recorded { parameters, .. } => Ok(Recipe {
+        BuildSelection::Recorded { parameters, .. } => Ok(Recipe {
             image: parameters.image.clone(),
             context: project::relative(&parameters.context, "context")?,
             dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
@@ -402,12 +402,16 @@ fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
 /// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
 type RecordedBases = BTreeMap<String, RecordedBase>;
 
-fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Mode, Option<RecordedBases>)> {
+fn way(
+    network: &NetworkSource,
+    lock: Option<&Lock>,
+    recipe: &Recipe,
+) -> Result<(Mode, Option<RecordedBases>)> {
     Ok(match network {
-        Network::Named => (Mode::Record(None), None),
-        Network::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
-        Network::Replayed(replay) => (Mode::Replay(replay.clone()), None),
-        Network::Locked(place) => {
+        NetworkSource::Named => (Mode::Record(None), None),
+        NetworkSource::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
+        NetworkSource::Replayed(replay) => (Mode::Replay(replay.clone()), None),
+        NetworkSource::Locked(place) => {
             let missing = |what: &str| {
                 Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
                     .hint("build without --locked, and commit what `countersign-builder lock` makes of its provenance")
@@ -436,10 +440,10 @@ fn endpoints(recipe: &Recipe) -> Vec<Endpoint> {
     [Endpoint::HTTP, Endpoint::HTTPS].into_iter().chain(named).collect()
 }
 
-fn recorded(what: &What) -> Option<&BTreeMap<String, RecordedBase>> {
+fn recorded(what: &BuildSelection) -> Option<&BTreeMap<String, RecordedBase>> {
     match what {
-        What::Project { .. } => None,
-        What::Recorded { bases, .. } => Some(bases),
+        BuildSelection::Project { .. } => None,
+        BuildSelection::Recorded { bases, .. } => Some(bases),
     }
 }
 
@@ -450,8 +454,8 @@ fn platforms(recipe: &Recipe) -> Vec<Platform> {
     }
 }
 
-fn refuse_several(order: &Order, requests: &[Request]) -> Result<()> {
-    match &order.alone {
+fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Result<()> {
+    match &build_request.alone {
         Some(why) if requests.len() > 1 => {
             Err(Error::new(Kind::Usage, format!("only one platform at a time can be built: {why}"))
                 .hint("give one with --platform"))

@@ -7,14 +7,14 @@ use hickory_proto::op::Message;
 
 use crate::block::Block;
 use crate::serve::dns::Responder;
-use crate::serve::names::Names;
+use crate::serve::names::NameTable;
 use crate::step::StepRecorder;
 use crate::{Record, StepId};
 
 /// A datagram for the planted DNS responder: whatever it answers is well formed.
 #[must_use]
 pub fn dns(bytes: &[u8]) -> bool {
-    let names = Arc::new(Names::new(Block::CAPTURE));
+    let names = Arc::new(NameTable::new(Block::CAPTURE));
     let recorder = Arc::new(StepRecorder::new(&StepId::new("a step", 1), 10, &Arc::default()));
     let Some(answer) = (Responder { names, recorder }).answer(bytes) else { return false };
     let read = Message::from_vec(&answer);

@@ -38,7 +38,7 @@ use serve::authority::Authority;
 use serve::blocked::BlockedConnections;
 use serve::dns::Responder;
 use serve::gateway::{Gateway, Source};
-use serve::names::Names;
+use serve::names::NameTable;
 use step::StepRecorder;
 
 pub use patterns::{PatternSearch, Redactor, SecretPatterns};
@@ -127,7 +127,7 @@ pub enum Mode {
 /// The recorder of one build.
 pub struct Recorder {
     runtime: Handle,
-    names: Arc<Names>,
+    names: Arc<NameTable>,
     authority: Arc<Authority>,
     source: Source,
     options: Options,
@@ -153,7 +153,7 @@ impl Recorder {
         };
         Ok(Recorder {
             runtime,
-            names: Arc::new(Names::new(block)),
+            names: Arc::new(NameTable::new(block)),
             authority: Arc::new(Authority::mint()?),
             source,
             options,

@@ -42,7 +42,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct What {
+struct ReviewSubject {
     /// Git repository that holds the source: a local path or a URL.
     #[arg(long, value_name = "PATH|URL")]
     repo: String,
@@ -57,7 +57,7 @@ struct What {
 #[derive(Debug, clap::Args)]
 struct ShowArguments {
     #[command(flatten)]
-    what: What,
+    what: ReviewSubject,
     /// List the files without their contents.
     #[arg(long)]
     list: bool,
@@ -66,7 +66,7 @@ struct ShowArguments {
 #[derive(Debug, clap::Args)]
 struct SignArguments {
     #[command(flatten)]
-    what: What,
+    what: ReviewSubject,
     /// Reviewer's private key: PKCS#8 PEM or OpenSSH.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
     }
 }
 
-fn open(what: &What, session: &Session) -> Result<Repository> {
+fn open(what: &ReviewSubject, session: &Session) -> Result<Repository> {
     let state_dir = session.workspace().state_dir();
     trusted::state_directory(state_dir, 0o755)?;
     Ok(Repository::open(state_dir, &Location::parse(&what.repo)?)?)

@@ -59,23 +59,23 @@ pub(crate) fn cancelled() -> Error {
     Error::new(Kind::Step, "the build was interrupted")
 }
 
-/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
+/// MountSource a step made cannot be a layer: that is the step's fault, unless the machine refused.
 pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
     if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
         return too_long(step);
     }
     let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
     let what = format!("line {}: {}: {cause}", step.line, step.text);
-    let told = Error::from(cause);
-    let (kind, hint) = match (is_its_own, told.hint_text()) {
+    let reports = Error::from(cause);
+    let (kind, hint) = match (is_its_own, reports.hint_text()) {
         (true, _) => (
             Kind::Step,
             "what a step leaves must be a layer that others can read: remove the rest in the same RUN"
                 .to_owned(),
         ),
-        (false, hint) => (told.kind(), hint.unwrap_or_default().to_owned()),
+        (false, hint) => (reports.kind(), hint.unwrap_or_default().to_owned()),
     };
-    Error::new(kind, what).because(told).hint(hint)
+    Error::new(kind, what).because(reports).hint(hint)
 }
 
 /// Whether a path was too long for the kernel.
@@ -95,7 +95,7 @@ pub(crate) fn too_long(step: &Step) -> Error {
     .hint("remove it in the same RUN")
 }
 
-/// Files could not be copied as the step asks.
+/// LayerFiles could not be copied as the step asks.
 pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let cause = match cause {
         copy::CopyError::Layer(cause) => return layer_failed(step, cause),
@@ -105,7 +105,7 @@ pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
 
-/// What a step is to see beside its root could not be put there.
+/// MountSource a step is to see beside its root could not be put there.
 pub(crate) fn mount_failed(step: &Step, error: MountError) -> Error {
     match error {
         MountError::Copy(cause) => copy_failed(step, cause),

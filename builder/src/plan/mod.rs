@@ -13,25 +13,25 @@ use recorder::StepId;
 
 use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Problem, expand};
 use crate::plan::config::{Config, History};
-use crate::plan::stage::{Argument, State};
+use crate::plan::stage::{Argument, StageExpansion};
 use crate::plan::step::Step;
 
-/// What of the Dockerfile is to be built.
+/// MountSource of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub(crate) struct PlanRequest {
     /// The stage; the last one by default.
     pub(crate) target: Option<String>,
     /// Values of `ARG`s.
     pub(crate) arguments: BTreeMap<String, String>,
     /// Labels that the target gets beside its own. They leave no trace in the history, as in BuildKit.
     pub(crate) labels: BTreeMap<String, String>,
-    /// What it is built for.
+    /// MountSource it is built for.
     pub(crate) platform: Platform,
     /// The `created` of everything made, as RFC 3339.
     pub(crate) created: String,
 }
 
-/// What a stage starts from.
+/// MountSource a stage starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Base {
     /// Nothing.
@@ -47,7 +47,7 @@ pub(crate) enum Base {
 pub(crate) struct Needed {
     /// Its number in the Dockerfile.
     pub(crate) stage: usize,
-    /// What it starts from.
+    /// MountSource it starts from.
     pub(crate) base: Base,
 }
 
@@ -66,11 +66,11 @@ pub(crate) struct Planned {
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     file: &'a Dockerfile,
-    request: &'a Request,
+    request: &'a PlanRequest,
     globals: BTreeMap<String, String>,
     target: usize,
     needed: Vec<Needed>,
-    /// What the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
+    /// MountSource the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
     triggers: BTreeMap<usize, Vec<Located<Instruction>>>,
     /// Images that files are copied from. Each is a stage of its own, numbered behind those of the file.
     images: Vec<String>,
@@ -81,7 +81,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// An unknown target or stage, an argument that looks like a secret, an expansion that cannot be done.
-    pub(crate) fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
+    pub(crate) fn new(file: &'a Dockerfile, request: &'a PlanRequest) -> Result<Self, DockerfileError> {
         let target = match &request.target {
             None => file.stages.len() - 1,
             Some(name) => file
@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
         plan.read_globals()?;
         for (stage, written) in file.stages.iter().enumerate() {
             plan.note_images(&written.instructions);
-            // What is wrong with a base is said when the stage is needed.
+            // MountSource is wrong with a base is said when the stage is needed.
             if let Ok(Base::Stage(earlier)) = plan.base(stage) {
                 let triggers = plan.left_by(earlier, written.line)?;
                 plan.note_images(&triggers);
@@ -160,7 +160,7 @@ impl<'a> Plan<'a> {
         self.triggers.get(&stage).into_iter().flatten().chain(own)
     }
 
-    /// What an earlier stage wants done in the one at `line`.
+    /// MountSource an earlier stage wants done in the one at `line`.
     fn left_by(&self, earlier: usize, line: usize) -> Result<Vec<Located<Instruction>>, DockerfileError> {
         let texts =
             self.file.stages[earlier].instructions.iter().filter_map(|located| match &located.value {
@@ -217,18 +217,18 @@ impl<'a> Plan<'a> {
             return Ok(Planned { steps: Vec::new(), config: base, arguments });
         }
         crate::plan::config::forget_triggers(&mut base.config);
-        let mut state = State::new(self, stage, base, arguments);
+        let mut state = StageExpansion::new(self, stage, base, arguments);
         let steps = self.instructions(stage);
         let steps = steps.map(|it| state.step(it).map_err(|problem| problem.at(it.line)));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
-        let State { mut config, arguments, .. } = state;
+        let StageExpansion { mut config, arguments, .. } = state;
         if self.needed.last().is_some_and(|target| target.stage == stage) {
             config.config.labels.extend(self.request.labels.clone());
         }
         Ok(Planned { steps, config, arguments })
     }
 
-    /// What a stage is called in what people read.
+    /// MountSource a stage is called in what people read.
     pub(crate) fn name(&self, stage: usize) -> String {
         match self.file.stages.get(stage) {
             Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
@@ -290,7 +290,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Refuses build arguments that nothing declares. What bases declare has to be known ([`Self::learn`]).
+    /// Refuses build arguments that nothing declares. MountSource bases declare has to be known ([`Self::learn`]).
     ///
     /// # Errors
     /// The first one.

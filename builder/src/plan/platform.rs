@@ -1,4 +1,4 @@
-//! What a Dockerfile is told of the platform it is built for.
+//! MountSource a Dockerfile is told of the platform it is built for.
 
 use std::collections::BTreeMap;
 

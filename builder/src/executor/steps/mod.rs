@@ -1,4 +1,4 @@
-//! What a step does, one file for each kind.
+//! MountSource a step does, one file for each kind.
 
 pub(crate) mod add;
 pub(crate) mod copy;

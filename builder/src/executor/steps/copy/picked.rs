@@ -1,9 +1,9 @@
-//! What `--exclude` and `--parents` leave of a tree.
+//! MountSource `--exclude` and `--parents` leave of a tree.
 
 use std::collections::BTreeMap;
 
 use super::tree::child;
-use super::{CopyError, Names, Node, NodeKind, Tree, Walk};
+use super::{CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
 
@@ -11,7 +11,7 @@ use crate::dockerfile::pattern::{Pattern, is_pattern};
 pub(crate) struct Picked<'a> {
     tree: &'a dyn Tree,
     base: &'a [u8],
-    /// What is there, and whether only for what lies in it.
+    /// MountSource is there, and whether only for what lies in it.
     paths: BTreeMap<Vec<u8>, bool>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Picked<'a> {
     }
 }
 
-impl Names for Picked<'_> {
+impl NodeLookup for Picked<'_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         if self.has(path) { self.tree.node(path) } else { Ok(None) }
     }

@@ -19,9 +19,9 @@ const LINK_LIMIT: usize = 40;
 /// A file's bytes, to be opened when they are written: how many there are, and what reads them.
 pub(crate) type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
 
-/// Names in a root. No method follows a link.
-pub(crate) trait Names {
-    /// What is at `path`.
+/// NodeLookup in a root. No method follows a link.
+pub(crate) trait NodeLookup {
+    /// MountSource is at `path`.
     ///
     /// # Errors
     /// When it cannot be read; a path that is not there is no error.
@@ -33,8 +33,8 @@ pub(crate) trait Names {
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
 }
 
-/// Names in folders, to be gone through.
-pub(crate) trait Walk: Names {
+/// NodeLookup in folders, to be gone through.
+pub(crate) trait Walk: NodeLookup {
     /// The names in a folder, sorted.
     ///
     /// # Errors
@@ -61,12 +61,12 @@ pub(crate) trait Tree: Walk {
     }
 }
 
-/// Where `path` leads within a root when every link is followed. What is missing keeps its name, so that the result
+/// Where `path` leads within a root when every link is followed. MountSource is missing keeps its name, so that the result
 /// can also be a place to make something.
 ///
 /// # Errors
 /// [`CopyError::Loop`] after 40 links.
-pub(crate) fn lookup(tree: &dyn Names, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+pub(crate) fn lookup(tree: &dyn NodeLookup, path: &[u8]) -> Result<Vec<u8>, CopyError> {
     let mut rest: Vec<Vec<u8>> = parts(path);
     rest.reverse();
     let mut at: Vec<Vec<u8>> = Vec::new();
@@ -172,7 +172,7 @@ impl Held {
     }
 }
 
-impl Names for ContextTree {
+impl NodeLookup for ContextTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let Some(held) = self.find(path) else { return Ok(None) };
         let (kind, mode) = match held {
@@ -272,7 +272,7 @@ impl RootTree {
     }
 }
 
-impl Names for RootTree {
+impl NodeLookup for RootTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         use rustix::io::Errno;
         let stat = match self.stat(path) {
