@@ -37,14 +37,14 @@ use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
 use recorder::{Record, Replay, ResponseStore, StoreWriter};
 
-/// BuildSelection to build.
+/// What to build.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildRequest {
     /// Where the repository is.
     pub(crate) location: Location,
     /// The commit.
     pub(crate) commit: Commit,
-    /// BuildSelection to build of it.
+    /// What to build of it.
     pub(crate) what: BuildSelection,
     /// `--base NAME=WHERE`.
     pub(crate) bases: BTreeMap<String, String>,
@@ -56,9 +56,9 @@ pub(crate) struct BuildRequest {
     pub(crate) upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
     pub(crate) alone: Option<String>,
-    /// BuildSelection its steps may use up.
+    /// What its steps may use up.
     pub(crate) limits: StepLimits,
-    /// BuildSelection its steps may be told in confidence.
+    /// What its steps may be told in confidence.
     pub(crate) secrets: Secrets,
 }
 
@@ -75,10 +75,10 @@ pub(crate) enum NetworkSource {
     Locked(Arc<ResponseStore>),
 }
 
-/// BuildSelection to build of a commit.
+/// What to build of a commit.
 #[derive(Debug, Clone)]
 pub(crate) enum BuildSelection {
-    /// BuildSelection the repository's `countersign.toml` says, with what the caller chose instead.
+    /// What the repository's `countersign.toml` says, with what the caller chose instead.
     Project {
         /// The image's name.
         image: Option<String>,
@@ -100,11 +100,11 @@ pub(crate) enum BuildSelection {
     },
 }
 
-/// BuildSelection came of it.
+/// What came of it.
 pub(crate) struct BuildOutcome {
     /// The image and its layers.
     pub(crate) executed: Executed,
-    /// BuildSelection was built, as the provenance tells it.
+    /// What was built, as the provenance tells it.
     pub(crate) parameters: ExternalParameters,
     /// The commit's tree.
     pub(crate) tree: Tree,
@@ -114,11 +114,11 @@ pub(crate) struct BuildOutcome {
     pub(crate) epoch: i64,
     /// The packages among what came over the network.
     pub(crate) packages: Vec<Package>,
-    /// BuildSelection the commit's lock says, if it has one.
+    /// What the commit's lock says, if it has one.
     pub(crate) lock: Option<Lock>,
-    /// BuildSelection ran its commands in the processor's place: a program's name and digest.
+    /// What ran its commands in the processor's place: a program's name and digest.
     pub(crate) emulator: Option<(String, String)>,
-    /// BuildSelection its steps asked of the network.
+    /// What its steps asked of the network.
     pub(crate) responses: Record,
     /// The digest of that record, if it is kept.
     pub(crate) record: Option<Digest>,
@@ -129,7 +129,7 @@ pub(crate) struct BuildOutcome {
 }
 
 impl BuildOutcome {
-    /// BuildSelection the build used.
+    /// What the build used.
     pub(crate) fn used(&self) -> Lock {
         let bases = self.executed.bases.iter().map(|base| {
             let locked = LockedBase { digest: base.image.digest(), from: base.uri.clone() };
@@ -139,7 +139,7 @@ impl BuildOutcome {
         Lock::new(self.record, bases, packages)
     }
 
-    /// BuildSelection it used that its commit's lock does not say, a line each; nothing without a lock.
+    /// What it used that its commit's lock does not say, a line each; nothing without a lock.
     pub(crate) fn drift(&self) -> Vec<String> {
         self.lock.as_ref().map(|lock| lock::drift(lock, &self.used())).unwrap_or_default()
     }
@@ -192,7 +192,7 @@ pub(crate) fn build(
         .map(|request| Ok((request, Plan::new(&file, request).map_err(named)?)))
         .collect::<Result<Vec<_>>>()?;
     let emulators: Vec<_> = requests.iter().map(|request| Emulator::of(&request.platform)).collect();
-    // BuildSelection cannot be run here is said before anything is done, whichever platform's turn it would be.
+    // What cannot be run here is said before anything is done, whichever platform's turn it would be.
     for ((_, plan), emulator) in plans.iter().zip(&emulators) {
         if plan.runs() {
             emulator.check()?;
@@ -234,7 +234,7 @@ pub(crate) fn only(outcomes: Vec<BuildOutcome>) -> Result<BuildOutcome> {
     }
 }
 
-/// BuildSelection the builds for all platforms have in common.
+/// What the builds for all platforms have in common.
 struct PlatformBuilds<'a> {
     workspace: &'a Workspace,
     build_request: &'a BuildRequest,

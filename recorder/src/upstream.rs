@@ -121,7 +121,7 @@ impl Upstream {
 pub struct Clients {
     http1: reqwest::Client,
     either: reqwest::Client,
-    /// Servers that were found to speak nothing but HTTP/2. NameTable come from a bounded table, so this is bounded too.
+    /// Servers that were found to speak nothing but HTTP/2. Names come from a bounded table, so this is bounded too.
     insisting: Arc<Mutex<HashSet<String>>>,
 }
 

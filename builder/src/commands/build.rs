@@ -379,7 +379,7 @@ fn each_once(all: &[Reference]) -> Vec<Reference> {
     all.iter().enumerate().filter(is_first).map(|(_, reference)| reference.clone()).collect()
 }
 
-/// ImageNames what was kept of a build, and signs its provenance.
+/// Names what was kept of a build, and signs its provenance.
 fn finish(
     arguments: &Arguments,
     outcome: BuildOutcome,

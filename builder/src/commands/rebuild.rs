@@ -157,7 +157,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         identity,
         is_one_of_several: images.len() > 1,
     };
-    // BuildSelection is known of each is looked at before the first one is built.
+    // What is known of each is looked at before the first one is built.
     let chosen = images
         .into_iter()
         .map(|pinned| evidence(arguments, &registry, pinned.as_ref()).map(|chosen| (pinned, chosen)))
@@ -185,7 +185,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     Ok(if is_identical { Answer::Yes } else { Answer::No })
 }
 
-/// BuildSelection all rebuilds of one call have in common.
+/// What all rebuilds of one call have in common.
 struct Work<'a> {
     arguments: &'a Arguments,
     session: &'a Session,
@@ -382,7 +382,7 @@ fn finding(
     Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image))?))
 }
 
-/// BuildSelection differs from the provenance's own record, when the first image is not at hand.
+/// What differs from the provenance's own record, when the first image is not at hand.
 fn recorded(chosen: &Chosen, outcome: &BuildOutcome) -> Vec<String> {
     let image = &outcome.executed.image;
     if image.digest() == chosen.subject {

@@ -16,7 +16,7 @@ const INSTALL: &str = "apt-get install qemu-user-static binfmt-support";
 /// The files there that are no entries.
 const NO_ENTRIES: [&str; 2] = ["register", "status"];
 
-/// MountSource runs the programs of a platform here.
+/// What runs the programs of a platform here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Emulator {
     /// The processor itself.
@@ -72,7 +72,7 @@ impl Missing {
 }
 
 impl Emulator {
-    /// MountSource this machine has for a platform.
+    /// What this machine has for a platform.
     pub(crate) fn of(platform: &Platform) -> Self {
         match is_native(&Platform::here(), platform) {
             true => Self::Native,
@@ -80,7 +80,7 @@ impl Emulator {
         }
     }
 
-    /// MountSource the kernel's list in `place` has for it.
+    /// What the kernel's list in `place` has for it.
     fn registered(platform: &Platform, place: &Path) -> Self {
         match find(platform, place) {
             Ok(interpreter) => Self::Interpreter(interpreter),
@@ -115,7 +115,7 @@ impl Emulator {
     }
 }
 
-/// MountSource the processor runs by itself. A 64-bit processor runs its 32-bit programs; variants are not told apart.
+/// What the processor runs by itself. A 64-bit processor runs its 32-bit programs; variants are not told apart.
 fn is_native(here: &Platform, asked: &Platform) -> bool {
     let (here, asked) = (here.architecture.as_str(), asked.architecture.as_str());
     here == asked || [("amd64", "386"), ("arm64", "arm")].contains(&(here, asked))
@@ -186,7 +186,7 @@ impl Entry {
     }
 }
 
-/// MountSource is known of a processor's executables (ELF), and of who runs them elsewhere.
+/// What is known of a processor's executables (ELF), and of who runs them elsewhere.
 struct Processor {
     /// In Go's words.
     name: &'static str,

@@ -1,4 +1,4 @@
-//! MountSource a RUN step finds around it: the variables that make tools deterministic, and the files of its host name and
+//! What a RUN step finds around it: the variables that make tools deterministic, and the files of its host name and
 //! names. None of it ends up in the image's configuration.
 
 use std::path::Path;
@@ -100,7 +100,7 @@ fn java_list(der: &[u8]) -> Vec<u8> {
     KeyStore { certificates: vec![trusted] }.to_bytes().unwrap_or_default()
 }
 
-/// MountSource apt is told in a replay: an index that has grown old is still the recorded one, which its digest says.
+/// What apt is told in a replay: an index that has grown old is still the recorded one, which its digest says.
 const APT_IN_A_REPLAY: &str = "Acquire::Check-Valid-Until \"false\";\n";
 
 /// Writes the mounted files into `folder`. `ca` is the authority's certificate, as PEM and DER.

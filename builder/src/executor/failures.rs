@@ -59,7 +59,7 @@ pub(crate) fn cancelled() -> Error {
     Error::new(Kind::Step, "the build was interrupted")
 }
 
-/// MountSource a step made cannot be a layer: that is the step's fault, unless the machine refused.
+/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
 pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
     if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
         return too_long(step);
@@ -95,7 +95,7 @@ pub(crate) fn too_long(step: &Step) -> Error {
     .hint("remove it in the same RUN")
 }
 
-/// LayerFiles could not be copied as the step asks.
+/// Files could not be copied as the step asks.
 pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let cause = match cause {
         copy::CopyError::Layer(cause) => return layer_failed(step, cause),
@@ -105,7 +105,7 @@ pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
 
-/// MountSource a step is to see beside its root could not be put there.
+/// What a step is to see beside its root could not be put there.
 pub(crate) fn mount_failed(step: &Step, error: MountError) -> Error {
     match error {
         MountError::Copy(cause) => copy_failed(step, cause),

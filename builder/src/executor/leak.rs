@@ -18,14 +18,14 @@ const MAX_ATTRIBUTES: usize = 64 * 1024;
 pub(crate) struct Leak {
     /// The secret's id.
     pub(crate) id: String,
-    /// MountSource of it holds it: its name, its content, …
+    /// What of it holds it: its name, its content, …
     pub(crate) part: &'static str,
     /// The path in the image; without its end, when that holds it.
     pub(crate) path: String,
 }
 
 /// The first of `needles` in the upper directory of an overlay: in names, contents, targets of links, and names and values of
-/// attributes. LayerFiles of any length are read in blocks.
+/// attributes. Files of any length are read in blocks.
 ///
 /// # Errors
 /// When something cannot be read: then nothing is known.

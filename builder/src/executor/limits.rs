@@ -1,4 +1,4 @@
-//! MountSource a step's command may use up. None of it shows in an image: a step that meets a limit fails.
+//! What a step's command may use up. None of it shows in an image: a step that meets a limit fails.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl StepLimits {
         }
     }
 
-    /// MountSource to do about a command that ended so and printed this last.
+    /// What to do about a command that ended so and printed this last.
     pub(crate) fn hint(&self, exit: Exit, last: &[String]) -> Option<String> {
         let said = |words: &[&str]| last.iter().any(|line| words.iter().any(|word| line.contains(word)));
         match exit {
@@ -58,9 +58,9 @@ impl StepLimits {
     }
 }
 
-/// MountSource programs print for ENOSPC and EDQUOT.
+/// What programs print for ENOSPC and EDQUOT.
 const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-/// MountSource they print when they can start no more of them.
+/// What they print when they can start no more of them.
 const NO_PROCESS: [&str; 3] = ["Resource temporarily unavailable", "can't fork", "Cannot fork"];
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! MountSource a step sees beside its root: made before it, gone after it, and never part of its layer.
+//! What a step sees beside its root: made before it, gone after it, and never part of its layer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +37,7 @@ pub(crate) struct Mounts {
 
 /// Why a mount cannot be made.
 pub(crate) enum MountError {
-    /// MountSource it names.
+    /// What it names.
     Copy(CopyError),
     /// The machine.
     Machine(sandbox::Error),
@@ -68,7 +68,7 @@ impl Mounts {
     ) -> Result<Self, MountError> {
         let mut made = Self::default();
         for (number, mounted) in wanted.iter().enumerate() {
-            // MountSource lies below another mount is not seen.
+            // What lies below another mount is not seen.
             if wanted[number + 1..].iter().any(|later| later.target == mounted.target) {
                 continue;
             }

@@ -28,7 +28,7 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
-    /// Steps write into what is mounted from here, nested as deeply as they like. MountSource cannot be removed goes with the next build.
+    /// Steps write into what is mounted from here, nested as deeply as they like. What cannot be removed goes with the next build.
     fn drop(&mut self) {
         let _ = sandbox::remove_tree(self.folder.path());
     }

@@ -42,23 +42,23 @@ const MOST_WAITING: usize = 2;
 pub(crate) struct Resources<'a> {
     /// Where it reports.
     pub(crate) workspace: &'a Workspace,
-    /// MountSource runs commands.
+    /// What runs commands.
     pub(crate) host: &'a Host,
-    /// MountSource runs commands for the platform that is built for.
+    /// What runs commands for the platform that is built for.
     pub(crate) emulator: &'a Emulator,
     /// Where layers go.
     pub(crate) store: &'a Store,
     /// Unpacked layers.
     pub(crate) cache: &'a LayerCache,
-    /// MountSource records the network.
+    /// What records the network.
     pub(crate) capture: &'a Recorder,
     /// A folder of this build alone, for what is mounted into steps.
     pub(crate) scratch: &'a Path,
-    /// MountSource ends a running command when the person has had enough.
+    /// What ends a running command when the person has had enough.
     pub(crate) canceller: &'a Canceller,
-    /// MountSource a step may use up.
+    /// What a step may use up.
     pub(crate) limits: &'a StepLimits,
-    /// MountSource steps may be told in confidence.
+    /// What steps may be told in confidence.
     pub(crate) secrets: &'a Secrets,
 }
 
@@ -98,14 +98,14 @@ impl LayerFiles {
     }
 }
 
-/// MountSource came of a step.
+/// What came of a step.
 pub(crate) struct StepResult {
     made: Option<NewLayer>,
     seconds: f64,
 }
 
 impl StepResult {
-    /// MountSource the layer is that it made, if it made one.
+    /// What the layer is that it made, if it made one.
     pub(crate) fn diff_id(&self) -> Option<&Digest> {
         self.made.as_ref().map(|made| &made.layer.diff_id)
     }
@@ -127,10 +127,10 @@ pub(crate) struct FinishedStage {
     pub(crate) reports: StepReports,
 }
 
-/// MountSource is told of steps.
+/// What is told of steps.
 #[derive(Default)]
 pub(crate) struct StepReports {
-    /// MountSource steps asked of the network.
+    /// What steps asked of the network.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     pub(crate) unrecorded: Vec<String>,
     pub(crate) applied: Vec<AppliedRule>,
@@ -207,7 +207,7 @@ impl<'a> StageRun<'a> {
         let is_configuration = step.action == Action::Configure;
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
         let failed = |_: &Error| {
-            // MountSource ran ahead and is not needed any more has not failed.
+            // What ran ahead and is not needed any more has not failed.
             if !self.resources.canceller.is_left_off() {
                 workspace.report(&Event::StepFailed { label, line, seconds });
             }
@@ -336,7 +336,7 @@ pub(crate) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
     }
 }
 
-/// MountSource the base's history says made each of its layers.
+/// What the base's history says made each of its layers.
 fn created_by_of_layers(config: &Config) -> Vec<String> {
     let with_layer = config.history.iter().filter(|entry| !entry.empty_layer);
     with_layer.map(|entry| entry.created_by.clone().unwrap_or_default()).collect()

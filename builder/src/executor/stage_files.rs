@@ -1,4 +1,4 @@
-//! The root of a stage: the layers of its base, and above them what its steps made. MountSource a COPY made is only drawn until
+//! The root of a stage: the layers of its base, and above them what its steps made. What a COPY made is only drawn until
 //! somebody needs its files.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use super::steps::copy;
 use super::steps::copy::{CopyError, Node, NodeLookup};
 use crate::error::{Error, Kind, Result};
 
-/// MountSource a step sees, layer above layer. Cheap to clone: the layers are shared.
+/// What a step sees, layer above layer. Cheap to clone: the layers are shared.
 #[derive(Clone, Default)]
 pub(crate) struct StageFiles {
     /// The topmost first.
@@ -26,9 +26,9 @@ pub(crate) struct StageFiles {
 enum Part {
     /// A layer of the base, unpacked.
     Base(PathBuf),
-    /// MountSource a command left.
+    /// What a command left.
     Written(Arc<Upper>),
-    /// MountSource a COPY drew.
+    /// What a COPY drew.
     Virtual(Arc<Pending>),
 }
 
@@ -56,7 +56,7 @@ impl StageFiles {
         self.layers.insert(0, Part::Virtual(Arc::new(pending)));
     }
 
-    /// MountSource lies where, for looking; nothing is unpacked for it.
+    /// What lies where, for looking; nothing is unpacked for it.
     pub(crate) fn layer_stack(&self) -> LayerStack {
         let layers = self.layers.iter().map(|part| match part {
             Part::Base(folder) => StackedLayer::Folder(folder.clone()),
@@ -100,7 +100,7 @@ impl StageFiles {
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        // MountSource is unpacked and still on no disk is the root itself, to which a link may lead.
+        // What is unpacked and still on no disk is the root itself, to which a link may lead.
         let place = found.on_disk().ok_or_else(|| failed(std::io::Error::other("not a regular file")))?;
         let file = File::options().read(true).custom_flags(flags).open(place);
         file.and_then(sandbox::read_user_table).map_err(failed)

@@ -84,7 +84,7 @@ impl<'a> Stages<'a> {
         self.fetched.get(&self.planned[*lowest].0.stage)
     }
 
-    /// MountSource a step is called in reports.
+    /// What a step is called in reports.
     pub(crate) fn label(&self, at: usize, step: usize) -> Label {
         let stage = self.plan.name(self.planned[at].0.stage).to_string();
         let number = self.before[at] + step + 1;

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::dockerfile::Health;
 
-/// MountSource Docker gives a step whose image names no `PATH`.
+/// What Docker gives a step whose image names no `PATH`.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// MountSource `FROM scratch` starts with, as in BuildKit.
+/// What `FROM scratch` starts with, as in BuildKit.
 pub(crate) fn scratch(platform: &Platform) -> Config {
     let Platform { architecture, os, variant } = platform.clone();
     Config {
@@ -26,7 +26,7 @@ pub(crate) fn scratch(platform: &Platform) -> Config {
     }
 }
 
-/// MountSource a build on top of `base` starts with: everything but Docker's records of how the base was built, which are
+/// What a build on top of `base` starts with: everything but Docker's records of how the base was built, which are
 /// not of this image.
 pub(crate) fn on_base(base: &Config) -> Config {
     let mut config = base.clone();
@@ -79,7 +79,7 @@ pub(crate) fn set_stop_signal(execution: &mut Execution, signal: &str) {
     execution.other.insert("StopSignal".to_owned(), signal.into());
 }
 
-/// How whoever runs the image asks whether it is well. MountSource is zero is left to the engine.
+/// How whoever runs the image asks whether it is well. What is zero is left to the engine.
 pub(crate) fn set_health(execution: &mut Execution, health: &Health) {
     let mut value = serde_json::json!({ "Test": health.test });
     let numbers = [

@@ -16,7 +16,7 @@ use crate::plan::config::{Config, History};
 use crate::plan::stage::{Argument, StageExpansion};
 use crate::plan::step::Step;
 
-/// MountSource of the Dockerfile is to be built.
+/// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanRequest {
     /// The stage; the last one by default.
@@ -25,13 +25,13 @@ pub(crate) struct PlanRequest {
     pub(crate) arguments: BTreeMap<String, String>,
     /// Labels that the target gets beside its own. They leave no trace in the history, as in BuildKit.
     pub(crate) labels: BTreeMap<String, String>,
-    /// MountSource it is built for.
+    /// What it is built for.
     pub(crate) platform: Platform,
     /// The `created` of everything made, as RFC 3339.
     pub(crate) created: String,
 }
 
-/// MountSource a stage starts from.
+/// What a stage starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Base {
     /// Nothing.
@@ -47,7 +47,7 @@ pub(crate) enum Base {
 pub(crate) struct Needed {
     /// Its number in the Dockerfile.
     pub(crate) stage: usize,
-    /// MountSource it starts from.
+    /// What it starts from.
     pub(crate) base: Base,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Plan<'a> {
     globals: BTreeMap<String, String>,
     target: usize,
     needed: Vec<Needed>,
-    /// MountSource the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
+    /// What the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
     triggers: BTreeMap<usize, Vec<Located<Instruction>>>,
     /// Images that files are copied from. Each is a stage of its own, numbered behind those of the file.
     images: Vec<String>,
@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
         plan.read_globals()?;
         for (stage, written) in file.stages.iter().enumerate() {
             plan.note_images(&written.instructions);
-            // MountSource is wrong with a base is said when the stage is needed.
+            // What is wrong with a base is said when the stage is needed.
             if let Ok(Base::Stage(earlier)) = plan.base(stage) {
                 let triggers = plan.left_by(earlier, written.line)?;
                 plan.note_images(&triggers);
@@ -160,7 +160,7 @@ impl<'a> Plan<'a> {
         self.triggers.get(&stage).into_iter().flatten().chain(own)
     }
 
-    /// MountSource an earlier stage wants done in the one at `line`.
+    /// What an earlier stage wants done in the one at `line`.
     fn left_by(&self, earlier: usize, line: usize) -> Result<Vec<Located<Instruction>>, DockerfileError> {
         let texts =
             self.file.stages[earlier].instructions.iter().filter_map(|located| match &located.value {
@@ -228,7 +228,7 @@ impl<'a> Plan<'a> {
         Ok(Planned { steps, config, arguments })
     }
 
-    /// MountSource a stage is called in what people read.
+    /// What a stage is called in what people read.
     pub(crate) fn name(&self, stage: usize) -> String {
         match self.file.stages.get(stage) {
             Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
@@ -290,7 +290,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Refuses build arguments that nothing declares. MountSource bases declare has to be known ([`Self::learn`]).
+    /// Refuses build arguments that nothing declares. What bases declare has to be known ([`Self::learn`]).
     ///
     /// # Errors
     /// The first one.

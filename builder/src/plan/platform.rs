@@ -1,4 +1,4 @@
-//! MountSource a Dockerfile is told of the platform it is built for.
+//! What a Dockerfile is told of the platform it is built for.
 
 use std::collections::BTreeMap;
 

@@ -42,7 +42,7 @@ impl Argument {
 
 impl<'a> StageExpansion<'a> {
     pub(crate) fn new(plan: &'a Plan<'a>, stage: usize, base: Config, inherited: Vec<Argument>) -> Self {
-        // MountSource the base's configuration sets is set anew, over what its stage had by then.
+        // What the base's configuration sets is set anew, over what its stage had by then.
         let is_set = |name: &str| config::variable(&base.config, name).is_some();
         let arguments = inherited.into_iter().map(|it| Argument { hidden: is_set(&it.name), ..it }).collect();
         Self { plan, stage, config: base, arguments, cmd_is_set: false, asking: 0 }
@@ -323,7 +323,7 @@ impl<'a> StageExpansion<'a> {
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
         let written = self.word(path)?;
         let path = absolute(&self.config.config.working_dir, &written);
-        // MountSource is written from the root is told as it is written.
+        // What is written from the root is told as it is written.
         let told = if written.starts_with('/') { written } else { path.clone() };
         self.config.config.working_dir.clone_from(&told);
         let told = format!("WORKDIR {told}");

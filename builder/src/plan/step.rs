@@ -1,4 +1,4 @@
-//! MountSource an instruction comes to once everything in it is expanded: what is done to the files, and how the history tells it.
+//! What an instruction comes to once everything in it is expanded: what is done to the files, and how the history tells it.
 
 use recorder::StepId;
 
@@ -6,7 +6,7 @@ use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{Chmod, Network, SecretMount};
 
-/// MountSource one instruction does, with everything expanded.
+/// What one instruction does, with everything expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// Who it is in records and replays. Only meaningful for a step that can ask the network.
@@ -15,9 +15,9 @@ pub(crate) struct Step {
     pub(crate) line: usize,
     /// The instruction as written.
     pub(crate) text: String,
-    /// MountSource the history says; empty when it says nothing.
+    /// What the history says; empty when it says nothing.
     pub(crate) created_by: String,
-    /// MountSource is done to the files.
+    /// What is done to the files.
     pub(crate) action: Action,
 }
 
@@ -28,7 +28,7 @@ impl Step {
     }
 }
 
-/// MountSource is done to the files.
+/// What is done to the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Nothing: only the configuration changes.
@@ -68,11 +68,11 @@ pub(crate) struct Execution {
     pub(crate) cwd: String,
     /// As whom; empty is root.
     pub(crate) user: String,
-    /// MountSource it reaches.
+    /// What it reaches.
     pub(crate) network: Network,
     /// A program that the Dockerfile itself holds.
     pub(crate) script: Option<Script>,
-    /// MountSource it sees beside its root.
+    /// What it sees beside its root.
     pub(crate) mounts: Vec<Mounted>,
     /// Which secrets it is given.
     pub(crate) secrets: Vec<SecretMount>,
@@ -97,7 +97,7 @@ pub(crate) struct Copying {
     pub(crate) chown: Option<String>,
     /// Permissions.
     pub(crate) chmod: Option<Chmod>,
-    /// MountSource is not copied.
+    /// What is not copied.
     pub(crate) excludes: Ignore,
     /// Whether the folders above a source are made as well.
     pub(crate) parents: bool,
@@ -114,16 +114,16 @@ pub(crate) enum Source {
     Remote(Remote),
 }
 
-/// MountSource a step sees beside its root, expanded.
+/// What a step sees beside its root, expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mounted {
     /// Absolute.
     pub(crate) target: String,
-    /// MountSource is there.
+    /// What is there.
     pub(crate) what: MountSource,
 }
 
-/// MountSource is mounted into a step.
+/// What is mounted into a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountSource {
     /// An empty folder.

@@ -9,13 +9,13 @@ pub(crate) struct Waits<S> {
     pub(crate) needs: BTreeSet<usize>,
 }
 
-/// MountSource became of a task that was taken up.
+/// What became of a task that was taken up.
 pub(crate) enum Turn<S, T> {
     Done(T),
     Waits(Waits<S>),
 }
 
-/// MountSource a task waited for, by number.
+/// What a task waited for, by number.
 pub(crate) type Came<T> = Vec<(usize, Arc<T>)>;
 
 /// Takes up the task of a number where it stands, with what it waited for.
@@ -65,7 +65,7 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
                     now.failed = Some(error);
                     stop();
                 }
-                // MountSource fails once it is stopped says nothing.
+                // What fails once it is stopped says nothing.
                 Err(_) => {}
             }
             changed.notify_all();
@@ -104,7 +104,7 @@ fn next<S, T, E>(state: &Mutex<GraphState<S, T, E>>, changed: &Condvar) -> Optio
             let came = needs.into_iter().filter_map(|needed| Some((needed, now.done[needed].clone()?)));
             return Some((number, state, came.collect()));
         }
-        // MountSource is being done may become what a waiting task needs, or wait itself.
+        // What is being done may become what a waiting task needs, or wait itself.
         if now.running == 0 {
             return None;
         }

@@ -1,5 +1,5 @@
 //! Doing what the plan says: bases are fetched and all is planned, then stages are built side by side; one waits for another at
-//! the step that needs it. MountSource is told of them stands in the order of the Dockerfile, whichever was done first.
+//! the step that needs it. What is told of them stands in the order of the Dockerfile, whichever was done first.
 
 mod graph;
 
@@ -28,13 +28,13 @@ use crate::speculation::reference::ReferenceImage;
 use crate::speculation::tasks::AbandonOnDrop;
 use crate::speculation::{Attempt, Speculation};
 
-/// MountSource came of it.
+/// What came of it.
 pub(crate) struct Executed {
     /// The image, in the store.
     pub(crate) image: Image,
     /// Its layers, from the lowest.
     pub(crate) layers: Vec<LayerRecord>,
-    /// MountSource the steps asked of the network, step by step in the order of asking.
+    /// What the steps asked of the network, step by step in the order of asking.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     /// Why the list of exchanges may not be all, if so.
     pub(crate) unrecorded: Vec<String>,
@@ -48,7 +48,7 @@ pub(crate) struct Executed {
     pub(crate) bases: Vec<Base>,
     /// Whether commands were run.
     pub(crate) runs: bool,
-    /// MountSource was done, and how long it took.
+    /// What was done, and how long it took.
     pub(crate) steps: Vec<SummaryStep>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn execute(
 /// The stages of a build while they are built.
 struct Scheduler<'a> {
     stages: &'a Stages<'a>,
-    /// MountSource may be done ahead.
+    /// What may be done ahead.
     speculation: Speculation<'a>,
 }
 

@@ -1,8 +1,8 @@
 //! Commands that do not wait for those before them. An image that the build repeats, or comes close to, says what each step came to, so a command
-//! runs on that. None of it is believed. MountSource came of a command counts once the steps before it have come, one by one, to the very
+//! runs on that. None of it is believed. What came of a command counts once the steps before it have come, one by one, to the very
 //! layers that it stood on; otherwise it is thrown away, and the command runs again on what they did come to.
 //!
-//! MountSource costs little is not taken from the image: a COPY from the commit is done on the way, so that a command which stands on what changed
+//! What costs little is not taken from the image: a COPY from the commit is done on the way, so that a command which stands on what changed
 //! since can run ahead too. An image of another commit has that commit's time on all that its steps made, in place of which this one's is set. The
 //! image's layers are compressed here again, as those of the steps have to be; that counts for a step which comes to the same layer.
 
@@ -31,7 +31,7 @@ use crate::progress::Event;
 use crate::speculation::reference::ReferenceImage;
 use crate::speculation::tasks::{Busy, TaskPool};
 
-/// MountSource came of something that was done ahead.
+/// What came of something that was done ahead.
 pub(crate) enum Attempt {
     /// A command ran, on these layers.
     Done(Vec<Digest>, StepResult, Box<StepReports>),
@@ -43,7 +43,7 @@ pub(crate) enum Attempt {
     Unready,
 }
 
-/// MountSource may be done ahead.
+/// What may be done ahead.
 pub(crate) struct Speculation<'a> {
     stages: &'a Stages<'a>,
     reference_image: Option<&'a ReferenceImage>,
@@ -55,7 +55,7 @@ pub(crate) struct Speculation<'a> {
     made: Vec<Option<usize>>,
     /// Commands, then layers, each in their order.
     tasks: Vec<EarlyTask>,
-    /// MountSource should lie below each step and above the last, as far as anybody had to know.
+    /// What should lie below each step and above the last, as far as anybody had to know.
     predicted: Mutex<Vec<Predicted>>,
     /// Held by who finds out more of it.
     predicting: Mutex<()>,
@@ -68,11 +68,11 @@ pub(crate) struct Speculation<'a> {
 enum EarlyTask {
     /// The command with this number among the steps.
     Command(usize),
-    /// MountSource the step with this number made is to be compressed.
+    /// What the step with this number made is to be compressed.
     Packing(usize),
 }
 
-/// MountSource should lie below a step.
+/// What should lie below a step.
 #[derive(Clone, Default)]
 struct Predicted {
     root: StageFiles,
@@ -84,7 +84,7 @@ struct Predicted {
 }
 
 impl<'a> Speculation<'a> {
-    /// MountSource of these stages can be done ahead of its turn.
+    /// What of these stages can be done ahead of its turn.
     pub(crate) fn new(
         reference_image: Option<&'a ReferenceImage>,
         stages: &'a Stages<'a>,
@@ -98,7 +98,7 @@ impl<'a> Speculation<'a> {
             .map(|reference_image| reference_image.made(stages.base(), stages.plan, all()))
             .unwrap_or_default();
         let commands = commands(&made, all()).into_iter().map(EarlyTask::Command);
-        // MountSource costs little is compressed where it is done.
+        // What costs little is compressed where it is done.
         let is_worth_it = |(made, step): (&Option<usize>, &Step)| made.is_some() && !is_cheap(&step.action);
         let layers = made.iter().zip(all()).enumerate().filter(|(_, one)| is_worth_it(*one));
         let layers = layers.map(|(number, _)| EarlyTask::Packing(number));
@@ -123,7 +123,7 @@ impl<'a> Speculation<'a> {
         self.tasks.len()
     }
 
-    /// MountSource was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
+    /// What was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
     pub(crate) fn compressed_early(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
         if let Some(task) = self.step(place, step).and_then(|step| self.number(EarlyTask::Packing(step))) {
             self.pool.cancel(task);
@@ -171,7 +171,7 @@ impl<'a> Speculation<'a> {
         self.predicted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// MountSource came of a step that ran ahead, if it did and counts.
+    /// What came of a step that ran ahead, if it did and counts.
     pub(crate) fn attempt(
         &self,
         place: usize,
@@ -284,7 +284,7 @@ impl<'a> Speculation<'a> {
         Ok(())
     }
 
-    /// MountSource should lie below a step.
+    /// What should lie below a step.
     fn predict_below(&self, number: usize, resources: &Resources<'_>) -> Result<Predicted> {
         let _laying = self.predicting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -303,14 +303,14 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// MountSource lies below the first step.
+    /// What lies below the first step.
     fn predict_base(&self, resources: &Resources<'_>) -> Result<Predicted> {
         let Some(Base { image, .. }) = self.stages.base() else { return Ok(Predicted::default()) };
         let root = StageFiles::of_base(resources.cache.lower_dirs(resources.store, image)?);
         Ok(Predicted { root, diff_ids: image.diff_ids().to_vec(), ..Predicted::default() })
     }
 
-    /// MountSource should lie above a step.
+    /// What should lie above a step.
     fn predict_above(
         &self,
         mut predicted: Predicted,

@@ -1,4 +1,4 @@
-//! MountSource an image says of the steps of a build that should come to it, or close to it: which of its layers each of them made.
+//! What an image says of the steps of a build that should come to it, or close to it: which of its layers each of them made.
 
 use attestations::Digest;
 use images::layer::Limits;
@@ -13,7 +13,7 @@ use recorder::ResponseStore;
 
 /// How many times larger than its blob a layer may be: programs and texts come to 2 to 10 times, zeros to a thousand.
 const MOST_TIMES: u64 = 64;
-/// MountSource a small blob may come to in any case.
+/// What a small blob may come to in any case.
 const MOST_OF_SMALL: u64 = 64 << 20;
 
 /// An image that a build repeats, or comes close to, with its layers.
@@ -21,7 +21,7 @@ const MOST_OF_SMALL: u64 = 64 << 20;
 pub(crate) struct ReferenceImage {
     /// Where they are.
     pub(crate) store: Store,
-    /// MountSource it is.
+    /// What it is.
     pub(crate) image: Image,
 }
 
@@ -197,7 +197,7 @@ mod tests {
         let reference_image = before.image(TEXT, &LAYERS, Some(&below));
         let all = [None, Some(2), None, None, Some(3), Some(4)];
         assert_eq!(before.made(&reference_image, TEXT, Some(&below)), all);
-        // MountSource differs ends it, and so does what is missing; what comes behind does no harm.
+        // What differs ends it, and so does what is missing; what comes behind does no harm.
         assert_eq!(
             before.made(&reference_image, &TEXT.replace("RUN nothing", "RUN other"), Some(&below)),
             all[..3]

@@ -56,7 +56,7 @@ impl<T> TaskPool<T> {
         Busy(self)
     }
 
-    /// MountSource came of a task, which is waited for if it goes on: the processor of who waits is idle meanwhile. None when it was
+    /// What came of a task, which is waited for if it goes on: the processor of who waits is idle meanwhile. None when it was
     /// not begun; then it never will be.
     pub(crate) fn claim(&self, number: usize, _idle: &Busy<'_, T>) -> Option<T> {
         let mut now = self.lock();

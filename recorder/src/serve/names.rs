@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-/// NameTable a build may ask for. Real builds need a few dozen; the bound keeps a RUN from growing our memory.
+/// Names a build may ask for. Real builds need a few dozen; the bound keeps a RUN from growing our memory.
 const MAX_NAMES: usize = 4096;
 
 /// Longest name in its textual form (RFC 1035, section 2.3.4).

@@ -111,7 +111,7 @@ fn take(
     writer.commit_as(&wanted).map_err(Error::from).map(drop)
 }
 
-/// NameTable the materials of a manifest that came, if everything it names has come too.
+/// Names the materials of a manifest that came, if everything it names has come too.
 fn adopt(place: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptResponses> {
     let bytes = place.store().read(found, MAX_SMALL)?;
     let manifest: Manifest =

@@ -107,7 +107,7 @@ impl ResponseStore {
         Replay::load(self.store.clone(), record)
     }
 
-    /// NameTable the materials of an image, so that they are listed, sent along, and kept until somebody lets them go.
+    /// Names the materials of an image, so that they are listed, sent along, and kept until somebody lets them go.
     ///
     /// # Errors
     /// When there are more bodies than a manifest holds, or the disk refuses.

@@ -1,4 +1,4 @@
-//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. MountSource is fetched goes through the
+//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. What is fetched goes through the
 //! recorder, under the name of the step's line, as what a RUN fetches.
 
 use std::fs::File;
@@ -36,7 +36,7 @@ pub(crate) struct GitTaken {
     pub(crate) url: String,
     /// The commit.
     pub(crate) commit: Commit,
-    /// MountSource the Dockerfile calls it.
+    /// What the Dockerfile calls it.
     pub(crate) reference: Option<String>,
     /// Its path, when it came as a submodule.
     pub(crate) submodule: Option<String>,
@@ -117,7 +117,7 @@ impl<'a> StageRun<'a> {
         Ok(made)
     }
 
-    /// All that a step copies from, in its order. MountSource is remote is fetched.
+    /// All that a step copies from, in its order. What is remote is fetched.
     fn gather<'s>(&mut self, step: &Step, copying: &'s Copying, label: &Label) -> Result<Vec<Gathered<'s>>>
     where
         'a: 's,

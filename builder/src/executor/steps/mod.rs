@@ -1,4 +1,4 @@
-//! MountSource a step does, one file for each kind.
+//! What a step does, one file for each kind.
 
 pub(crate) mod add;
 pub(crate) mod copy;

@@ -22,7 +22,7 @@ use crate::secrets::Redactor;
 use recorder::SecretPatterns;
 use recorder::{Incident, Planted, StepRecord};
 
-/// MountSource a command sees of the network: nothing, or what is planted there.
+/// What a command sees of the network: nothing, or what is planted there.
 struct Reach {
     namespace: sandbox::Network,
     planted: Option<Planted>,
@@ -77,7 +77,7 @@ impl StageRun<'_> {
         let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);
-        // MountSource was left would be in the next step's caches, which have to be empty.
+        // What was left would be in the next step's caches, which have to be empty.
         sandbox::remove_tree(&self.resources.scratch.join("mounts")).map_err(machine)?;
         let Some((layer, upper)) = made else { return Ok(None) };
         Ok(Some(NewLayer { layer, files: LayerFiles::Written(upper) }))
@@ -95,7 +95,7 @@ impl StageRun<'_> {
         Ok((overlay, lowers))
     }
 
-    /// MountSource a command sees of the network.
+    /// What a command sees of the network.
     fn network(&self, step: &Step, network: Network, needles: &Arc<SecretPatterns>) -> Result<Reach> {
         let namespace = self.resources.host.network().map_err(machine)?;
         let planted = match network {

@@ -1,4 +1,4 @@
-//! MountSource goes where: BuildKit's rules of `COPY`, on whatever ground.
+//! What goes where: BuildKit's rules of `COPY`, on whatever ground.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) struct Destination<'g, 't> {
     shared: BTreeMap<(u64, u64), Vec<u8>>,
 }
 
-/// MountSource is copied: what is walked through, and the tree that has the bytes, which lasts until they are written.
+/// What is copied: what is walked through, and the tree that has the bytes, which lasts until they are written.
 #[derive(Clone, Copy)]
 pub(crate) struct From<'w, 't> {
     pub(crate) walk: &'w dyn Walk,

@@ -1,4 +1,4 @@
-//! LayerFiles that the Dockerfile itself holds, in here-documents.
+//! Files that the Dockerfile itself holds, in here-documents.
 
 use super::tree::held;
 use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, Walk};

@@ -50,9 +50,9 @@ pub(crate) enum CopyError {
     InTheWay {
         /// In the image.
         path: String,
-        /// MountSource is there.
+        /// What is there.
         is: &'static str,
-        /// MountSource was to be put there.
+        /// What was to be put there.
         what: &'static str,
     },
     /// A file that is fetched from a URL without one, into a folder.
@@ -64,7 +64,7 @@ pub(crate) enum CopyError {
     /// An archive that may not be unpacked.
     #[error("the archive {0}")]
     Archive(#[source] images::Error),
-    /// MountSource lies below, or the layer itself.
+    /// What lies below, or the layer itself.
     #[error(transparent)]
     Layer(#[from] images::Error),
     /// A device or socket.
@@ -76,11 +76,11 @@ pub(crate) enum CopyError {
     /// The file system.
     #[error("{doing} {path}")]
     Io {
-        /// MountSource was being done.
+        /// What was being done.
         doing: &'static str,
         /// The path in the image.
         path: String,
-        /// MountSource the system said.
+        /// What the system said.
         source: std::io::Error,
     },
 }
@@ -99,7 +99,7 @@ impl CopyError {
     }
 }
 
-/// MountSource to copy, with everything expanded.
+/// What to copy, with everything expanded.
 #[derive(Debug, Clone)]
 pub(crate) struct CopyRequest<'a> {
     /// Paths and patterns.
@@ -112,7 +112,7 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) mode: Option<&'a Chmod>,
     /// Whether a source that is an archive is unpacked into the destination, which is a folder then.
     pub(crate) archives: bool,
-    /// MountSource is not copied: paths within a source that is a folder, names of sources that are none.
+    /// What is not copied: paths within a source that is a folder, names of sources that are none.
     pub(crate) excludes: Option<&'a Ignore>,
     /// Whether the folders above each source are made as well; those in front of `/./` are not.
     pub(crate) parents: bool,
@@ -209,7 +209,7 @@ fn with_parents<'t>(
         for (path, name) in select(tree, base)? {
             match (is_folder(tree, &path)?, is_pattern(base)) {
                 (true, _) => {}
-                // MountSource else a pattern fits has nothing in it.
+                // What else a pattern fits has nothing in it.
                 (false, true) => continue,
                 (false, false) => return Err(missing()),
             }
@@ -245,7 +245,7 @@ pub(crate) fn is_folder(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError>
     Ok(existing(tree, path)?.kind == NodeKind::Directory)
 }
 
-/// MountSource is at a path without links.
+/// What is at a path without links.
 ///
 /// # Errors
 /// When nothing is there, or it cannot be read.

@@ -1,4 +1,4 @@
-//! MountSource `--exclude` and `--parents` leave of a tree.
+//! What `--exclude` and `--parents` leave of a tree.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::dockerfile::pattern::{Pattern, is_pattern};
 pub(crate) struct Picked<'a> {
     tree: &'a dyn Tree,
     base: &'a [u8],
-    /// MountSource is there, and whether only for what lies in it.
+    /// What is there, and whether only for what lies in it.
     paths: BTreeMap<Vec<u8>, bool>,
 }
 

@@ -1,4 +1,4 @@
-//! MountSource files are copied into: a layer that is drawn, or a folder of this machine.
+//! What files are copied into: a layer that is drawn, or a folder of this machine.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use super::tree::opened;
 use super::{Content, CopyError, NodeKind, NodeLookup, RootTree};
 
-/// MountSource files are put into. Paths are bytes without a leading slash; no link in them is followed.
+/// What files are put into. Paths are bytes without a leading slash; no link in them is followed.
 pub(crate) trait LayerTarget<'t>: NodeLookup {
     /// Puts something at `path`, in the place of whatever is there and is no folder.
     ///

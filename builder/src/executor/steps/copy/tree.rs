@@ -19,9 +19,9 @@ const LINK_LIMIT: usize = 40;
 /// A file's bytes, to be opened when they are written: how many there are, and what reads them.
 pub(crate) type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
 
-/// NodeLookup in a root. No method follows a link.
+/// Names in a root. No method follows a link.
 pub(crate) trait NodeLookup {
-    /// MountSource is at `path`.
+    /// What is at `path`.
     ///
     /// # Errors
     /// When it cannot be read; a path that is not there is no error.
@@ -33,7 +33,7 @@ pub(crate) trait NodeLookup {
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
 }
 
-/// NodeLookup in folders, to be gone through.
+/// Names in folders, to be gone through.
 pub(crate) trait Walk: NodeLookup {
     /// The names in a folder, sorted.
     ///
@@ -61,7 +61,7 @@ pub(crate) trait Tree: Walk {
     }
 }
 
-/// Where `path` leads within a root when every link is followed. MountSource is missing keeps its name, so that the result
+/// Where `path` leads within a root when every link is followed. What is missing keeps its name, so that the result
 /// can also be a place to make something.
 ///
 /// # Errors

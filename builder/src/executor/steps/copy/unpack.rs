@@ -89,7 +89,7 @@ impl Unpacking<'_, '_> {
         let whole = self.within.path(&path);
         let dress = self.dress(entry, &path)?;
         match &entry.kind {
-            // MountSource an entry replaces is gone: all but a folder that stays one.
+            // What an entry replaces is gone: all but a folder that stays one.
             AddedKind::Directory if is_folder => {}
             AddedKind::Directory => {
                 self.within.target.put(&whole, NewNode::Directory, NodeAttributes::default())?
