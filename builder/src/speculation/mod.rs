@@ -164,7 +164,7 @@ impl<'a> Speculation<'a> {
 
     fn reference_image(&self) -> Result<&'a ReferenceImage> {
         self.reference_image
-            .ok_or_else(|| Error::new(Kind::Bug, "something is done ahead and nothing was reference_image"))
+            .ok_or_else(|| Error::new(Kind::Bug, "something runs early without a reference image"))
     }
 
     fn predicted(&self) -> MutexGuard<'_, Vec<Predicted>> {
