@@ -358,7 +358,7 @@ mod tests {
         let Miss(why) = ask(&replay, &line(1), URL, "c").unwrap_err();
         assert_eq!(why, "it was recorded with other headers: now accept: c, recorded accept: a");
         let Miss(why) = ask(&replay, &line(9), URL, "a").unwrap_err();
-        assert!(why.contains("GET http://a.example/simple/ by line 1"), "{why}");
+        assert!(why.contains("GET http://a.example/simple/ by stage#1"), "{why}");
         let failed = ask(&replay, &line(1), "http://down.example/", "a");
         assert_eq!(failed, Ok(b"upstream failed".to_vec()));
     }

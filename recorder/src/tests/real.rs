@@ -127,8 +127,8 @@ async fn pip_and_curl_know_nothing_of_the_recorder() {
     assert_eq!(kinds(&record), [IncidentKind::UnknownAddress, IncidentKind::ClientTls]);
     let list: Vec<_> = record
         .step
-        .exchanges
-        .iter()
+        .sorted()
+        .into_iter()
         .map(|e| (e.request.url.as_str(), e.response.status, e.response.body))
         .collect();
     let url = |path: &str| format!("https://index.example{path}");
