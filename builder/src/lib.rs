@@ -12,6 +12,7 @@ mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod lock;
+mod lookup;
 mod packages;
 mod pipeline;
 mod plan;

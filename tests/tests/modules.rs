@@ -101,6 +101,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "scheduler",
             "pipeline",
             "review",
+            "lookup",
             "provenance",
             "publish",
             "rebuild",

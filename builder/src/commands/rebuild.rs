@@ -6,17 +6,18 @@ use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
 use attestations::{Digest, Pinned, Reference};
 use errors::{files, trusted};
 use images::Platform;
-use images::compare::{Comparison, compare};
 use serde_json::json;
 
 use super::build::{Signing, bundle_path, pair};
-use super::diff::{describe, find};
+use super::diff::describe;
 use super::registries::Reach;
 use super::{Answer, Session};
 use crate::bases::Registry as _;
 use crate::executor::limits::StepLimits;
+use crate::lookup::find;
 use crate::pipeline::{self, BuildOutcome, BuildRequest, BuildSelection, NetworkSource};
 use crate::rebuild::evidence::{Chosen, Trust, choose};
+use crate::rebuild::finding::Finding;
 use crate::rebuild::inputs;
 use crate::registry::Registry;
 use crate::review::gate as reviews;
@@ -86,37 +87,21 @@ pub(crate) struct Arguments {
     reach: Reach,
 }
 
-/// How the rebuilt image compares with the one that was to be repeated.
-enum Finding {
-    /// Both images are here.
-    Compared(Comparison),
-    /// Only the provenance is: layers that differ from what it records.
-    Recorded(Vec<String>),
+/// How a rebuild came out, for people.
+fn text(finding: &Finding) -> String {
+    match finding {
+        Finding::Compared(comparison) => describe(comparison),
+        Finding::Recorded(differences) if differences.is_empty() => "identical".to_owned(),
+        Finding::Recorded(differences) => format!("differs\n{}", differences.join("\n")),
+    }
 }
 
-impl Finding {
-    fn verdict(&self) -> RebuildVerdict {
-        match self {
-            Self::Compared(Comparison::Identical) => RebuildVerdict::Identical,
-            Self::Recorded(differences) if differences.is_empty() => RebuildVerdict::Identical,
-            _ => RebuildVerdict::Differs,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Compared(comparison) => describe(comparison),
-            Self::Recorded(differences) if differences.is_empty() => "identical".to_owned(),
-            Self::Recorded(differences) => format!("differs\n{}", differences.join("\n")),
-        }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        match self {
-            Self::Compared(comparison) => json!(comparison),
-            Self::Recorded(differences) => {
-                json!({ "verdict": self.text().lines().next(), "recorded": differences })
-            }
+/// The same for machines.
+fn json_of(finding: &Finding) -> serde_json::Value {
+    match finding {
+        Finding::Compared(comparison) => json!(comparison),
+        Finding::Recorded(differences) => {
+            json!({ "verdict": text(finding).lines().next(), "recorded": differences })
         }
     }
 }
@@ -170,12 +155,12 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let told = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
     match (rebuilt.as_slice(), told.as_slice()) {
         ([one], [value]) => {
-            let text = format!("{}\n{}", one.outcome.executed.image.digest(), one.finding.text());
+            let text = format!("{}\n{}", one.outcome.executed.image.digest(), text(&one.finding));
             session.result(&text, value)?;
         }
         (all, _) => {
             let line = |one: &Rebuilt| {
-                format!("{} {}\n{}", one.outcome.executed.image.digest(), one.platform, one.finding.text())
+                format!("{} {}\n{}", one.outcome.executed.image.digest(), one.platform, text(&one.finding))
             };
             let text = all.iter().map(line).collect::<Vec<_>>().join("\n");
             let value = json!({ "event": "rebuilt", "identical": is_identical, "images": told });
@@ -216,7 +201,8 @@ impl Work<'_> {
         let outcomes =
             pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_| Ok(()));
         let outcome = pipeline::only(outcomes.map_err(|error| self.in_index(error))?)?;
-        let finding = finding(session, original.as_ref(), &chosen, &outcome)?;
+        let rebuilt = pipeline::store(session.workspace())?;
+        let finding = Finding::of(original.as_ref(), &chosen, (&rebuilt, &outcome))?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
             self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
         }
@@ -277,7 +263,7 @@ impl Rebuilt {
             "online": arguments.online,
             "exchanges": self.outcome.responses.exchanges().count(),
             "identical": self.finding.verdict() == RebuildVerdict::Identical,
-            "comparison": self.finding.json(),
+            "comparison": json_of(&self.finding),
             "signed": signed,
         })
     }
@@ -359,7 +345,7 @@ fn original(
         (None, None) => return Ok(None),
     };
     let platform = platform_of(chosen)?;
-    let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
+    let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session.workspace())?;
     match image.digest() == chosen.subject {
         true => Ok(Some(ReferenceImage { store, image })),
         false => Err(Error::new(
@@ -367,49 +353,4 @@ fn original(
             format!("{place} is {}, and the provenance is about {}", image.digest(), chosen.subject),
         )),
     }
-}
-
-fn finding(
-    session: &Session,
-    original: Option<&ReferenceImage>,
-    chosen: &Chosen,
-    outcome: &BuildOutcome,
-) -> Result<Finding> {
-    let Some(ReferenceImage { store, image }) = original else {
-        return Ok(Finding::Recorded(recorded(chosen, outcome)));
-    };
-    let rebuilt = pipeline::store(session.workspace())?;
-    Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image))?))
-}
-
-/// What differs from the provenance's own record, when the first image is not at hand.
-fn recorded(chosen: &Chosen, outcome: &BuildOutcome) -> Vec<String> {
-    let image = &outcome.executed.image;
-    if image.digest() == chosen.subject {
-        return Vec::new();
-    }
-    let parameters = &chosen.provenance().build_definition.internal_parameters;
-    let mut differences = vec![format!("manifest: {}, rebuilt {}", chosen.subject, image.digest())];
-    if parameters.config_digest != image.config_descriptor().digest {
-        differences.push(format!(
-            "config: {}, rebuilt {}",
-            parameters.config_digest,
-            image.config_descriptor().digest
-        ));
-    }
-    let rebuilt = &outcome.executed.layers;
-    if parameters.layers.len() != rebuilt.len() {
-        differences.push(format!("layers: {}, rebuilt {}", parameters.layers.len(), rebuilt.len()));
-    }
-    for (index, (first, second)) in parameters.layers.iter().zip(rebuilt).enumerate() {
-        if first.diff_id != second.diff_id {
-            differences.push(format!(
-                "layer {index} ({}): {}, rebuilt {}",
-                first.created_by, first.diff_id, second.diff_id
-            ));
-        } else if first.digest != second.digest {
-            differences.push(format!("layer {index}: same content, compressed differently"));
-        }
-    }
-    differences
 }
