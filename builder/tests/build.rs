@@ -397,7 +397,8 @@ fn without_root_a_build_says_what_it_needs() {
     use std::os::unix::fs::PermissionsExt;
     let Some(bench) = Bench::new() else { return };
     let commit = bench.commit(&[("Dockerfile", "FROM busybox:test\nRUN true\n")]);
-    std::fs::set_permissions(bench.folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(bench.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir(bench.path("state")).unwrap();
     let program = bench.path("countersign-builder");
     std::fs::copy(env!("CARGO_BIN_EXE_countersign-builder"), &program).unwrap();
     let base = format!("busybox:test={}", bench.path("base").display());
@@ -405,6 +406,7 @@ fn without_root_a_build_says_what_it_needs() {
         .args(["-R", "65534:65534"])
         .arg(bench.path("repository"))
         .arg(bench.path("base"))
+        .arg(bench.path("state"))
         .status();
     assert!(owned.unwrap().success());
     let output = Command::new("setpriv")

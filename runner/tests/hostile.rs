@@ -242,7 +242,7 @@ fn a_state_directory_that_others_may_write_to_is_not_used() {
         std::fs::set_permissions(&site.config.state_dir, std::fs::Permissions::from_mode(mode)).unwrap();
         let Err(refused) = site.run(EngineKind::Oci, "echo good") else { panic!("it ran") };
         assert_eq!(refused.kind(), Kind::Refused, "{refused}");
-        assert!(refused.to_string().contains(&format!("mode {mode:o}")), "{refused}");
+        assert!(refused.to_string().contains(&format!("mode {mode:04o}")), "{refused}");
     }
     std::fs::set_permissions(&site.config.state_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(site.run(EngineKind::Oci, "echo good").unwrap().log.text(), "good\n");
