@@ -69,10 +69,10 @@ fn what_a_build_took_from_the_network_decides() {
     )
     .expect(0);
     for (materials, told) in [
-        ("complete = true\nhosts = ['*.index.example']", "found index.example (line 2)"),
+        ("complete = true\nhosts = ['*.index.example']", "found index.example (step 0#1)"),
         (
             "complete = true\nhosts = 'any'\nforbid = ['pkg:pypi/requests@*']",
-            "found pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (line 2)",
+            "found pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (step 0#1)",
         ),
         (
             "complete = true\nhosts = 'any'\nrequire = ['pkg:pypi/zope-interface@5.*']",

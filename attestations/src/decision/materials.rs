@@ -117,7 +117,7 @@ impl Packages {
 /// What was found, with the step that took it in where the builder names one.
 fn with_step(resource: &Resource, found: &str) -> String {
     match resource.text("step") {
-        Some(step) => format!("{found} ({step})"),
+        Some(step) => format!("{found} (step {step})"),
         None => found.to_owned(),
     }
 }

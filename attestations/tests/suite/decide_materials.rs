@@ -9,11 +9,11 @@ use proptest::prelude::*;
 const COMPLETE: &str = "complete = true\nhosts = \"any\"\n";
 
 fn package(purl: &str) -> ResourceDescriptor {
-    ResourceDescriptor::package(purl, &Digest::of(purl.as_bytes())).annotated("step", "line 7")
+    ResourceDescriptor::package(purl, &Digest::of(purl.as_bytes())).annotated("step", "build#2")
 }
 
 fn exchange(url: &str) -> ResourceDescriptor {
-    ResourceDescriptor::exchange(url, &Digest::of(url.as_bytes())).annotated("step", "line 7")
+    ResourceDescriptor::exchange(url, &Digest::of(url.as_bytes())).annotated("step", "build#2")
 }
 
 /// Two reviews and the builds of `ci` and `auditor`, each with more dependencies.
@@ -141,7 +141,7 @@ fn only_a_build_that_meets_every_demand_counts() {
     let one = evidence(&world, &bad, &[]);
     let told = denial(&world, &forbid, &one);
     assert_eq!(told.unmet.iter().map(|it| it.code()).collect::<Vec<_>>(), ["forbidden-packages", "builds"]);
-    let found = "pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (line 7)";
+    let found = "pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (step build#2)";
     assert_eq!(told.unmet[0].found(), found);
     assert!(told.unmet[1].found().starts_with("auditor for commit"), "{told}");
     let json = serde_json::to_value(&told).unwrap();
