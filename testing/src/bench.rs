@@ -35,6 +35,11 @@ impl Bench {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// The image that Dockerfiles call `base:1`.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Commits a Dockerfile.
     pub fn dockerfile(&self, text: &str) -> String {
         self.source.write("Dockerfile", text);
