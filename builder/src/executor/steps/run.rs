@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use images::layer::{Compression, Keeping, Normaliser, Written, from_upper};
-use sandbox::{Exit, Mount, Overlay, Process, Profile, User};
+use sandbox::{Exit, Memory, Mount, Overlay, Process, Profile, User};
 
 use crate::dockerfile::Network;
 use crate::error::{Error, Kind, Result};
@@ -47,7 +47,8 @@ impl Run<'_> {
         });
         let (overlay, lowers) = ground?;
         let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
-        let mut process = self.process(execution, user);
+        let files = self.mounted_files()?;
+        let mut process = self.process(execution, user, files.path());
         process.mounts.extend(mounts.mounts.iter().cloned());
         process.tmpfs.extend(mounts.tmpfs.iter().cloned());
         process.confidential = !mounts.variables.is_empty();
@@ -59,6 +60,7 @@ impl Run<'_> {
             process.mounts.push(self.script(script)?);
         }
         self.command(&process, network, overlay.merged(), step, label, &needles)?;
+        drop(files);
         trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(|cause| {
             match is_too_long(&cause) {
                 true => too_long(step),
@@ -136,9 +138,20 @@ impl Run<'_> {
         Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
     }
 
-    fn process(&self, execution: &Execution, user: User) -> Process {
+    /// Fresh copies of the files that a command has mounted over its image's, and may write to. In memory, and bounded:
+    /// they belong to no layer, so that what is written there must not outlive the step, nor fill a disk.
+    fn mounted_files(&self) -> Result<Memory> {
+        let capture = self.shop.capture;
+        let files = self.shop.host.memory_of(environment::MOUNTED_SIZE).map_err(machine)?;
+        let authority = (capture.ca_pem(), capture.ca_der());
+        environment::write_mounted(files.path(), authority, capture.is_replay())
+            .map_err(|cause| Error::io("writing into", files.path(), cause))?;
+        Ok(files)
+    }
+
+    fn process(&self, execution: &Execution, user: User, files: &Path) -> Process {
         let mounts = environment::MOUNTED.iter().map(|file| Mount {
-            source: self.shop.scratch.join(file.name),
+            source: files.join(file.name),
             target: file.target.to_owned(),
             readonly: false,
         });
