@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
+mod addresses;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -47,7 +48,7 @@ pub use step::{Incident, IncidentKind, StepRecord};
 pub use step_id::StepId;
 pub use store::{Exchange, Failure, Remote, Request, Response, StepExchanges};
 pub use store::{KeptResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of, is_withheld};
-pub use upstream::{Clients, Upstream};
+pub use upstream::{Clients, NotAHost, Upstream, can_be_asked};
 
 /// Time for cancelled connections to let go of their exchanges.
 const LET_GO: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use attestations::{Commit, Digest, Reference, Signer};
 use images::export::Content;
 use images::{Image, Index, Platform};
 
-use super::registries::Reach;
+use super::registries::{PrivateHosts, Reach};
 use super::report::Report;
 use super::{Answer, Session};
 use crate::executor::limits::StepLimits;
@@ -150,6 +150,8 @@ pub(crate) struct Arguments {
     signing: Signing,
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    private_hosts: PrivateHosts,
     #[command(flatten)]
     limits: StepLimits,
 }
@@ -356,7 +358,7 @@ fn order(
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
         foretold,
-        upstream: arguments.reach.upstream()?,
+        upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
         secrets: Secrets::read(&arguments.secrets)?,
