@@ -47,7 +47,10 @@ pub use serve::request::{Endpoint, Scheme};
 pub use step::{Incident, IncidentKind, StepRecord};
 pub use step_id::StepId;
 pub use store::{Exchange, Failure, Remote, Request, Response, StepExchanges};
-pub use store::{KeptResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of, is_withheld};
+pub use store::{
+    KeptResponses, PrivateResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of,
+    is_signed, is_withheld,
+};
 pub use upstream::{Clients, NotAHost, Upstream, can_be_asked};
 
 /// Time for cancelled connections to let go of their exchanges.

@@ -16,7 +16,7 @@ use crate::confirm;
 use crate::confirm::{Confirmed, Verdict};
 use crate::registry::Registry;
 use recorder::archive;
-use recorder::{KeptResponses, ResponseStore};
+use recorder::{KeptResponses, PrivateResponses, ResponseStore};
 use recorder::{Record, Upstream};
 
 use crate::error::{Error, Kind, Result};
@@ -60,6 +60,9 @@ pub(crate) enum Command {
         /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Digest,
+        /// Also write the responses that were given to steps with secrets or to requests with credentials.
+        #[arg(long)]
+        include_private: bool,
         /// File to write (a tar archive).
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -104,11 +107,23 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
             let upstream = private_hosts.permit(authorities.upstream()?)?;
             return confirm(&place, digest, &upstream, session);
         }
-        Command::Export { digest, out } => {
+        Command::Export { digest, include_private, out } => {
             let found = place.find(digest)?;
-            archive::export(&place, &found, out)?;
-            let text = format!("{} with {} bodies, {} bytes", out.display(), found.bodies, found.size);
-            session.result(&text, &json!({ "event": "exported", "file": out, "materials": found }))?;
+            let (private, withheld) = match include_private {
+                true => (PrivateResponses::Include, 0),
+                false => (PrivateResponses::Withhold, place.private_bodies(&found)?.len()),
+            };
+            archive::export(&place, &found, private, out)?;
+            let mut text = format!("{} with {} bodies, {} bytes", out.display(), found.bodies, found.size);
+            if withheld > 0 {
+                text.push_str(&format!(
+                    "\nwithout {withheld} of these that steps with secrets or credentials were given; a rebuild \
+                     from this file needs them: --include-private"
+                ));
+            }
+            let value =
+                json!({ "event": "exported", "file": out, "materials": found, "privateLeftOut": withheld });
+            session.result(&text, &value)?;
         }
         Command::Import { file } => {
             let found = archive::import(&place, file)?;

@@ -8,7 +8,7 @@ use attestations::Digest;
 use images::{Descriptor, Manifest};
 use serde::{Deserialize, Serialize};
 
-use super::responses::{KeptResponses, MATERIALS_TYPE, ResponseStore};
+use super::responses::{KeptResponses, MATERIALS_TYPE, PrivateResponses, ResponseStore};
 use errors::{Error, Kind, Result};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -27,12 +27,17 @@ struct Index {
 ///
 /// # Errors
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
-pub fn export(place: &ResponseStore, materials: &KeptResponses, path: &Path) -> Result<()> {
+pub fn export(
+    place: &ResponseStore,
+    materials: &KeptResponses,
+    private: PrivateResponses,
+    path: &Path,
+) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     let mut tar = tar::Builder::new(BufWriter::new(file));
-    let blobs = place.blobs(materials)?;
+    let blobs = place.blobs_to_send(materials, private)?;
     let mut manifest =
         blobs.first().cloned().ok_or_else(|| Error::new(Kind::Bug, "materials without a manifest"))?;
     manifest.annotations.clear();

@@ -228,6 +228,25 @@ impl Run<'_> {
         self.told
             .unrecorded
             .extend(record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(of_line));
+        let mut signed: Vec<&str> = record
+            .step
+            .exchanges
+            .iter()
+            .map(|it| &*it.request.url)
+            .filter(|url| recorder::is_signed(url))
+            .collect();
+        signed.sort_unstable();
+        signed.dedup();
+        for url in signed {
+            // The provenance holds the query; a log need not.
+            let place = url.split('?').next().unwrap_or_default();
+            let message = format!(
+                "line {}: the query of {place} holds a signature or token, which stands in the record and the \
+                 provenance for everybody to read: let it expire, or give it in a header",
+                step.line
+            );
+            self.shop.workspace.report(&Event::Warning { message: &message, path: None });
+        }
         self.told.responses.push(record.step);
         let fatal: Vec<&Incident> =
             record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
