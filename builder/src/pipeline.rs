@@ -19,39 +19,39 @@ use crate::error::{Error, Kind, Result};
 use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
 use crate::executor::scratch::Scratch;
-use crate::executor::stage::Workshop;
+use crate::executor::stage::Resources;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock;
 use crate::lock::Lock;
 use crate::packages;
 use crate::packages::Package;
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, PlanRequest};
 use crate::progress::{Event, Summary};
 use crate::project;
 use crate::project::{Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
 use crate::source::{Location, Repository, Snapshot};
-use crate::speculation::reference::Foretold;
+use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
 use recorder::{Record, Replay, ResponseStore, StoreWriter};
 
 /// What to build.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct BuildRequest {
     /// Where the repository is.
     pub(crate) location: Location,
     /// The commit.
     pub(crate) commit: Commit,
     /// What to build of it.
-    pub(crate) what: What,
+    pub(crate) what: BuildSelection,
     /// `--base NAME=WHERE`.
     pub(crate) bases: BTreeMap<String, String>,
     /// Where its steps get what they ask of the network.
-    pub(crate) network: Network,
+    pub(crate) network: NetworkSource,
     /// An image that it should come to, or close to, if its layers are at hand: its commands need not wait for each other then.
-    pub(crate) foretold: Option<Foretold>,
+    pub(crate) reference_image: Option<ReferenceImage>,
     /// How those servers are reached.
     pub(crate) upstream: Upstream,
     /// Why it has to be for one platform alone, if so.
@@ -64,7 +64,7 @@ pub(crate) struct Order {
 
 /// Where the steps get what they ask of the network.
 #[derive(Debug, Clone)]
-pub(crate) enum Network {
+pub(crate) enum NetworkSource {
     /// From the real servers; what they say is only named by digest.
     Named,
     /// From the real servers; what they say is kept.
@@ -77,7 +77,7 @@ pub(crate) enum Network {
 
 /// What to build of a commit.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum BuildSelection {
     /// What the repository's `countersign.toml` says, with what the caller chose instead.
     Project {
         /// The image's name.
@@ -101,7 +101,7 @@ pub(crate) enum What {
 }
 
 /// What came of it.
-pub(crate) struct Outcome {
+pub(crate) struct BuildOutcome {
     /// The image and its layers.
     pub(crate) executed: Executed,
     /// What was built, as the provenance tells it.
@@ -142,23 +142,23 @@ pub(crate) fn store(workspace: &Workspace) -> Result<Store> {
 /// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
 pub(crate) fn build(
     workspace: &Workspace,
-    order: &Order,
+    build_request: &BuildRequest,
     registry: &dyn Registry,
     runtime: &tokio::runtime::Handle,
     gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
-) -> Result<Vec<Outcome>> {
-    let repository = Repository::open(workspace.state_dir(), &order.location)?;
-    let snapshot = repository.commit(&order.commit)?;
+) -> Result<Vec<BuildOutcome>> {
+    let repository = Repository::open(workspace.state_dir(), &build_request.location)?;
+    let snapshot = repository.commit(&build_request.commit)?;
     gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
-    let recipe = recipe(&order.what, &project)?;
-    refuse_secrets(&order.secrets, &recipe)?;
+    let recipe = recipe(&build_request.what, &project)?;
+    refuse_secrets(&build_request.secrets, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
     let created = rfc3339(epoch)?;
-    let requests: Vec<Request> = platforms(&recipe)
+    let requests: Vec<PlanRequest> = platforms(&recipe)
         .into_iter()
-        .map(|platform| Request {
+        .map(|platform| PlanRequest {
             target: recipe.target.clone(),
             arguments: recipe.arguments.clone(),
             labels: recipe.labels.clone(),
@@ -166,7 +166,7 @@ pub(crate) fn build(
             created: created.clone(),
         })
         .collect();
-    refuse_several(order, &requests)?;
+    refuse_several(build_request, &requests)?;
     let named = |error: crate::dockerfile::DockerfileError| {
         Error::new(Kind::Input, format!("{}: {error}", recipe.dockerfile))
     };
@@ -184,9 +184,9 @@ pub(crate) fn build(
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
     let context = ContextTree::new(&snapshot, walk)?;
-    let site = Site {
+    let builds = PlatformBuilds {
         workspace,
-        order,
+        build_request,
         registry,
         runtime,
         lock: read_lock(&snapshot, &recipe)?,
@@ -202,7 +202,7 @@ pub(crate) fn build(
     plans
         .into_iter()
         .zip(&emulators)
-        .map(|((request, plan), emulator)| site.build(&request.platform, plan, &context, emulator))
+        .map(|((request, plan), emulator)| builds.build(&request.platform, plan, &context, emulator))
         .collect()
 }
 
@@ -210,17 +210,17 @@ pub(crate) fn build(
 ///
 /// # Errors
 /// [`Kind::Bug`] when it was for several.
-pub(crate) fn only(outcomes: Vec<Outcome>) -> Result<Outcome> {
-    match <[Outcome; 1]>::try_from(outcomes) {
+pub(crate) fn only(outcomes: Vec<BuildOutcome>) -> Result<BuildOutcome> {
+    match <[BuildOutcome; 1]>::try_from(outcomes) {
         Ok([outcome]) => Ok(outcome),
         Err(several) => Err(Error::new(Kind::Bug, format!("{} images where one was ordered", several.len()))),
     }
 }
 
 /// What the builds for all platforms have in common.
-struct Site<'a> {
+struct PlatformBuilds<'a> {
     workspace: &'a Workspace,
-    order: &'a Order,
+    build_request: &'a BuildRequest,
     registry: &'a dyn Registry,
     runtime: &'a tokio::runtime::Handle,
     project: Project,
@@ -233,7 +233,7 @@ struct Site<'a> {
     canceller: Canceller,
 }
 
-impl Site<'_> {
+impl PlatformBuilds<'_> {
     /// Builds for one platform.
     fn build(
         &self,
@@ -241,29 +241,29 @@ impl Site<'_> {
         plan: Plan<'_>,
         context: &ContextTree,
         emulator: &Emulator,
-    ) -> Result<Outcome> {
-        let (workspace, order) = (self.workspace, self.order);
+    ) -> Result<BuildOutcome> {
+        let (workspace, build_request) = (self.workspace, self.build_request);
         let started = Timestamp::now();
         workspace.report(&Event::Platform { platform: &platform.to_string() });
-        let (way, locked_bases) = way(&order.network, self.lock.as_ref(), &self.recipe)?;
+        let (way, locked_bases) = way(&build_request.network, self.lock.as_ref(), &self.recipe)?;
         let bases = Bases {
-            given: &order.bases,
+            given: &build_request.bases,
             project: &self.project,
             workspace,
-            recorded: locked_bases.as_ref().or(recorded(&order.what)),
+            recorded: locked_bases.as_ref().or(recorded(&build_request.what)),
             registry: self.registry,
             platform,
         };
         let scratch = Scratch::new(workspace.state_dir())?;
         let store = store(workspace)?;
         let cache = LayerCache::open(workspace.state_dir().join("layers"))?;
-        let upstream = order.upstream.clone();
+        let upstream = build_request.upstream.clone();
         let options = Options { endpoints: endpoints(&self.recipe), upstream, ..Options::default() };
         let capture =
             Recorder::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
                 Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
             })?;
-        let shop = Workshop {
+        let resources = Resources {
             workspace,
             host: &self.host,
             emulator,
@@ -272,17 +272,17 @@ impl Site<'_> {
             capture: &capture,
             scratch: scratch.path(),
             canceller: &self.canceller,
-            limits: &order.limits,
-            secrets: &order.secrets,
+            limits: &build_request.limits,
+            secrets: &build_request.secrets,
         };
-        let foretold = match (&order.network, &way) {
-            (Network::Locked(place), Mode::Replay(replay)) => {
-                Foretold::of_record(store.clone(), place, &replay.digest())?
+        let reference_image = match (&build_request.network, &way) {
+            (NetworkSource::Locked(place), Mode::Replay(replay)) => {
+                ReferenceImage::of_record(store.clone(), place, &replay.digest())?
             }
-            _ => order.foretold.clone(),
+            _ => build_request.reference_image.clone(),
         };
         let begun = std::time::Instant::now();
-        let mut executed = execute(&shop, plan, context, &bases, self.epoch, foretold.as_ref())?;
+        let mut executed = execute(&resources, plan, context, &bases, self.epoch, reference_image.as_ref())?;
         workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let responses = Record::new(std::mem::take(&mut executed.responses));
         let packages = packages::of(&responses.steps);
@@ -291,11 +291,11 @@ impl Site<'_> {
             Mode::Record(Some(keeper)) => Some(keeper.finish(&responses)?),
             Mode::Replay(replay) => Some(replay.digest()),
         };
-        Ok(Outcome {
+        Ok(BuildOutcome {
             emulator: if executed.runs { emulator.part() } else { None },
             parameters: ExternalParameters {
                 secrets: executed.secrets.clone(),
-                ..parameters(&order.location, &order.commit, &self.recipe, platform)
+                ..parameters(&build_request.location, &build_request.commit, &self.recipe, platform)
             },
             executed,
             tree: self.tree.clone(),
@@ -350,9 +350,9 @@ fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
     }
 }
 
-fn recipe(what: &What, project: &Project) -> Result<Recipe> {
+fn recipe(what: &BuildSelection, project: &Project) -> Result<Recipe> {
     match what {
-        What::Project { image, target, arguments, labels, platforms } => {
+        BuildSelection::Project { image, target, arguments, labels, platforms } => {
             let mut recipe = project.recipe(image.as_deref())?.clone();
             recipe.target = target.clone().or(recipe.target);
             recipe.arguments.extend(arguments.clone());
@@ -362,7 +362,7 @@ fn recipe(what: &What, project: &Project) -> Result<Recipe> {
             }
             Ok(recipe)
         }
-        What::Recorded { parameters, .. } => Ok(Recipe {
+        BuildSelection::Recorded { parameters, .. } => Ok(Recipe {
             image: parameters.image.clone(),
             context: project::relative(&parameters.context, "context")?,
             dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
@@ -385,12 +385,16 @@ fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
 /// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
 type RecordedBases = BTreeMap<String, RecordedBase>;
 
-fn way(network: &Network, lock: Option<&Lock>, recipe: &Recipe) -> Result<(Mode, Option<RecordedBases>)> {
+fn way(
+    network: &NetworkSource,
+    lock: Option<&Lock>,
+    recipe: &Recipe,
+) -> Result<(Mode, Option<RecordedBases>)> {
     Ok(match network {
-        Network::Named => (Mode::Record(None), None),
-        Network::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
-        Network::Replayed(replay) => (Mode::Replay(replay.clone()), None),
-        Network::Locked(place) => {
+        NetworkSource::Named => (Mode::Record(None), None),
+        NetworkSource::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
+        NetworkSource::Replayed(replay) => (Mode::Replay(replay.clone()), None),
+        NetworkSource::Locked(place) => {
             let missing = |what: &str| {
                 Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
                     .hint("build without --locked, and commit what `countersign-builder lock` makes of its provenance")
@@ -419,10 +423,10 @@ fn endpoints(recipe: &Recipe) -> Vec<Endpoint> {
     [Endpoint::HTTP, Endpoint::HTTPS].into_iter().chain(named).collect()
 }
 
-fn recorded(what: &What) -> Option<&BTreeMap<String, RecordedBase>> {
+fn recorded(what: &BuildSelection) -> Option<&BTreeMap<String, RecordedBase>> {
     match what {
-        What::Project { .. } => None,
-        What::Recorded { bases, .. } => Some(bases),
+        BuildSelection::Project { .. } => None,
+        BuildSelection::Recorded { bases, .. } => Some(bases),
     }
 }
 
@@ -433,8 +437,8 @@ fn platforms(recipe: &Recipe) -> Vec<Platform> {
     }
 }
 
-fn refuse_several(order: &Order, requests: &[Request]) -> Result<()> {
-    match &order.alone {
+fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Result<()> {
+    match &build_request.alone {
         Some(why) if requests.len() > 1 => {
             Err(Error::new(Kind::Usage, format!("only one platform at a time can be built: {why}"))
                 .hint("give one with --platform"))

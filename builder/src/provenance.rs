@@ -12,7 +12,7 @@ use images::layer::AppliedRule;
 use crate::error::{Error, Kind, Result};
 use crate::executor::steps::add::GitTaken;
 use crate::packages::{Package, sbom};
-use crate::pipeline::Outcome;
+use crate::pipeline::BuildOutcome;
 use crate::review::gate::HandedIn;
 use recorder::{Exchange, StepId};
 
@@ -29,7 +29,7 @@ pub(crate) struct Identity<'a> {
 /// # Errors
 /// When the key refuses.
 pub(crate) fn sign(
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     reviews: &[HandedIn],
     rebuild_of: Option<RebuildOf>,
     subject: &str,
@@ -46,7 +46,7 @@ pub(crate) fn sign(
 
 /// The account, unsigned.
 pub(crate) fn of(
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
     reviews: &[HandedIn],
     rebuild_of: Option<RebuildOf>,
     builder: &str,
@@ -82,7 +82,7 @@ pub(crate) fn of(
 }
 
 /// The parts of the builder, by name, with their versions.
-fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
+fn parts(outcome: &BuildOutcome) -> BTreeMap<String, String> {
     let own = ("countersign-builder".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     std::iter::once(own).chain(outcome.emulator.clone()).collect()
 }
@@ -91,7 +91,11 @@ fn parts(outcome: &Outcome) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// When the key refuses.
-pub(crate) fn sign_bills(outcome: &Outcome, subject: &str, key: &dyn Signer) -> Result<Vec<SignedBundle>> {
+pub(crate) fn sign_bills(
+    outcome: &BuildOutcome,
+    subject: &str,
+    key: &dyn Signer,
+) -> Result<Vec<SignedBundle>> {
     let bug = |cause| Error::new(Kind::Bug, "writing a bill of materials").because(cause);
     let image = outcome.executed.image.digest();
     let bases = outcome.executed.bases.iter().map(|base| (base.asked.clone(), base.image.digest())).collect();
@@ -132,7 +136,7 @@ fn normalised(applied: &[AppliedRule]) -> BTreeMap<String, u64> {
     counts
 }
 
-fn dependencies(outcome: &Outcome, reviews: &[HandedIn]) -> Vec<ResourceDescriptor> {
+fn dependencies(outcome: &BuildOutcome, reviews: &[HandedIn]) -> Vec<ResourceDescriptor> {
     let source = &outcome.parameters.source;
     let mut all = vec![
         ResourceDescriptor::source(source, &outcome.parameters.commit),

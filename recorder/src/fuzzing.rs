@@ -6,14 +6,14 @@ use std::sync::Arc;
 use hickory_proto::op::Message;
 
 use crate::serve::dns::Responder;
-use crate::serve::names::{Block, Names};
+use crate::serve::names::{Block, NameTable};
 use crate::step::StepRecorder;
 use crate::{Record, StepId};
 
 /// A datagram for the planted DNS responder: whatever it answers is well formed.
 #[must_use]
 pub fn dns(bytes: &[u8]) -> bool {
-    let names = Arc::new(Names::new(Block::CAPTURE));
+    let names = Arc::new(NameTable::new(Block::CAPTURE));
     let recorder = Arc::new(StepRecorder::new(&StepId::new("a step", 1), 10, &Arc::default()));
     let Some(answer) = (Responder { names, recorder }).answer(bytes) else { return false };
     let read = Message::from_vec(&answer);

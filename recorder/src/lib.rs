@@ -37,7 +37,7 @@ use serve::authority::Authority;
 use serve::blocked::BlockedConnections;
 use serve::dns::Responder;
 use serve::gateway::{Gateway, Source};
-use serve::names::{Block, Names};
+use serve::names::{Block, NameTable};
 use step::StepRecorder;
 
 pub use patterns::{PatternSearch, Redactor, SecretPatterns};
@@ -130,7 +130,7 @@ pub enum Mode {
 /// The recorder of one build.
 pub struct Recorder {
     runtime: Handle,
-    names: Arc<Names>,
+    names: Arc<NameTable>,
     authority: Arc<Authority>,
     source: Source,
     options: Options,
@@ -156,7 +156,7 @@ impl Recorder {
         };
         Ok(Recorder {
             runtime,
-            names: Arc::new(Names::new(block)),
+            names: Arc::new(NameTable::new(block)),
             authority: Arc::new(Authority::mint()?),
             source,
             options,

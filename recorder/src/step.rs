@@ -148,14 +148,14 @@ pub(crate) struct StepRecorder {
     step: StepId,
     max_exchanges: usize,
     secrets: Arc<SecretPatterns>,
-    state: Mutex<State>,
+    state: Mutex<StepState>,
     in_flight: Arc<watch::Sender<usize>>,
     connections: Arc<watch::Sender<usize>>,
     closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct State {
+struct StepState {
     asked: usize,
     exchanges: Vec<Complete>,
     failures: Vec<(usize, Failure)>,
@@ -177,13 +177,13 @@ impl StepRecorder {
     }
 
     /// Marks an exchange as going on until the guard is dropped.
-    pub(crate) fn begin(&self) -> Going {
-        Going::new(&self.in_flight)
+    pub(crate) fn begin(&self) -> InFlight {
+        InFlight::new(&self.in_flight)
     }
 
     /// Marks a connection as being served until the guard is dropped.
-    pub(crate) fn connect(&self) -> Going {
-        Going::new(&self.connections)
+    pub(crate) fn connect(&self) -> InFlight {
+        InFlight::new(&self.connections)
     }
 
     /// The step that is recorded.
@@ -276,7 +276,7 @@ impl StepRecorder {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StepState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -288,16 +288,16 @@ async fn none(count: &watch::Sender<usize>, grace: Duration) -> bool {
 }
 
 /// Something that goes on: counted until this is dropped.
-pub(crate) struct Going(Arc<watch::Sender<usize>>);
+pub(crate) struct InFlight(Arc<watch::Sender<usize>>);
 
-impl Going {
+impl InFlight {
     fn new(count: &Arc<watch::Sender<usize>>) -> Self {
         count.send_modify(|n| *n += 1);
         Self(count.clone())
     }
 }
 
-impl Drop for Going {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.send_modify(|n| *n = n.saturating_sub(1));
     }

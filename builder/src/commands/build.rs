@@ -13,15 +13,14 @@ use super::registries::{PrivateHosts, Reach};
 use super::report::Report;
 use super::{Answer, Session};
 use crate::executor::limits::StepLimits;
-use crate::pipeline as order;
-use crate::pipeline::{Network, Order, Outcome, What};
-use crate::publish::Built;
-use crate::publish::export::{Names, Output};
+use crate::pipeline::{self, BuildOutcome, BuildRequest, BuildSelection, NetworkSource};
+use crate::publish::BuiltImage;
+use crate::publish::export::{ImageNames, Output};
 use crate::publish::push::Push;
 use crate::registry::Registry;
 use crate::review::gate as reviews;
 use crate::review::gate::{Demand, HandedIn};
-use crate::speculation::reference::Foretold;
+use crate::speculation::reference::ReferenceImage;
 
 use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
@@ -246,7 +245,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
     outputs.iter().try_for_each(Output::check)?;
     let destinations = destinations(arguments)?;
-    let order = order(arguments, place.as_ref(), &outputs, session)?;
+    let build_request = order(arguments, place.as_ref(), &outputs, session)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -265,7 +264,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let registry =
         Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
     let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
-    let outcomes = order::build(session.workspace(), &order, &registry, runtime.handle(), &gate)?;
+    let outcomes = pipeline::build(session.workspace(), &build_request, &registry, runtime.handle(), &gate)?;
 
     let drifts = outcomes.iter().map(drift).collect::<Result<Vec<_>>>()?;
     if arguments.deny_drift && drifts.iter().any(|drift| !drift.is_empty()) {
@@ -273,7 +272,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             .details(drifts.concat())
             .hint("review the new ones and commit a new lock, or build exactly the old ones with --locked"));
     }
-    let store = order::store(session.workspace())?;
+    let store = pipeline::store(session.workspace())?;
     let builds = outcomes
         .into_iter()
         .zip(drifts)
@@ -287,7 +286,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         Some(index) => Content::index(index, &images),
         None => Content::image(images.first().ok_or_else(|| Error::new(Kind::Bug, "nothing was built"))?),
     };
-    let names = Names { tags: each_once(&arguments.tags), image: order_name(&builds) };
+    let names = ImageNames { tags: each_once(&arguments.tags), image: order_name(&builds) };
     for output in &outputs {
         let begun = Instant::now();
         output.write(session.workspace(), &store, content, &names)?;
@@ -300,7 +299,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             built.bundle.iter().try_for_each(|bundle| write_file(&path, bundle.to_bytes()))?;
         }
     }
-    let subject = |outcome: &Outcome| subject_name(arguments, outcome);
+    let subject = |outcome: &BuildOutcome| subject_name(arguments, outcome);
     let push = Push {
         workspace: session.workspace(),
         registry: &registry,
@@ -337,27 +336,27 @@ fn order(
     place: Option<&Arc<ResponseStore>>,
     outputs: &[Output],
     session: &Session,
-) -> Result<Order> {
+) -> Result<BuildRequest> {
     let kept = place.zip(arguments.replay.as_ref()).map(|(place, digest)| place.find(digest)).transpose()?;
     let network = match (place, &kept) {
-        (None, _) => Network::Named,
-        (Some(place), _) if arguments.locked => Network::Locked(place.clone()),
-        (Some(place), None) => Network::Kept(place.keeper()),
-        (Some(place), Some(kept)) => Network::Replayed(place.replay(&kept.record)?.into()),
+        (None, _) => NetworkSource::Named,
+        (Some(place), _) if arguments.locked => NetworkSource::Locked(place.clone()),
+        (Some(place), None) => NetworkSource::Kept(place.keeper()),
+        (Some(place), Some(kept)) => NetworkSource::Replayed(place.replay(&kept.record)?.into()),
     };
-    let store = || order::store(session.workspace());
-    let foretold = match (&kept, &arguments.like) {
-        (Some(kept), _) => Foretold::at_hand(store()?, &kept.image)?,
-        (None, Some(digest)) => Some(Foretold::named(store()?, digest)?),
+    let store = || pipeline::store(session.workspace());
+    let reference_image = match (&kept, &arguments.like) {
+        (Some(kept), _) => ReferenceImage::at_hand(store()?, &kept.image)?,
+        (None, Some(digest)) => Some(ReferenceImage::named(store()?, digest)?),
         (None, None) => None,
     };
-    let replays = matches!(network, Network::Replayed(_) | Network::Locked(_));
+    let replays = matches!(network, NetworkSource::Replayed(_) | NetworkSource::Locked(_));
     let why = replays.then_some("what a build kept can be replayed for its own platform only");
-    Ok(Order {
+    Ok(BuildRequest {
         network,
         location: Location::parse(&arguments.repo)?,
         commit: commit(&arguments.commit)?,
-        what: What::Project {
+        what: BuildSelection::Project {
             image: arguments.image.clone(),
             target: arguments.target.clone(),
             arguments: arguments.arguments.iter().cloned().collect(),
@@ -365,7 +364,7 @@ fn order(
             platforms: arguments.platforms.iter().cloned().collect(),
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
-        foretold,
+        reference_image,
         upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
@@ -393,7 +392,7 @@ fn each_once(all: &[Reference]) -> Vec<Reference> {
 }
 
 /// How the build differs from its commit's lock.
-fn drift(outcome: &Outcome) -> Result<Vec<String>> {
+fn drift(outcome: &BuildOutcome) -> Result<Vec<String>> {
     let Some(lock) = &outcome.lock else { return Ok(Vec::new()) };
     let used = Lock::of(&provenance::of(outcome, &[], None, ""))?;
     Ok(lock::drift(lock, &used))
@@ -402,12 +401,12 @@ fn drift(outcome: &Outcome) -> Result<Vec<String>> {
 /// Names what was kept of a build, and signs its provenance.
 fn finish(
     arguments: &Arguments,
-    outcome: Outcome,
+    outcome: BuildOutcome,
     drift: Vec<String>,
     place: Option<&ResponseStore>,
     handed_in: &[HandedIn],
     key: Option<&dyn Signer>,
-) -> Result<Built> {
+) -> Result<BuiltImage> {
     let materials = match (place, &outcome.record) {
         (Some(place), Some(record)) => {
             Some(place.name(outcome.executed.image.manifest(), record, outcome.finished)?)
@@ -421,10 +420,10 @@ fn finish(
         }
         _ => None,
     };
-    Ok(Built { outcome, drift, materials, bundle })
+    Ok(BuiltImage { outcome, drift, materials, bundle })
 }
 
-fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
+fn subject_name(arguments: &Arguments, outcome: &BuildOutcome) -> String {
     let first = match &arguments.push {
         Some(To::There(reference)) => Some(reference),
         Some(To::Tags) => arguments.tags.first(),
@@ -434,7 +433,7 @@ fn subject_name(arguments: &Arguments, outcome: &Outcome) -> String {
 }
 
 /// The image's name in `countersign.toml`, which is the same for all platforms.
-fn order_name(builds: &[Built]) -> String {
+fn order_name(builds: &[BuiltImage]) -> String {
     builds.first().map_or_else(String::new, |built| built.outcome.parameters.image.clone())
 }
 

@@ -10,7 +10,7 @@ use images::Platform;
 
 use super::{Answer, Session};
 use crate::explain::{Explanation, Hazard};
-use crate::plan::Request;
+use crate::plan::PlanRequest;
 
 use crate::dockerfile::{Dockerfile, SIZE_LIMIT};
 use crate::error::{Error, Kind, Result};
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         })?;
         Ok((name.to_owned(), value.to_owned()))
     });
-    let request = Request {
+    let request = PlanRequest {
         target: arguments.target.clone(),
         arguments: given.collect::<Result<BTreeMap<_, _>>>()?,
         labels: BTreeMap::new(),

@@ -14,13 +14,12 @@ use super::registries::{PrivateHosts, Reach};
 use super::{Answer, Session};
 use crate::bases::Registry as _;
 use crate::executor::limits::StepLimits;
-use crate::pipeline as order;
-use crate::pipeline::{Network, Order, Outcome, What};
+use crate::pipeline::{self, BuildOutcome, BuildRequest, BuildSelection, NetworkSource};
 use crate::rebuild::evidence::{Chosen, Trust, choose};
 use crate::rebuild::inputs;
 use crate::registry::Registry;
 use crate::review::gate as reviews;
-use crate::speculation::reference::Foretold;
+use crate::speculation::reference::ReferenceImage;
 
 use crate::error::{Error, Kind, Result};
 use crate::files::{read_file, write_file};
@@ -128,7 +127,7 @@ impl Finding {
 struct Rebuilt {
     subject: Digest,
     platform: String,
-    outcome: Outcome,
+    outcome: BuildOutcome,
     finding: Finding,
 }
 
@@ -205,19 +204,20 @@ impl Work<'_> {
         let (arguments, session, registry) = (self.arguments, self.session, self.registry);
         session.workspace().report(&Event::Repeating { subject: chosen.subject, origin: &chosen.origin });
         let network = match arguments.online {
-            true => Network::Kept(self.place.keeper()),
+            true => NetworkSource::Kept(self.place.keeper()),
             false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
         };
         let original = original(arguments, session, registry, pinned, &chosen)?;
-        let foretold = match &original {
+        let reference_image = match &original {
             // A command that runs again would ask the servers again.
             _ if arguments.online => None,
             Some(original) => Some(original.clone()),
-            None => Foretold::at_hand(order::store(session.workspace())?, &chosen.subject)?,
+            None => ReferenceImage::at_hand(pipeline::store(session.workspace())?, &chosen.subject)?,
         };
-        let order = order(arguments, &chosen, network, foretold)?;
-        let outcomes = order::build(session.workspace(), &order, registry, self.runtime, &|_| Ok(()));
-        let outcome = order::only(outcomes.map_err(|error| self.in_index(error))?)?;
+        let build_request = order(arguments, &chosen, network, reference_image)?;
+        let outcomes =
+            pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_| Ok(()));
+        let outcome = pipeline::only(outcomes.map_err(|error| self.in_index(error))?)?;
         let finding = finding(session, original.as_ref(), &chosen, &outcome)?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
             self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
@@ -242,7 +242,7 @@ impl Work<'_> {
         &self,
         pinned: Option<&Pinned>,
         chosen: Chosen,
-        outcome: &Outcome,
+        outcome: &BuildOutcome,
         verdict: RebuildVerdict,
     ) -> Result<()> {
         let Some(identity) = &self.identity else { return Ok(()) };
@@ -262,7 +262,7 @@ impl Work<'_> {
             write_file(&bundle_path(path, platform), bundle.to_bytes())?;
         }
         if let (Some(pinned), false) = (pinned, arguments.no_attach) {
-            let original = self.registry.pull(pinned, &order::store(self.session.workspace())?)?;
+            let original = self.registry.pull(pinned, &pipeline::store(self.session.workspace())?)?;
             self.registry.attach(pinned, &original, &bundle)?;
         }
         Ok(())
@@ -317,19 +317,19 @@ fn platform_of(chosen: &Chosen) -> Result<Platform> {
 fn order(
     arguments: &Arguments,
     chosen: &Chosen,
-    network: Network,
-    foretold: Option<Foretold>,
-) -> Result<Order> {
+    network: NetworkSource,
+    reference_image: Option<ReferenceImage>,
+) -> Result<BuildRequest> {
     let parameters = &chosen.provenance().build_definition.external_parameters;
     let uri = parameters.source.strip_prefix("git+").unwrap_or(&parameters.source);
     let location = match &arguments.repo {
         None => Location::parse(uri)?,
         Some(other) => Location::parse(other)?.standing_for(uri),
     };
-    Ok(Order {
+    Ok(BuildRequest {
         location,
         commit: parameters.commit.clone(),
-        what: What::Recorded {
+        what: BuildSelection::Recorded {
             parameters: Box::new(parameters.clone()),
             bases: chosen
                 .provenance()
@@ -338,7 +338,7 @@ fn order(
         },
         bases: arguments.bases.iter().cloned().collect(),
         network,
-        foretold,
+        reference_image,
         upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         alone: None,
         limits: arguments.limits.clone(),
@@ -354,7 +354,7 @@ fn original(
     registry: &Registry,
     pinned: Option<&Pinned>,
     chosen: &Chosen,
-) -> Result<Option<Foretold>> {
+) -> Result<Option<ReferenceImage>> {
     let place = match (pinned, &arguments.against) {
         (Some(pinned), _) => pinned.to_string(),
         (None, Some(folder)) => folder.clone(),
@@ -363,7 +363,7 @@ fn original(
     let platform = platform_of(chosen)?;
     let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session)?;
     match image.digest() == chosen.subject {
-        true => Ok(Some(Foretold { store, image })),
+        true => Ok(Some(ReferenceImage { store, image })),
         false => Err(Error::new(
             Kind::Input,
             format!("{place} is {}, and the provenance is about {}", image.digest(), chosen.subject),
@@ -373,19 +373,19 @@ fn original(
 
 fn finding(
     session: &Session,
-    original: Option<&Foretold>,
+    original: Option<&ReferenceImage>,
     chosen: &Chosen,
-    outcome: &Outcome,
+    outcome: &BuildOutcome,
 ) -> Result<Finding> {
-    let Some(Foretold { store, image }) = original else {
+    let Some(ReferenceImage { store, image }) = original else {
         return Ok(Finding::Recorded(recorded(chosen, outcome)));
     };
-    let rebuilt = order::store(session.workspace())?;
+    let rebuilt = pipeline::store(session.workspace())?;
     Ok(Finding::Compared(compare((store, image), (&rebuilt, &outcome.executed.image))?))
 }
 
 /// What differs from the provenance's own record, when the first image is not at hand.
-fn recorded(chosen: &Chosen, outcome: &Outcome) -> Vec<String> {
+fn recorded(chosen: &Chosen, outcome: &BuildOutcome) -> Vec<String> {
     let image = &outcome.executed.image;
     if image.digest() == chosen.subject {
         return Vec::new();

@@ -3,11 +3,11 @@
 use images::Index;
 use serde_json::{Value, json};
 
-use crate::publish::Built;
+use crate::publish::BuiltImage;
 
 /// The whole.
 pub(crate) struct Report<'a> {
-    pub(crate) builds: &'a [Built],
+    pub(crate) builds: &'a [BuiltImage],
     /// What lists the images, when there are several.
     pub(crate) index: Option<&'a Index>,
     /// Where it was pushed, if anywhere.
@@ -60,7 +60,7 @@ impl Report<'_> {
             (index, builds) => json!({
                 "event": "built",
                 "digest": index.map(Index::digest),
-                "images": builds.iter().map(Built::json).collect::<Vec<_>>(),
+                "images": builds.iter().map(BuiltImage::json).collect::<Vec<_>>(),
                 "pushed": self.pushed.first(),
                 "references": self.pushed,
                 "signed": builds.iter().all(|built| built.bundle.is_some()),
@@ -69,7 +69,7 @@ impl Report<'_> {
     }
 }
 
-impl Built {
+impl BuiltImage {
     fn lines(&self, explain: bool) -> Vec<String> {
         let executed = &self.outcome.executed;
         let mut lines = Vec::new();

@@ -43,7 +43,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct What {
+struct ReviewSubject {
     /// Git repository that holds the source: a local path or a URL.
     #[arg(long, value_name = "PATH|URL")]
     repo: String,
@@ -58,7 +58,7 @@ struct What {
 #[derive(Debug, clap::Args)]
 struct ShowArguments {
     #[command(flatten)]
-    what: What,
+    what: ReviewSubject,
     /// List the files without their contents.
     #[arg(long)]
     list: bool,
@@ -67,7 +67,7 @@ struct ShowArguments {
 #[derive(Debug, clap::Args)]
 struct SignArguments {
     #[command(flatten)]
-    what: What,
+    what: ReviewSubject,
     /// Reviewer's private key: PKCS#8 PEM or OpenSSH.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
     }
 }
 
-fn open(what: &What, session: &Session) -> Result<Repository> {
+fn open(what: &ReviewSubject, session: &Session) -> Result<Repository> {
     Ok(Repository::open(session.workspace().state_dir(), &Location::parse(&what.repo)?)?)
 }
 

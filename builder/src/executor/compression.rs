@@ -6,16 +6,16 @@ use attestations::provenance::LayerRecord;
 use images::layer::{Layer, Packing};
 
 use super::failures::{cancelled, layer_failed};
-use super::stage::{Built, Run, Workshop};
+use super::stage::{Resources, StageRun, StageState};
 use crate::error::{Error, Result};
 use crate::plan::step::Step;
 use crate::progress::{Event, Label};
 
 /// The layers of a stage that do not count yet.
 #[derive(Default)]
-pub(crate) struct Waiting<'a>(VecDeque<One<'a>>);
+pub(crate) struct PendingLayers<'a>(VecDeque<PendingLayer<'a>>);
 
-struct One<'a> {
+struct PendingLayer<'a> {
     layer: Packing,
     step: &'a Step,
     label: Label,
@@ -23,20 +23,20 @@ struct One<'a> {
     at: usize,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> PendingLayers<'a> {
     pub(crate) fn add(&mut self, layer: Packing, step: &'a Step, label: &Label, at: usize) {
-        self.0.push_back(One { layer, step, label: label.clone(), at });
+        self.0.push_back(PendingLayer { layer, step, label: label.clone(), at });
     }
 
     /// The next one, if it is done, or if more than `most` are not.
-    fn next(&mut self, most: usize) -> Option<One<'a>> {
+    fn next(&mut self, most: usize) -> Option<PendingLayer<'a>> {
         let first = self.0.front()?;
         let growing = || self.0.iter().filter(|one| !one.layer.is_done()).count();
         if first.layer.is_done() || growing() > most { self.0.pop_front() } else { None }
     }
 }
 
-impl Workshop<'_> {
+impl Resources<'_> {
     /// Waits for a layer's blob; `failed` says what it means when there will be none.
     pub(crate) fn packed(
         &self,
@@ -48,23 +48,23 @@ impl Workshop<'_> {
     }
 }
 
-impl Run<'_> {
+impl StageRun<'_> {
     /// Gives the stage the layers that are done, and waits until no more than `most` are not.
     ///
     /// # Errors
     /// When a layer cannot be written, with the step that made it; when the person has had enough.
-    pub(crate) fn settle(&mut self, stage: &mut Built, most: usize) -> Result<()> {
-        let workspace = self.shop.workspace;
-        while let Some(One { layer, step, label, at }) = self.waiting.next(most) {
+    pub(crate) fn settle(&mut self, stage: &mut StageState, most: usize) -> Result<()> {
+        let workspace = self.resources.workspace;
+        while let Some(PendingLayer { layer, step, label, at }) = self.waiting.next(most) {
             let label = &label;
             if !layer.is_done() {
                 workspace.report(&Event::Packing { label });
             }
-            let layer = self.shop.packed(&layer, |cause| layer_failed(step, cause))?;
+            let layer = self.resources.packed(&layer, |cause| layer_failed(step, cause))?;
             let (digest, size) = (layer.descriptor.digest, layer.descriptor.size);
             workspace.report(&Event::Layer { label, diff_id: layer.diff_id, digest, size });
-            if let Some(told) = self.told.steps.get_mut(at) {
-                told.layer = Some((digest, size));
+            if let Some(reports) = self.reports.steps.get_mut(at) {
+                reports.layer = Some((digest, size));
             }
             let (diff_id, created_by) = (layer.diff_id, step.created_by.clone());
             let record = LayerRecord { diff_id, digest, size, created_by, from_base: false };

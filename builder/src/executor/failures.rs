@@ -66,16 +66,16 @@ pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
     }
     let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
     let what = format!("line {}: {}: {cause}", step.line, step.text);
-    let told = Error::from(cause);
-    let (kind, hint) = match (is_its_own, told.hint_text()) {
+    let reports = Error::from(cause);
+    let (kind, hint) = match (is_its_own, reports.hint_text()) {
         (true, _) => (
             Kind::Step,
             "what a step leaves must be a layer that others can read: remove the rest in the same RUN"
                 .to_owned(),
         ),
-        (false, hint) => (told.kind(), hint.unwrap_or_default().to_owned()),
+        (false, hint) => (reports.kind(), hint.unwrap_or_default().to_owned()),
     };
-    Error::new(kind, what).because(told).hint(hint)
+    Error::new(kind, what).because(reports).hint(hint)
 }
 
 /// Whether a path was too long for the kernel.

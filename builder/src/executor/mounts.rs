@@ -13,7 +13,7 @@ use super::steps::copy;
 use super::steps::copy::{ContextTree, CopyError, Folder, RootTree};
 use crate::dockerfile::SecretMount;
 use crate::error::Error;
-use crate::plan::step::{Mounted, What};
+use crate::plan::step::{MountSource, Mounted};
 
 /// Bytes of a memory file system that names none.
 const DEFAULT_SIZE: u64 = 1 << 30;
@@ -115,27 +115,27 @@ impl Mounts {
     ) -> Result<(), MountError> {
         let target = mounted.target.clone();
         let (source, readonly) = match &mounted.what {
-            What::Temporary { size, writable } => {
+            MountSource::Temporary { size, writable } => {
                 self.points.push(MountPoint::Temporary(target.clone()));
                 self.tmpfs.push(Tmpfs { target, size: size.unwrap_or(DEFAULT_SIZE), readonly: !writable });
                 return Ok(());
             }
-            What::Cache { id, mode, owner, writable } => {
+            MountSource::Cache { id, mode, owner, writable } => {
                 let cache = self.caches.entry((id.clone(), *mode, *owner));
                 let cache = cache.or_insert_with(|| folder.to_path_buf());
                 make(cache, *mode, *owner)?;
                 (cache.clone(), !writable)
             }
-            What::Bind { from: None, source, writable } => {
+            MountSource::Bind { from: None, source, writable } => {
                 make(folder, 0o755, (0, 0))?;
                 let sources = std::slice::from_ref(source);
-                let request = copy::Request::plain(sources, "/", 0);
+                let request = copy::CopyRequest::plain(sources, "/", 0);
                 let path = copy::lookup(context, source.as_bytes())?;
                 copy::copy(context, &mut Folder::open(folder)?, &request)?;
                 let is_folder = copy::is_folder(context, &path)?;
                 (if is_folder { folder.to_path_buf() } else { folder.join(name_of(source)) }, !writable)
             }
-            What::Bind { from: Some(stage), source, writable } => {
+            MountSource::Bind { from: Some(stage), source, writable } => {
                 let folders = stages(*stage).map_err(MountError::Stage)?;
                 let view = if *writable { host.overlay(&folders)? } else { host.view(&folders)? };
                 let tree = RootTree::open(view.merged())?;

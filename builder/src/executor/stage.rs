@@ -14,11 +14,11 @@ use images::layer::{
 use images::{Descriptor, LayerCache, Store};
 use sandbox::{Canceller, Host, Upper, User};
 
-use super::compression::Waiting;
+use super::compression::PendingLayers;
 use super::emulation::Emulator;
 use super::failures::{cancelled, copy_failed, machine};
 use super::limits::StepLimits;
-use super::stack::Root;
+use super::stage_files::StageFiles;
 use super::steps::add::GitTaken;
 use super::steps::copy;
 use super::steps::copy::{Content, ContextTree, CopyError};
@@ -39,7 +39,7 @@ const MOST_WAITING: usize = 2;
 
 /// The machine's part of a build.
 #[derive(Clone, Copy)]
-pub(crate) struct Workshop<'a> {
+pub(crate) struct Resources<'a> {
     /// Where it reports.
     pub(crate) workspace: &'a Workspace,
     /// What runs commands.
@@ -64,27 +64,27 @@ pub(crate) struct Workshop<'a> {
 
 /// A stage that is being built or is done.
 #[derive(Clone)]
-pub(crate) struct Built {
+pub(crate) struct StageState {
     pub(crate) config: Config,
     pub(crate) layers: Vec<(Descriptor, LayerRecord)>,
     /// Its files.
-    pub(crate) root: Root,
+    pub(crate) root: StageFiles,
 }
 
 /// A layer that a step made, and what stands for it in the next one.
-pub(crate) struct Made {
+pub(crate) struct NewLayer {
     pub(crate) layer: Packing,
-    pub(crate) files: Files,
+    pub(crate) files: LayerFiles,
 }
 
-pub(crate) enum Files {
+pub(crate) enum LayerFiles {
     /// They lie in a folder.
     Written(Upper),
     /// They are only in the layer.
     Virtual(VirtualLayer),
 }
 
-impl Files {
+impl LayerFiles {
     /// Whether they say anything about a path.
     fn mention(&self, path: &Path) -> std::io::Result<bool> {
         match self {
@@ -99,12 +99,12 @@ impl Files {
 }
 
 /// What came of a step.
-pub(crate) struct Performed {
-    made: Option<Made>,
+pub(crate) struct StepResult {
+    made: Option<NewLayer>,
     seconds: f64,
 }
 
-impl Performed {
+impl StepResult {
     /// What the layer is that it made, if it made one.
     pub(crate) fn diff_id(&self) -> Option<&Digest> {
         self.made.as_ref().map(|made| &made.layer.diff_id)
@@ -122,14 +122,14 @@ impl Performed {
 }
 
 /// A stage that is done, and what is to be told of it.
-pub(crate) struct Finished {
-    pub(crate) built: Built,
-    pub(crate) told: Records,
+pub(crate) struct FinishedStage {
+    pub(crate) built: StageState,
+    pub(crate) reports: StepReports,
 }
 
 /// What is told of steps.
 #[derive(Default)]
-pub(crate) struct Records {
+pub(crate) struct StepReports {
     /// What steps asked of the network.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     pub(crate) unrecorded: Vec<String>,
@@ -140,7 +140,7 @@ pub(crate) struct Records {
     pub(crate) secrets: BTreeSet<String>,
 }
 
-impl Records {
+impl StepReports {
     /// Adds what is to be told behind it.
     pub(crate) fn append(&mut self, later: Self) {
         let Self { responses, unrecorded, applied, steps, git, secrets } = later;
@@ -154,21 +154,21 @@ impl Records {
 }
 
 /// A stage that is going on.
-pub(crate) struct Run<'a> {
-    pub(crate) shop: &'a Workshop<'a>,
+pub(crate) struct StageRun<'a> {
+    pub(crate) resources: &'a Resources<'a>,
     pub(crate) context: &'a ContextTree,
     pub(crate) epoch: i64,
     /// The stages it needs, by number.
-    pub(crate) done: BTreeMap<usize, Arc<Finished>>,
-    pub(crate) told: Records,
-    pub(crate) waiting: Waiting<'a>,
+    pub(crate) done: BTreeMap<usize, Arc<FinishedStage>>,
+    pub(crate) reports: StepReports,
+    pub(crate) waiting: PendingLayers<'a>,
     /// Whether its layers are the image's. Of others only the files are needed.
     pub(crate) is_in_image: bool,
 }
 
-impl<'a> Run<'a> {
+impl<'a> StageRun<'a> {
     /// A stage before its first step.
-    pub(crate) fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<Built> {
+    pub(crate) fn start(&self, needed: &plan::Needed, base: Option<&Base>) -> Result<StageState> {
         if let plan::Base::Stage(earlier) = needed.base
             && let Some(built) = self.done.get(&earlier)
         {
@@ -176,9 +176,9 @@ impl<'a> Run<'a> {
         }
         let Some(base) = base else {
             let config = Config::default();
-            return Ok(Built { config, layers: Vec::new(), root: Root::default() });
+            return Ok(StageState { config, layers: Vec::new(), root: StageFiles::default() });
         };
-        let folders = self.shop.cache.lower_dirs(self.shop.store, &base.image).map_err(Error::from);
+        let folders = self.resources.cache.lower_dirs(self.resources.store, &base.image).map_err(Error::from);
         let folders = folders.map_err(|error| of_base(&base.asked, error))?;
         let config = config::on_base(base.image.config());
         let created_by = created_by_of_layers(&config);
@@ -194,12 +194,12 @@ impl<'a> Run<'a> {
                 (layer_of_base(layer), record)
             },
         );
-        Ok(Built { layers: layers.collect(), config, root: Root::of_base(folders) })
+        Ok(StageState { layers: layers.collect(), config, root: StageFiles::of_base(folders) })
     }
 
     /// Does one step, on what the stage has.
-    pub(crate) fn perform(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Performed> {
-        let workspace = self.shop.workspace;
+    pub(crate) fn perform(&mut self, stage: &StageState, step: &Step, label: &Label) -> Result<StepResult> {
+        let workspace = self.resources.workspace;
         let line = step.line;
         workspace.report(&Event::Step { label, line, instruction: &step.text });
         let begun = Instant::now();
@@ -208,42 +208,42 @@ impl<'a> Run<'a> {
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
         let failed = |_: &Error| {
             // What ran ahead and is not needed any more has not failed.
-            if !self.shop.canceller.is_left_off() {
+            if !self.resources.canceller.is_left_off() {
                 workspace.report(&Event::StepFailed { label, line, seconds });
             }
         };
         let made = done.inspect_err(failed)?;
         let diff_id = made.as_ref().map(|made| made.layer.diff_id);
         workspace.report(&Event::StepDone { label, line, seconds, diff_id, is_configuration });
-        Ok(Performed { made, seconds })
+        Ok(StepResult { made, seconds })
     }
 
     /// Gives the stage what came of a step; says whether that is a layer.
     pub(crate) fn take(
         &mut self,
-        stage: &mut Built,
+        stage: &mut StageState,
         step: &'a Step,
         label: &Label,
-        Performed { made, seconds }: Performed,
+        StepResult { made, seconds }: StepResult,
     ) -> Result<bool> {
         let instruction = step.text.clone();
-        self.told.steps.push(SummaryStep { label: label.to_string(), instruction, seconds, layer: None });
-        let Some(Made { layer, files }) = made else { return Ok(false) };
+        self.reports.steps.push(SummaryStep { label: label.to_string(), instruction, seconds, layer: None });
+        let Some(NewLayer { layer, files }) = made else { return Ok(false) };
         stage.config.rootfs.diff_ids.push(layer.diff_id);
         if self.is_in_image {
-            self.waiting.add(layer.clone(), step, label, self.told.steps.len() - 1);
+            self.waiting.add(layer.clone(), step, label, self.reports.steps.len() - 1);
         }
         self.refresh(&|path| files.mention(path))?;
         match files {
-            Files::Written(upper) => stage.root.add_written(Arc::new(upper)),
-            Files::Virtual(virtual_layer) => stage.root.add_virtual(layer, virtual_layer),
+            LayerFiles::Written(upper) => stage.root.add_written(Arc::new(upper)),
+            LayerFiles::Virtual(virtual_layer) => stage.root.add_virtual(layer, virtual_layer),
         }
         self.settle(stage, MOST_WAITING)?;
         Ok(true)
     }
 
-    pub(crate) fn act(&mut self, stage: &Built, step: &Step, label: &Label) -> Result<Option<Made>> {
-        if self.shop.canceller.is_cancelled() {
+    pub(crate) fn act(&mut self, stage: &StageState, step: &Step, label: &Label) -> Result<Option<NewLayer>> {
+        if self.resources.canceller.is_cancelled() {
             return Err(cancelled());
         }
         if step.action == Action::Configure {
@@ -269,23 +269,23 @@ impl<'a> Run<'a> {
     /// Draws a layer over what the stage has, or apart from it.
     pub(crate) fn draw<'t>(
         &mut self,
-        stage: &Built,
+        stage: &StageState,
         step: &Step,
         apart: bool,
         put: &mut dyn FnMut(&mut VirtualLayerBuilder<'_, Content<'t>>) -> std::result::Result<(), CopyError>,
-    ) -> Result<Option<Made>> {
+    ) -> Result<Option<NewLayer>> {
         let below = stage.root.layer_stack();
         let new = if apart { VirtualLayerBuilder::apart } else { VirtualLayerBuilder::over };
         let mut drawing = new(&below, self.epoch);
         // It is kept in any case: a later command may have to see it.
         let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
         let done = put(&mut drawing).and_then(|()| {
-            drawing.write(self.shop.store, compression, Normaliser::Version1, &mut |content| content())
+            drawing.write(self.resources.store, compression, Normaliser::Version1, &mut |content| content())
         });
         let (Written { layer, applied }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
-        self.told.applied.extend(applied);
+        self.reports.applied.extend(applied);
         let Some(layer) = layer else { return Ok(None) };
-        Ok(Some(Made { layer, files: Files::Virtual(virtual_layer) }))
+        Ok(Some(NewLayer { layer, files: LayerFiles::Virtual(virtual_layer) }))
     }
 
     /// The files of an earlier stage, as folders.
@@ -293,24 +293,24 @@ impl<'a> Run<'a> {
         let earlier = self.done.get(&stage);
         let earlier =
             earlier.ok_or_else(|| Error::new(Kind::Bug, "a stage is looked into before it is built"))?;
-        earlier.built.root.folders(self.shop)
+        earlier.built.root.folders(self.resources)
     }
 
     /// Whom a name or number means in the image.
-    pub(crate) fn user(&self, root: &Root, text: &str, step: &Step) -> Result<User> {
+    pub(crate) fn user(&self, root: &StageFiles, text: &str, step: &Step) -> Result<User> {
         let text = if text.is_empty() { "0" } else { text };
         let refuse = |cause: Error| {
             Error::new(Kind::Input, format!("line {}: the image has no user {text}", step.line))
                 .hint("make the user in an earlier RUN, or give its number")
                 .because(cause)
         };
-        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.user_table(path, self.shop));
+        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| root.user_table(path, self.resources));
         let (passwd, group) = (passwd.map_err(refuse)?, group.map_err(refuse)?);
         sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
     }
 
     /// Whose files are: a user's number alone stands for the group of the same number too, and a group without a name for root's.
-    pub(crate) fn owner(&self, root: &Root, text: &str, step: &Step) -> Result<(u32, u32)> {
+    pub(crate) fn owner(&self, root: &StageFiles, text: &str, step: &Step) -> Result<(u32, u32)> {
         let (name, has_no_group) = text.strip_suffix(':').map_or((text, false), |name| (name, true));
         let (user, group) = match name.parse::<u32>() {
             Ok(number) => (number, number),

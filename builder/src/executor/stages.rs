@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::environment;
-use super::stage::Workshop;
+use super::stage::Resources;
 use super::steps::copy::ContextTree;
 use crate::bases::Base;
 use crate::error::{Error, Result};
 use crate::plan;
 use crate::plan::Plan;
-use crate::plan::step::{Action, What};
+use crate::plan::step::{Action, MountSource};
 use crate::progress::Label;
 
 /// A needed stage with its steps.
@@ -19,7 +19,7 @@ pub(crate) type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
 /// The stages of a build. A stage's *place* is its position in the plan, which is not its number in the Dockerfile.
 pub(crate) struct Stages<'a> {
     /// For each place, with a folder of its own for what its steps have mounted.
-    pub(crate) shops: &'a [Workshop<'a>],
+    pub(crate) stage_resources: &'a [Resources<'a>],
     pub(crate) plan: &'a Plan<'a>,
     pub(crate) context: &'a ContextTree,
     /// The commit's time, in seconds since 1970.
@@ -45,7 +45,7 @@ impl<'a> Stages<'a> {
         plan: &'a Plan<'a>,
         planned: &'a [PlannedStage<'a>],
         fetched: &'a BTreeMap<usize, Base>,
-        shops: &'a [Workshop<'a>],
+        stage_resources: &'a [Resources<'a>],
         context: &'a ContextTree,
         epoch: i64,
     ) -> Self {
@@ -54,7 +54,7 @@ impl<'a> Stages<'a> {
             .iter()
             .scan(0, |count, (_, stage)| Some(std::mem::replace(count, *count + stage.steps.len())));
         Self {
-            shops,
+            stage_resources,
             plan,
             context,
             epoch,
@@ -112,7 +112,7 @@ fn chain(planned: &[PlannedStage<'_>], places: &BTreeMap<usize, usize>) -> Vec<u
 ///
 /// # Errors
 /// When the machine refuses.
-pub(crate) fn furnish(Workshop { scratch, capture, .. }: &Workshop<'_>) -> Result<()> {
+pub(crate) fn furnish(Resources { scratch, capture, .. }: &Resources<'_>) -> Result<()> {
     let authority = (capture.ca_pem(), capture.ca_der());
     std::fs::create_dir(scratch)
         .and_then(|()| environment::write_mounted(scratch, authority, capture.is_replay()))
@@ -125,7 +125,7 @@ pub(crate) fn sources_of(action: &Action) -> Vec<usize> {
         Action::Copy(copying) => copying.from.iter().copied().collect(),
         Action::Run(execution) => {
             let from = execution.mounts.iter().filter_map(|mounted| match &mounted.what {
-                What::Bind { from, .. } => *from,
+                MountSource::Bind { from, .. } => *from,
                 _ => None,
             });
             from.collect()

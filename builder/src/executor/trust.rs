@@ -12,7 +12,7 @@ use std::thread;
 use memchr::memmem;
 
 use super::steps::copy;
-use super::steps::copy::{CopyError, Folder, Names, Node, NodeKind, RootTree};
+use super::steps::copy::{CopyError, Folder, Node, NodeKind, NodeLookup, RootTree};
 
 /// Where distributions keep the list: Debian and Alpine, Red Hat, SUSE, and the name OpenSSL looks for.
 const LISTS: [&str; 5] = [
@@ -75,7 +75,7 @@ pub(crate) fn is_stale(
 fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> Result<(), CopyError> {
     let text = String::from_utf8_lossy(path).into_owned();
     let destination = format!("/{text}");
-    let request = copy::Request::plain(std::slice::from_ref(&text), &destination, 0);
+    let request = copy::CopyRequest::plain(std::slice::from_ref(&text), &destination, 0);
     copy::copy(tree, &mut Folder::open(layer)?, &request)?;
     let file = layer.join(&text);
     let append = || {

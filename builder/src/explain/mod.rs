@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::dockerfile::{Dockerfile, DockerfileError};
-use crate::plan::{Base, Plan, Request};
+use crate::plan::{Base, Plan, PlanRequest};
 
 pub(crate) use rules::Hazard;
 
@@ -52,7 +52,7 @@ impl Explanation {
     ///
     /// # Errors
     /// What a build would refuse as well.
-    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, DockerfileError> {
+    pub(crate) fn new(file: &Dockerfile, request: &PlanRequest) -> Result<Self, DockerfileError> {
         let plan = Plan::new(file, request)?;
         let mut stages = Vec::new();
         for needed in plan.needed() {

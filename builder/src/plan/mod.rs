@@ -13,12 +13,12 @@ use recorder::StepId;
 
 use crate::dockerfile::{Copy, Dockerfile, DockerfileError, Instruction, Located, Problem, expand};
 use crate::plan::config::{Config, History};
-use crate::plan::stage::{Argument, State};
+use crate::plan::stage::{Argument, StageExpansion};
 use crate::plan::step::Step;
 
 /// What of the Dockerfile is to be built.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
+pub(crate) struct PlanRequest {
     /// The stage; the last one by default.
     pub(crate) target: Option<String>,
     /// Values of `ARG`s.
@@ -66,7 +66,7 @@ pub(crate) struct Planned {
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     file: &'a Dockerfile,
-    request: &'a Request,
+    request: &'a PlanRequest,
     globals: BTreeMap<String, String>,
     target: usize,
     needed: Vec<Needed>,
@@ -81,7 +81,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// An unknown target or stage, an argument that looks like a secret, an expansion that cannot be done.
-    pub(crate) fn new(file: &'a Dockerfile, request: &'a Request) -> Result<Self, DockerfileError> {
+    pub(crate) fn new(file: &'a Dockerfile, request: &'a PlanRequest) -> Result<Self, DockerfileError> {
         let target = match &request.target {
             None => file.stages.len() - 1,
             Some(name) => file
@@ -217,11 +217,11 @@ impl<'a> Plan<'a> {
             return Ok(Planned { steps: Vec::new(), config: base, arguments });
         }
         crate::plan::config::forget_triggers(&mut base.config);
-        let mut state = State::new(self, stage, base, arguments);
+        let mut state = StageExpansion::new(self, stage, base, arguments);
         let steps = self.instructions(stage);
         let steps = steps.map(|it| state.step(it).map_err(|problem| problem.at(it.line)));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
-        let State { mut config, arguments, .. } = state;
+        let StageExpansion { mut config, arguments, .. } = state;
         if self.needed.last().is_some_and(|target| target.stage == stage) {
             config.config.labels.extend(self.request.labels.clone());
         }

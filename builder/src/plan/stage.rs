@@ -3,7 +3,7 @@
 use super::Plan;
 use super::config;
 use super::config::Config;
-use super::step::{Action, Copying, Execution, Inline, Mounted, Script, Source, Step, What};
+use super::step::{Action, Copying, Execution, Inline, MountSource, Mounted, Script, Source, Step};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::{Remote, is_remote};
 use crate::dockerfile::{
@@ -12,7 +12,7 @@ use crate::dockerfile::{
 };
 
 /// A stage while its instructions are gone through.
-pub(crate) struct State<'a> {
+pub(crate) struct StageExpansion<'a> {
     plan: &'a Plan<'a>,
     stage: usize,
     pub(crate) config: Config,
@@ -40,7 +40,7 @@ impl Argument {
     }
 }
 
-impl<'a> State<'a> {
+impl<'a> StageExpansion<'a> {
     pub(crate) fn new(plan: &'a Plan<'a>, stage: usize, base: Config, inherited: Vec<Argument>) -> Self {
         // What the base's configuration sets is set anew, over what its stage had by then.
         let is_set = |name: &str| config::variable(&base.config, name).is_some();
@@ -224,10 +224,10 @@ impl<'a> State<'a> {
         let what = match kind {
             MountKind::Cache { id, mode, owner, writable } => {
                 let id = if id.is_empty() { target.clone() } else { id };
-                What::Cache { id, mode, owner, writable }
+                MountSource::Cache { id, mode, owner, writable }
             }
-            MountKind::Temporary { size, writable } => What::Temporary { size, writable },
-            MountKind::Bind { from, source, writable } => What::Bind {
+            MountKind::Temporary { size, writable } => MountSource::Temporary { size, writable },
+            MountKind::Bind { from, source, writable } => MountSource::Bind {
                 from: from.map(|name| self.plan.earlier(self.stage, &name)).transpose()?,
                 source,
                 writable,

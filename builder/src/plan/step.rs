@@ -120,12 +120,12 @@ pub(crate) struct Mounted {
     /// Absolute.
     pub(crate) target: String,
     /// What is there.
-    pub(crate) what: What,
+    pub(crate) what: MountSource,
 }
 
 /// What is mounted into a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum MountSource {
     /// An empty folder.
     Cache {
         /// Its name: caches of one name, with the same permissions and owner, are one.

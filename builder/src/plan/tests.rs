@@ -5,8 +5,8 @@ use super::step::{Action, Copying, Execution, Inline, Script};
 use super::*;
 use crate::dockerfile::Chmod;
 
-fn request(arguments: &[(&str, &str)], target: Option<&str>) -> Request {
-    Request {
+fn request(arguments: &[(&str, &str)], target: Option<&str>) -> PlanRequest {
+    PlanRequest {
         target: target.map(str::to_owned),
         arguments: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         labels: BTreeMap::new(),

@@ -84,7 +84,7 @@ impl FromStr for Output {
 }
 
 /// What the image can be called in an output that names no other.
-pub(crate) struct Names {
+pub(crate) struct ImageNames {
     /// Each `--tag`.
     pub(crate) tags: Vec<Reference>,
     /// Its name in `countersign.toml`.
@@ -161,7 +161,7 @@ impl Output {
         workspace: &Workspace,
         store: &Store,
         content: Content<'_>,
-        names: &Names,
+        names: &ImageNames,
     ) -> Result<()> {
         let tags: Vec<String> = match &self.name {
             Some(name) => vec![name.clone()],
@@ -213,7 +213,7 @@ impl Output {
         let all = ["/".to_owned()];
         let copied = || {
             let (tree, mut folder) = (RootTree::open(root)?, Folder::open(place)?);
-            copy::copy(&tree, &mut folder, &copy::Request::plain(&all, "/", 0))
+            copy::copy(&tree, &mut folder, &copy::CopyRequest::plain(&all, "/", 0))
         };
         copied().map_err(|cause| {
             let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };

@@ -5,12 +5,12 @@ pub(crate) mod push;
 
 use attestations::SignedBundle;
 
-use crate::pipeline::Outcome;
+use crate::pipeline::BuildOutcome;
 use recorder::KeptResponses;
 
 /// A build for one platform, and what was made of it.
-pub(crate) struct Built {
-    pub(crate) outcome: Outcome,
+pub(crate) struct BuiltImage {
+    pub(crate) outcome: BuildOutcome,
     /// How it differs from its commit's lock.
     pub(crate) drift: Vec<String>,
     /// What was kept of its network.

@@ -3,9 +3,9 @@
 use attestations::{Reference, SignedBundle, Signer};
 use images::{Index, Store};
 
-use super::Built;
+use super::BuiltImage;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::Outcome;
+use crate::pipeline::BuildOutcome;
 use crate::progress::{Direction, Event};
 use crate::provenance;
 use crate::registry::Registry;
@@ -17,10 +17,10 @@ pub(crate) struct Push<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) registry: &'a Registry,
     pub(crate) store: &'a Store,
-    pub(crate) builds: &'a [Built],
+    pub(crate) builds: &'a [BuiltImage],
     pub(crate) index: Option<&'a Index>,
     /// What statements call an image.
-    pub(crate) subject: &'a dyn Fn(&Outcome) -> String,
+    pub(crate) subject: &'a dyn Fn(&BuildOutcome) -> String,
     pub(crate) reviews: Vec<&'a SignedBundle>,
     /// Who signs bills of materials, if there are to be any.
     pub(crate) bills_by: Option<&'a dyn Signer>,
@@ -55,7 +55,7 @@ impl Push<'_> {
     }
 
     /// One image with all that is said about it; under the tag only when no index is to have it.
-    fn image(&self, built: &Built, reference: &Reference, is_known: bool) -> Result<()> {
+    fn image(&self, built: &BuiltImage, reference: &Reference, is_known: bool) -> Result<()> {
         let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
         let repository = reference.repository();
         let tag = reference.tag().filter(|_| self.index.is_none());

@@ -8,7 +8,7 @@ use attestations::{Digest, Foreign, Pinned};
 
 use super::evidence::Chosen;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::Network;
+use crate::pipeline::NetworkSource;
 use crate::provenance;
 use crate::registry::Registry;
 use recorder::{Record, ResponseStore};
@@ -23,7 +23,7 @@ pub(crate) fn replayed(
     file: Option<&Path>,
     registry: &Registry,
     image: Option<&Pinned>,
-) -> Result<Network> {
+) -> Result<NetworkSource> {
     let record = record_of(chosen.provenance())?;
     if let Some(file) = file {
         recorder::archive::import(place, file)?;
@@ -38,7 +38,7 @@ pub(crate) fn replayed(
         found => found?,
     };
     agree(replay.record(), chosen.provenance())?;
-    Ok(Network::Replayed(replay.into()))
+    Ok(NetworkSource::Replayed(replay.into()))
 }
 
 fn fetch(

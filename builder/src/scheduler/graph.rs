@@ -21,7 +21,7 @@ pub(crate) type Came<T> = Vec<(usize, Arc<T>)>;
 /// Takes up the task of a number where it stands, with what it waited for.
 pub(crate) type Task<'a, S, T, E> = dyn Fn(usize, S, Came<T>) -> Result<Turn<S, T>, E> + Sync + 'a;
 
-struct State<S, T, E> {
+struct GraphState<S, T, E> {
     /// By number; none for what is done or being done.
     waiting: Vec<Option<Waits<S>>>,
     /// By number; none for what is not done yet.
@@ -44,7 +44,7 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
     task: &Task<'_, S, T, E>,
 ) -> Result<Option<Vec<Arc<T>>>, E> {
     let count = tasks.len();
-    let state = Mutex::new(State {
+    let state = Mutex::new(GraphState {
         waiting: tasks.into_iter().map(Some).collect(),
         done: (0..count).map(|_| None).collect(),
         running: 0,
@@ -86,7 +86,7 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
 }
 
 /// Waits for the first task that can be taken up; none when none ever can.
-fn next<S, T, E>(state: &Mutex<State<S, T, E>>, changed: &Condvar) -> Option<(usize, S, Came<T>)> {
+fn next<S, T, E>(state: &Mutex<GraphState<S, T, E>>, changed: &Condvar) -> Option<(usize, S, Came<T>)> {
     let mut now = lock(state);
     loop {
         if now.failed.is_some() || now.abandoned {
@@ -112,12 +112,12 @@ fn next<S, T, E>(state: &Mutex<State<S, T, E>>, changed: &Condvar) -> Option<(us
     }
 }
 
-fn lock<S, T, E>(state: &Mutex<State<S, T, E>>) -> MutexGuard<'_, State<S, T, E>> {
+fn lock<S, T, E>(state: &Mutex<GraphState<S, T, E>>) -> MutexGuard<'_, GraphState<S, T, E>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Abandon<'a, S, T, E> {
-    state: &'a Mutex<State<S, T, E>>,
+    state: &'a Mutex<GraphState<S, T, E>>,
     changed: &'a Condvar,
 }
 

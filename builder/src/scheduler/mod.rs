@@ -13,9 +13,9 @@ use images::{Image, Store};
 
 use crate::bases::{Base, Bases};
 use crate::error::{Error, Kind, Result};
-use crate::executor::compression::Waiting;
-use crate::executor::stack::Root;
-use crate::executor::stage::{Built, Finished, Records, Run, Workshop, check_secrets};
+use crate::executor::compression::PendingLayers;
+use crate::executor::stage::{FinishedStage, Resources, StageRun, StageState, StepReports, check_secrets};
+use crate::executor::stage_files::StageFiles;
 use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
 use crate::executor::steps::add::GitTaken;
 use crate::executor::steps::copy::ContextTree;
@@ -24,9 +24,9 @@ use crate::plan::Plan;
 use crate::plan::config;
 use crate::progress::SummaryStep;
 use crate::scheduler::graph::{Came, Turn, Waits};
-use crate::speculation::reference::Foretold;
-use crate::speculation::tasks::Over;
-use crate::speculation::{Attempt, Course};
+use crate::speculation::reference::ReferenceImage;
+use crate::speculation::tasks::AbandonOnDrop;
+use crate::speculation::{Attempt, Speculation};
 
 /// What came of it.
 pub(crate) struct Executed {
@@ -53,9 +53,9 @@ pub(crate) struct Executed {
 }
 
 /// A stage that is under way.
-struct Going<'a> {
-    run: Run<'a>,
-    built: Built,
+struct StageInProgress<'a> {
+    run: StageRun<'a>,
+    built: StageState,
     /// How many of its steps are done.
     done: usize,
 }
@@ -65,67 +65,70 @@ struct Going<'a> {
 /// # Errors
 /// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
 pub(crate) fn execute(
-    shop: &Workshop<'_>,
+    resources: &Resources<'_>,
     mut plan: Plan<'_>,
     context: &ContextTree,
     bases: &Bases<'_>,
     epoch: i64,
-    foretold: Option<&Foretold>,
+    reference_image: Option<&ReferenceImage>,
 ) -> Result<Executed> {
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
-    let fetched = fetch(&mut plan, bases, shop.store)?;
+    let fetched = fetch(&mut plan, bases, resources.store)?;
     plan.check_arguments()?;
     let plan = &plan;
     let planned = plan_all(plan, &fetched, bases)?;
     // Only now is it known what the bases' ONBUILD adds.
     let runs = planned.iter().flat_map(|(_, stage)| &stage.steps).any(|step| step.is_run());
     if runs {
-        shop.emulator.check()?;
+        resources.emulator.check()?;
     }
     planned
         .iter()
         .flat_map(|(_, stage)| &stage.steps)
-        .try_for_each(|step| check_secrets(step, shop.secrets))?;
+        .try_for_each(|step| check_secrets(step, resources.secrets))?;
     let folders: Vec<PathBuf> =
-        (0..planned.len()).map(|at| shop.scratch.join(format!("stage-{at}"))).collect();
-    let shops: Vec<_> = folders.iter().map(|scratch| Workshop { scratch, ..*shop }).collect();
+        (0..planned.len()).map(|at| resources.scratch.join(format!("stage-{at}"))).collect();
+    let stage_resources: Vec<_> = folders.iter().map(|scratch| Resources { scratch, ..*resources }).collect();
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let stages = Stages::new(plan, &planned, &fetched, &shops, context, epoch);
-    let scheduler = Scheduler { stages: &stages, course: Course::new(foretold, &stages, processors) };
-    let course = &scheduler.course;
-    let stop = || shop.canceller.cancel();
+    let stages = Stages::new(plan, &planned, &fetched, &stage_resources, context, epoch);
+    let scheduler =
+        Scheduler { stages: &stages, speculation: Speculation::new(reference_image, &stages, processors) };
+    let speculation = &scheduler.speculation;
+    let stop = || resources.canceller.cancel();
     let finished = std::thread::scope(|scope| {
-        let _over = Over(&course.ahead);
-        for _ in 0..processors.min(course.count()) {
-            scope.spawn(|| course.ahead.work(shop.canceller, &|number, own| course.do_ahead(number, own)));
+        let _over = AbandonOnDrop(&speculation.pool);
+        for _ in 0..processors.min(speculation.count()) {
+            scope.spawn(|| {
+                speculation.pool.work(resources.canceller, &|number, own| speculation.run_task(number, own))
+            });
         }
         graph::in_order(scheduler.all(), processors, &stop, &|at, going, came| {
             scheduler.go_on(at, going, came)
         })
     });
     let finished = finished?.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
-    let (mut last, mut told) = (None, Records::default());
+    let (mut last, mut reports) = (None, StepReports::default());
     for stage in finished {
         let stage = Arc::into_inner(stage).ok_or_else(|| Error::new(Kind::Bug, "a stage is still in use"))?;
-        told.append(stage.told);
+        reports.append(stage.reports);
         last = Some(stage.built);
     }
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
     target.config.created = Some(plan.created().to_owned());
     let (blobs, records): (Vec<_>, Vec<_>) = target.layers.into_iter().unzip();
-    let image = Image::assemble(shop.store, &target.config, blobs)?;
+    let image = Image::assemble(resources.store, &target.config, blobs)?;
     let bases = fetched.into_values().collect();
     Ok(Executed {
         image,
         layers: records,
-        responses: told.responses,
-        unrecorded: told.unrecorded,
-        applied: told.applied,
-        git: told.git,
-        secrets: told.secrets,
+        responses: reports.responses,
+        unrecorded: reports.unrecorded,
+        applied: reports.applied,
+        git: reports.git,
+        secrets: reports.secrets,
         bases,
         runs,
-        steps: told.steps,
+        steps: reports.steps,
     })
 }
 
@@ -133,12 +136,12 @@ pub(crate) fn execute(
 struct Scheduler<'a> {
     stages: &'a Stages<'a>,
     /// What may be done ahead.
-    course: Course<'a>,
+    speculation: Speculation<'a>,
 }
 
 impl Scheduler<'_> {
     /// Every stage before it begins: it waits for the one that it starts from.
-    fn all(&self) -> Vec<Waits<Option<Going<'_>>>> {
+    fn all(&self) -> Vec<Waits<Option<StageInProgress<'_>>>> {
         let base = |needed: &plan::Needed| match needed.base {
             plan::Base::Stage(earlier) => self.stages.place(earlier),
             _ => None,
@@ -151,10 +154,10 @@ impl Scheduler<'_> {
     fn go_on<'s>(
         &'s self,
         at: usize,
-        going: Option<Going<'s>>,
-        came: Came<Finished>,
-    ) -> Result<Turn<Option<Going<'s>>, Finished>> {
-        let busy = self.course.ahead.busy();
+        going: Option<StageInProgress<'s>>,
+        came: Came<FinishedStage>,
+    ) -> Result<Turn<Option<StageInProgress<'s>>, FinishedStage>> {
+        let processor = self.speculation.pool.processor();
         let came = came.into_iter().map(|(at, stage)| (self.stages.planned[at].0.stage, stage)).collect();
         let mut going = match going {
             None => self.begin(at, came)?,
@@ -163,7 +166,7 @@ impl Scheduler<'_> {
                 going
             }
         };
-        let Going { run, built, done } = &mut going;
+        let StageInProgress { run, built, done } = &mut going;
         let (_, planned) = &self.stages.planned[at];
         for step in &planned.steps[*done..] {
             let missing = sources_of(&step.action).into_iter().filter(|stage| !run.done.contains_key(stage));
@@ -173,48 +176,49 @@ impl Scheduler<'_> {
             }
             let (number, label) = (*done, self.stages.label(at, *done));
             *done += 1;
-            let performed = match self.course.attempt(at, number, built, &busy) {
-                Some(Attempt::Done(_, performed, told)) => {
-                    run.told.append(*told);
-                    performed
+            let result_of_step = match self.speculation.attempt(at, number, built, &processor) {
+                Some(Attempt::Done(_, result_of_step, reports)) => {
+                    run.reports.append(*reports);
+                    result_of_step
                 }
                 Some(Attempt::Failed(_, error)) => return Err(error),
                 Some(Attempt::Packed | Attempt::Unready) | None => run.perform(built, step, &label)?,
             };
-            self.course.check(at, number, performed.diff_id());
-            let performed = performed.pack(|diff_id| self.course.packed(at, number, diff_id));
-            let has_layer = run.take(built, step, &label, performed)?;
+            self.speculation.check(at, number, result_of_step.diff_id());
+            let result_of_step =
+                result_of_step.pack(|diff_id| self.speculation.compressed_early(at, number, diff_id));
+            let has_layer = run.take(built, step, &label, result_of_step)?;
             built.config.history.extend(self.stages.plan.history(step, has_layer));
         }
         if at + 1 == self.stages.planned.len() {
             // Nobody needs the target's files any more, so they go while its layers are still compressed.
-            built.root = Root::default();
+            built.root = StageFiles::default();
         }
         run.settle(built, 0)?;
-        let Going { run, built, .. } = going;
-        Ok(Turn::Done(Finished { built, told: run.told }))
+        let StageInProgress { run, built, .. } = going;
+        Ok(Turn::Done(FinishedStage { built, reports: run.reports }))
     }
 
     /// A stage before its first step, with the one that it starts from.
-    fn begin(&self, at: usize, done: BTreeMap<usize, Arc<Finished>>) -> Result<Going<'_>> {
-        let shop = &self.stages.shops[at];
-        furnish(shop)?;
+    fn begin(&self, at: usize, done: BTreeMap<usize, Arc<FinishedStage>>) -> Result<StageInProgress<'_>> {
+        let resources = &self.stages.stage_resources[at];
+        furnish(resources)?;
         let (needed, planned) = &self.stages.planned[at];
-        let run = Run {
+        let run = StageRun {
             is_in_image: self.stages.chain().binary_search(&at).is_ok(),
-            shop,
+            resources,
             context: self.stages.context,
             epoch: self.stages.epoch,
             done,
-            told: Records::default(),
-            waiting: Waiting::default(),
+            reports: StepReports::default(),
+            waiting: PendingLayers::default(),
         };
         let mut built = run.start(needed, self.stages.fetched.get(&needed.stage))?;
         let (mut layers_of, history) = (built.config.rootfs.clone(), built.config.history.clone());
         built.config = planned.config.clone();
         layers_of.kind = "layers".to_owned();
         (built.config.rootfs, built.config.history) = (layers_of, history);
-        Ok(Going { run, built, done: 0 })
+        Ok(StageInProgress { run, built, done: 0 })
     }
 }
 

@@ -19,20 +19,22 @@ use sandbox::{Canceller, Upper};
 
 use crate::bases::Base;
 use crate::error::{Error, Kind, Result};
-use crate::executor::compression::Waiting;
+use crate::executor::compression::PendingLayers;
 use crate::executor::failures::machine;
-use crate::executor::stack::Root;
-use crate::executor::stage::{Built, Files, Made, Performed, Records, Run, Workshop};
+use crate::executor::stage::{
+    LayerFiles, NewLayer, Resources, StageRun, StageState, StepReports, StepResult,
+};
+use crate::executor::stage_files::StageFiles;
 use crate::executor::stages::{Stages, furnish, sources_of};
 use crate::plan::step::{Action, Source, Step};
 use crate::progress::Event;
-use crate::speculation::reference::Foretold;
-use crate::speculation::tasks::{Ahead, Busy};
+use crate::speculation::reference::ReferenceImage;
+use crate::speculation::tasks::{Busy, TaskPool};
 
 /// What came of something that was done ahead.
 pub(crate) enum Attempt {
     /// A command ran, on these layers.
-    Done(Vec<Digest>, Performed, Box<Records>),
+    Done(Vec<Digest>, StepResult, Box<StepReports>),
     /// A command failed, on these layers.
     Failed(Vec<Digest>, Error),
     /// A layer is compressed, or will be.
@@ -42,9 +44,9 @@ pub(crate) enum Attempt {
 }
 
 /// What may be done ahead.
-pub(crate) struct Course<'a> {
+pub(crate) struct Speculation<'a> {
     stages: &'a Stages<'a>,
-    foretold: Option<&'a Foretold>,
+    reference_image: Option<&'a ReferenceImage>,
     /// The time of the image's commit, if this one's is another.
     other: Option<i64>,
     /// The steps of the stages whose layers are the image's, in their order: the stage's place in the plan, and the number in it.
@@ -52,18 +54,18 @@ pub(crate) struct Course<'a> {
     /// The number of the foretold layer that each of them made, if it made one; of those that the image tells of.
     made: Vec<Option<usize>>,
     /// Commands, then layers, each in their order.
-    tasks: Vec<Task>,
+    tasks: Vec<EarlyTask>,
     /// What should lie below each step and above the last, as far as anybody had to know.
-    ground: Mutex<Vec<Ground>>,
+    predicted: Mutex<Vec<Predicted>>,
     /// Held by who finds out more of it.
-    laying: Mutex<()>,
+    predicting: Mutex<()>,
     /// Layers that were compressed on the way, by what they are.
     packings: Mutex<BTreeMap<Digest, Packing>>,
-    pub(crate) ahead: Ahead<Attempt>,
+    pub(crate) pool: TaskPool<Attempt>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Task {
+enum EarlyTask {
     /// The command with this number among the steps.
     Command(usize),
     /// What the step with this number made is to be compressed.
@@ -72,8 +74,8 @@ enum Task {
 
 /// What should lie below a step.
 #[derive(Clone, Default)]
-struct Ground {
-    root: Root,
+struct Predicted {
+    root: StageFiles,
     diff_ids: Vec<Digest>,
     /// Whether a step came to something else than the image has; what commands made of that is not known then.
     has_changed: bool,
@@ -81,33 +83,38 @@ struct Ground {
     is_unknown: bool,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Speculation<'a> {
     /// What of these stages can be done ahead of its turn.
-    pub(crate) fn new(foretold: Option<&'a Foretold>, stages: &'a Stages<'a>, processors: usize) -> Self {
+    pub(crate) fn new(
+        reference_image: Option<&'a ReferenceImage>,
+        stages: &'a Stages<'a>,
+        processors: usize,
+    ) -> Self {
         let (planned, chain, epoch) = (stages.planned, stages.chain(), stages.epoch);
         let of_stage = |&place: &usize| (0..planned[place].1.steps.len()).map(move |step| (place, step));
         let steps: Vec<_> = chain.iter().flat_map(of_stage).collect();
         let all = || steps.iter().map(|(place, step)| &planned[*place].1.steps[*step]);
-        let made =
-            foretold.map(|foretold| foretold.made(stages.base(), stages.plan, all())).unwrap_or_default();
-        let commands = commands(&made, all()).into_iter().map(Task::Command);
+        let made = reference_image
+            .map(|reference_image| reference_image.made(stages.base(), stages.plan, all()))
+            .unwrap_or_default();
+        let commands = commands(&made, all()).into_iter().map(EarlyTask::Command);
         // What costs little is compressed where it is done.
         let is_worth_it = |(made, step): (&Option<usize>, &Step)| made.is_some() && !is_cheap(&step.action);
         let layers = made.iter().zip(all()).enumerate().filter(|(_, one)| is_worth_it(*one));
-        let layers = layers.map(|(number, _)| Task::Packing(number));
-        let tasks: Vec<Task> = commands.chain(layers).collect();
-        let ahead = Ahead::new(tasks.len(), processors);
+        let layers = layers.map(|(number, _)| EarlyTask::Packing(number));
+        let tasks: Vec<EarlyTask> = commands.chain(layers).collect();
+        let pool = TaskPool::new(tasks.len(), processors);
         Self {
             stages,
-            foretold,
-            other: foretold.and_then(Foretold::epoch).filter(|other| *other != epoch),
+            reference_image,
+            other: reference_image.and_then(ReferenceImage::epoch).filter(|other| *other != epoch),
             steps,
             made,
             tasks,
-            ground: Mutex::default(),
-            laying: Mutex::default(),
+            predicted: Mutex::default(),
+            predicting: Mutex::default(),
             packings: Mutex::default(),
-            ahead,
+            pool,
         }
     }
 
@@ -117,9 +124,9 @@ impl<'a> Course<'a> {
     }
 
     /// What was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
-    pub(crate) fn packed(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
-        if let Some(task) = self.step(place, step).and_then(|step| self.number(Task::Packing(step))) {
-            self.ahead.leave_off(task);
+    pub(crate) fn compressed_early(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
+        if let Some(task) = self.step(place, step).and_then(|step| self.number(EarlyTask::Packing(step))) {
+            self.pool.cancel(task);
         }
         self.packings().remove(diff_id)
     }
@@ -128,7 +135,7 @@ impl<'a> Course<'a> {
         self.packings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn number(&self, task: Task) -> Option<usize> {
+    fn number(&self, task: EarlyTask) -> Option<usize> {
         self.tasks.iter().position(|other| *other == task)
     }
 
@@ -138,27 +145,30 @@ impl<'a> Course<'a> {
     }
 
     /// Whether a command goes on, or went, on other layers than these.
-    fn stands_elsewhere(&self, step: usize, diff_ids: &[Digest]) -> bool {
-        self.ground().get(step).is_some_and(|ground| ground.is_unknown || ground.diff_ids != diff_ids)
+    fn ran_on_other_layers(&self, step: usize, diff_ids: &[Digest]) -> bool {
+        self.predicted()
+            .get(step)
+            .is_some_and(|predicted| predicted.is_unknown || predicted.diff_ids != diff_ids)
     }
 
     /// The layer that a step should come to, if any; none when that is not known.
-    fn should_come_to(&self, step: usize) -> Option<Option<Digest>> {
+    fn expected_layer(&self, step: usize) -> Option<Option<Digest>> {
         if self.other.is_none() {
-            let layer = |number: usize| self.foretold.and_then(|it| it.image.diff_ids().get(number));
+            let layer = |number: usize| self.reference_image.and_then(|it| it.image.diff_ids().get(number));
             return self.made.get(step).map(|made| made.and_then(layer).copied());
         }
-        let ground = self.ground();
-        let (below, above) = (ground.get(step)?, ground.get(step + 1)?);
+        let predicted = self.predicted();
+        let (below, above) = (predicted.get(step)?, predicted.get(step + 1)?);
         (!above.is_unknown).then(|| above.diff_ids.get(below.diff_ids.len()).copied())
     }
 
-    fn foretold(&self) -> Result<&'a Foretold> {
-        self.foretold.ok_or_else(|| Error::new(Kind::Bug, "something is done ahead and nothing was foretold"))
+    fn reference_image(&self) -> Result<&'a ReferenceImage> {
+        self.reference_image
+            .ok_or_else(|| Error::new(Kind::Bug, "something is done ahead and nothing was reference_image"))
     }
 
-    fn ground(&self) -> MutexGuard<'_, Vec<Ground>> {
-        self.ground.lock().unwrap_or_else(PoisonError::into_inner)
+    fn predicted(&self) -> MutexGuard<'_, Vec<Predicted>> {
+        self.predicted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What came of a step that ran ahead, if it did and counts.
@@ -166,17 +176,17 @@ impl<'a> Course<'a> {
         &self,
         place: usize,
         step: usize,
-        stage: &Built,
-        busy: &Busy<'_, Attempt>,
+        stage: &StageState,
+        processor: &Busy<'_, Attempt>,
     ) -> Option<Attempt> {
         let number = self.step(place, step)?;
-        let task = self.number(Task::Command(number))?;
+        let task = self.number(EarlyTask::Command(number))?;
         let diff_ids = &stage.config.rootfs.diff_ids;
-        if self.stands_elsewhere(number, diff_ids) {
+        if self.ran_on_other_layers(number, diff_ids) {
             self.abandon(task..task + 1);
             return None;
         }
-        let attempt = self.ahead.claim(task, busy)?;
+        let attempt = self.pool.claim(task, processor)?;
         match &attempt {
             Attempt::Done(on, ..) | Attempt::Failed(on, _) if on != diff_ids => {
                 self.drop(task, &attempt);
@@ -190,164 +200,177 @@ impl<'a> Course<'a> {
     pub(crate) fn check(&self, place: usize, step: usize, diff_id: Option<&Digest>) {
         let Some(number) = self.step(place, step) else { return };
         let is_cheap = is_cheap(&self.stages.planned[place].1.steps[step].action);
-        if !is_cheap && self.should_come_to(number).is_some_and(|expected| expected.as_ref() != diff_id) {
+        if !is_cheap && self.expected_layer(number).is_some_and(|expected| expected.as_ref() != diff_id) {
             self.abandon(0..self.count());
         }
     }
 
     fn abandon(&self, tasks: Range<usize>) {
-        for (task, attempt) in self.ahead.abandon(tasks) {
+        for (task, attempt) in self.pool.abandon(tasks) {
             self.drop(task, &attempt);
         }
     }
 
     /// Tells that what came of a command does not count, if it was begun.
     fn drop(&self, task: usize, attempt: &Attempt) {
-        let (Task::Command(number), Attempt::Done(..) | Attempt::Failed(..)) = (self.tasks[task], attempt)
+        let (EarlyTask::Command(number), Attempt::Done(..) | Attempt::Failed(..)) =
+            (self.tasks[task], attempt)
         else {
             return;
         };
         let (place, index) = self.steps[number];
         let (step, label) = (&self.stages.planned[place].1.steps[index], self.stages.label(place, index));
         // It asks for the same again, and is answered from the beginning.
-        self.stages.shops[place].capture.again(&step.id);
-        self.stages.shops[place].workspace.report(&Event::StepDropped { label: &label, line: step.line });
+        self.stages.stage_resources[place].capture.again(&step.id);
+        self.stages.stage_resources[place]
+            .workspace
+            .report(&Event::StepDropped { label: &label, line: step.line });
     }
 
     /// Does one of the course's tasks.
-    pub(crate) fn do_ahead(&self, task: usize, canceller: &Canceller) -> Attempt {
+    pub(crate) fn run_task(&self, task: usize, canceller: &Canceller) -> Attempt {
         let done = match self.tasks[task] {
-            Task::Command(number) => self.run_ahead(number, canceller),
-            Task::Packing(number) => self.pack_ahead(number, canceller).map(|()| Attempt::Packed),
+            EarlyTask::Command(number) => self.run_early(number, canceller),
+            EarlyTask::Packing(number) => self.compress_early(number, canceller).map(|()| Attempt::Packed),
         };
         done.unwrap_or_else(|cause| {
             if !canceller.is_cancelled() {
                 let message = format!("something could not be done ahead, and waits for its turn: {cause}");
-                self.stages.shops[0].workspace.report(&Event::Warning { message: &message, path: None });
+                self.stages.stage_resources[0]
+                    .workspace
+                    .report(&Event::Warning { message: &message, path: None });
             }
             Attempt::Unready
         })
     }
 
-    fn run_ahead(&self, number: usize, canceller: &Canceller) -> Result<Attempt> {
+    fn run_early(&self, number: usize, canceller: &Canceller) -> Result<Attempt> {
         let (place, index) = self.steps[number];
-        let scratch = self.stages.shops[place].scratch.with_extension(format!("ahead-{index}"));
-        let shop = Workshop { scratch: &scratch, canceller, ..self.stages.shops[place] };
-        furnish(&shop)?;
-        let Ground { root, diff_ids, is_unknown, .. } = self.lay(number, &shop)?;
+        let scratch = self.stages.stage_resources[place].scratch.with_extension(format!("ahead-{index}"));
+        let resources = Resources { scratch: &scratch, canceller, ..self.stages.stage_resources[place] };
+        furnish(&resources)?;
+        let Predicted { root, diff_ids, is_unknown, .. } = self.predict_below(number, &resources)?;
         if is_unknown {
             return Ok(Attempt::Unready);
         }
-        let mut run = self.run(&shop);
+        let mut run = self.run(&resources);
         let stage = self.stage(place, root, diff_ids);
         let done =
             run.perform(&stage, &self.stages.planned[place].1.steps[index], &self.stages.label(place, index));
         let on = stage.config.rootfs.diff_ids;
         Ok(match done {
-            Ok(performed) => Attempt::Done(on, performed, Box::new(run.told)),
+            Ok(result_of_step) => Attempt::Done(on, result_of_step, Box::new(run.reports)),
             Err(error) => Attempt::Failed(on, error),
         })
     }
 
-    fn pack_ahead(&self, number: usize, canceller: &Canceller) -> Result<()> {
+    fn compress_early(&self, number: usize, canceller: &Canceller) -> Result<()> {
         let (place, index) = self.steps[number];
         if self.other.is_some() {
             // It has to lie in a folder to be changed, and is compressed on the way.
-            let scratch = self.stages.shops[place].scratch.with_extension(format!("layer-{index}"));
-            let shop = Workshop { scratch: &scratch, canceller, ..self.stages.shops[place] };
-            furnish(&shop)?;
-            return self.lay(number + 1, &shop).map(drop);
+            let scratch = self.stages.stage_resources[place].scratch.with_extension(format!("layer-{index}"));
+            let resources = Resources { scratch: &scratch, canceller, ..self.stages.stage_resources[place] };
+            furnish(&resources)?;
+            return self.predict_below(number + 1, &resources).map(drop);
         }
         let Some(Some(layer)) = self.made.get(number) else { return Ok(()) };
-        let (foretold, into) = (self.foretold()?, self.stages.shops[place].store);
-        let Foretold { store, image } = foretold;
+        let (reference_image, into) = (self.reference_image()?, self.stages.stage_resources[place].store);
+        let ReferenceImage { store, image } = reference_image;
         let (descriptor, diff_id) = (&image.layers()[*layer], image.diff_ids()[*layer]);
         let stop = || canceller.is_cancelled();
-        let limits = foretold.limits(*layer);
+        let limits = reference_image.limits(*layer);
         let packing = repack((store, descriptor, &diff_id), (into, Compression::Gzip), limits, &stop)?;
         self.packings().insert(diff_id, packing);
         Ok(())
     }
 
     /// What should lie below a step.
-    fn lay(&self, number: usize, shop: &Workshop<'_>) -> Result<Ground> {
-        let _laying = self.laying.lock().unwrap_or_else(PoisonError::into_inner);
+    fn predict_below(&self, number: usize, resources: &Resources<'_>) -> Result<Predicted> {
+        let _laying = self.predicting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let (last, count) = {
-                let all = self.ground();
+                let all = self.predicted();
                 if let Some(found) = all.get(number) {
                     return Ok(found.clone());
                 }
                 (all.last().cloned(), all.len())
             };
             let next = match last {
-                None => self.lowest(shop)?,
-                Some(last) => self.over(last, count - 1, shop)?,
+                None => self.predict_base(resources)?,
+                Some(last) => self.predict_above(last, count - 1, resources)?,
             };
-            self.ground().push(next);
+            self.predicted().push(next);
         }
     }
 
     /// What lies below the first step.
-    fn lowest(&self, shop: &Workshop<'_>) -> Result<Ground> {
-        let Some(Base { image, .. }) = self.stages.base() else { return Ok(Ground::default()) };
-        let root = Root::of_base(shop.cache.lower_dirs(shop.store, image)?);
-        Ok(Ground { root, diff_ids: image.diff_ids().to_vec(), ..Ground::default() })
+    fn predict_base(&self, resources: &Resources<'_>) -> Result<Predicted> {
+        let Some(Base { image, .. }) = self.stages.base() else { return Ok(Predicted::default()) };
+        let root = StageFiles::of_base(resources.cache.lower_dirs(resources.store, image)?);
+        Ok(Predicted { root, diff_ids: image.diff_ids().to_vec(), ..Predicted::default() })
     }
 
     /// What should lie above a step.
-    fn over(&self, mut ground: Ground, number: usize, shop: &Workshop<'_>) -> Result<Ground> {
+    fn predict_above(
+        &self,
+        mut predicted: Predicted,
+        number: usize,
+        resources: &Resources<'_>,
+    ) -> Result<Predicted> {
         let (place, index) = self.steps[number];
         let step = &self.stages.planned[place].1.steps[index];
-        if ground.is_unknown || step.action == Action::Configure {
-            return Ok(ground);
+        if predicted.is_unknown || step.action == Action::Configure {
+            return Ok(predicted);
         }
         if is_cheap(&step.action) {
-            let stage = self.stage(place, ground.root.clone(), ground.diff_ids.clone());
-            let made = self.run(shop).act(&stage, step, &self.stages.label(place, index))?;
+            let stage = self.stage(place, predicted.root.clone(), predicted.diff_ids.clone());
+            let made = self.run(resources).act(&stage, step, &self.stages.label(place, index))?;
             let diff_id = made.as_ref().map(|made| made.layer.diff_id);
             let expected = match (self.other, self.made.get(number)) {
-                (None, _) => self.should_come_to(number).flatten(),
-                (Some(_), Some(Some(layer))) => Some(self.predict(*layer, &ground, Keeping::DiffId, shop)?.1),
+                (None, _) => self.expected_layer(number).flatten(),
+                (Some(_), Some(Some(layer))) => {
+                    Some(self.predict(*layer, &predicted, Keeping::DiffId, resources)?.1)
+                }
                 (Some(_), _) => None,
             };
-            ground.has_changed |= diff_id != expected;
-            ground.diff_ids.extend(diff_id);
-            if let Some(Made { layer, files: Files::Virtual(drawn) }) = made {
+            predicted.has_changed |= diff_id != expected;
+            predicted.diff_ids.extend(diff_id);
+            if let Some(NewLayer { layer, files: LayerFiles::Virtual(drawn) }) = made {
                 self.packings().insert(layer.diff_id, layer.clone());
-                ground.root.add_virtual(layer, drawn);
+                predicted.root.add_virtual(layer, drawn);
             }
-            return Ok(ground);
+            return Ok(predicted);
         }
-        if ground.has_changed {
-            return Ok(Ground { is_unknown: true, ..ground });
+        if predicted.has_changed {
+            return Ok(Predicted { is_unknown: true, ..predicted });
         }
         if let Some(Some(layer)) = self.made.get(number) {
-            let (upper, diff_id) = self.predict(*layer, &ground, Compression::Gzip.into(), shop)?;
-            ground.root.add_written(upper.into());
-            ground.diff_ids.push(diff_id);
+            let (upper, diff_id) = self.predict(*layer, &predicted, Compression::Gzip.into(), resources)?;
+            predicted.root.add_written(upper.into());
+            predicted.diff_ids.push(diff_id);
         }
-        Ok(ground)
+        Ok(predicted)
     }
 
     /// A layer of the image as it should come out in this build. If it becomes another on the way, it is compressed where it is to be kept.
     fn predict(
         &self,
         layer: usize,
-        below: &Ground,
+        below: &Predicted,
         keeping: Keeping,
-        shop: &Workshop<'_>,
+        resources: &Resources<'_>,
     ) -> Result<(Upper, Digest)> {
-        let foretold = self.foretold()?;
-        let Foretold { store, image } = foretold;
-        let (upper, diff_id) = (shop.host.folder().map_err(machine)?, image.diff_ids()[layer]);
-        unpack(store, &image.layers()[layer], &diff_id, upper.path(), foretold.limits(layer))?;
+        let reference_image = self.reference_image()?;
+        let ReferenceImage { store, image } = reference_image;
+        let (upper, diff_id) = (resources.host.folder().map_err(machine)?, image.diff_ids()[layer]);
+        unpack(store, &image.layers()[layer], &diff_id, upper.path(), reference_image.limits(layer))?;
         if self.other.is_none() {
             return Ok((upper, diff_id));
         }
         let times = Times { epoch: self.stages.epoch, other: self.other };
-        let lowers = below.root.folders(shop)?;
-        let written = from_upper(shop.store, upper.path(), &lowers, times, keeping, Normaliser::Version1);
+        let lowers = below.root.folders(resources)?;
+        let written =
+            from_upper(resources.store, upper.path(), &lowers, times, keeping, Normaliser::Version1);
         let nothing = || Error::new(Kind::Input, "a layer of the image changes nothing");
         let packing = written?.layer.ok_or_else(nothing)?;
         let diff_id = packing.diff_id;
@@ -357,21 +380,21 @@ impl<'a> Course<'a> {
         Ok((upper, diff_id))
     }
 
-    fn stage(&self, place: usize, root: Root, diff_ids: Vec<Digest>) -> Built {
+    fn stage(&self, place: usize, root: StageFiles, diff_ids: Vec<Digest>) -> StageState {
         let mut config = self.stages.planned[place].1.config.clone();
         config.rootfs.diff_ids = diff_ids;
-        Built { config, layers: Vec::new(), root }
+        StageState { config, layers: Vec::new(), root }
     }
 
-    fn run<'s>(&'s self, shop: &'s Workshop<'s>) -> Run<'s> {
-        Run {
+    fn run<'s>(&'s self, resources: &'s Resources<'s>) -> StageRun<'s> {
+        StageRun {
             is_in_image: true,
-            shop,
+            resources,
             context: self.stages.context,
             epoch: self.stages.epoch,
             done: BTreeMap::new(),
-            told: Records::default(),
-            waiting: Waiting::default(),
+            reports: StepReports::default(),
+            waiting: PendingLayers::default(),
         }
     }
 }
@@ -408,13 +431,13 @@ mod tests {
     use crate::dockerfile::Dockerfile;
     use crate::executor::stages::PlannedStage;
     use crate::plan::config;
-    use crate::plan::{Plan, Request};
+    use crate::plan::{Plan, PlanRequest};
     use images::Platform;
 
     /// The lines of the commands that may run ahead, when the image tells of so many steps.
     fn ahead(text: &str, known: usize) -> Vec<usize> {
         let file = Dockerfile::parse(text.as_bytes()).unwrap();
-        let request = Request {
+        let request = PlanRequest {
             target: None,
             arguments: BTreeMap::new(),
             labels: BTreeMap::new(),

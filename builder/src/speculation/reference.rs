@@ -18,14 +18,14 @@ const MOST_OF_SMALL: u64 = 64 << 20;
 
 /// An image that a build repeats, or comes close to, with its layers.
 #[derive(Debug, Clone)]
-pub(crate) struct Foretold {
+pub(crate) struct ReferenceImage {
     /// Where they are.
     pub(crate) store: Store,
     /// What it is.
     pub(crate) image: Image,
 }
 
-impl Foretold {
+impl ReferenceImage {
     /// The image with a digest, if it is in a store with all its layers.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Foretold {
         });
         let diff_ids = self.image.diff_ids();
         let mut made = Vec::new();
-        let Some(mut told) = self.image.config().history.get(history.len()..) else { return made };
+        let Some(mut reports) = self.image.config().history.get(history.len()..) else { return made };
         if diff_ids.get(..layers.len()) != Some(layers) {
             return made;
         }
@@ -101,13 +101,13 @@ impl Foretold {
                 made.push(None);
                 continue;
             };
-            let Some((entry, rest)) = told.split_first() else { break };
+            let Some((entry, rest)) = reports.split_first() else { break };
             if entry.created_by != own.created_by || (!entry.empty_layer && next == diff_ids.len()) {
                 break;
             }
             made.push((!entry.empty_layer).then_some(next));
             next += usize::from(!entry.empty_layer);
-            told = rest;
+            reports = rest;
         }
         made
     }
@@ -120,7 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use crate::dockerfile::Dockerfile;
-    use crate::plan::Request;
+    use crate::plan::PlanRequest;
     use crate::plan::config;
     use images::Platform;
 
@@ -137,7 +137,7 @@ mod tests {
 
         fn plan<R>(&self, text: &str, then: impl FnOnce(&Plan<'_>, &[Step]) -> R) -> R {
             let file = Dockerfile::parse(text.as_bytes()).unwrap();
-            let request = Request {
+            let request = PlanRequest {
                 target: None,
                 arguments: BTreeMap::new(),
                 labels: BTreeMap::new(),
@@ -149,7 +149,7 @@ mod tests {
             then(&plan, &steps)
         }
 
-        fn image(&self, text: &str, layers: &[bool], base: Option<&Base>) -> Foretold {
+        fn image(&self, text: &str, layers: &[bool], base: Option<&Base>) -> ReferenceImage {
             let store = Store::open(self.folder.path()).unwrap();
             let mut config = config::scratch(&self.platform);
             let mut blobs = Vec::new();
@@ -158,7 +158,7 @@ mod tests {
                 config.rootfs.diff_ids = image.diff_ids().to_vec();
                 blobs.extend_from_slice(image.layers());
             }
-            let told = self.plan(text, |plan, steps| {
+            let reports = self.plan(text, |plan, steps| {
                 let all = steps.iter().zip(layers).filter_map(|(step, layer)| plan.history(step, *layer));
                 all.collect::<Vec<_>>()
             });
@@ -167,17 +167,22 @@ mod tests {
                 blobs.push(store.put(images::descriptor::LAYER, bytes.as_bytes()).unwrap());
                 config.rootfs.diff_ids.push(Digest::of(bytes.as_bytes()));
             }
-            config.history.extend(told);
+            config.history.extend(reports);
             let image = Image::assemble(&store, &config, blobs).unwrap();
-            Foretold { store, image }
+            ReferenceImage { store, image }
         }
 
-        fn made(&self, foretold: &Foretold, text: &str, base: Option<&Base>) -> Vec<Option<usize>> {
-            self.plan(text, |plan, steps| foretold.made(base, plan, steps.iter()))
+        fn made(
+            &self,
+            reference_image: &ReferenceImage,
+            text: &str,
+            base: Option<&Base>,
+        ) -> Vec<Option<usize>> {
+            self.plan(text, |plan, steps| reference_image.made(base, plan, steps.iter()))
         }
     }
 
-    fn base(Foretold { image, .. }: Foretold) -> Base {
+    fn base(ReferenceImage { image, .. }: ReferenceImage) -> Base {
         Base { asked: "base".to_owned(), uri: "oci-layout:base".to_owned(), image }
     }
 
@@ -189,35 +194,38 @@ mod tests {
     fn each_step_is_told_its_layer_by_the_history() {
         let before = Before::new();
         let below = base(before.image(BASE, &[true, false, true], None));
-        let foretold = before.image(TEXT, &LAYERS, Some(&below));
+        let reference_image = before.image(TEXT, &LAYERS, Some(&below));
         let all = [None, Some(2), None, None, Some(3), Some(4)];
-        assert_eq!(before.made(&foretold, TEXT, Some(&below)), all);
+        assert_eq!(before.made(&reference_image, TEXT, Some(&below)), all);
         // What differs ends it, and so does what is missing; what comes behind does no harm.
-        assert_eq!(before.made(&foretold, &TEXT.replace("RUN nothing", "RUN other"), Some(&below)), all[..3]);
-        assert_eq!(before.made(&foretold, &format!("{TEXT}\nRUN three"), Some(&below)), all);
-        assert_eq!(before.made(&foretold, "FROM scratch\nENV B=2\nRUN one", Some(&below)), all[..2]);
+        assert_eq!(
+            before.made(&reference_image, &TEXT.replace("RUN nothing", "RUN other"), Some(&below)),
+            all[..3]
+        );
+        assert_eq!(before.made(&reference_image, &format!("{TEXT}\nRUN three"), Some(&below)), all);
+        assert_eq!(before.made(&reference_image, "FROM scratch\nENV B=2\nRUN one", Some(&below)), all[..2]);
     }
 
     #[test]
     fn of_another_base_nothing_is_told() {
         let before = Before::new();
         let below = base(before.image(BASE, &[true, false, true], None));
-        let foretold = before.image(TEXT, &LAYERS, Some(&below));
+        let reference_image = before.image(TEXT, &LAYERS, Some(&below));
         let other = base(before.image(&BASE.replace("b /", "other /"), &[true, false, true], None));
-        assert!(before.made(&foretold, TEXT, Some(&other)).is_empty());
-        assert!(before.made(&foretold, TEXT, None).is_empty());
+        assert!(before.made(&reference_image, TEXT, Some(&other)).is_empty());
+        assert!(before.made(&reference_image, TEXT, None).is_empty());
         assert!(before.made(&before.image(TEXT, &LAYERS, None), TEXT, Some(&below)).is_empty());
     }
 
     #[test]
     fn an_image_that_lacks_a_layer_is_not_at_hand() {
         let before = Before::new();
-        let Foretold { store, image } = before.image(TEXT, &LAYERS, None);
-        assert!(Foretold::at_hand(store.clone(), &image.digest()).unwrap().is_some());
-        assert!(Foretold::at_hand(store.clone(), &Digest::of(b"another")).unwrap().is_none());
+        let ReferenceImage { store, image } = before.image(TEXT, &LAYERS, None);
+        assert!(ReferenceImage::at_hand(store.clone(), &image.digest()).unwrap().is_some());
+        assert!(ReferenceImage::at_hand(store.clone(), &Digest::of(b"another")).unwrap().is_none());
         std::fs::remove_file(store.path_of(&image.layers()[1].digest)).unwrap();
-        assert!(Foretold::at_hand(store.clone(), &image.digest()).unwrap().is_none());
+        assert!(ReferenceImage::at_hand(store.clone(), &image.digest()).unwrap().is_none());
         std::fs::write(store.path_of(&image.digest()), b"{}").unwrap();
-        assert!(Foretold::at_hand(store, &image.digest()).is_err());
+        assert!(ReferenceImage::at_hand(store, &image.digest()).is_err());
     }
 }

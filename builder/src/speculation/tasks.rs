@@ -7,21 +7,21 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use sandbox::Canceller;
 
 /// Tasks by number, in the order in which they are likely to be needed.
-pub(crate) struct Ahead<T> {
+pub(crate) struct TaskPool<T> {
     processors: usize,
-    state: Mutex<State<T>>,
+    state: Mutex<PoolState<T>>,
     changed: Condvar,
 }
 
-struct State<T> {
-    tasks: Vec<Task<T>>,
+struct PoolState<T> {
+    tasks: Vec<TaskState<T>>,
     /// How many processors are in use, by tasks or by what is sure to be needed.
-    busy: usize,
+    processor: usize,
     /// Whether anything that is sure to be needed was begun: that comes first.
     has_begun: bool,
 }
 
-enum Task<T> {
+enum TaskState<T> {
     Waits,
     Goes(Canceller),
     Done(T),
@@ -29,24 +29,28 @@ enum Task<T> {
     Gone,
 }
 
-impl<T> Ahead<T> {
+impl<T> TaskPool<T> {
     pub(crate) fn new(tasks: usize, processors: usize) -> Self {
-        let state = State { tasks: (0..tasks).map(|_| Task::Waits).collect(), busy: 0, has_begun: false };
+        let state = PoolState {
+            tasks: (0..tasks).map(|_| TaskState::Waits).collect(),
+            processor: 0,
+            has_begun: false,
+        };
         Self { processors, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Begins tasks whenever a processor is idle, until the last one was. Each gets what ends it once it is not worth going on.
     pub(crate) fn work(&self, canceller: &Canceller, task: &dyn Fn(usize, &Canceller) -> T) {
         while let Some((number, own)) = self.next(canceller) {
-            let mut going = Going { ahead: self, number, result: None };
+            let mut going = RunningTask { pool: self, number, result: None };
             going.result = Some(task(number, &own));
         }
     }
 
     /// Takes a processor for what is sure to be needed. It never waits for one.
-    pub(crate) fn busy(&self) -> Busy<'_, T> {
+    pub(crate) fn processor(&self) -> Busy<'_, T> {
         let mut now = self.lock();
-        now.busy += 1;
+        now.processor += 1;
         now.has_begun = true;
         self.changed.notify_all();
         Busy(self)
@@ -56,25 +60,25 @@ impl<T> Ahead<T> {
     /// not begun; then it never will be.
     pub(crate) fn claim(&self, number: usize, _idle: &Busy<'_, T>) -> Option<T> {
         let mut now = self.lock();
-        if matches!(now.tasks[number], Task::Goes(_)) {
-            now.busy -= 1;
+        if matches!(now.tasks[number], TaskState::Goes(_)) {
+            now.processor -= 1;
             self.changed.notify_all();
-            while matches!(now.tasks[number], Task::Goes(_)) {
+            while matches!(now.tasks[number], TaskState::Goes(_)) {
                 now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
             }
-            now.busy += 1;
+            now.processor += 1;
         }
-        match std::mem::replace(&mut now.tasks[number], Task::Gone) {
-            Task::Done(result) => Some(result),
+        match std::mem::replace(&mut now.tasks[number], TaskState::Gone) {
+            TaskState::Done(result) => Some(result),
             _ => None,
         }
     }
 
     /// Ends a task that nobody needs any more, without waiting for that.
-    pub(crate) fn leave_off(&self, number: usize) {
+    pub(crate) fn cancel(&self, number: usize) {
         match &mut self.lock().tasks[number] {
-            Task::Goes(canceller) => canceller.cancel(),
-            other => *other = Task::Gone,
+            TaskState::Goes(canceller) => canceller.cancel(),
+            other => *other = TaskState::Gone,
         }
     }
 
@@ -83,17 +87,17 @@ impl<T> Ahead<T> {
         let mut now = self.lock();
         for task in &mut now.tasks[range.clone()] {
             match task {
-                Task::Waits => *task = Task::Gone,
-                Task::Goes(canceller) => canceller.cancel(),
-                Task::Done(_) | Task::Gone => {}
+                TaskState::Waits => *task = TaskState::Gone,
+                TaskState::Goes(canceller) => canceller.cancel(),
+                TaskState::Done(_) | TaskState::Gone => {}
             }
         }
         self.changed.notify_all();
-        while now.tasks[range.clone()].iter().any(|task| matches!(task, Task::Goes(_))) {
+        while now.tasks[range.clone()].iter().any(|task| matches!(task, TaskState::Goes(_))) {
             now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
-        let result = |number: usize| match std::mem::replace(&mut now.tasks[number], Task::Gone) {
-            Task::Done(result) => Some((number, result)),
+        let result = |number: usize| match std::mem::replace(&mut now.tasks[number], TaskState::Gone) {
+            TaskState::Done(result) => Some((number, result)),
             _ => None,
         };
         range.filter_map(result).collect()
@@ -103,52 +107,52 @@ impl<T> Ahead<T> {
     fn next(&self, canceller: &Canceller) -> Option<(usize, Canceller)> {
         let mut now = self.lock();
         loop {
-            let first = now.tasks.iter().position(|task| matches!(task, Task::Waits))?;
-            if now.has_begun && now.busy < self.processors {
+            let first = now.tasks.iter().position(|task| matches!(task, TaskState::Waits))?;
+            if now.has_begun && now.processor < self.processors {
                 let own = canceller.part();
-                now.tasks[first] = Task::Goes(own.clone());
-                now.busy += 1;
+                now.tasks[first] = TaskState::Goes(own.clone());
+                now.processor += 1;
                 return Some((first, own));
             }
             now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A processor in use. Dropped, it is idle.
-pub(crate) struct Busy<'a, T>(&'a Ahead<T>);
+pub(crate) struct Busy<'a, T>(&'a TaskPool<T>);
 
 impl<T> Drop for Busy<'_, T> {
     fn drop(&mut self) {
-        self.0.lock().busy -= 1;
+        self.0.lock().processor -= 1;
         self.0.changed.notify_all();
     }
 }
 
 /// A task that goes on. One that panics came to nothing, and nobody waits for it.
-struct Going<'a, T> {
-    ahead: &'a Ahead<T>,
+struct RunningTask<'a, T> {
+    pool: &'a TaskPool<T>,
     number: usize,
     result: Option<T>,
 }
 
-impl<T> Drop for Going<'_, T> {
+impl<T> Drop for RunningTask<'_, T> {
     fn drop(&mut self) {
-        let mut now = self.ahead.lock();
-        now.tasks[self.number] = self.result.take().map_or(Task::Gone, Task::Done);
-        now.busy -= 1;
-        self.ahead.changed.notify_all();
+        let mut now = self.pool.lock();
+        now.tasks[self.number] = self.result.take().map_or(TaskState::Gone, TaskState::Done);
+        now.processor -= 1;
+        self.pool.changed.notify_all();
     }
 }
 
 /// Ends what goes on when the work is over, however it is.
-pub(crate) struct Over<'a, T>(pub(crate) &'a Ahead<T>);
+pub(crate) struct AbandonOnDrop<'a, T>(pub(crate) &'a TaskPool<T>);
 
-impl<T> Drop for Over<'_, T> {
+impl<T> Drop for AbandonOnDrop<'_, T> {
     fn drop(&mut self) {
         let count = self.0.lock().tasks.len();
         self.0.abandon(0..count);
@@ -166,16 +170,16 @@ mod tests {
     fn beside<R>(
         tasks: usize,
         task: &(dyn Fn(usize, &Canceller) -> usize + Sync),
-        done: impl FnOnce(&Ahead<usize>) -> R,
+        done: impl FnOnce(&TaskPool<usize>) -> R,
     ) -> R {
-        let (ahead, canceller) = (Ahead::new(tasks, 2), Canceller::new());
+        let (pool, canceller) = (TaskPool::new(tasks, 2), Canceller::new());
         std::thread::scope(|scope| {
-            let over = Over(&ahead);
+            let predict_above = AbandonOnDrop(&pool);
             for _ in 0..2 {
-                scope.spawn(|| ahead.work(&canceller, task));
+                scope.spawn(|| pool.work(&canceller, task));
             }
-            let result = done(&ahead);
-            drop(over);
+            let result = done(&pool);
+            drop(predict_above);
             result
         })
     }
@@ -201,28 +205,28 @@ mod tests {
             number + 10
         };
         let task: &(dyn Fn(usize, &Canceller) -> usize + Sync) = &task;
-        beside(2, task, |ahead| {
+        beside(2, task, |pool| {
             // Before anything that is needed was begun, nothing is.
             assert!(begins.recv_timeout(Duration::from_millis(20)).is_err());
-            let busy = ahead.busy();
+            let processor = pool.processor();
             assert_eq!(begins.recv(), Ok(0));
             assert!(begins.recv_timeout(Duration::from_millis(20)).is_err(), "both processors are in use");
             // The first task ends only once the second was begun, for which there is room while it is waited for.
-            assert_eq!(ahead.claim(0, &busy), Some(10));
+            assert_eq!(pool.claim(0, &processor), Some(10));
             assert_eq!(begins.recv(), Ok(1));
-            assert_eq!(ahead.claim(1, &busy), Some(11));
-            assert_eq!(ahead.claim(1, &busy), None, "it is given once");
+            assert_eq!(pool.claim(1, &processor), Some(11));
+            assert_eq!(pool.claim(1, &processor), None, "it is given once");
         });
     }
 
     #[test]
     fn what_is_not_begun_is_left_to_who_needs_it() {
         let task = |_: usize, _: &Canceller| panic!("it was begun");
-        let (ahead, other) = (Ahead::<usize>::new(1, 1), Canceller::new());
-        let busy = ahead.busy();
-        assert_eq!(ahead.claim(0, &busy), None);
-        drop(busy);
-        ahead.work(&other, &task);
+        let (pool, other) = (TaskPool::<usize>::new(1, 1), Canceller::new());
+        let processor = pool.processor();
+        assert_eq!(pool.claim(0, &processor), None);
+        drop(processor);
+        pool.work(&other, &task);
     }
 
     #[test]
@@ -235,13 +239,13 @@ mod tests {
             }
             number
         };
-        beside(4, &task, |ahead| {
-            let busy = ahead.busy();
+        beside(4, &task, |pool| {
+            let processor = pool.processor();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
             // There is no processor for the third; the fourth is behind it.
-            assert_eq!(ahead.abandon(1..4), [(1, 1)]);
-            assert_eq!(ahead.claim(0, &busy), Some(0), "those before stay");
-            assert_eq!(ahead.claim(2, &busy), None);
+            assert_eq!(pool.abandon(1..4), [(1, 1)]);
+            assert_eq!(pool.claim(0, &processor), Some(0), "those before stay");
+            assert_eq!(pool.claim(2, &processor), None);
         });
     }
 
@@ -255,13 +259,13 @@ mod tests {
             }
             number
         };
-        beside(3, &task, |ahead| {
-            let busy = ahead.busy();
+        beside(3, &task, |pool| {
+            let processor = pool.processor();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
-            [2, 1].into_iter().for_each(|number| ahead.leave_off(number));
-            assert_eq!([2, 1].map(|number| ahead.claim(number, &busy)), [None, Some(1)]);
-            ahead.leave_off(0);
-            assert_eq!(ahead.claim(0, &busy), None);
+            [2, 1].into_iter().for_each(|number| pool.cancel(number));
+            assert_eq!([2, 1].map(|number| pool.claim(number, &processor)), [None, Some(1)]);
+            pool.cancel(0);
+            assert_eq!(pool.claim(0, &processor), None);
         });
     }
 
@@ -273,20 +277,20 @@ mod tests {
             until_cancelled(canceller);
             number
         };
-        beside(3, &task, |ahead| {
-            let _busy = ahead.busy();
+        beside(3, &task, |pool| {
+            let _busy = pool.processor();
             begins.recv().unwrap();
         });
     }
 
     #[test]
     fn nobody_waits_for_what_panicked() {
-        let ahead = Ahead::<usize>::new(1, 2);
-        let busy = ahead.busy();
+        let pool = TaskPool::<usize>::new(1, 2);
+        let processor = pool.processor();
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            ahead.work(&Canceller::new(), &|_, _| panic!("a bug"));
+            pool.work(&Canceller::new(), &|_, _| panic!("a bug"));
         }));
         assert!(ended.is_err());
-        assert_eq!(ahead.claim(0, &busy), None);
+        assert_eq!(pool.claim(0, &processor), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sandbox::{Attempt, Watch};
 
-use super::names::Names;
+use super::names::NameTable;
 use crate::step::{IncidentKind, StepRecorder};
 
 /// How long between two looks.
@@ -20,12 +20,12 @@ const MAX_TOLD: usize = 64;
 pub(crate) struct BlockedConnections {
     watch: Watch,
     ports: Vec<u16>,
-    names: Arc<Names>,
+    names: Arc<NameTable>,
     told: Mutex<BTreeSet<Attempt>>,
 }
 
 impl BlockedConnections {
-    pub(crate) fn new(watch: Watch, ports: Vec<u16>, names: Arc<Names>) -> BlockedConnections {
+    pub(crate) fn new(watch: Watch, ports: Vec<u16>, names: Arc<NameTable>) -> BlockedConnections {
         BlockedConnections { watch, ports, names, told: Mutex::default() }
     }
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use crate::patterns::{PatternSearch, SecretPatterns};
-use crate::step::{Complete, Going, IncidentKind, StepRecorder};
+use crate::step::{Complete, InFlight, IncidentKind, StepRecorder};
 use crate::store as materials;
 use crate::store::BodyWriter;
 
@@ -31,7 +31,7 @@ pub(crate) struct Broken(pub IncidentKind);
 #[derive(Clone, Copy)]
 pub(crate) enum Sent {
     Nothing,
-    Going,
+    InFlight,
     Whole(Digest),
     Broken(IncidentKind),
 }
@@ -75,7 +75,7 @@ impl RequestBody {
     }
 
     fn end(&mut self) {
-        if matches!(self.state.get(), Sent::Going) {
+        if matches!(self.state.get(), Sent::InFlight) {
             self.state.set(Sent::Whole(digest_of(&mut self.hasher)));
         }
     }
@@ -132,7 +132,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if matches!(self.state.get(), Sent::Going) {
+        if matches!(self.state.get(), Sent::InFlight) {
             self.state.set(Sent::Broken(IncidentKind::RequestTruncated));
         }
     }
@@ -152,7 +152,7 @@ pub(crate) struct Pending {
     sent: SentState,
     sink: Option<BodyWriter>,
     search: PatternSearch,
-    flight: Option<Going>,
+    flight: Option<InFlight>,
 }
 
 impl Pending {
@@ -216,7 +216,7 @@ impl Pending {
         let request_body = match self.sent.get() {
             Sent::Nothing => None,
             Sent::Whole(digest) => Some(digest),
-            Sent::Going => {
+            Sent::InFlight => {
                 return self.fail(IncidentKind::RequestTruncated, "answered before the request was sent");
             }
             Sent::Broken(kind) => return self.fail(kind, "the request's body"),

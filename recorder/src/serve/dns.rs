@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::accept;
-use super::names::{BadName, HostName, Names};
+use super::names::{BadName, HostName, NameTable};
 use crate::step::{IncidentKind, StepRecorder};
 
 /// Longest question read. A question for one name needs at most 300 bytes with EDNS options.
@@ -30,7 +30,7 @@ const TCP_PATIENCE: Duration = Duration::from_secs(10);
 /// Answers questions for one step.
 #[derive(Clone)]
 pub(crate) struct Responder {
-    pub names: Arc<Names>,
+    pub names: Arc<NameTable>,
     pub recorder: Arc<StepRecorder>,
 }
 
@@ -181,7 +181,7 @@ mod tests {
 
     fn responder() -> Responder {
         Responder {
-            names: Arc::new(Names::new(Block::CAPTURE)),
+            names: Arc::new(NameTable::new(Block::CAPTURE)),
             recorder: Arc::new(StepRecorder::new(&crate::StepId::new("s", 1), 10, &Arc::default())),
         }
     }

@@ -23,7 +23,7 @@ use super::authority::Authority;
 use super::body::{BoxError, Broken, Pending, Recording, RequestBody, Sent, SentState, chain};
 use super::http2;
 use super::http2::Wire;
-use super::names::{BadName, HostName, Names};
+use super::names::{BadName, HostName, NameTable};
 use super::replayed as stored;
 use super::request;
 use super::request::{Endpoint, Refusal, Scheme};
@@ -49,7 +49,7 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// Serves one step's connections.
 pub(crate) struct Gateway {
-    pub names: Arc<Names>,
+    pub names: Arc<NameTable>,
     pub authority: Arc<Authority>,
     pub recorder: Arc<StepRecorder>,
     pub source: Source,
@@ -209,7 +209,7 @@ impl Gateway {
     ) -> Answer {
         let (parts, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
-        let sent = SentState::new(if has_body { Sent::Going } else { Sent::Nothing });
+        let sent = SentState::new(if has_body { Sent::InFlight } else { Sent::Nothing });
         let is_http2 = parts.version == Version::HTTP_2;
         let headers = request::upstream_headers(parts.headers, parts.version);
         let asked = (parts.method.as_str(), url.as_str(), headers.clone());

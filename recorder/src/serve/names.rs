@@ -116,7 +116,7 @@ impl Block {
 }
 
 /// The table of names and their addresses, shared by all steps of one build.
-pub(crate) struct Names {
+pub(crate) struct NameTable {
     block: Block,
     table: Mutex<Table>,
 }
@@ -132,9 +132,9 @@ struct Table {
 #[error("the build asked for more than {MAX_NAMES} names")]
 pub(crate) struct TooManyNames;
 
-impl Names {
-    pub(crate) fn new(block: Block) -> Names {
-        Names { block, table: Mutex::default() }
+impl NameTable {
+    pub(crate) fn new(block: Block) -> NameTable {
+        NameTable { block, table: Mutex::default() }
     }
 
     /// The address of a name, given out at the first question.
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_name_keeps_its_address_whatever_the_order() {
         let names: Vec<_> = (0..40).map(|i| HostName::parse(&format!("n{i}.example")).unwrap()).collect();
-        let (forth, back) = (Names::new(Block::CAPTURE), Names::new(Block::CAPTURE));
+        let (forth, back) = (NameTable::new(Block::CAPTURE), NameTable::new(Block::CAPTURE));
         for name in &names {
             forth.address_of(name).unwrap();
         }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_collisions_are_resolved() {
-        let names = Names::new(Block::new(Ipv4Addr::new(10, 0, 0, 0), 19));
+        let names = NameTable::new(Block::new(Ipv4Addr::new(10, 0, 0, 0), 19));
         let mut seen = std::collections::HashSet::new();
         for i in 0..MAX_NAMES {
             let name = HostName::parse(&format!("n{i}.example")).unwrap();
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn addresses_nobody_was_given_have_no_name() {
-        let names = Names::new(Block::CAPTURE);
+        let names = NameTable::new(Block::CAPTURE);
         assert_eq!(names.name_of("198.18.7.7".parse().unwrap()), None);
         assert_eq!(names.name_of("127.0.0.1".parse().unwrap()), None);
         assert_eq!(names.name_of("::1".parse().unwrap()), None);

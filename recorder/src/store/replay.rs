@@ -31,11 +31,11 @@ pub struct Replay {
     by_request: BTreeMap<Key, BTreeMap<StepId, Vec<(usize, usize)>>>,
     /// Whether another step's answer does, when the asking step has none: steps are added between commits.
     from_any_step: bool,
-    state: Mutex<State>,
+    state: Mutex<ReplayState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReplayState {
     /// Which places each step was given.
     given: BTreeSet<(StepId, (usize, usize))>,
     /// Bodies whose digests were found right.
@@ -218,7 +218,7 @@ impl Replay {
     pub fn body(&self, exchange: &Exchange) -> io::Result<File> {
         let response = &exchange.response;
         let mut file = File::open(self.store.path_of(&response.body))?;
-        let checked = |state: &State| state.checked.contains(&response.body);
+        let checked = |state: &ReplayState| state.checked.contains(&response.body);
         if !checked(&self.state.lock().unwrap_or_else(PoisonError::into_inner)) {
             let wanted = Descriptor::new(BODY_MEDIA_TYPE, response.body, response.size);
             let mut reader = images::store::VerifyingReader::new(&mut file, &wanted);

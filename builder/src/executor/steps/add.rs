@@ -10,11 +10,11 @@ use attestations::Commit;
 use sandbox::Overlay;
 
 use super::copy;
-use super::copy::{ContextTree, CopyError, FetchedFile, Ground, InlineTree, RootTree};
+use super::copy::{ContextTree, CopyError, FetchedFile, InlineTree, LayerTarget, RootTree};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};
 use crate::executor::failures::{cancelled, copy_failed, machine};
-use crate::executor::stage::{Built, Made, Run};
+use crate::executor::stage::{NewLayer, StageRun, StageState};
 use crate::plan::step::{Copying, Source, Step};
 use crate::progress::{Event, Label};
 use crate::source;
@@ -65,13 +65,13 @@ enum Origin<'a> {
 impl Gathered<'_> {
     fn copy<'t>(
         &'t self,
-        ground: &mut dyn Ground<'t>,
-        request: &copy::Request<'_>,
+        ground: &mut dyn LayerTarget<'t>,
+        request: &copy::CopyRequest<'_>,
     ) -> std::result::Result<(), CopyError> {
-        let request = copy::Request { sources: &self.paths, archives: self.archives, ..request.clone() };
+        let request = copy::CopyRequest { sources: &self.paths, archives: self.archives, ..request.clone() };
         let request = match self.is_picked {
             true => request,
-            false => copy::Request { excludes: None, parents: false, ..request },
+            false => copy::CopyRequest { excludes: None, parents: false, ..request },
         };
         match &self.from {
             Origin::Context(tree) => copy::copy(*tree, ground, &request),
@@ -83,18 +83,18 @@ impl Gathered<'_> {
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> StageRun<'a> {
     /// Does a COPY or ADD.
     pub(crate) fn copy(
         &mut self,
-        stage: &Built,
+        stage: &StageState,
         step: &Step,
         copying: &Copying,
         label: &Label,
-    ) -> Result<Option<Made>> {
+    ) -> Result<Option<NewLayer>> {
         let Copying { destination, chown, chmod, excludes, parents, .. } = copying;
         let owner = chown.as_ref().map(|text| self.owner(&stage.root, text, step)).transpose()?;
-        let request = copy::Request {
+        let request = copy::CopyRequest {
             sources: &[],
             destination,
             owner,
@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
         let gathered = self.gather(step, copying, label)?;
         if gathered.iter().any(|one| one.archives) {
             // An archive may give another name to a file that lies below.
-            stage.root.folders(self.shop)?;
+            stage.root.folders(self.resources)?;
         }
         let made = self.draw(stage, step, copying.apart, &mut |drawing| {
             gathered.iter().try_for_each(|one| one.copy(drawing, &request))
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
                 let from = match from {
                     None => Origin::Context(self.context),
                     Some(stage) => {
-                        let view = self.shop.host.view(&self.folders_of(*stage)?).map_err(machine)?;
+                        let view = self.resources.host.view(&self.folders_of(*stage)?).map_err(machine)?;
                         let tree = RootTree::open(view.merged());
                         Origin::Stage(tree.map_err(|cause| copy_failed(step, cause))?, view)
                     }
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
 
     /// Where what is fetched lies until it is written.
     fn fetched(&self) -> PathBuf {
-        self.shop.scratch.join("fetched")
+        self.resources.scratch.join("fetched")
     }
 
     fn fetch(
@@ -186,8 +186,8 @@ impl<'a> Run<'a> {
             }
             file.write_all(bytes)
         };
-        let fetcher = self.shop.capture.fetcher(&step.id);
-        let got = fetcher.get(&remote.url, &mut take, &|| self.shop.canceller.is_cancelled());
+        let fetcher = self.resources.capture.fetcher(&step.id);
+        let got = fetcher.get(&remote.url, &mut take, &|| self.resources.canceller.is_cancelled());
         self.noted(step, label, fetcher.finish(), got.map_err(|cause| fetch_failed(step, cause)))?;
         file.flush().map_err(writing)?;
         if let Some((checksum, hasher)) = hasher
@@ -211,9 +211,9 @@ impl<'a> Run<'a> {
         into: &Path,
     ) -> Result<ContextTree> {
         self.fetching(label, remote.url.as_str());
-        let shop = self.shop;
+        let resources = self.resources;
         let over = self.names()?;
-        let certificates = shop.scratch.join("ca.pem");
+        let certificates = resources.scratch.join("ca.pem");
         let wanted = Wanted {
             url: &remote.url,
             reference: remote.reference.as_deref(),
@@ -221,19 +221,19 @@ impl<'a> Run<'a> {
             into,
             certificates: &certificates,
         };
-        let network = shop.host.network().map_err(machine)?;
-        let planted = shop.capture.plant(&network, &step.id, &Arc::default()).map_err(|cause| {
+        let network = resources.host.network().map_err(machine)?;
+        let planted = resources.capture.plant(&network, &step.id, &Arc::default()).map_err(|cause| {
             Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
         })?;
         let mut run = |command| {
-            let ran = network.run_program(command, &over, shop.canceller)?;
+            let ran = network.run_program(command, &over, resources.canceller)?;
             Ok(match ran.status.success() {
                 true => Ok(()),
                 false => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
             })
         };
         let found = source::fetch_recorded(&wanted, &mut run);
-        let found = match shop.canceller.is_cancelled() {
+        let found = match resources.canceller.is_cancelled() {
             true => Err(cancelled()),
             false => found.map_err(|cause| git_failed(step, remote, cause)),
         };
@@ -252,14 +252,14 @@ impl<'a> Run<'a> {
         let tree = ContextTree::new(&snapshot, walk)?;
         let (commit, reference) = (found.commit().clone(), remote.reference.clone());
         let step = &step.id;
-        self.told.git.push(GitTaken {
+        self.reports.git.push(GitTaken {
             url: remote.url.to_string(),
             commit,
             reference,
             submodule: None,
             step: step.clone(),
         });
-        self.told.git.extend(found.submodules().iter().map(|inner| GitTaken {
+        self.reports.git.extend(found.submodules().iter().map(|inner| GitTaken {
             url: inner.url.to_string(),
             commit: inner.commit.clone(),
             reference: None,
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
 
     /// The files that lead names to the recorder, and the places where programs of this machine look for them.
     fn names(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let scratch = self.shop.scratch;
+        let scratch = self.resources.scratch;
         let path = scratch.join("nsswitch.conf");
         std::fs::write(&path, NSSWITCH).map_err(|cause| Error::io("writing", &path, cause))?;
         let empty = scratch.join("nothing");
@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
     }
 
     fn fetching(&self, label: &Label, url: &str) {
-        self.shop.workspace.report(&Event::Fetching { label, url });
+        self.resources.workspace.report(&Event::Fetching { label, url });
     }
 
     /// Keeps what fetching did on the network; what it came to, with what went wrong there.

@@ -14,7 +14,7 @@ use crate::executor::failures::{
 };
 use crate::executor::mounts::Mounts;
 use crate::executor::output::Output;
-use crate::executor::stage::{Built, Files, Made, Run};
+use crate::executor::stage::{LayerFiles, NewLayer, StageRun, StageState};
 use crate::executor::{environment, leak, trust};
 use crate::plan::step::{Execution, Script, Step};
 use crate::progress::{Event, Label};
@@ -28,15 +28,15 @@ struct Reach {
     planted: Option<Planted>,
 }
 
-impl Run<'_> {
+impl StageRun<'_> {
     /// Runs a command; the layer that came of it, and the folder that stands for it in the next step.
     pub(crate) fn run(
         &mut self,
-        stage: &Built,
+        stage: &StageState,
         step: &Step,
         execution: &Execution,
         label: &Label,
-    ) -> Result<Option<Made>> {
+    ) -> Result<Option<NewLayer>> {
         let mut mounts = self.mounts(step, execution)?;
         let needles = Arc::new(self.report(step, execution, &mut mounts)?);
         let user = self.user(&stage.root, &execution.user, step)?;
@@ -61,49 +61,49 @@ impl Run<'_> {
         }
         self.command(&process, network, overlay.merged(), step, label, &needles)?;
         drop(files);
-        trust::remove(overlay.upper(), self.shop.capture.ca_pem()).map_err(|cause| {
-            match is_too_long(&cause) {
+        trust::remove(overlay.upper(), self.resources.capture.ca_pem()).map_err(
+            |cause| match is_too_long(&cause) {
                 true => too_long(step),
                 false => Error::io("cleaning", overlay.upper(), cause),
-            }
-        })?;
+            },
+        )?;
         let found = leak::find(overlay.upper(), &needles);
         if let Some(leak) = found.map_err(|cause| Error::io("searching", overlay.upper(), cause))? {
             return Err(leaked(step, &leak));
         }
-        let (store, upper) = (self.shop.store, overlay.upper());
+        let (store, upper) = (self.resources.store, overlay.upper());
         let keeping = if self.is_in_image { Keeping::Blob(Compression::Gzip) } else { Keeping::DiffId };
         let written = from_upper(store, upper, &lowers, self.epoch, keeping, Normaliser::Version1);
         let Written { layer, applied } = written.map_err(|cause| layer_failed(step, cause))?;
-        self.told.applied.extend(applied);
+        self.reports.applied.extend(applied);
         let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);
         // What was left would be in the next step's caches, which have to be empty.
-        sandbox::remove_tree(&self.shop.scratch.join("mounts")).map_err(machine)?;
+        sandbox::remove_tree(&self.resources.scratch.join("mounts")).map_err(machine)?;
         let Some((layer, upper)) = made else { return Ok(None) };
-        Ok(Some(Made { layer, files: Files::Written(upper) }))
+        Ok(Some(NewLayer { layer, files: LayerFiles::Written(upper) }))
     }
 
     /// The root of a step, and the folders it stands on.
-    fn ground(&self, stage: &Built, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
-        let mut lowers = stage.root.folders(self.shop)?;
+    fn ground(&self, stage: &StageState, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
+        let mut lowers = stage.root.folders(self.resources)?;
         let injected = self.injected();
         if !injected.exists() {
             self.inject(&lowers, &injected)?;
         }
         lowers.insert(0, injected);
-        let overlay = self.shop.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
+        let overlay = self.resources.host.overlay_with(&lowers, &mounts.points).map_err(machine)?;
         Ok((overlay, lowers))
     }
 
     /// What a command sees of the network.
     fn network(&self, step: &Step, network: Network, needles: &Arc<SecretPatterns>) -> Result<Reach> {
-        let namespace = self.shop.host.network().map_err(machine)?;
+        let namespace = self.resources.host.network().map_err(machine)?;
         let planted = match network {
             Network::None => None,
             Network::Default => {
-                let planted = self.shop.capture.plant(&namespace, &step.id, needles);
+                let planted = self.resources.capture.plant(&namespace, &step.id, needles);
                 Some(planted.map_err(|cause| {
                     Error::new(Kind::Machine, "the step's network could not be set up").because(cause)
                 })?)
@@ -114,25 +114,25 @@ impl Run<'_> {
 
     fn mounts(&self, step: &Step, execution: &Execution) -> Result<Mounts> {
         let stages = |stage: usize| self.folders_of(stage);
-        let scratch = self.shop.scratch.join("mounts");
-        Mounts::make(&execution.mounts, self.shop.host, &scratch, self.context, &stages)
+        let scratch = self.resources.scratch.join("mounts");
+        Mounts::make(&execution.mounts, self.resources.host, &scratch, self.context, &stages)
             .map_err(|error| mount_failed(step, error))
     }
 
     /// Adds the step's secrets to what it has mounted; what they look like.
     fn report(&mut self, step: &Step, execution: &Execution, mounts: &mut Mounts) -> Result<SecretPatterns> {
         let wanted = &execution.secrets;
-        let (host, secrets) = (self.shop.host, self.shop.secrets);
+        let (host, secrets) = (self.resources.host, self.resources.secrets);
         for one in wanted {
             let Some(bytes) = secrets.get(&one.id) else { continue };
             mounts.report(one, bytes, host).map_err(|error| mount_failed(step, error))?;
-            self.told.secrets.insert(one.id.clone());
+            self.reports.secrets.insert(one.id.clone());
             let reason = format!(
-                "line {}: the step was told the secret {}, which only those have who were given it",
+                "line {}: the step was reports the secret {}, which only those have who were given it",
                 step.line, one.id
             );
-            if !self.told.unrecorded.contains(&reason) {
-                self.told.unrecorded.push(reason);
+            if !self.reports.unrecorded.contains(&reason) {
+                self.reports.unrecorded.push(reason);
             }
         }
         Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
@@ -141,8 +141,8 @@ impl Run<'_> {
     /// Fresh copies of the files that a command has mounted over its image's, and may write to. In memory, and bounded:
     /// they belong to no layer, so that what is written there must not outlive the step, nor fill a disk.
     fn mounted_files(&self) -> Result<Memory> {
-        let capture = self.shop.capture;
-        let files = self.shop.host.memory_of(environment::MOUNTED_SIZE).map_err(machine)?;
+        let capture = self.resources.capture;
+        let files = self.resources.host.memory_of(environment::MOUNTED_SIZE).map_err(machine)?;
         let authority = (capture.ca_pem(), capture.ca_der());
         environment::write_mounted(files.path(), authority, capture.is_replay())
             .map_err(|cause| Error::io("writing into", files.path(), cause))?;
@@ -161,14 +161,14 @@ impl Run<'_> {
         process.user = user;
         process.hostname = environment::HOSTNAME.to_owned();
         process.mounts = mounts.collect();
-        process.limits = self.shop.limits.of_process();
+        process.limits = self.resources.limits.of_process();
         process
     }
 
     /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
     fn script(&self, script: &Script) -> Result<Mount> {
         use std::os::unix::fs::PermissionsExt as _;
-        let source = self.shop.scratch.join("script");
+        let source = self.resources.scratch.join("script");
         let failed = |cause| Error::io("writing", &source, cause);
         std::fs::write(&source, &script.text).map_err(failed)?;
         std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
@@ -184,18 +184,19 @@ impl Run<'_> {
         label: &Label,
         needles: &Arc<SecretPatterns>,
     ) -> Result<()> {
-        let workspace = self.shop.workspace;
+        let workspace = self.resources.workspace;
         let mut show = |text: &str| workspace.report(&Event::Output { label, text });
         let mut output = Output::new(&mut show);
         let mut redactor = Redactor::new(needles);
         let mut take = |_, bytes: &[u8]| output.take(&redactor.take(bytes));
-        let exit = self.shop.host.run_until(process, root, &namespace, &mut take, self.shop.canceller);
+        let exit =
+            self.resources.host.run_until(process, root, &namespace, &mut take, self.resources.canceller);
         let record = planted.map(|planted| planted.finish());
         output.take(&redactor.finish());
         let lines = output.finish();
         let incidents = record.map(|record| self.note(step, record, label)).transpose()?.unwrap_or_default();
         let exit = exit.map_err(machine)?;
-        let hint = self.shop.limits.hint(exit, &lines);
+        let hint = self.resources.limits.hint(exit, &lines);
         let how = match exit {
             Exit::Code(0) => return Ok(()),
             Exit::Code(code) => format!("ended with exit code {code}"),
@@ -218,14 +219,14 @@ impl Run<'_> {
         let of_line = |incident: &Incident| format!("line {}: {incident}", step.line);
         let incidents: Vec<String> = record.incidents.iter().map(of_line).collect();
         for text in &incidents {
-            self.shop.workspace.report(&Event::Incident { label, text });
+            self.resources.workspace.report(&Event::Incident { label, text });
         }
         if record.incidents_dropped > 0 {
-            self.told
+            self.reports
                 .unrecorded
                 .push(format!("line {}: more incidents on the network than are listed", step.line));
         }
-        self.told
+        self.reports
             .unrecorded
             .extend(record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(of_line));
         let mut signed: Vec<&str> = record
@@ -245,9 +246,9 @@ impl Run<'_> {
                  provenance for everybody to read: let it expire, or give it in a header",
                 step.line
             );
-            self.shop.workspace.report(&Event::Warning { message: &message, path: None });
+            self.resources.workspace.report(&Event::Warning { message: &message, path: None });
         }
-        self.told.responses.push(record.step);
+        self.reports.responses.push(record.step);
         let fatal: Vec<&Incident> =
             record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
         match fatal.first() {
@@ -267,7 +268,7 @@ impl Run<'_> {
 
     /// Where the lists of certificates lie that a stage's steps see, for as long as no step changes what is there.
     fn injected(&self) -> PathBuf {
-        self.shop.scratch.join("injected")
+        self.resources.scratch.join("injected")
     }
 
     /// Puts what has to lie above a stage's folders into one of its own, which appears whole.
@@ -276,8 +277,8 @@ impl Run<'_> {
         let failed = |cause| Error::io("making", into, cause);
         sandbox::remove_tree(&making).map_err(machine)?;
         std::fs::create_dir(&making).map_err(failed)?;
-        let root = self.shop.host.overlay_readonly(folders).map_err(machine)?;
-        trust::inject(root.merged(), &making, self.shop.capture.ca_pem()).map_err(|cause| {
+        let root = self.resources.host.overlay_readonly(folders).map_err(machine)?;
+        trust::inject(root.merged(), &making, self.resources.capture.ca_pem()).map_err(|cause| {
             Error::new(Kind::Machine, "the base's list of certificates could not be prepared").because(cause)
         })?;
         std::fs::rename(&making, into).map_err(failed)

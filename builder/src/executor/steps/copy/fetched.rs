@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::tree::opened;
-use super::{Content, CopyError, Names, Node, NodeKind, Tree, Walk};
+use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 
 /// One file of root's, 0600 as in Docker, dated with the commit: what a server says of its time is no part of what was asked
 /// for, and differs between mirrors of the same file.
@@ -28,7 +28,7 @@ impl FetchedFile {
     }
 }
 
-impl Names for FetchedFile {
+impl NodeLookup for FetchedFile {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let (kind, mode) = match path {
             b"" => (NodeKind::Directory, 0o755),

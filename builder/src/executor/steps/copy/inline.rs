@@ -1,7 +1,7 @@
 //! Files that the Dockerfile itself holds, in here-documents.
 
 use super::tree::held;
-use super::{Content, CopyError, Names, Node, NodeKind, Tree, Walk};
+use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 use crate::plan::step::Inline;
 
 /// A folder of here-documents.
@@ -26,7 +26,7 @@ impl<'a> InlineTree<'a> {
     }
 }
 
-impl Names for InlineTree<'_> {
+impl NodeLookup for InlineTree<'_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let (kind, mode) = match (path, self.find(path)) {
             (b"", _) => (NodeKind::Directory, 0o755),

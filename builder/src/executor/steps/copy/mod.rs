@@ -5,25 +5,25 @@
 //! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
 //! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
 
+mod destination;
 mod fetched;
-mod ground;
 mod inline;
 mod picked;
-mod place;
+mod target;
 mod tree;
 mod unpack;
 
 pub(crate) use fetched::FetchedFile;
-pub(crate) use ground::{Folder, Ground};
 pub(crate) use images::layer::{Node, NodeKind};
 pub(crate) use inline::InlineTree;
-pub(crate) use tree::{Content, ContextTree, Names, RootTree, Tree, Walk, lookup};
+pub(crate) use target::{Folder, LayerTarget};
+pub(crate) use tree::{Content, ContextTree, NodeLookup, RootTree, Tree, Walk, lookup};
 
 use crate::dockerfile::Chmod;
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
+use destination::{Destination, From};
 use picked::Picked;
-use place::{From, Place};
 
 /// Why files could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ impl CopyError {
 
 /// What to copy, with everything expanded.
 #[derive(Debug, Clone)]
-pub(crate) struct Request<'a> {
+pub(crate) struct CopyRequest<'a> {
     /// Paths and patterns.
     pub(crate) sources: &'a [String],
     /// Absolute; a slash at the end means a folder.
@@ -120,7 +120,7 @@ pub(crate) struct Request<'a> {
     pub(crate) epoch: i64,
 }
 
-impl<'a> Request<'a> {
+impl<'a> CopyRequest<'a> {
     /// Everything as it is.
     pub(crate) fn plain(sources: &'a [String], destination: &'a str, epoch: i64) -> Self {
         let (owner, mode, archives, excludes, parents) = (None, None, false, None, false);
@@ -134,18 +134,18 @@ impl<'a> Request<'a> {
 /// See [`CopyError`]. The ground may have some of the files then: the caller throws it away.
 pub(crate) fn copy<'t>(
     tree: &'t dyn Tree,
-    ground: &mut dyn Ground<'t>,
-    request: &Request<'_>,
+    target: &mut dyn LayerTarget<'t>,
+    request: &CopyRequest<'_>,
 ) -> Result<(), CopyError> {
     if request.parents {
-        return with_parents(tree, ground, request);
+        return with_parents(tree, target, request);
     }
     let mut found = Vec::new();
     for source in request.sources {
         // A pattern may match nothing.
         found.extend(select(tree, source)?);
     }
-    let mut place = Place::new(ground, request);
+    let mut place = Destination::new(target, request);
     let into_folder = request.destination.ends_with('/');
     if !into_folder && found.len() > 1 {
         place.needs_folder()?;
@@ -162,10 +162,10 @@ pub(crate) fn copy<'t>(
 /// As [`copy`].
 pub(crate) fn copy_fetched<'t>(
     file: &'t FetchedFile,
-    ground: &mut dyn Ground<'t>,
-    request: &Request<'_>,
+    target: &mut dyn LayerTarget<'t>,
+    request: &CopyRequest<'_>,
 ) -> Result<(), CopyError> {
-    let mut place = Place::new(ground, request);
+    let mut place = Destination::new(target, request);
     one(file, FetchedFile::PATH, file.file_name(), &mut place, request.destination.ends_with('/'))
 }
 
@@ -173,7 +173,7 @@ fn one<'t>(
     tree: &'t dyn Tree,
     path: &[u8],
     name: &[u8],
-    place: &mut Place<'_, 't>,
+    place: &mut Destination<'_, 't>,
     into_folder: bool,
 ) -> Result<(), CopyError> {
     let excludes = place.request.excludes.filter(|excludes| !excludes.is_empty());
@@ -196,12 +196,12 @@ fn one<'t>(
 /// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.
 fn with_parents<'t>(
     tree: &'t dyn Tree,
-    ground: &mut dyn Ground<'t>,
-    request: &Request<'_>,
+    target: &mut dyn LayerTarget<'t>,
+    request: &CopyRequest<'_>,
 ) -> Result<(), CopyError> {
     let none = Ignore::default();
     let excludes = request.excludes.unwrap_or(&none);
-    let mut place = Place::new(ground, request);
+    let mut place = Destination::new(target, request);
     for source in request.sources {
         let (base, inner) = source.split_once("/./").unwrap_or(("/", source));
         let pattern = Some(clean(inner)).filter(|text| !text.is_empty());
@@ -228,13 +228,13 @@ fn with_parents<'t>(
 /// # Errors
 /// When a file is in the way, or what is there cannot be read.
 pub(crate) fn make_folder(
-    ground: &mut dyn Ground<'_>,
+    target: &mut dyn LayerTarget<'_>,
     path: &str,
     owner: (u32, u32),
     epoch: i64,
 ) -> Result<(), CopyError> {
-    let request = Request { owner: Some(owner), ..Request::plain(&[], path, epoch) };
-    Place::new(ground, &request).folder(path.as_bytes()).map(drop)
+    let request = CopyRequest { owner: Some(owner), ..CopyRequest::plain(&[], path, epoch) };
+    Destination::new(target, &request).folder(path.as_bytes()).map(drop)
 }
 
 /// Whether there is a folder at a path without links.

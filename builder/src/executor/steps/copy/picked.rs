@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tree::child;
-use super::{CopyError, Names, Node, NodeKind, Tree, Walk};
+use super::{CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
 
@@ -74,7 +74,7 @@ impl<'a> Picked<'a> {
     }
 }
 
-impl Names for Picked<'_> {
+impl NodeLookup for Picked<'_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         if self.has(path) { self.tree.node(path) } else { Ok(None) }
     }

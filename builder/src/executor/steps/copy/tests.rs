@@ -43,7 +43,7 @@ impl Roots {
     fn copy_with(&self, sources: &[&str], destination: &str, mode: Option<&str>) -> Result<(), CopyError> {
         let mode = mode.map(|text| Chmod::parse(text).unwrap());
         let sources = owned(sources);
-        self.ask(&Request { mode: mode.as_ref(), ..Request::plain(&sources, destination, 1_000_000) })
+        self.ask(&CopyRequest { mode: mode.as_ref(), ..CopyRequest::plain(&sources, destination, 1_000_000) })
     }
 
     fn pick(
@@ -54,12 +54,12 @@ impl Roots {
         parents: bool,
     ) -> Result<(), CopyError> {
         let (sources, excludes) = (owned(sources), Ignore::of(&owned(excludes)).unwrap());
-        let request = Request::plain(&sources, destination, 1_000_000);
-        self.ask(&Request { excludes: Some(&excludes), parents, ..request })
+        let request = CopyRequest::plain(&sources, destination, 1_000_000);
+        self.ask(&CopyRequest { excludes: Some(&excludes), parents, ..request })
     }
 
     /// Copies into the folder, and into a drawing over what it was before: both come to the same.
-    fn ask(&self, request: &Request<'_>) -> Result<(), CopyError> {
+    fn ask(&self, request: &CopyRequest<'_>) -> Result<(), CopyError> {
         let before = self.folder.path().join("before");
         let copied = std::process::Command::new("cp").arg("-a").arg(self.to()).arg(&before).status().unwrap();
         assert!(copied.success());
@@ -68,12 +68,12 @@ impl Roots {
         let mut drawing = VirtualLayerBuilder::over(&below, 1_000_000);
         let drawn = copy(&tree, &mut drawing, request);
         let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
-        assert_eq!(drawn.as_ref().map_err(told), made.as_ref().map_err(told));
+        assert_eq!(drawn.as_ref().map_err(reports), made.as_ref().map_err(reports));
         if made.is_ok() {
             let folder = RootTree::open(&self.to()).unwrap();
             let mut left = vec![Vec::new()];
             while let Some(path) = left.pop() {
-                let said = |names: &dyn Names| {
+                let said = |names: &dyn NodeLookup| {
                     let Node { kind, mode, owner, .. } = names.node(&path).unwrap()?;
                     let mode = if kind == NodeKind::Link { 0o777 } else { mode };
                     let target = (kind == NodeKind::Link).then(|| names.target(&path).unwrap());
@@ -114,7 +114,7 @@ impl Roots {
     }
 }
 
-fn told(error: &CopyError) -> String {
+fn reports(error: &CopyError) -> String {
     error.to_string()
 }
 
@@ -369,8 +369,8 @@ fn a_parent_that_exists_keeps_its_owner_and_a_new_one_is_like_its_source() {
     fs::set_permissions(roots.to().join("usr"), PermissionsExt::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(roots.to().join("usr"), Some(7), Some(8)).unwrap();
     let sources = owned(&["usr/share/app"]);
-    let request = Request::plain(&sources, "/", 1_000_000);
-    roots.ask(&Request { owner: Some((5, 6)), parents: true, ..request }).unwrap();
+    let request = CopyRequest::plain(&sources, "/", 1_000_000);
+    roots.ask(&CopyRequest { owner: Some((5, 6)), parents: true, ..request }).unwrap();
     let stat = |path: &str| fs::metadata(roots.to().join(path)).unwrap();
     assert_eq!((stat("usr").uid(), stat("usr/share").uid(), stat("usr/share/app/f").gid()), (7, 5, 6));
     assert_eq!((mode(roots.to().join("usr")), mode(roots.to().join("usr/share"))), (0o755, 0o2750));

@@ -20,7 +20,7 @@ const LINK_LIMIT: usize = 40;
 pub(crate) type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
 
 /// Names in a root. No method follows a link.
-pub(crate) trait Names {
+pub(crate) trait NodeLookup {
     /// What is at `path`.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ pub(crate) trait Names {
 }
 
 /// Names in folders, to be gone through.
-pub(crate) trait Walk: Names {
+pub(crate) trait Walk: NodeLookup {
     /// The names in a folder, sorted.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ pub(crate) trait Tree: Walk {
 ///
 /// # Errors
 /// [`CopyError::Loop`] after 40 links.
-pub(crate) fn lookup(tree: &dyn Names, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+pub(crate) fn lookup(tree: &dyn NodeLookup, path: &[u8]) -> Result<Vec<u8>, CopyError> {
     let mut rest: Vec<Vec<u8>> = parts(path);
     rest.reverse();
     let mut at: Vec<Vec<u8>> = Vec::new();
@@ -172,7 +172,7 @@ impl Held {
     }
 }
 
-impl Names for ContextTree {
+impl NodeLookup for ContextTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         let Some(held) = self.find(path) else { return Ok(None) };
         let (kind, mode) = match held {
@@ -272,7 +272,7 @@ impl RootTree {
     }
 }
 
-impl Names for RootTree {
+impl NodeLookup for RootTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         use rustix::io::Errno;
         let stat = match self.stat(path) {

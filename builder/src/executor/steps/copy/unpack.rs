@@ -8,13 +8,17 @@ use std::rc::Rc;
 
 use images::layer::{Added, AddedArchive, AddedKind, Limits, NewNode, NodeAttributes};
 
-use super::ground::{Ground, split};
-use super::place::{Place, make_folders};
+use super::destination::{Destination, make_folders};
+use super::target::{LayerTarget, split};
 use super::tree::{child, is_the_machines};
-use super::{Content, CopyError, Names, Node, NodeKind, Tree, lookup, show};
+use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, lookup, show};
 
 /// Unpacks the file at `source` into the destination. False when it is no archive; then nothing is done.
-pub(crate) fn unpack(tree: &dyn Tree, source: &[u8], place: &mut Place<'_, '_>) -> Result<bool, CopyError> {
+pub(crate) fn unpack(
+    tree: &dyn Tree,
+    source: &[u8],
+    place: &mut Destination<'_, '_>,
+) -> Result<bool, CopyError> {
     if !matches!(tree.node(source)?, Some(Node { kind: NodeKind::File, .. })) {
         return Ok(false);
     }
@@ -29,7 +33,7 @@ pub(crate) fn unpack(tree: &dyn Tree, source: &[u8], place: &mut Place<'_, '_>) 
         return Ok(false);
     };
     let top = place.folder_of_archive(place.request.destination.as_bytes())?;
-    let within = Within { ground: place.ground, top };
+    let within = Within { target: place.target, top };
     let spool = Rc::new(tempfile::tempfile().map_err(failed)?);
     let mut unpacking =
         Unpacking { within, owner: place.request.owner, folders: BTreeMap::new(), spool, end: 0 };
@@ -45,7 +49,7 @@ pub(crate) fn unpack(tree: &dyn Tree, source: &[u8], place: &mut Place<'_, '_>) 
 
 /// A folder as a root of its own.
 struct Within<'g, 't> {
-    ground: &'g mut dyn Ground<'t>,
+    target: &'g mut dyn LayerTarget<'t>,
     top: Vec<u8>,
 }
 
@@ -55,13 +59,13 @@ impl Within<'_, '_> {
     }
 }
 
-impl Names for Within<'_, '_> {
+impl NodeLookup for Within<'_, '_> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
-        self.ground.node(&self.path(path))
+        self.target.node(&self.path(path))
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        self.ground.target(&self.path(path))
+        self.target.target(&self.path(path))
     }
 }
 
@@ -88,22 +92,22 @@ impl Unpacking<'_, '_> {
             // What an entry replaces is gone: all but a folder that stays one.
             AddedKind::Directory if is_folder => {}
             AddedKind::Directory => {
-                self.within.ground.put(&whole, NewNode::Directory, NodeAttributes::default())?
+                self.within.target.put(&whole, NewNode::Directory, NodeAttributes::default())?
             }
             AddedKind::File => {
                 let content = self.spool(archive, &path)?;
-                return self.within.ground.put(&whole, NewNode::File(content), dress);
+                return self.within.target.put(&whole, NewNode::File(content), dress);
             }
             AddedKind::Symlink(target) => {
-                return self.within.ground.put(&whole, NewNode::Link(target.clone()), dress);
+                return self.within.target.put(&whole, NewNode::Link(target.clone()), dress);
             }
             AddedKind::HardLink(target) => self.hard_link(target, &whole)?,
-            AddedKind::Fifo => return self.within.ground.put(&whole, NewNode::Fifo, dress),
+            AddedKind::Fifo => return self.within.target.put(&whole, NewNode::Fifo, dress),
         }
         if entry.kind == AddedKind::Directory {
             self.folders.insert(path, entry.mtime);
         }
-        self.within.ground.dress(&whole, dress)
+        self.within.target.dress(&whole, dress)
     }
 
     /// Keeps a file's bytes until they are written.
@@ -124,7 +128,7 @@ impl Unpacking<'_, '_> {
             return Err(CopyError::InTheWay { path: show(&to), is: "no file", what });
         }
         let to = self.within.path(&to);
-        self.within.ground.link(path, &to)
+        self.within.target.link(path, &to)
     }
 
     fn dress(&self, entry: &Added, path: &[u8]) -> Result<NodeAttributes, CopyError> {
@@ -149,7 +153,7 @@ impl Unpacking<'_, '_> {
     fn folder(&mut self, path: &[u8]) -> Result<(), CopyError> {
         let dress = NodeAttributes { mode: Some(0o755), owner: Some((0, 0)), ..NodeAttributes::default() };
         let whole = self.within.path(path);
-        make_folders(self.within.ground, &whole, &dress)
+        make_folders(self.within.target, &whole, &dress)
     }
 
     fn settle(&mut self) -> Result<(), CopyError> {
@@ -157,7 +161,7 @@ impl Unpacking<'_, '_> {
             // A later entry may have taken its place.
             if let Some(Node { kind: NodeKind::Directory, .. }) = self.within.node(path)? {
                 let dress = NodeAttributes { mtime: Some(*mtime), ..NodeAttributes::default() };
-                self.within.ground.dress(&self.within.path(path), dress)?;
+                self.within.target.dress(&self.within.path(path), dress)?;
             }
         }
         Ok(())

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use images::layer::{NewNode, NodeAttributes};
 
-use super::ground::{Ground, split};
+use super::target::{LayerTarget, split};
 use super::tree::child;
-use super::{CopyError, Node, NodeKind, Request, Tree, Walk, lookup, show};
+use super::{CopyError, CopyRequest, Node, NodeKind, Tree, Walk, lookup, show};
 use crate::dockerfile::Chmod;
 
 /// Where the files of one step go.
-pub(crate) struct Place<'g, 't> {
-    pub(crate) ground: &'g mut dyn Ground<'t>,
-    pub(crate) request: &'g Request<'g>,
+pub(crate) struct Destination<'g, 't> {
+    pub(crate) target: &'g mut dyn LayerTarget<'t>,
+    pub(crate) request: &'g CopyRequest<'g>,
     /// Where a file with several names was put first.
     shared: BTreeMap<(u64, u64), Vec<u8>>,
 }
@@ -30,15 +30,15 @@ impl<'t> From<'t, 't> {
     }
 }
 
-impl<'g, 't> Place<'g, 't> {
-    pub(crate) fn new(ground: &'g mut dyn Ground<'t>, request: &'g Request<'g>) -> Self {
-        Self { ground, request, shared: BTreeMap::new() }
+impl<'g, 't> Destination<'g, 't> {
+    pub(crate) fn new(target: &'g mut dyn LayerTarget<'t>, request: &'g CopyRequest<'g>) -> Self {
+        Self { target, request, shared: BTreeMap::new() }
     }
 
     /// Whether the destination is a folder already, as it has to be where several things are put there that does not end with a slash.
     pub(crate) fn needs_folder(&self) -> Result<(), CopyError> {
-        let destination = lookup(&*self.ground, self.request.destination.as_bytes())?;
-        match self.ground.node(&destination)? {
+        let destination = lookup(&*self.target, self.request.destination.as_bytes())?;
+        match self.target.node(&destination)? {
             Some(Node { kind: NodeKind::Directory, .. }) => Ok(()),
             _ => Err(CopyError::NoFolder(show(&destination))),
         }
@@ -56,17 +56,17 @@ impl<'g, 't> Place<'g, 't> {
             .walk
             .node(source)?
             .ok_or_else(|| CopyError::NoSource { path: show(source), origin: from.tree.name() })?;
-        let destination = lookup(&*self.ground, self.request.destination.as_bytes())?;
+        let destination = lookup(&*self.target, self.request.destination.as_bytes())?;
         if node.kind == NodeKind::Directory {
             // Its contents are copied and not itself: a new folder is like any that is made on the way.
             self.folder(&destination)?;
             return self.contents(from, source, &destination);
         }
         let is_folder =
-            matches!(self.ground.node(&destination)?, Some(Node { kind: NodeKind::Directory, .. }));
+            matches!(self.target.node(&destination)?, Some(Node { kind: NodeKind::Directory, .. }));
         let path = match into_folder || is_folder {
             true if name.is_empty() => return Err(CopyError::Unnamed(show(&destination))),
-            true => lookup(&*self.ground, &child(&destination, name))?,
+            true => lookup(&*self.target, &child(&destination, name))?,
             false => destination,
         };
         self.folder(split(&path).0)?;
@@ -92,7 +92,7 @@ impl<'g, 't> Place<'g, 't> {
         node: &Node,
         path: &[u8],
     ) -> Result<(), CopyError> {
-        let there = self.ground.node(path)?.map(|node| node.kind);
+        let there = self.target.node(path)?.map(|node| node.kind);
         match (node.kind, there) {
             (NodeKind::Special, _) => return Err(CopyError::Special(show(source))),
             (NodeKind::Directory, Some(kind)) if kind != NodeKind::Directory => {
@@ -108,9 +108,9 @@ impl<'g, 't> Place<'g, 't> {
             NodeKind::Directory => self.directory(from, source, node, path, there.is_some()),
             NodeKind::Link => {
                 let new = NewNode::Link(from.walk.target(source)?);
-                self.ground.put(path, new, self.dress(node))
+                self.target.put(path, new, self.dress(node))
             }
-            NodeKind::Fifo => self.ground.put(path, NewNode::Fifo, self.dress(node)),
+            NodeKind::Fifo => self.target.put(path, NewNode::Fifo, self.dress(node)),
             NodeKind::File | NodeKind::Special => self.file(from.tree, source, node, path),
         }
     }
@@ -124,7 +124,7 @@ impl<'g, 't> Place<'g, 't> {
         exists: bool,
     ) -> Result<(), CopyError> {
         if !exists {
-            self.ground.put(path, NewNode::Directory, NodeAttributes::default())?;
+            self.target.put(path, NewNode::Directory, NodeAttributes::default())?;
         }
         self.contents(from, source, path)?;
         // Once everything is in it: what is put into one changes its time.
@@ -132,15 +132,15 @@ impl<'g, 't> Place<'g, 't> {
             true => NodeAttributes { mode: Some(node.mode), ..NodeAttributes::default() },
             false => NodeAttributes { xattrs: from.tree.xattrs(source)?, ..self.dress(node) },
         };
-        self.ground.dress(path, dress)
+        self.target.dress(path, dress)
     }
 
     fn file(&mut self, tree: &'t dyn Tree, source: &[u8], node: &Node, path: &[u8]) -> Result<(), CopyError> {
         if let Some(first) = node.shared.and_then(|key| self.shared.get(&key)) {
-            return self.ground.link(path, first);
+            return self.target.link(path, first);
         }
         let dress = NodeAttributes { xattrs: tree.xattrs(source)?, ..self.dress(node) };
-        self.ground.put(path, NewNode::File(tree.content(source)), dress)?;
+        self.target.put(path, NewNode::File(tree.content(source)), dress)?;
         if let Some(key) = node.shared {
             self.shared.insert(key, path.to_vec());
         }
@@ -171,7 +171,7 @@ impl<'g, 't> Place<'g, 't> {
     }
 
     fn folder_of(&mut self, path: &[u8], mode: Option<&Chmod>) -> Result<Vec<u8>, CopyError> {
-        let path = lookup(&*self.ground, path)?;
+        let path = lookup(&*self.target, path)?;
         let mode = match mode {
             Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
@@ -182,26 +182,26 @@ impl<'g, 't> Place<'g, 't> {
             mtime: Some(self.request.epoch),
             ..NodeAttributes::default()
         };
-        make_folders(self.ground, &path, &dress)?;
+        make_folders(self.target, &path, &dress)?;
         Ok(path)
     }
 }
 
 /// Makes the folders of a path that are missing, which has no links in it.
 pub(crate) fn make_folders(
-    ground: &mut dyn Ground<'_>,
+    target: &mut dyn LayerTarget<'_>,
     path: &[u8],
     dress: &NodeAttributes,
 ) -> Result<(), CopyError> {
     let mut done: Vec<u8> = Vec::new();
     for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
         done = child(&done, part);
-        match ground.node(&done)?.map(|node| node.kind) {
+        match target.node(&done)?.map(|node| node.kind) {
             Some(NodeKind::Directory) => {}
             Some(_) => {
                 return Err(CopyError::InTheWay { path: show(&done), is: "no folder", what: "a folder" });
             }
-            None => ground.put(&done, NewNode::Directory, dress.clone())?,
+            None => target.put(&done, NewNode::Directory, dress.clone())?,
         }
     }
     Ok(())

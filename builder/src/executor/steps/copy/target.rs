@@ -9,10 +9,10 @@ use images::layer::{NewNode, Node, NodeAttributes, VirtualLayerBuilder};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::tree::opened;
-use super::{Content, CopyError, Names, NodeKind, RootTree};
+use super::{Content, CopyError, NodeKind, NodeLookup, RootTree};
 
 /// What files are put into. Paths are bytes without a leading slash; no link in them is followed.
-pub(crate) trait Ground<'t>: Names {
+pub(crate) trait LayerTarget<'t>: NodeLookup {
     /// Puts something at `path`, in the place of whatever is there and is no folder.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ pub(crate) trait Ground<'t>: Names {
     fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<(), CopyError>;
 }
 
-impl Names for VirtualLayerBuilder<'_, Content<'_>> {
+impl NodeLookup for VirtualLayerBuilder<'_, Content<'_>> {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         Ok(VirtualLayerBuilder::node(self, path)?)
     }
@@ -41,7 +41,7 @@ impl Names for VirtualLayerBuilder<'_, Content<'_>> {
     }
 }
 
-impl<'t> Ground<'t> for VirtualLayerBuilder<'_, Content<'t>> {
+impl<'t> LayerTarget<'t> for VirtualLayerBuilder<'_, Content<'t>> {
     fn put(
         &mut self,
         path: &[u8],
@@ -88,7 +88,7 @@ impl Folder {
     }
 }
 
-impl Names for Folder {
+impl NodeLookup for Folder {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
         self.root.node(path)
     }
@@ -98,7 +98,7 @@ impl Names for Folder {
     }
 }
 
-impl<'t> Ground<'t> for Folder {
+impl<'t> LayerTarget<'t> for Folder {
     fn put(
         &mut self,
         path: &[u8],

@@ -10,14 +10,14 @@ use images::layer::{Layer, LayerStack, Limits, Packing, StackedLayer, VirtualLay
 use sandbox::Upper;
 
 use super::failures::machine;
-use super::stage::Workshop;
+use super::stage::Resources;
 use super::steps::copy;
-use super::steps::copy::{CopyError, Names, Node};
+use super::steps::copy::{CopyError, Node, NodeLookup};
 use crate::error::{Error, Kind, Result};
 
 /// What a step sees, layer above layer. Cheap to clone: the layers are shared.
 #[derive(Clone, Default)]
-pub(crate) struct Root {
+pub(crate) struct StageFiles {
     /// The topmost first.
     layers: Vec<Part>,
 }
@@ -39,7 +39,7 @@ struct Pending {
     folder: Mutex<Option<Arc<Upper>>>,
 }
 
-impl Root {
+impl StageFiles {
     /// Of the unpacked layers of a base, the topmost first.
     pub(crate) fn of_base(folders: Vec<PathBuf>) -> Self {
         Self { layers: folders.into_iter().map(Part::Base).collect() }
@@ -73,11 +73,11 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be.
-    pub(crate) fn folders(&self, shop: &Workshop<'_>) -> Result<Vec<PathBuf>> {
+    pub(crate) fn folders(&self, resources: &Resources<'_>) -> Result<Vec<PathBuf>> {
         let folder = |part: &Part| match part {
             Part::Base(folder) => Ok(folder.clone()),
             Part::Written(upper) => Ok(upper.path().to_owned()),
-            Part::Virtual(pending) => pending.folder(shop),
+            Part::Virtual(pending) => pending.folder(resources),
         };
         self.layers.iter().map(folder).collect()
     }
@@ -87,14 +87,14 @@ impl Root {
     ///
     /// # Errors
     /// When it is no file, or larger than 4 MiB.
-    pub(crate) fn user_table(&self, path: &str, shop: &Workshop<'_>) -> Result<String> {
+    pub(crate) fn user_table(&self, path: &str, resources: &Resources<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
         let mut layer_stack = self.layer_stack();
         let resolved = copy::lookup(&Seen(&layer_stack), path.as_bytes())
             .map_err(|cause| Error::new(Kind::Input, cause.to_string()).because(cause))?;
         let Some(mut found) = layer_stack.find(&resolved)? else { return Ok(String::new()) };
         if found.on_disk().is_none() {
-            self.folders(shop)?;
+            self.folders(resources)?;
             layer_stack = self.layer_stack();
             let Some(again) = layer_stack.find(&resolved)? else { return Ok(String::new()) };
             found = again;
@@ -112,14 +112,14 @@ impl Pending {
         self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn folder(&self, shop: &Workshop<'_>) -> Result<PathBuf> {
+    fn folder(&self, resources: &Resources<'_>) -> Result<PathBuf> {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upper) = &*folder {
             return Ok(upper.path().to_owned());
         }
-        let upper = shop.host.folder().map_err(machine)?;
-        let Layer { descriptor, diff_id, .. } = shop.packed(&self.layer, Error::from)?;
-        unpack(shop.store, &descriptor, &diff_id, upper.path(), Limits::default())?;
+        let upper = resources.host.folder().map_err(machine)?;
+        let Layer { descriptor, diff_id, .. } = resources.packed(&self.layer, Error::from)?;
+        unpack(resources.store, &descriptor, &diff_id, upper.path(), Limits::default())?;
         Ok(folder.insert(Arc::new(upper)).path().to_owned())
     }
 }
@@ -127,7 +127,7 @@ impl Pending {
 /// Layers, to be looked up in.
 struct Seen<'a>(&'a LayerStack);
 
-impl Names for Seen<'_> {
+impl NodeLookup for Seen<'_> {
     fn node(&self, path: &[u8]) -> std::result::Result<Option<Node>, CopyError> {
         Ok(self.0.find(path)?.map(|found| found.node))
     }
