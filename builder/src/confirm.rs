@@ -143,6 +143,10 @@ fn asked(exchange: &Exchange) -> Result<reqwest::Request, String> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err(format!("its URL is one of {}", url.scheme()));
     }
+    // The record may be a stranger's, and no step can have asked so.
+    if !recorder::can_be_asked(&url) {
+        return Err("its URL names an address or this machine".to_owned());
+    }
     let mut request = reqwest::Request::new(method, url);
     for (name, value) in &recorded.headers {
         if is_withheld(value) {
@@ -185,5 +189,32 @@ async fn compare(
     match found == wanted.body {
         true => Ok(()),
         false => Err((Verdict::Other, format!("{found} of {size} bytes, recorded {}", wanted.body))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_s_record_leads_to_no_address() {
+        let asked_for = |url: &str| {
+            let request = json(url);
+            asked(&serde_json::from_value(request).unwrap())
+        };
+        assert!(asked_for("http://a.example/x").is_ok());
+        for url in
+            ["http://169.254.169.254/latest", "http://2130706433/", "http://[::1]/", "http://localhost:9/"]
+        {
+            assert!(asked_for(url).unwrap_err().contains("address"), "{url}");
+        }
+    }
+
+    fn json(url: &str) -> serde_json::Value {
+        let body = Digest::of(b"").to_string();
+        serde_json::json!({
+            "request": { "method": "GET", "url": url },
+            "response": { "status": 200, "headers": [], "body": body, "size": 0 },
+        })
     }
 }

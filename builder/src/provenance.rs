@@ -174,7 +174,7 @@ fn git(taken: &GitTaken) -> ResourceDescriptor {
 }
 
 /// An exchange as the provenance tells it.
-pub(crate) fn exchange(step: &StepId, Exchange { request, response }: &Exchange) -> ResourceDescriptor {
+pub(crate) fn exchange(step: &StepId, Exchange { request, response, .. }: &Exchange) -> ResourceDescriptor {
     let named = ResourceDescriptor::exchange(&request.url, &response.body)
         .annotated("step", step.as_str())
         .annotated("method", request.method.clone())

@@ -12,10 +12,12 @@
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
 
+mod addresses;
 mod block;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod host_name;
 mod patterns;
 mod serve;
 mod step;
@@ -47,8 +49,11 @@ pub use serve::request::{Endpoint, Scheme};
 pub use step::{Incident, IncidentKind, StepRecord};
 pub use step_id::StepId;
 pub use store::{Exchange, Failure, Remote, Request, Response, StepExchanges};
-pub use store::{KeptResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of, is_withheld};
-pub use upstream::{Clients, Upstream};
+pub use store::{
+    KeptResponses, PrivateResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of,
+    is_signed, is_withheld,
+};
+pub use upstream::{Clients, NotAHost, Upstream, can_be_asked};
 
 /// Time for cancelled connections to let go of their exchanges.
 const LET_GO: Duration = Duration::from_secs(2);

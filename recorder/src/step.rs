@@ -330,7 +330,7 @@ mod tests {
             crate::store::Request { method: "GET".into(), url: url.into(), headers: vec![], body: None };
         let (body, size) = (Digest::of(body), body.len() as u64);
         let response = crate::store::Response { status: 200, headers: vec![], body, size, trailers: vec![] };
-        Complete { order, exchange: Exchange { request, response } }
+        Complete { order, exchange: Exchange { request, response, private: false } }
     }
 
     #[test]

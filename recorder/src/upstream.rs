@@ -1,6 +1,6 @@
 //! The way from the recorder to the real servers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,19 +10,23 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use super::Error;
-use crate::block::Block;
+use super::addresses::{can_be_permitted, is_global};
+use crate::host_name::HostName;
 
 /// How upstream servers are found and which certificates they may show.
 ///
-/// The roots are always the system's store and can only be added to; there is no switch that skips verification.
+/// The roots are always the system's store and can only be added to; there is no switch that skips verification. Names
+/// that lead to addresses of no public host are not followed, unless they were named: [`Upstream::with_private`].
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     roots: Vec<CertificateDer<'static>>,
     proxies: Proxies,
     addresses: HashMap<String, SocketAddr>,
+    private: BTreeSet<HostName>,
 }
 
-/// Where plain HTTP proxies are taken from.
+/// Where plain HTTP proxies are taken from. Whoever runs the builder chose them, so that they may be on any address;
+/// which servers may be reached through them is theirs to say, since names are then looked up there and not here.
 #[derive(Clone, Debug, Default)]
 pub enum Proxies {
     /// `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the builder's own environment.
@@ -50,6 +54,15 @@ impl Upstream {
     pub fn with_proxies(mut self, proxies: Proxies) -> Upstream {
         self.proxies = proxies;
         self
+    }
+
+    /// Lets a name lead to this machine or to its private networks.
+    ///
+    /// # Errors
+    /// When it is no name of a host that a step could ask for.
+    pub fn with_private(mut self, name: &str) -> Result<Upstream, NotAHost> {
+        self.private.insert(HostName::parse(name).map_err(|why| NotAHost(format!("{name:?} {why}")))?);
+        Ok(self)
     }
 
     /// Fixes the address of a name instead of asking DNS; a port other than 0 replaces the scheme's own.
@@ -82,7 +95,7 @@ impl Upstream {
     ) -> Result<reqwest::Client, Error> {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Resolver(Arc::new(self.addresses.clone())))
+            .dns_resolver(self.resolver())
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(connect)
@@ -94,6 +107,20 @@ impl Upstream {
             Proxies::Through(url) => builder.no_proxy().proxy(reqwest::Proxy::all(url.clone())?),
         };
         Ok(builder.build()?)
+    }
+
+    fn resolver(&self) -> Resolver {
+        let proxies = match &self.proxies {
+            Proxies::Direct => HashSet::new(),
+            Proxies::Through(url) => url.host_str().map(str::to_owned).into_iter().collect(),
+            Proxies::Environment => {
+                PROXY_VARIABLES.iter().filter_map(|name| host_of(&std::env::var(name).ok()?)).collect()
+            }
+        };
+        Resolver {
+            fixed: Arc::new(self.addresses.clone()),
+            permitted: Arc::new(Permitted { names: self.private.clone(), proxies }),
+        }
     }
 
     fn tls(&self) -> Result<ClientConfig, Error> {
@@ -187,51 +214,101 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
     })
 }
 
-/// Resolves names, but never to the builder's own machine: a step must not reach what listens there, nor a cloud's
-/// metadata service, by a name somebody pointed at it.
-struct Resolver(Arc<HashMap<String, SocketAddr>>);
+/// Whether a URL names a server as a step can name one: by a host's name, and not by an address or as this machine.
+pub fn can_be_asked(url: &url::Url) -> bool {
+    url.host_str().is_some_and(|host| HostName::parse(host).is_ok())
+}
+
+/// A text that names no host.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAHost(String);
+
+/// The variables that name proxies.
+const PROXY_VARIABLES: [&str; 6] =
+    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+
+/// The host of a proxy as a variable names it, with or without a scheme.
+fn host_of(proxy: &str) -> Option<String> {
+    let parsed = match proxy.contains("://") {
+        true => url::Url::parse(proxy),
+        false => url::Url::parse(&format!("http://{proxy}")),
+    };
+    parsed.ok()?.host_str().map(str::to_owned)
+}
+
+/// Resolves names, but only to hosts of the Internet: a step must not reach the builder's machine or network, nor a
+/// cloud's metadata service, by a name that somebody pointed at it.
+struct Resolver {
+    fixed: Arc<HashMap<String, SocketAddr>>,
+    permitted: Arc<Permitted>,
+}
+
+/// What may lead elsewhere.
+struct Permitted {
+    names: BTreeSet<HostName>,
+    /// Hosts of proxies. They are asked for every other name. A step that asks for one itself, where no proxy stands
+    /// between, gets to nothing that it could not reach through it.
+    proxies: HashSet<String>,
+}
+
+impl Permitted {
+    /// Those of a name's addresses that may be connected to.
+    fn of(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, PrivateAddress> {
+        if self.proxies.contains(name) {
+            return Ok(found);
+        }
+        let is_named = HostName::parse(name).is_ok_and(|name| self.names.contains(&name));
+        let refused = found.first().map(SocketAddr::ip);
+        let may =
+            |address: &SocketAddr| is_global(address.ip()) || is_named && can_be_permitted(address.ip());
+        let allowed: Vec<SocketAddr> = found.into_iter().filter(may).collect();
+        match refused {
+            Some(address) if allowed.is_empty() => Err(match can_be_permitted(address) {
+                true => PrivateAddress::Unnamed { name: name.to_owned(), address },
+                false => PrivateAddress::Never { name: name.to_owned(), address },
+            }),
+            _ => Ok(allowed),
+        }
+    }
+}
 
 /// A name led only to addresses that a build must not reach.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} has only addresses of this machine or link")]
-struct OwnMachine(String);
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum PrivateAddress {
+    /// Unless it is permitted.
+    #[error(
+        "{name} leads to {address}, which is not of the public Internet: if builds may fetch from there, give \
+         --allow-private {name}"
+    )]
+    Unnamed {
+        /// The name.
+        name: String,
+        /// Its first address.
+        address: IpAddr,
+    },
+    /// Whatever is permitted.
+    #[error("{name} leads to {address}, which no build may fetch from")]
+    Never {
+        /// The name.
+        name: String,
+        /// Its first address.
+        address: IpAddr,
+    },
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let fixed = self.0.get(name.as_str()).copied();
+        let fixed = self.fixed.get(name.as_str()).copied();
+        let permitted = self.permitted.clone();
         Box::pin(async move {
             if let Some(address) = fixed {
                 return Ok(Box::new(std::iter::once(address)) as Addrs);
             }
             let name = name.as_str();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-            // A step cannot say `localhost`, so that only a proxy of the environment can be meant.
-            let allowed: Vec<SocketAddr> =
-                found.into_iter().filter(|a| name == "localhost" || is_elsewhere(a.ip())).collect();
-            if allowed.is_empty() {
-                return Err(OwnMachine(name.to_owned()).into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            Ok(Box::new(permitted.of(name, found)?.into_iter()) as Addrs)
         })
-    }
-}
-
-fn is_elsewhere(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let barred = v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || v4.octets()[0] == 0
-                || Block::CAPTURE.contains(v4);
-            !barred
-        }
-        IpAddr::V6(v6) => {
-            let barred =
-                v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local();
-            !barred
-        }
     }
 }
 
@@ -240,25 +317,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_machine_is_not_elsewhere() {
-        for text in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "0.0.0.0",
-            "0.1.2.3",
-            "169.254.169.254",
-            "198.18.0.1",
-            "198.19.255.255",
-            "224.0.0.1",
-            "::1",
-            "::",
-            "fe80::1",
-            "::ffff:127.0.0.1",
-        ] {
-            assert!(!is_elsewhere(text.parse().unwrap()), "{text}");
+    fn a_private_address_is_reached_by_a_name_that_is_permitted() {
+        let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
+        let [public, private, link] = ["1.1.1.1", "10.1.2.3", "169.254.169.254"].map(address);
+        let upstream = Upstream::system().with_private("Mirror.Example").unwrap();
+        let proxies = Proxies::Through("http://proxy.example:3128".parse().unwrap());
+        let permitted = upstream.with_proxies(proxies).resolver().permitted;
+        let of = |name: &str, found: &[SocketAddr]| permitted.of(name, found.to_vec());
+        let refused = of("a.example", &[private]).unwrap_err().to_string();
+        for words in ["a.example", "10.1.2.3", "--allow-private a.example"] {
+            assert!(refused.contains(words), "{refused}");
         }
-        for text in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2001:db8::1"] {
-            assert!(is_elsewhere(text.parse().unwrap()), "{text}");
+        assert_eq!(of("a.example", &[private, public]), Ok(vec![public]));
+        assert_eq!(of("mirror.example", &[private]), Ok(vec![private]));
+        assert_eq!(of("proxy.example", &[private]), Ok(vec![private]));
+        let never = of("mirror.example", &[link]).unwrap_err().to_string();
+        assert!(!never.contains("--allow-private") && never.contains("169.254.169.254"), "{never}");
+        assert!(of("localhost", &[address("127.0.0.1")]).is_err());
+        for bad in ["10.0.0.1", "localhost", "a/b", ""] {
+            assert!(Upstream::system().with_private(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_named_with_and_without_a_scheme() {
+        for text in ["http://u:p@proxy.example:3128/", "proxy.example:3128", "proxy.example"] {
+            assert_eq!(host_of(text).as_deref(), Some("proxy.example"), "{text}");
         }
     }
 

@@ -51,6 +51,15 @@ impl Host {
         Memory::create(self.owned.clone())
     }
 
+    /// A folder in memory that holds at most `size` bytes, for small files that a process may write to: what it writes
+    /// there is neither on a disk nor there for the next process.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn memory_of(&self, size: u64) -> Result<Memory> {
+        Memory::bounded(self.owned.clone(), size)
+    }
+
     /// A writable root over `lowers`, topmost first, with a fresh upper directory.
     ///
     /// Beneath them all lies a scaffold with the places where things are always mounted, so that mounting leaves no

@@ -35,6 +35,11 @@ impl Bench {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// The image that Dockerfiles call `base:1`.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Commits a Dockerfile.
     pub fn dockerfile(&self, text: &str) -> String {
         self.source.write("Dockerfile", text);
@@ -94,9 +99,7 @@ impl Bench {
 
     /// The files below the state directory that hold `bytes`, also where they are compressed.
     pub fn holding(&self, bytes: &str) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        search(&self.path("state"), bytes.as_bytes(), &mut found);
-        found
+        holding(&self.path("state"), bytes)
     }
 }
 
@@ -104,6 +107,13 @@ impl Default for Bench {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The files below a folder that hold `bytes`, also where they are compressed.
+pub(crate) fn holding(folder: &Path, bytes: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    search(folder, bytes.as_bytes(), &mut found);
+    found
 }
 
 fn search(folder: &Path, bytes: &[u8], found: &mut Vec<PathBuf>) {

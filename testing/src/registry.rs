@@ -63,6 +63,11 @@ impl Registry {
         format!("{}/{path}", self.host())
     }
 
+    /// The files that it keeps and that hold `bytes`, also where they are compressed.
+    pub fn holding(&self, bytes: &str) -> Vec<PathBuf> {
+        crate::bench::holding(&self.folder.path().join("storage"), bytes)
+    }
+
     /// The file in which the registry keeps a blob, so that a test can tamper with it behind everybody's back.
     pub fn blob(&self, digest: &str) -> PathBuf {
         let hex = digest.strip_prefix("sha256:").unwrap();

@@ -108,6 +108,38 @@ fn a_secret_is_told_to_nothing_that_runs_ahead() {
     }
 }
 
+/// What a command writes into the files that are mounted over the image's is in no layer.
+const WRITES: &str = "FROM base:1
+RUN cat /etc/resolv.conf /etc/hosts /etc/hostname >/before && sha256sum /dev/countersign-* && sleep 2
+RUN for file in /etc/resolv.conf /etc/hosts /etc/hostname /dev/countersign-ca.pem /dev/countersign-ca.jks /dev/countersign-apt.conf; do echo '1.2.3.4 written' >>$file || exit 1; done; grep -c written /etc/hosts /etc/hostname && echo 1 >/wrote
+RUN ! grep written /dev/countersign-* && cat /etc/resolv.conf /etc/hosts /etc/hostname >/after && cmp /before /after && sha256sum /dev/countersign-*
+RUN ! head -c 4000000 /dev/zero >>/etc/hosts
+";
+
+#[test]
+fn what_a_step_writes_into_mounted_files_reaches_no_other() {
+    need!("runc");
+    let (bench, site) = (Bench::new(), Site::start());
+    let commit = bench.dockerfile(WRITES);
+    let first = bench.build(&site.proxy(), &commit, &["--progress", "json"]).expect(0);
+    let digest = first.json()["digest"].as_str().unwrap().to_owned();
+    let ahead = bench.replay(&commit, &digest, &["--progress", "json"]).expect(0);
+    assert_eq!(ahead.json()["digest"], digest.as_str());
+    for built in [&first, &ahead] {
+        let lines =
+            built.stderr.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let sums: Vec<String> = lines
+            .filter_map(|event| Some(event["text"].as_str()?.to_owned()))
+            .filter(|text| text.contains("/dev/countersign-"))
+            .collect();
+        assert_eq!(sums.len(), 6, "{}", built.stderr);
+        let (before, after) = sums.split_at(3);
+        let sorted = |sums: &[String]| std::collections::BTreeSet::from_iter(sums.to_vec());
+        // Steps that run at the same time may print in any order.
+        assert_eq!(sorted(before), sorted(after), "{}", built.stderr);
+    }
+}
+
 const FAILS: &str = "FROM base:1
 RUN sleep 2 && echo 1 >/one
 RUN wget -q -O - \"http://site.example/$(cat /proc/sys/kernel/random/uuid)\" >/dev/null; echo 2 >/two

@@ -79,7 +79,21 @@ const ORDER: &[(&str, &[&str])] = &[
             "host",
         ],
     ),
-    ("recorder", &["block", "step_id", "patterns", "store", "step", "upstream", "serve", "fuzzing"]),
+    (
+        "recorder",
+        &[
+            "block",
+            "host_name",
+            "addresses",
+            "step_id",
+            "patterns",
+            "store",
+            "step",
+            "upstream",
+            "serve",
+            "fuzzing",
+        ],
+    ),
     ("admission", &["error", "admitted", "policy", "evidence"]),
     (
         "builder",

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use testing::{Asked, Bench, Site, need};
+use testing::{Asked, Bench, Registry, Site, need, program, run};
 
 const SECRET: &str = "hunter2/and+a bit more";
 
@@ -140,4 +140,69 @@ fn secrets_that_cannot_be_used_are_refused_before_any_work() {
     let argument = format!("X=prefix-{SECRET}");
     let held = build(&[&given.option, "--build-arg", &argument]).expect(2).text();
     assert!(held.contains("holds the secret token") && !held.contains(SECRET), "{held}");
+}
+
+/// A secret is exchanged for a token that nobody was given before, and with it for something that is not for everybody.
+const EXCHANGES: &str = r#"FROM base:1
+RUN --mount=type=secret,id=token,env=TOKEN \
+    wget -q -O /dev/shm/fresh --header "Authorization: Bearer $TOKEN" http://site.example/login && \
+    wget -q -O /dev/shm/got --header "X-Fresh: $(cat /dev/shm/fresh)" "http://site.example/private?sig=abc" && \
+    grep -q members /dev/shm/got && echo done >/done
+RUN wget -q -O /public http://site.example/public
+"#;
+const FRESH: &str = "fresh-token-0123456789";
+const SESSION: &str = "session-cookie-0123456789";
+const MEMBERS: &str = "for members only 0123456789";
+
+#[test]
+fn what_a_secret_was_exchanged_for_stays_with_the_builder() {
+    need!("runc", "unshare", "gzip", "docker-registry");
+    let site = Site::answering(|asked: &Asked| match asked.path.as_str() {
+        "/login" => {
+            (200, vec![("Set-Cookie".into(), format!("sid={SESSION}; Path=/"))], FRESH.as_bytes().to_vec())
+        }
+        "/public" => (200, Vec::new(), b"for everybody".to_vec()),
+        _ => {
+            let knows = asked.headers.get("x-fresh").is_some_and(|it| it == FRESH);
+            (if knows { 200 } else { 403 }, Vec::new(), MEMBERS.as_bytes().to_vec())
+        }
+    });
+    let (given, registry) = (Given::new(), Registry::start());
+    let (bench, option) = (&given.bench, given.option.as_str());
+    let commit = bench.dockerfile(EXCHANGES);
+    let image = registry.name("test/private:1");
+    let pushed = bench.build(&site.proxy(), &commit, &[option, "--push", &image]).expect(0);
+    let told = pushed.text();
+    assert!(told.contains("--attach-private"), "{told}");
+    assert!(
+        told.contains("holds a signature")
+            && !told.contains("line 2: the query of http://site.example/private?")
+    );
+    for text in [FRESH, SESSION, MEMBERS] {
+        let found = registry.holding(text);
+        assert!(found.is_empty(), "{text} in {found:?}");
+    }
+    assert!(!registry.holding("for everybody").is_empty(), "the others are attached");
+    assert!(!bench.holding(MEMBERS).is_empty() && bench.holding(SESSION).is_empty());
+    drop(site);
+    let again = bench.rebuild_cut_off(&[option]).expect(0).json();
+    assert_eq!(again["identical"], true, "{again}");
+
+    // Elsewhere it is told what is missing, and how it comes.
+    let digest = pushed.json()["digest"].as_str().unwrap().to_owned();
+    let materials = |state: &str, words: &[&str]| {
+        let state = bench.text(state);
+        run(program("countersign-builder"), [&["--state-dir", &state, "materials"], words].concat())
+    };
+    let missing = materials("elsewhere", &["pull", &image]).expect(4).text();
+    for words in ["GET http://site.example/login", "/private", "--include-private"] {
+        assert!(missing.contains(words), "{words}: {missing}");
+    }
+    let (some, all) = (bench.text("some.tar"), bench.text("all.tar"));
+    materials("state", &["export", &digest, "--out", &some]).expect(0);
+    let missing = materials("elsewhere", &["import", &some]).expect(4).text();
+    assert!(missing.contains("--include-private"), "{missing}");
+    assert!(!std::fs::read_to_string(&some).unwrap().contains(MEMBERS));
+    materials("state", &["export", &digest, "--include-private", "--out", &all]).expect(0);
+    materials("elsewhere", &["import", &all]).expect(0);
 }

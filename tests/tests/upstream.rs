@@ -36,14 +36,16 @@ impl Bench {
     }
 
     fn call(&self, verb: &str, environment: &[String], more: &[&str]) -> Outcome {
+        run("env", environment.iter().cloned().chain(self.words(verb, more)))
+    }
+
+    /// The builder with its arguments.
+    fn words(&self, verb: &str, more: &[&str]) -> Vec<String> {
         let (base, source) =
             (format!("python={}", self.base.display()), self.source.path().display().to_string());
-        let mut arguments = environment.to_vec();
-        arguments.push(program("countersign-builder").display().to_string());
-        let state = self.text("state");
-        let own = ["--state-dir", &state, "--json", verb, "--repo", &source, "--base", &base];
-        arguments.extend(own.iter().chain(more).map(|word| (*word).to_owned()));
-        run("env", arguments)
+        let (builder, state) = (program("countersign-builder").display().to_string(), self.text("state"));
+        let own = [&builder, "--state-dir", &state, "--json", verb, "--repo", &source, "--base", &base];
+        own.iter().chain(more).map(|word| (*word).to_owned()).collect()
     }
 
     /// A build that signs what it did.
@@ -309,4 +311,46 @@ fn a_base_comes_from_a_mirror_and_keeps_its_name() {
     let statement = bench.statement();
     assert!(statement.contains("oci://registry.example/team/python@sha256:"), "{statement}");
     assert!(!statement.contains(&registry.host()), "{statement}");
+}
+
+/// Runs a builder in a network of its own, where `10.1.2.3` is the only server there is, and two names lead to it.
+const PRIVATE_NETWORK: &str = r#"
+mount --bind "$1/hosts" /etc/hosts && ip link set lo up && ip addr add 10.1.2.3/32 dev lo || exit 99
+/bin/busybox httpd -f -p 10.1.2.3:80 -h "$1/www" &
+server=$!
+shift
+"$@"
+code=$?
+kill $server
+exit $code
+"#;
+
+/// A step asks by a name that somebody pointed at the builder's own network; only by a name that was permitted does it get
+/// there.
+#[test]
+fn private_addresses_are_reached_only_by_permitted_names() {
+    need!("runc", "mmdebstrap", "unshare", "ip");
+    let bench = Bench::new(
+        "FROM python\nRUN python3 -c \"import urllib.request as u; u.urlopen('http://intranet.example/x').read()\"\n",
+    );
+    std::fs::create_dir(bench.text("www")).unwrap();
+    std::fs::write(bench.text("www/x"), "patients").unwrap();
+    let hosts = "127.0.0.1 localhost\n10.1.2.3 intranet.example other.example\n";
+    std::fs::write(bench.text("hosts"), hosts).unwrap();
+    let inside = |verb: &str, more: &[&str]| {
+        let folder = bench.text("");
+        let around = ["--net", "--mount", "sh", "-c", PRIVATE_NETWORK, "sh", &folder];
+        let around = around.map(str::to_owned).into_iter();
+        run("unshare", around.chain(bench.words(verb, more)))
+    };
+    let build = |more: &[&str]| inside("build", &[&["--commit", &bench.commit], more].concat());
+    let refused = build(&[]).expect(5).text();
+    for words in ["GET http://intranet.example/x", "10.1.2.3", "--allow-private intranet.example"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    build(&["--allow-private", "other.example"]).expect(5);
+    let built = build(&["--allow-private", "intranet.example"]).expect(0).json();
+    assert_eq!(built["exchanges"], 1, "{built}");
+    let no_name = build(&["--allow-private", "10.1.2.3"]).expect(2).text();
+    assert!(no_name.contains("--allow-private") && no_name.contains("IP address"), "{no_name}");
 }

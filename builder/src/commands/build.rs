@@ -10,7 +10,7 @@ use errors::{files, trusted};
 use images::export::Content;
 use images::{Image, Index, Platform};
 
-use super::registries::Reach;
+use super::registries::{PrivateHosts, Reach};
 use super::report::Report;
 use super::{Answer, Session};
 use crate::executor::limits::StepLimits;
@@ -30,7 +30,7 @@ use crate::provenance;
 use crate::provenance::Identity;
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
-use recorder::ResponseStore;
+use recorder::{PrivateResponses, ResponseStore};
 
 /// Largest bundle or file of keys read, in bytes.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -110,6 +110,10 @@ pub(crate) struct Arguments {
     /// Keep the recorded responses in the state directory only, instead of also attaching them to the pushed image.
     #[arg(long, conflicts_with = "no_keep")]
     no_attach_materials: bool,
+    /// Also attach the responses that were given to steps with secrets or to requests with credentials; whoever can
+    /// read the image in the registry can then read them.
+    #[arg(long, conflicts_with_all = ["no_keep", "no_attach_materials"])]
+    attach_private: bool,
     /// Build with the recorded responses and base images that the commit's Dockerfile.lock names; steps get no
     /// network.
     #[arg(long, conflicts_with_all = ["no_keep", "replay"])]
@@ -147,6 +151,8 @@ pub(crate) struct Arguments {
     signing: Signing,
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    private_hosts: PrivateHosts,
     #[command(flatten)]
     limits: StepLimits,
 }
@@ -302,6 +308,10 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         reviews: handed_in.iter().map(|review| &review.bundle).collect(),
         bills_by: key.as_deref().filter(|_| arguments.sbom),
         materials_from: place.as_deref().filter(|_| !arguments.no_attach_materials),
+        private: match arguments.attach_private {
+            true => PrivateResponses::Include,
+            false => PrivateResponses::Withhold,
+        },
     };
     push.to_all(&destinations)?;
     let report = Report {
@@ -353,7 +363,7 @@ fn order(
         },
         bases: arguments.bases.iter().cloned().collect::<BTreeMap<_, _>>(),
         reference_image,
-        upstream: arguments.reach.upstream()?,
+        upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         limits: arguments.limits.clone(),
         alone: why.or_else(|| outputs.iter().find_map(Output::alone)).map(str::to_owned),
         secrets: Secrets::read(&arguments.secrets)?,

@@ -11,14 +11,14 @@ use images::store::Collect;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::registries::{Authorities, Reach};
+use super::registries::{Authorities, PrivateHosts, Reach};
 use super::{Answer, Session};
 use crate::confirm;
 use crate::confirm::{Confirmed, Verdict};
 use crate::registry::Registry;
-use recorder::Record;
 use recorder::archive;
-use recorder::{KeptResponses, ResponseStore};
+use recorder::{KeptResponses, PrivateResponses, ResponseStore};
+use recorder::{Record, Upstream};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
@@ -52,12 +52,18 @@ pub(crate) enum Command {
         /// Whose certificates are believed.
         #[command(flatten)]
         authorities: Authorities,
+        /// Which private servers may be asked.
+        #[command(flatten)]
+        private_hosts: PrivateHosts,
     },
     /// Write the recorded responses of a build to one file, for a machine without network access.
     Export {
         /// Digest of the image, or of its record.
         #[arg(value_name = "DIGEST")]
         digest: Digest,
+        /// Also write the responses that were given to steps with secrets or to requests with credentials.
+        #[arg(long)]
+        include_private: bool,
         /// File to write (a tar archive).
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -98,17 +104,32 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
         Command::List => list(&place, session)?,
         Command::Show { digest } => show(&place, digest, session)?,
         Command::Verify { digest } => verify(&place, digest.as_ref(), session)?,
-        Command::Confirm { digest, authorities } => return confirm(&place, digest, authorities, session),
-        Command::Export { digest, out } => {
+        Command::Confirm { digest, authorities, private_hosts } => {
+            let upstream = private_hosts.permit(authorities.upstream()?)?;
+            return confirm(&place, digest, &upstream, session);
+        }
+        Command::Export { digest, include_private, out } => {
             let found = place.find(digest)?;
-            archive::export(&place, &found, out)?;
-            let text = format!(
+            let (private, withheld) = match include_private {
+                true => (PrivateResponses::Include, 0),
+                false => (PrivateResponses::Withhold, place.private_bodies(&found)?.len()),
+            };
+            archive::export(&place, &found, private, out)?;
+            let mut text = format!(
                 "{} with {}, {}",
                 out.display(),
                 plural(found.bodies, "body"),
                 plural(found.size, "byte")
             );
-            session.result(&text, &json!({ "event": "exported", "file": out, "materials": found }))?;
+            if withheld > 0 {
+                text.push_str(&format!(
+                    "\nwithout {withheld} of these that steps with secrets or credentials were given; a rebuild \
+                     from this file needs them: --include-private"
+                ));
+            }
+            let value =
+                json!({ "event": "exported", "file": out, "materials": found, "privateLeftOut": withheld });
+            session.result(&text, &value)?;
         }
         Command::Import { file } => {
             let found = archive::import(&place, file)?;
@@ -183,19 +204,14 @@ fn show(place: &ResponseStore, digest: &Digest, session: &Session) -> Result<()>
     session.result(&text, &json!({ "event": "record", "materials": found, "record": record }))
 }
 
-fn confirm(
-    place: &ResponseStore,
-    digest: &Digest,
-    authorities: &Authorities,
-    session: &Session,
-) -> Result<Answer> {
+fn confirm(place: &ResponseStore, digest: &Digest, upstream: &Upstream, session: &Session) -> Result<Answer> {
     let found = place.find(digest)?;
     let (_, record) = Record::stored(place.store(), &found.record)?;
-    let (upstream, runtime) = (authorities.upstream()?, session.workspace().runtime()?);
+    let runtime = session.workspace().runtime()?;
     let told = |one: &Confirmed, done, total| {
         session.workspace().report(&Event::Asked { url: &one.url, verdict: one.verdict.name(), done, total });
     };
-    let all = confirm::confirm(&record, &upstream, &runtime, &told)
+    let all = confirm::confirm(&record, upstream, &runtime, &told)
         .map_err(|cause| Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause))?;
     let mut text = String::new();
     for one in all.iter().filter(|one| one.verdict != Verdict::Same) {

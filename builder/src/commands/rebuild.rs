@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::build::{Signing, bundle_path, pair};
 use super::diff::describe;
-use super::registries::Reach;
+use super::registries::{PrivateHosts, Reach};
 use super::{Answer, Session};
 use crate::bases::Registry as _;
 use crate::executor::limits::StepLimits;
@@ -85,6 +85,8 @@ pub(crate) struct Arguments {
     limits: StepLimits,
     #[command(flatten)]
     reach: Reach,
+    #[command(flatten)]
+    private_hosts: PrivateHosts,
 }
 
 /// How a rebuild came out, for people.
@@ -323,7 +325,7 @@ fn order(
         bases: arguments.bases.iter().cloned().collect(),
         network,
         reference_image,
-        upstream: arguments.reach.upstream()?,
+        upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         alone: None,
         limits: arguments.limits.clone(),
         // One that was not used then is not used now either.

@@ -40,6 +40,31 @@ pub(crate) struct Authorities {
     extra_cas: Vec<PathBuf>,
 }
 
+/// Which servers may be asked that are not of the public Internet.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Registries and servers")]
+pub(crate) struct PrivateHosts {
+    /// Let build steps fetch from this host although it has a private address, as a package mirror of one's own
+    /// network has; may be given several times.
+    #[arg(long = "allow-private", value_name = "NAME")]
+    allow_private: Vec<String>,
+}
+
+impl PrivateHosts {
+    /// Adds them to how servers are reached.
+    ///
+    /// # Errors
+    /// When one is no host's name.
+    pub(crate) fn permit(&self, upstream: Upstream) -> Result<Upstream> {
+        self.allow_private.iter().try_fold(upstream, |upstream, name| {
+            upstream.with_private(name).map_err(|cause| {
+                Error::new(Kind::Usage, format!("--allow-private: {cause}"))
+                    .hint("give the name that the Dockerfile's URLs have, without scheme and port")
+            })
+        })
+    }
+}
+
 impl Reach {
     /// How registries are reached. Mirrors of the command line come before those of the file.
     ///

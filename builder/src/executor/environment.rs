@@ -1,6 +1,7 @@
 //! What a RUN step finds around it: the variables that make tools deterministic, and the files of its host name and
 //! names. None of it ends up in the image's configuration.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use images::jks::{KeyStore, Trusted};
@@ -103,7 +104,10 @@ fn java_list(der: &[u8]) -> Vec<u8> {
 /// What apt is told in a replay: an index that has grown old is still the recorded one, which its digest says.
 const APT_IN_A_REPLAY: &str = "Acquire::Check-Valid-Until \"false\";\n";
 
-/// Writes the mounted files into `folder`. `ca` is the authority's certificate, as PEM and DER.
+/// The most bytes that the mounted files of a step may come to, with what it writes into them.
+pub(crate) const MOUNTED_SIZE: u64 = 1 << 20;
+
+/// Writes the mounted files into `folder`, readable by every user of a step. `ca` is the authority's certificate, as PEM and DER.
 ///
 /// # Errors
 /// When the folder cannot be written.
@@ -125,7 +129,9 @@ pub(crate) fn write_mounted(
         apt.as_bytes(),
     ];
     for (file, bytes) in MOUNTED.iter().zip(files) {
-        std::fs::write(folder.join(file.name), bytes)?;
+        let path = folder.join(file.name);
+        std::fs::write(&path, bytes)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
 }

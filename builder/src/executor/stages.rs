@@ -107,7 +107,8 @@ fn chain(planned: &[PlannedStage<'_>], places: &BTreeMap<usize, usize>) -> Vec<u
     chain
 }
 
-/// Makes the folder of a stage or step, with what every command has mounted.
+/// Makes the folder of a stage or step, with the files that lead a program of this machine to the recorder. No step's
+/// command sees these: it gets its own, since what it writes there must not reach the next one.
 ///
 /// # Errors
 /// When the machine refuses.

@@ -31,7 +31,7 @@ pub(crate) struct Package {
 
 /// The package that an exchange brought, if it is one.
 pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
-    let Exchange { request, response } = exchange;
+    let Exchange { request, response, .. } = exchange;
     let content_type = response.headers.iter().find(|(name, _)| name == "content-type");
     recognise(&Seen {
         method: &request.method,

@@ -10,7 +10,7 @@ use crate::progress::{Direction, Event};
 use crate::provenance;
 use crate::registry::Registry;
 use crate::workspace::Workspace;
-use recorder::ResponseStore;
+use recorder::{PrivateResponses, ResponseStore};
 
 /// What is pushed.
 pub(crate) struct Push<'a> {
@@ -26,6 +26,8 @@ pub(crate) struct Push<'a> {
     pub(crate) bills_by: Option<&'a dyn Signer>,
     /// Where materials lie, if they are to be attached.
     pub(crate) materials_from: Option<&'a ResponseStore>,
+    /// Whether those go along that steps with secrets or credentials were given.
+    pub(crate) private: PrivateResponses,
 }
 
 impl Push<'_> {
@@ -70,7 +72,18 @@ impl Push<'_> {
             self.registry.attach(&pinned, image, statement)?;
         }
         match (self.materials_from, &built.materials) {
-            (Some(place), Some(materials)) => place.send(self.registry, &pinned, materials),
+            (Some(place), Some(materials)) => {
+                let withheld = place.private_bodies(materials)?.len();
+                if self.private == PrivateResponses::Withhold && withheld > 0 {
+                    let message = format!(
+                        "recorded responses that are not attached, since steps with secrets or credentials were \
+                         given them: {withheld}; a rebuild elsewhere needs them from `materials export \
+                         --include-private`, or a build with --attach-private"
+                    );
+                    self.workspace.report(&Event::Warning { message: &message, path: None });
+                }
+                place.send(self.registry, &pinned, materials, self.private)
+            }
             _ => Ok(()),
         }
     }

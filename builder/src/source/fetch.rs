@@ -1,7 +1,10 @@
 //! Fetching, by the `git` program: people's credentials work, and no second TLS stack is linked.
 //!
-//! Hooks, prompts, transport helpers, submodule recursion and maintenance are off, and every object is checked.
+//! Hooks, prompts, transport helpers, submodule recursion and maintenance are off, and every object is checked. Git runs
+//! outside of any sandbox, and starts programs that its configuration names: of the builder's environment, it gets what
+//! fetching needs, and neither the password of a key nor a build's secrets.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -69,6 +72,80 @@ const HARDENED: [&str; 9] = [
 const FETCH: [&str; 6] =
     ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force"];
 
+/// The variables of the builder's own environment that git gets, by what reads them.
+const PASSED_ON: [&str; 46] = [
+    // Programs and the user's configuration; `sudo` is how git knows whose a local repository is.
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SUDO_UID",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "GIT_EXEC_PATH",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_PARAMETERS",
+    // SSH.
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSH_VARIANT",
+    // Credential helpers: git's own, those of desktops, of GPG and pass, and of the forges' programs.
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "GNUPGHOME",
+    "GPG_AGENT_INFO",
+    "PASSWORD_STORE_DIR",
+    "GCM_CREDENTIAL_STORE",
+    "GH_CONFIG_DIR",
+    "GLAB_CONFIG_DIR",
+    // Proxies, as git's HTTP library spells them.
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "GIT_PROXY_COMMAND",
+    "GIT_PROXY_SSL_CERT",
+    "GIT_PROXY_SSL_KEY",
+    "GIT_PROXY_SSL_CAINFO",
+    // Certificates, the server's and one's own.
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSL_CERT",
+    "GIT_SSL_KEY",
+    "GIT_SSL_NO_VERIFY",
+];
+/// Configuration by variables is numbered; CI systems give credentials so.
+const PASSED_ON_NUMBERED: [&str; 3] = ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"];
+/// Lists more variables, separated by commas or spaces, such as the one that a credential helper of one's own reads.
+pub(super) const MORE_VARIABLES: &str = "COUNTERSIGN_GIT_ENV";
+
+/// What git gets of an environment: nothing that is not named above or by [`MORE_VARIABLES`], and nothing of ours.
+fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let all: Vec<_> = all.collect();
+    let more = all.iter().find(|(name, _)| name == MORE_VARIABLES);
+    let more = more.map(|(_, names)| names.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_passed_on = |name: &OsStr| {
+        let Some(name) = name.to_str() else { return false };
+        let is_named = more.split([',', ' ']).any(|more| more == name);
+        PASSED_ON.contains(&name)
+            || PASSED_ON_NUMBERED.iter().any(|start| name.starts_with(start))
+            || is_named && !name.starts_with("COUNTERSIGN_")
+    };
+    all.into_iter().filter(|(name, _)| is_passed_on(name)).collect()
+}
+
 /// `git fetch` into a repository, hardened; `more` configuration comes on top. What is fetched is to be added.
 pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
     let mut command = Command::new("git");
@@ -76,13 +153,14 @@ pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
     for setting in HARDENED.iter().chain(more) {
         command.args(["-c", setting]);
     }
+    command.args(FETCH).env_clear().envs(passed_on(std::env::vars_os())).env("LANG", "C").env("LC_ALL", "C");
+    never_ask(&mut command);
     command
-        .args(FETCH)
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_ASKPASS", "true")
-        .env("SSH_ASKPASS", "true")
-        .env("LC_ALL", "C");
-    command
+}
+
+/// Nobody is there to answer.
+pub(super) fn never_ask(command: &mut Command) {
+    command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "true").env("SSH_ASKPASS", "true");
 }
 
 /// The outer error is ours, the inner text is what git said when it refused.
@@ -91,10 +169,6 @@ fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<
         .arg("--")
         .arg(location.fetch_argument())
         .arg(refspec)
-        .env_remove("GIT_DIR")
-        .env_remove("GIT_WORK_TREE")
-        .env_remove("GIT_OBJECT_DIRECTORY")
-        .env_remove("GIT_ALTERNATE_OBJECT_DIRECTORIES")
         .stdin(Stdio::null())
         .output()
         .map_err(SourceError::NoGit)?;
@@ -113,4 +187,33 @@ pub(super) fn malformed(detail: &str) -> bool {
 pub(super) fn last_lines(detail: &str) -> String {
     let lines: Vec<&str> = detail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_the_environment_are_not_passed_on() {
+        let passed = |all: &[(&str, &str)]| {
+            let all = all.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+            passed_on(all).into_iter().map(|(name, _)| name.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let all = [
+            ("PATH", "/bin"),
+            ("COUNTERSIGN_KEY_PASSWORD", "x"),
+            ("TOKEN", "x"),
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "http.extraHeader"),
+            ("GIT_DIR", "/elsewhere"),
+            ("LD_PRELOAD", "/x.so"),
+            ("SSH_AUTH_SOCK", "/run/agent"),
+        ];
+        let always = ["PATH", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "SSH_AUTH_SOCK"];
+        assert_eq!(passed(&all), always);
+        let more = [&all[..], &[(MORE_VARIABLES, "TOKEN, COUNTERSIGN_KEY_PASSWORD")]].concat();
+        let mut with_token = always.to_vec();
+        with_token.insert(1, "TOKEN");
+        assert_eq!(passed(&more), with_token);
+    }
 }

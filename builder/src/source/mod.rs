@@ -144,7 +144,11 @@ impl From<SourceError> for crate::error::Error {
             ),
             SourceError::Unreachable { .. } => (
                 Kind::Network,
-                "check the location, and that `git fetch` from it works for this user".to_owned(),
+                format!(
+                    "check the location, and that `git fetch` from it works for this user; a variable that a \
+                     credential helper reads has to be named in {}",
+                    fetch::MORE_VARIABLES
+                ),
             ),
             SourceError::Malformed { .. } => {
                 (Kind::Input, "run `git fsck` in that repository; its history has to be repaired".to_owned())

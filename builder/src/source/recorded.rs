@@ -184,13 +184,13 @@ fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Comman
 
 /// Lets git see nothing of the machine's environment and configuration.
 pub(super) fn isolate(command: &mut Command, home: &Path) {
-    let own: Vec<(std::ffi::OsString, std::ffi::OsString)> =
-        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
-    command.env_clear().envs(own);
+    command.env_clear();
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
     command.env("HOME", home).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.env("LC_ALL", "C");
+    cache_fetch::never_ask(command);
 }
 
 impl Found {

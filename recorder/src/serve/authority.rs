@@ -12,8 +12,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::http2::Wire;
-use super::names::HostName;
 use crate::Error;
+use crate::host_name::HostName;
 
 /// Slack for a clock that is behind.
 const BEFORE: Duration = Duration::from_secs(24 * 3600);

@@ -238,10 +238,14 @@ impl Pending {
             headers: std::mem::take(&mut self.request_headers),
             body: request_body,
         };
-        let headers = std::mem::take(&mut self.response_headers);
-        let trailers = std::mem::take(&mut self.trailers);
+        // Whoever has these can do what the step was let do: they are kept here, and go nowhere with an image.
+        let has_credentials = request.headers.iter().any(|(_, value)| materials::is_withheld(value));
+        let private = has_credentials || !self.recorder.secrets().is_empty();
+        let kept = |headers| if private { materials::without_credentials(headers) } else { headers };
+        let headers = kept(std::mem::take(&mut self.response_headers));
+        let trailers = kept(std::mem::take(&mut self.trailers));
         let response = materials::Response { status: self.status, headers, body, size, trailers };
-        let exchange = materials::Exchange { request, response };
+        let exchange = materials::Exchange { request, response, private };
         self.recorder.complete(Complete { order: self.order, exchange });
         self.flight = None;
     }

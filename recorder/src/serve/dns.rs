@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::accept;
-use super::names::{BadName, HostName, NameTable};
+use super::names::NameTable;
+use crate::host_name::{BadName, HostName};
 use crate::step::{IncidentKind, StepRecorder};
 
 /// Longest question read. A question for one name needs at most 300 bytes with EDNS options.

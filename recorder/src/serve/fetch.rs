@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::gateway::Gateway;
-use super::names::HostName;
 use super::request::{Endpoint, Scheme};
+use crate::host_name::HostName;
 use crate::{Planted, StepRecord};
 
 /// As many redirects as other clients follow.

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
 use super::gateway::{Gateway, MAX_HEAD};
-use super::names::HostName;
 use super::request::Endpoint;
+use crate::host_name::HostName;
 use crate::step::IncidentKind;
 
 /// Streams of a connection that are served at once; more wait for their turn.

@@ -7,7 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use url::Url;
 
-use super::names::{BadName, HostName};
+use crate::host_name::{BadName, HostName};
 use crate::step::IncidentKind;
 
 /// Longest path and query passed on. Servers in use refuse longer ones.

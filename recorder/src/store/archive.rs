@@ -9,7 +9,7 @@ use errors::files::{self, Existing};
 use images::{Descriptor, Manifest};
 use serde::{Deserialize, Serialize};
 
-use super::responses::{KeptResponses, MATERIALS_TYPE, ResponseStore};
+use super::responses::{KeptResponses, MATERIALS_TYPE, PrivateResponses, ResponseStore};
 use errors::{Error, Kind, Result};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -28,9 +28,14 @@ struct Index {
 ///
 /// # Errors
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
-pub fn export(place: &ResponseStore, materials: &KeptResponses, path: &Path) -> Result<()> {
+pub fn export(
+    place: &ResponseStore,
+    materials: &KeptResponses,
+    private: PrivateResponses,
+    path: &Path,
+) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
-    let blobs = place.blobs(materials)?;
+    let blobs = place.blobs_to_send(materials, private)?;
     let mut manifest =
         blobs.first().cloned().ok_or_else(|| Error::new(Kind::Bug, "materials without a manifest"))?;
     manifest.annotations.clear();

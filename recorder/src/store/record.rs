@@ -1,5 +1,7 @@
 //! The record of a build: one document, whose digest the provenance names.
 
+use std::collections::BTreeMap;
+
 use attestations::Digest;
 use images::{Descriptor, Store};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,9 @@ pub struct Exchange {
     pub request: Request,
     /// What was answered.
     pub response: Response,
+    /// Whether the step had secrets, or the request credentials: what was answered may not be for everybody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 impl Exchange {
@@ -169,8 +174,21 @@ impl Record {
     }
 
     /// The bodies it needs, each once, with their sizes.
-    pub fn bodies(&self) -> std::collections::BTreeMap<Digest, u64> {
+    pub fn bodies(&self) -> BTreeMap<Digest, u64> {
         self.exchanges().map(|(_, found)| (found.response.body, found.response.size)).collect()
+    }
+
+    /// The bodies that no other exchange than private ones had, each with one that had it.
+    pub fn private_bodies(&self) -> BTreeMap<Digest, String> {
+        let (private, public): (Vec<_>, Vec<_>) = self.exchanges().partition(|(_, found)| found.private);
+        let name = |(step, found): (&StepId, &Exchange)| {
+            (found.response.body, format!("{step}: {} {}", found.request.method, found.request.url))
+        };
+        let mut all: BTreeMap<Digest, String> = private.into_iter().map(name).collect();
+        for (_, found) in public {
+            all.remove(&found.response.body);
+        }
+        all
     }
 }
 
@@ -203,6 +221,7 @@ mod tests {
                 size: 1,
                 trailers: vec![("grpc-status".into(), "0".into())],
             },
+            private: false,
         };
         let step =
             |name: &str, exchanges| StepExchanges { step: StepId::new(name, 1), exchanges, failures: vec![] };

@@ -62,6 +62,11 @@ impl Replay {
     /// When the record or a body is missing or is not what its digest says.
     pub fn load(store: Store, digest: &Digest) -> Result<Replay> {
         let (_, record) = Record::stored(&store, digest)?;
+        let private = record.private_bodies();
+        let missing: Vec<_> = private.iter().filter(|(body, _)| !store.contains(body)).collect();
+        if !missing.is_empty() {
+            return Err(not_for_everybody(missing.into_iter().map(|(_, asked)| asked.clone()).collect()));
+        }
         for (body, size) in record.bodies() {
             let found = store.describe(BODY_MEDIA_TYPE, &body)?;
             if found.size != size {
@@ -246,6 +251,16 @@ impl Exchange {
     }
 }
 
+/// Private bodies are missing, which is as it should be anywhere but at the builder that was answered.
+pub(super) fn not_for_everybody(asked: Vec<String>) -> Error {
+    Error::new(Kind::NotFound, "recorded responses are missing that were given to steps with secrets or credentials")
+        .details(asked)
+        .hint(
+            "they are not attached to an image: ask its builder for `materials export --include-private`, and give \
+             the file with --materials; or ask the servers themselves with --online",
+        )
+}
+
 fn header_map(list: &[(String, String)]) -> std::result::Result<HeaderMap, String> {
     let mut all = HeaderMap::new();
     for (name, value) in list {
@@ -285,6 +300,7 @@ mod tests {
                 size: body.len() as u64,
                 trailers: vec![],
             },
+            private: false,
         }
     }
 

@@ -33,6 +33,25 @@ pub fn is_withheld(value: &str) -> bool {
     value == WITHHELD
 }
 
+/// Parameters by which URLs let in whoever has them: those of clouds' storage, and what people call them.
+const SIGNING: [&str; 8] = [
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-goog-signature",
+    "signature",
+    "sig",
+    "token",
+    "access_token",
+    "private_token",
+];
+
+/// Whether a URL's query holds a signature or token. A URL is named in the provenance, for everybody to read.
+pub fn is_signed(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| !value.is_empty() && SIGNING.contains(&name.to_ascii_lowercase().as_str()))
+}
+
 /// A request as it came, with the digest of its body.
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {
@@ -55,6 +74,30 @@ pub(crate) fn selecting(request: &HeaderMap, answer: &HeaderMap) -> Vec<(String,
 /// An answer's headers as the record holds them, in order.
 pub(crate) fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), text_of(value.as_bytes()))).collect()
+}
+
+/// Words in the names of headers whose values let in whoever has them.
+const ADMITTING: [&str; 6] =
+    ["authorization", "authentication-info", "token", "secret", "session", "api-key"];
+
+/// An answer's headers as the record holds them where the answer is private: a cookie keeps its name and attributes, since a
+/// client that is given none sends none, and a replay would miss that. What a client makes of the withheld values is
+/// withheld in what it asks too.
+pub(crate) fn without_credentials(headers: Vec<(String, String)>) -> Vec<(String, String)> {
+    let withhold = |(name, value): (String, String)| {
+        let value = match name.as_str() {
+            "set-cookie" | "set-cookie2" => {
+                let (cookie, attributes) = value.split_once(';').unwrap_or((&value, ""));
+                let own = cookie.split_once('=').map_or("", |(own, _)| own);
+                let separator = if attributes.is_empty() { "" } else { ";" };
+                format!("{own}=withheld{separator}{attributes}")
+            }
+            name if ADMITTING.iter().any(|word| name.contains(word)) => WITHHELD.to_owned(),
+            _ => value,
+        };
+        (name, value)
+    };
+    headers.into_iter().map(withhold).collect()
 }
 
 fn choose(request: &HeaderMap, vary: impl Iterator<Item = String>) -> Vec<(String, String)> {
@@ -100,6 +143,34 @@ mod tests {
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
         list.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn signed_urls_are_known() {
+        for query in ["X-Amz-Date=1&X-Amz-Signature=ab", "sv=1&sig=ab%2F", "Signature=ab", "Token=ab"] {
+            assert!(is_signed(&format!("https://a.example/x?{query}")), "{query}");
+        }
+        for url in ["https://a.example/token=x", "https://a.example/?sigma=x", "https://a.example/?sig="] {
+            assert!(!is_signed(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_private_answer_s_credentials_are_withheld() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let given = vec![
+            pair("content-type", "text/plain"),
+            pair("set-cookie", "sid=abc=; Path=/; HttpOnly"),
+            pair("set-cookie", "lone"),
+            pair("x-auth-token", "abc"),
+        ];
+        let kept = [
+            pair("content-type", "text/plain"),
+            pair("set-cookie", "sid=withheld; Path=/; HttpOnly"),
+            pair("set-cookie", "=withheld"),
+            pair("x-auth-token", WITHHELD),
+        ];
+        assert_eq!(without_credentials(given), kept);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The store is an OCI image layout. Each build that kept its materials has one manifest in it, whose `subject` is the
 //! image; the first layer is the record, the others are the bodies. Equal bodies of different builds are one blob.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use super::record::{MAX_RECORD, RECORD_MEDIA_TYPE, Record};
-use super::replay::Replay;
+use super::replay::{Replay, not_for_everybody};
 use super::writer::{BODY_MEDIA_TYPE, StoreWriter};
 use errors::{Error, Kind, Result};
 
@@ -49,6 +49,15 @@ pub struct KeptResponses {
     pub size: u64,
     #[serde(skip)]
     manifest: Descriptor,
+}
+
+/// Whether bodies go along that steps with secrets or credentials were given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrivateResponses {
+    /// They stay here.
+    Withhold,
+    /// They go along: whoever can read what is sent can read them.
+    Include,
 }
 
 /// A registry, as far as a store of recorded responses needs one.
@@ -183,12 +192,49 @@ impl ResponseStore {
         })
     }
 
+    /// How some materials are described to others: as here, or without the private bodies.
+    ///
+    /// # Errors
+    /// When they are not here.
+    fn described(&self, materials: &KeptResponses, private: PrivateResponses) -> Result<Descriptor> {
+        let withheld = self.private_bodies(materials)?;
+        if private == PrivateResponses::Include || withheld.is_empty() {
+            return Ok(materials.manifest.clone());
+        }
+        let mut manifest = self.manifest(materials)?;
+        manifest.layers.retain(|layer| !withheld.contains_key(&layer.digest));
+        Ok(self.store.put(MANIFEST, &manifest.to_bytes()?)?)
+    }
+
+    /// The bodies that only steps with secrets or credentials were given, each with what was asked.
+    ///
+    /// # Errors
+    /// When the record is not here.
+    pub fn private_bodies(&self, materials: &KeptResponses) -> Result<BTreeMap<Digest, String>> {
+        Ok(Record::stored(&self.store, &materials.record)?.1.private_bodies())
+    }
+
+    fn manifest(&self, materials: &KeptResponses) -> Result<Manifest> {
+        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|cause| Error::new(Kind::Input, "the materials' manifest is malformed").because(cause))
+    }
+
+    /// The same of what goes to others: see [`PrivateResponses`].
+    ///
+    /// # Errors
+    /// When they are not here.
+    pub(super) fn blobs_to_send(
+        &self,
+        materials: &KeptResponses,
+        private: PrivateResponses,
+    ) -> Result<Vec<Descriptor>> {
+        self.blobs(&KeptResponses { manifest: self.described(materials, private)?, ..materials.clone() })
+    }
+
     /// The manifest's and every blob's digest of some materials.
     pub fn blobs(&self, materials: &KeptResponses) -> Result<Vec<Descriptor>> {
-        let bytes = self.store.read(&materials.manifest, MAX_MANIFEST)?;
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|cause| {
-            Error::new(Kind::Input, "the materials' manifest is malformed").because(cause)
-        })?;
+        let manifest = self.manifest(materials)?;
         Ok([materials.manifest.clone(), manifest.config].into_iter().chain(manifest.layers).collect())
     }
 
@@ -196,8 +242,14 @@ impl ResponseStore {
     ///
     /// # Errors
     /// When the registry refuses, or a blob is missing or damaged here.
-    pub fn send(&self, registry: &dyn Remote, subject: &Pinned, materials: &KeptResponses) -> Result<()> {
-        registry.attach_stored(subject, &self.store, &materials.manifest)
+    pub fn send(
+        &self,
+        registry: &dyn Remote,
+        subject: &Pinned,
+        materials: &KeptResponses,
+        private: PrivateResponses,
+    ) -> Result<()> {
+        registry.attach_stored(subject, &self.store, &self.described(materials, private)?)
     }
 
     /// Fetches what is missing here of a record from the repository that holds the image, and names it.
@@ -213,12 +265,23 @@ impl ResponseStore {
     ) -> Result<()> {
         let bytes = registry.blob(image.repository(), record, MAX_RECORD)?;
         let document = Record::parse(&bytes)?;
-        let bodies: Vec<Descriptor> = document
-            .bodies()
-            .into_iter()
-            .map(|(digest, size)| Descriptor::new(BODY_MEDIA_TYPE, digest, size))
-            .collect();
+        let private = document.private_bodies();
+        let (mut bodies, mut others) = (Vec::new(), Vec::new());
+        for (digest, size) in document.bodies() {
+            let body = Descriptor::new(BODY_MEDIA_TYPE, digest, size);
+            let list = if private.contains_key(&digest) { &mut others } else { &mut bodies };
+            list.push(body);
+        }
         registry.pull_blobs(image.repository(), &bodies, &self.store)?;
+        // They are there if the builder said so, and otherwise with whoever was given them.
+        others.retain(|body| !self.store.contains(&body.digest));
+        registry.pull_blobs(image.repository(), &others, &self.store).map_err(|cause| {
+            let asked = others.iter().filter_map(|body| private.get(&body.digest).cloned()).collect();
+            match cause.kind() {
+                Kind::NotFound => not_for_everybody(asked).because(cause),
+                _ => cause,
+            }
+        })?;
         self.store.put(RECORD_MEDIA_TYPE, &bytes)?;
         self.name(described, record, Timestamp::now()).map(drop)
     }

@@ -17,7 +17,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::serve::names;
 use super::upstream::Proxies;
 use super::*;
 
@@ -68,7 +67,7 @@ impl Stage {
 
     /// Where a program connects to for a name, as DNS says.
     fn at(&self, name: &str, port: u16) -> SocketAddr {
-        let name = names::HostName::parse(name).unwrap();
+        let name = crate::host_name::HostName::parse(name).unwrap();
         SocketAddr::from((self.capture.names.address_of(&name).unwrap(), port))
     }
 

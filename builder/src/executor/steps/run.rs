@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use images::layer::{Compression, Keeping, Normaliser, Written, from_upper};
-use sandbox::{Exit, Mount, Overlay, Process, Profile, User};
+use sandbox::{Exit, Memory, Mount, Overlay, Process, Profile, User};
 
 use crate::dockerfile::Network;
 use crate::error::{Error, Kind, Result};
@@ -47,7 +47,8 @@ impl StageRun<'_> {
         });
         let (overlay, lowers) = ground?;
         let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
-        let mut process = self.process(execution, user);
+        let files = self.mounted_files()?;
+        let mut process = self.process(execution, user, files.path());
         process.mounts.extend(mounts.mounts.iter().cloned());
         process.tmpfs.extend(mounts.tmpfs.iter().cloned());
         process.confidential = !mounts.variables.is_empty();
@@ -59,6 +60,7 @@ impl StageRun<'_> {
             process.mounts.push(self.script(script)?);
         }
         self.command(&process, network, overlay.merged(), step, label, &needles)?;
+        drop(files);
         trust::remove(overlay.upper(), self.resources.capture.ca_pem()).map_err(
             |cause| match is_too_long(&cause) {
                 true => too_long(step),
@@ -136,9 +138,20 @@ impl StageRun<'_> {
         Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
     }
 
-    fn process(&self, execution: &Execution, user: User) -> Process {
+    /// Fresh copies of the files that a command has mounted over its image's, and may write to. In memory, and bounded:
+    /// they belong to no layer, so that what is written there must not outlive the step, nor fill a disk.
+    fn mounted_files(&self) -> Result<Memory> {
+        let capture = self.resources.capture;
+        let files = self.resources.host.memory_of(environment::MOUNTED_SIZE).map_err(machine)?;
+        let authority = (capture.ca_pem(), capture.ca_der());
+        environment::write_mounted(files.path(), authority, capture.is_replay())
+            .map_err(|cause| Error::io("writing into", files.path(), cause))?;
+        Ok(files)
+    }
+
+    fn process(&self, execution: &Execution, user: User, files: &Path) -> Process {
         let mounts = environment::MOUNTED.iter().map(|file| Mount {
-            source: self.resources.scratch.join(file.name),
+            source: files.join(file.name),
             target: file.target.to_owned(),
             readonly: false,
         });
@@ -216,6 +229,25 @@ impl StageRun<'_> {
         self.reports
             .unrecorded
             .extend(record.incidents.iter().filter(|incident| incident.unrecorded_bytes > 0).map(of_line));
+        let mut signed: Vec<&str> = record
+            .step
+            .exchanges
+            .iter()
+            .map(|it| &*it.request.url)
+            .filter(|url| recorder::is_signed(url))
+            .collect();
+        signed.sort_unstable();
+        signed.dedup();
+        for url in signed {
+            // The provenance holds the query; a log need not.
+            let place = url.split('?').next().unwrap_or_default();
+            let message = format!(
+                "line {}: the query of {place} holds a signature or token, which stands in the record and the \
+                 provenance for everybody to read: let it expire, or give it in a header",
+                step.line
+            );
+            self.resources.workspace.report(&Event::Warning { message: &message, path: None });
+        }
         self.reports.responses.push(record.step);
         let fatal: Vec<&Incident> =
             record.incidents.iter().filter(|incident| incident.kind.is_fatal()).collect();
