@@ -29,12 +29,12 @@ pub struct Arguments {
         help_heading = "Global options"
     )]
     log_level: Option<Filter>,
-    /// Format of log messages.
+    /// Format of log messages: text, json, or journald (text with the priorities of sd-daemon(3), without the time).
     #[arg(
         long,
         global = true,
         env = "COUNTERSIGN_LOG_FORMAT",
-        value_enum,
+        hide_env_values = true,
         value_name = "FORMAT",
         help_heading = "Global options"
     )]
@@ -42,7 +42,7 @@ pub struct Arguments {
 }
 
 /// How a log message is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people, with the time.
     #[default]
@@ -51,6 +51,19 @@ pub enum Format {
     Json,
     /// For systemd's journal: as text, with the priority that sd-daemon(3) describes instead of time and level.
     Journald,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "journald" => Ok(Self::Journald),
+            _ => Err("it is one of text, json and journald".to_owned()),
+        }
+    }
 }
 
 /// Which messages are written.

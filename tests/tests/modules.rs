@@ -94,7 +94,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
-    ("admission", &["error", "admitted", "policy", "evidence"]),
+    ("admission", &["admitted", "policy", "evidence"]),
     (
         "builder",
         &[
