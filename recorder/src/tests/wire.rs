@@ -160,3 +160,24 @@ async fn dns_and_listeners_agree() {
     assert!(text(&talk(stream, &get("a.example", "/x")).await).ends_with("/x"));
     assert_eq!(stage.finish().await.step.exchanges.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_credentials_are_private_and_their_cookies_withheld() {
+    let said =
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: sid=abc; Path=/\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let (http, _) = plain(Script::Say(said.to_vec())).await;
+    let stage = Stage::new(Upstream::system().with_address("a.example", http));
+    let with =
+        "GET /with HTTP/1.1\r\nHost: a.example\r\nAuthorization: Basic eDp5\r\nConnection: close\r\n\r\n";
+    let answer = text(&stage.raw("a.example", with.as_bytes()).await);
+    assert!(answer.contains("sid=abc"), "the step itself gets it: {answer}");
+    stage.raw("a.example", &get("a.example", "/without")).await;
+    let record = stage.finish().await;
+    let cookie = |exchange: &Exchange| {
+        let found = exchange.response.headers.iter().find(|(name, _)| name == "set-cookie");
+        found.map(|(_, value)| value.clone()).unwrap()
+    };
+    let [with, without] = &record.step.exchanges[..] else { panic!("{record:?}") };
+    assert_eq!((with.private, cookie(with).as_str()), (true, "sid=withheld; Path=/"));
+    assert_eq!((without.private, cookie(without).as_str()), (false, "sid=abc; Path=/"));
+}
