@@ -1,4 +1,4 @@
-//! Base images: from a folder with an OCI image layout, or from a registry, into the build's own store.
+//! Base images: from an OCI image layout or a registry into the build's own store.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,44 +13,44 @@ use crate::progress::{Direction, Event};
 use crate::project::Project;
 use crate::workspace::Workspace;
 
-/// A base that is in the store.
+/// A base in the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Base {
-    /// As the Dockerfile names it.
+    /// Its name in the Dockerfile.
     pub(crate) asked: String,
-    /// Where it came from, for the provenance.
+    /// Its origin, for the provenance.
     pub(crate) uri: String,
     /// The image.
     pub(crate) image: Image,
 }
 
-/// What fetches from registries.
+/// A source of images in registries; a trait so that tests need no registry.
 pub(crate) trait Registry {
-    /// The digest of the image that a reference, be it a tag or a digest, stands for now on a platform.
+    /// The digest that a reference (a tag or a digest) stands for now, for a platform.
     ///
     /// # Errors
-    /// When the registry does not know it or cannot be reached, or has no such image for the platform.
+    /// When the registry does not know it or cannot be reached, or has no image for the platform.
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Digest>;
-    /// Brings an image into the store.
+    /// Pulls an image into the store.
     ///
     /// # Errors
     /// When the registry does not have it or cannot be reached.
     fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image>;
 }
 
-/// Where each base is taken from.
+/// Where the bases of a build come from.
 pub(crate) struct Bases<'a> {
     /// `--base NAME=WHERE`.
     pub(crate) given: &'a BTreeMap<String, String>,
     /// The repository's own pins.
     pub(crate) project: &'a Project,
-    /// The digests a rebuild must use, by the name in the Dockerfile, with where they came from; none for a first build.
+    /// The digests and origins that must be used, by the name in the Dockerfile, for a rebuild or a locked build.
     pub(crate) recorded: Option<&'a BTreeMap<String, RecordedBase>>,
-    /// What fetches.
+    /// The registries.
     pub(crate) registry: &'a dyn Registry,
-    /// What is built.
+    /// The platform to build for.
     pub(crate) platform: &'a Platform,
-    /// Where it is told.
+    /// Where progress is reported.
     pub(crate) workspace: &'a Workspace,
 }
 
@@ -58,7 +58,7 @@ impl Bases<'_> {
     /// Brings the base that the Dockerfile calls `name` into `store`.
     ///
     /// # Errors
-    /// When there is none, or it cannot be built upon.
+    /// When it is not known or cannot be fetched, or cannot be built upon.
     pub(crate) fn get(&self, name: &str, store: &Store) -> Result<Base> {
         let moving = self.workspace.progress().moving(Direction::In, name);
         let base = self.fetch(name, store).map_err(|error| of_base(name, error))?;
@@ -109,7 +109,7 @@ impl Bases<'_> {
         Ok(base(registry_uri(&pinned), image))
     }
 
-    /// The image that is used: of an index, the one for this platform.
+    /// Pins the base to a digest; for an index, that of the image for this platform.
     fn pin(&self, text: &str, store: &Store) -> Result<Pinned> {
         let bad = |cause| {
             Error::new(
@@ -121,7 +121,7 @@ impl Bases<'_> {
         };
         let reference: Reference = text.parse().map_err(bad)?;
         let digest = match reference.digest() {
-            // What is here already need not be asked for.
+            // An image that is already in the store need not be looked up.
             Some(digest) if Image::load(store, digest).is_ok() => *digest,
             _ => self.registry.resolve(&reference, self.platform)?,
         };
@@ -141,7 +141,7 @@ impl Bases<'_> {
     }
 }
 
-/// The same error, with the base it is about.
+/// The same error with the base's name.
 pub(crate) fn of_base(name: &str, error: Error) -> Error {
     let text = error.to_string();
     if text.contains(name) {
@@ -181,7 +181,7 @@ fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Imag
     Ok(image)
 }
 
-/// The one image of a layout that is for a platform, be it listed in the layout or in an index there.
+/// The only image for a platform in a layout, listed there directly or by an index.
 ///
 /// # Errors
 /// When there is none, or more than one.
@@ -206,10 +206,10 @@ pub(crate) fn in_layout(layout: &Store, platform: &Platform) -> Result<Digest> {
     }
 }
 
-/// Copies blobs between stores in their order, each verified on the way.
+/// Copies blobs between stores in order, each verified while it is copied.
 ///
 /// # Errors
-/// When one is missing, is not what its descriptor says, or cannot be written.
+/// When one is missing, does not match its descriptor, or cannot be written.
 pub(crate) fn copy_blobs<'a>(
     from: &Store,
     to: &Store,
@@ -219,7 +219,7 @@ pub(crate) fn copy_blobs<'a>(
         let mut reader = from.open_blob(blob)?;
         let mut writer = to.writer()?;
         std::io::copy(&mut reader, &mut writer).map_err(|cause| match cause.downcast::<images::Error>() {
-            // What the reader found wrong with the blob.
+            // The reader's own error says what is wrong with the blob.
             Ok(ours) => Error::from(ours),
             Err(cause) => Error::io("copying a blob into", to.root(), cause),
         })?;
@@ -228,7 +228,7 @@ pub(crate) fn copy_blobs<'a>(
     Ok(())
 }
 
-/// A base's layer as this build's manifest names it: the same blob, under the name OCI has for its kind.
+/// A base's layer in this build's manifest: the same blob, with the OCI media type for its compression.
 pub(crate) fn layer_of_base(layer: &Descriptor) -> Descriptor {
     let media_type = if layer.media_type == DOCKER_LAYER { LAYER_GZIP } else { &layer.media_type };
     Descriptor::new(media_type, layer.digest, layer.size)

@@ -1,5 +1,5 @@
-//! Asking the servers again what a build was answered. A replay shows that an image follows from what was kept; that anybody
-//! but the builder was ever given it, only the servers can say.
+//! Sends a build's recorded requests again and compares the responses. A replay shows that an image follows from the
+//! recorded responses; only the servers can show that they give them to others than the builder.
 
 use std::time::Duration;
 
@@ -16,54 +16,55 @@ use recorder::is_withheld;
 use recorder::{Clients, Upstream};
 use recorder::{Exchange, Record, StepId, bytes_of};
 
-/// How many are asked at once.
+/// The number of concurrent requests.
 const AT_ONCE: usize = 8;
-/// The longest time for a connection, and the longest silence in the middle of an answer.
+/// The longest time to connect, and the longest silence in the middle of a response.
 const CONNECT: Duration = Duration::from_secs(30);
 const STALL: Duration = Duration::from_secs(60);
 
-/// What became of one recorded answer.
+/// The result for one recorded response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Confirmed {
-    /// The step that was given it.
+    /// The step that received it.
     pub(crate) step: StepId,
     /// The method.
     pub(crate) method: String,
     /// The URL.
     pub(crate) url: String,
-    /// The package that it is, if it is one.
+    /// The package in it, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) package: Option<String>,
-    /// Whether it is given still.
+    /// How the present response compares.
     pub(crate) verdict: Verdict,
-    /// Why not, if not.
+    /// The reason, if it is not the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
 
 impl Confirmed {
-    /// A package whose bytes nobody else gives, though they could be asked for: the build rests on them.
+    /// Whether it is a package that was requested again without getting the same content: the build depends on it.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.package.is_some() && matches!(self.verdict, Verdict::Other | Verdict::Unavailable)
     }
 }
 
-/// How a recorded answer compares with the present one.
+/// How the present response compares with the recorded one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The same status and the same bytes.
     Same,
-    /// Something else.
+    /// Another status or other bytes.
     Other,
-    /// The server gave no answer, or says that it has none now.
+    /// The server did not respond, or does not have it any more.
     Unavailable,
-    /// It cannot be asked for again: it may change something there, or what selected the answer was not kept.
+    /// The request cannot be repeated: it may change something on the server, or a header that selected the response
+    /// was withheld.
     NotAsked,
 }
 
 impl Verdict {
-    /// As the results have it.
+    /// Its name in the results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Same => "same",
@@ -80,8 +81,8 @@ impl Serialize for Verdict {
     }
 }
 
-/// Asks for every answer of a record once, several at a time; `told` gets each in the order of the record, with how many
-/// were asked for so far, and how many there are.
+/// Sends every request of a record once, several at a time. `told` gets each result in the order of the record, with
+/// the number of results so far and the total.
 ///
 /// # Errors
 /// When no client can be set up.
@@ -128,7 +129,7 @@ async fn one(clients: &Clients, step: &StepId, exchange: &Exchange) -> Confirmed
     }
 }
 
-/// The same request again; why not, if it cannot be made.
+/// The same request again, or why it cannot be repeated.
 fn asked(exchange: &Exchange) -> Result<reqwest::Request, String> {
     let recorded = &exchange.request;
     let method = match recorded.method.as_str() {
@@ -143,7 +144,7 @@ fn asked(exchange: &Exchange) -> Result<reqwest::Request, String> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err(format!("its URL is one of {}", url.scheme()));
     }
-    // The record may be a stranger's, and no step can have asked so.
+    // The record may come from a third party, and no step can have sent such a request.
     if !recorder::can_be_asked(&url) {
         return Err("its URL names an address or this machine".to_owned());
     }
@@ -179,7 +180,7 @@ async fn compare(
     let (mut hash, mut size) = (Sha256::new(), 0_u64);
     while let Some(piece) = answer.chunk().await.map_err(gone)? {
         size += piece.len() as u64;
-        // What is longer is another one, however much more there is.
+        // A longer body is another one, whatever follows.
         if size > wanted.size {
             return Err((Verdict::Other, format!("more than the {} bytes recorded", wanted.size)));
         }

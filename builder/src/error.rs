@@ -1,4 +1,4 @@
-//! How the program fails: see [`errors`].
+//! The program's errors: see [`errors`].
 
 pub(crate) use errors::{Error, Kind, Result};
 

@@ -1,4 +1,4 @@
-//! What the fuzz targets in `fuzz/` call. Part of no public interface.
+//! Entry points of the fuzz targets in `fuzz/`; not a public interface.
 
 use crate::dockerfile::Dockerfile;
 

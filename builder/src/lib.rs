@@ -1,5 +1,6 @@
-//! From a reviewed commit to a signed image: git source, Dockerfile, build, network capture, review, provenance and
-//! rebuild. The library's one public function is the program itself; see docs/architecture.md for the modules.
+//! The builder: from a reviewed commit to a signed image. Git source, Dockerfile, build, recorded network, review,
+//! provenance and rebuild. The library's one public function is the program itself; see docs/architecture.md for the
+//! modules.
 
 mod bases;
 mod commands;

@@ -1,4 +1,4 @@
-//! An image that somebody names: in a folder with an OCI image layout, or in a registry.
+//! Looks up an image that the user names: in a folder with an OCI image layout, or in a registry.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::registry::Registry;
 use crate::workspace::Workspace;
 
-/// An image and the store it is in, from a layout or a registry; of several, the one for `platform` or this machine's.
+/// Finds an image in a layout or a registry, and the store it is in. Of several images, the one for `platform` or
+/// this machine's.
 ///
 /// # Errors
 /// When it is in neither.
@@ -36,7 +37,7 @@ pub(crate) fn find(
             .because(cause)
     })?;
     let digest = match reference.digest() {
-        // An image that was asked for by its digest is the one that is meant, whatever it is for.
+        // An image given by its digest is used whatever its platform.
         Some(digest) if platform.is_none() => *digest,
         _ => registry.resolve(&reference, platform.unwrap_or(&Platform::here()))?,
     };

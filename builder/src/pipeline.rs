@@ -1,4 +1,4 @@
-//! A whole build: from what was ordered to the image in the store and everything the provenance tells of it.
+//! A whole build: from the request to the image in the store and the facts that its provenance states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,74 +37,75 @@ use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
 use recorder::{Record, Replay, ResponseStore, StoreWriter};
 
-/// What to build.
+/// What to build, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct BuildRequest {
-    /// Where the repository is.
+    /// The repository.
     pub(crate) location: Location,
     /// The commit.
     pub(crate) commit: Commit,
-    /// What to build of it.
+    /// Which image of the commit to build.
     pub(crate) what: BuildSelection,
     /// `--base NAME=WHERE`.
     pub(crate) bases: BTreeMap<String, String>,
-    /// Where its steps get what they ask of the network.
+    /// Where the steps' requests are answered from.
     pub(crate) network: NetworkSource,
-    /// An image that it should come to, or close to, if its layers are at hand: its commands need not wait for each other then.
+    /// An image that the build is expected to reproduce, or nearly so, if its layers are in the store. Its commands
+    /// can then run before the steps ahead of them are done.
     pub(crate) reference_image: Option<ReferenceImage>,
-    /// How those servers are reached.
+    /// How servers are reached.
     pub(crate) upstream: Upstream,
-    /// Why it has to be for one platform alone, if so.
+    /// Why only one platform is allowed, if so.
     pub(crate) alone: Option<String>,
-    /// What its steps may use up.
+    /// The resources that each step may use.
     pub(crate) limits: StepLimits,
-    /// What its steps may be told in confidence.
+    /// The secrets that its steps may use.
     pub(crate) secrets: Secrets,
 }
 
-/// Where the steps get what they ask of the network.
+/// Where the steps' requests are answered from.
 #[derive(Debug, Clone)]
 pub(crate) enum NetworkSource {
-    /// From the real servers; what they say is only named by digest.
+    /// The real servers; responses are recorded by digest only.
     Named,
-    /// From the real servers; what they say is kept.
+    /// The real servers; responses are stored as well.
     Kept(StoreWriter),
-    /// From what a build kept, and from nowhere else.
+    /// The recorded responses of an earlier build, and nothing else.
     Replayed(Arc<Replay>),
-    /// The same, by the record that the commit's lock names; bases are the lock's, too.
+    /// The same, by the record that the commit's lock names. The bases are those of the lock too.
     Locked(Arc<ResponseStore>),
 }
 
-/// What to build of a commit.
+/// Which image of a commit to build.
 #[derive(Debug, Clone)]
 pub(crate) enum BuildSelection {
-    /// What the repository's `countersign.toml` says, with what the caller chose instead.
+    /// As the repository's `countersign.toml` says, with the caller's changes.
     Project {
         /// The image's name.
         image: Option<String>,
-        /// Another stage.
+        /// Another target stage.
         target: Option<String>,
-        /// More or other arguments.
+        /// Additional or changed build arguments.
         arguments: BTreeMap<String, String>,
-        /// Labels beside those of the Dockerfile.
+        /// Labels in addition to those of the Dockerfile.
         labels: BTreeMap<String, String>,
         /// Other platforms.
         platforms: BTreeSet<Platform>,
     },
-    /// Exactly what a provenance says.
+    /// Exactly as a provenance says.
     Recorded {
         /// Its parameters.
         parameters: Box<ExternalParameters>,
-        /// Its bases: where each came from, and its digest, by the name in the Dockerfile.
+        /// Its bases, by the name in the Dockerfile: origin and digest.
         bases: BTreeMap<String, RecordedBase>,
     },
 }
 
-/// What came of it.
+/// The result of a build for one platform.
 pub(crate) struct BuildOutcome {
-    /// The image and its layers.
+    /// The image, its layers and the reports of its steps.
     pub(crate) executed: Executed,
-    /// What was built, as the provenance tells it.
+    /// The parameters of the build, as its provenance states them.
     pub(crate) parameters: ExternalParameters,
     /// The commit's tree.
     pub(crate) tree: Tree,
@@ -112,24 +113,24 @@ pub(crate) struct BuildOutcome {
     pub(crate) authors: Vec<Person>,
     /// The commit's time, in seconds since 1970.
     pub(crate) epoch: i64,
-    /// The packages among what came over the network.
+    /// The packages recognised among the recorded responses.
     pub(crate) packages: Vec<Package>,
-    /// What the commit's lock says, if it has one.
+    /// The commit's lock, if it has one.
     pub(crate) lock: Option<Lock>,
-    /// What ran its commands in the processor's place: a program's name and digest.
+    /// The emulator that ran its commands, if any: the program's name and digest.
     pub(crate) emulator: Option<(String, String)>,
-    /// What its steps asked of the network.
+    /// The record of its exchanges with the network.
     pub(crate) responses: Record,
-    /// The digest of that record, if it is kept.
+    /// The digest of that record, if it is stored.
     pub(crate) record: Option<Digest>,
-    /// When it began.
+    /// When the build began.
     pub(crate) started: Timestamp,
     /// When it ended.
     pub(crate) finished: Timestamp,
 }
 
 impl BuildOutcome {
-    /// What the build used.
+    /// The inputs that the build used, in the form of a lock.
     pub(crate) fn used(&self) -> Lock {
         let bases = self.executed.bases.iter().map(|base| {
             let locked = LockedBase { digest: base.image.digest(), from: base.uri.clone() };
@@ -139,24 +140,24 @@ impl BuildOutcome {
         Lock::new(self.record, bases, packages)
     }
 
-    /// What it used that its commit's lock does not say, a line each; nothing without a lock.
+    /// The inputs that differ from the commit's lock, a line each; empty without a lock.
     pub(crate) fn drift(&self) -> Vec<String> {
         self.lock.as_ref().map(|lock| lock::drift(lock, &self.used())).unwrap_or_default()
     }
 }
 
-/// The store of what is built and fetched, below the state directory.
+/// The image store below the state directory.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub(crate) fn store(workspace: &Workspace) -> Result<Store> {
     Store::open(workspace.state_dir().join("images")).map_err(Error::from)
 }
 
-/// Builds what was ordered, once `gate` has let the commit pass: for each platform, in their order. There is at least one.
+/// Builds the request for each platform in order, once `gate` has passed the commit. Returns at least one outcome.
 ///
 /// # Errors
-/// See [`Kind`]; nothing is pushed or named here, so a failed build leaves nothing but unused blobs.
+/// See [`Kind`]. Nothing is pushed or tagged here, so a failed build leaves nothing but unused blobs.
 pub(crate) fn build(
     workspace: &Workspace,
     build_request: &BuildRequest,
@@ -192,7 +193,7 @@ pub(crate) fn build(
         .map(|request| Ok((request, Plan::new(&file, request).map_err(named)?)))
         .collect::<Result<Vec<_>>>()?;
     let emulators: Vec<_> = requests.iter().map(|request| Emulator::of(&request.platform)).collect();
-    // What cannot be run here is said before anything is done, whichever platform's turn it would be.
+    // A platform that cannot be emulated here is refused before anything is done, even if others come first.
     for ((_, plan), emulator) in plans.iter().zip(&emulators) {
         if plan.runs() {
             emulator.check()?;
@@ -223,10 +224,10 @@ pub(crate) fn build(
         .collect()
 }
 
-/// The one outcome of an order that is for one platform.
+/// The one outcome of a request for a single platform.
 ///
 /// # Errors
-/// [`Kind::Bug`] when it was for several.
+/// [`Kind::Bug`] when there are several.
 pub(crate) fn only(outcomes: Vec<BuildOutcome>) -> Result<BuildOutcome> {
     match <[BuildOutcome; 1]>::try_from(outcomes) {
         Ok([outcome]) => Ok(outcome),
@@ -234,7 +235,7 @@ pub(crate) fn only(outcomes: Vec<BuildOutcome>) -> Result<BuildOutcome> {
     }
 }
 
-/// What the builds for all platforms have in common.
+/// What the builds for all platforms share.
 struct PlatformBuilds<'a> {
     workspace: &'a Workspace,
     build_request: &'a BuildRequest,
@@ -262,7 +263,7 @@ impl PlatformBuilds<'_> {
         let (workspace, build_request) = (self.workspace, self.build_request);
         let started = Timestamp::now();
         workspace.report(&Event::Platform { platform: &platform.to_string() });
-        let (way, locked_bases) = way(&build_request.network, self.lock.as_ref(), &self.recipe)?;
+        let (mode, locked_bases) = mode(&build_request.network, self.lock.as_ref(), &self.recipe)?;
         let bases = Bases {
             given: &build_request.bases,
             project: &self.project,
@@ -277,7 +278,7 @@ impl PlatformBuilds<'_> {
         let upstream = build_request.upstream.clone();
         let options = Options { endpoints: endpoints(&self.recipe), upstream, ..Options::default() };
         let capture =
-            Recorder::with_options(self.runtime.clone(), way.clone(), options).map_err(|cause| {
+            Recorder::with_options(self.runtime.clone(), mode.clone(), options).map_err(|cause| {
                 Error::new(Kind::Machine, "the recorder of the network could not be started").because(cause)
             })?;
         let resources = Resources {
@@ -292,9 +293,9 @@ impl PlatformBuilds<'_> {
             limits: &build_request.limits,
             secrets: &build_request.secrets,
         };
-        let reference_image = match (&build_request.network, &way) {
-            (NetworkSource::Locked(place), Mode::Replay(replay)) => {
-                ReferenceImage::of_record(store.clone(), place, &replay.digest())?
+        let reference_image = match (&build_request.network, &mode) {
+            (NetworkSource::Locked(response_store), Mode::Replay(replay)) => {
+                ReferenceImage::of_record(store.clone(), response_store, &replay.digest())?
             }
             _ => build_request.reference_image.clone(),
         };
@@ -303,9 +304,9 @@ impl PlatformBuilds<'_> {
         workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let responses = Record::new(std::mem::take(&mut executed.responses));
         let packages = packages::of(&responses.steps);
-        let record = match &way {
+        let record = match &mode {
             Mode::Record(None) => None,
-            Mode::Record(Some(keeper)) => Some(keeper.finish(&responses)?),
+            Mode::Record(Some(writer)) => Some(writer.finish(&responses)?),
             Mode::Replay(replay) => Some(replay.digest()),
         };
         Ok(BuildOutcome {
@@ -328,8 +329,7 @@ impl PlatformBuilds<'_> {
     }
 }
 
-/// Ctrl-C, or a request to end, ends the running command, and the build cleans up behind itself. The second is not
-/// waited for.
+/// The first SIGINT or SIGTERM ends the running command, and the build cleans up. The second exits at once.
 fn interruptible(workspace: &Workspace, runtime: &tokio::runtime::Handle) -> Canceller {
     use tokio::signal::unix::{SignalKind, signal};
     let canceller = Canceller::new();
@@ -347,7 +347,7 @@ fn interruptible(workspace: &Workspace, runtime: &tokio::runtime::Handle) -> Can
                 std::process::exit(i32::from(Kind::Step.exit_code()));
             }
             used.cancel();
-            let message = "interrupted: what runs is ended; once more does not wait for it";
+            let message = "interrupted: the running steps are ended; interrupt again to exit at once";
             progress.report(&Event::Warning { message, path: None });
         }
     });
@@ -399,19 +399,19 @@ fn read_lock(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Option<Lock>> {
     bytes.map(|bytes| Lock::parse(&path, &bytes)).transpose()
 }
 
-/// Bases that must be used, by the name in the Dockerfile: where each came from, and its digest.
+/// Bases that must be used, by the name in the Dockerfile: origin and digest.
 type RecordedBases = BTreeMap<String, RecordedBase>;
 
-fn way(
+fn mode(
     network: &NetworkSource,
     lock: Option<&Lock>,
     recipe: &Recipe,
 ) -> Result<(Mode, Option<RecordedBases>)> {
     Ok(match network {
         NetworkSource::Named => (Mode::Record(None), None),
-        NetworkSource::Kept(keeper) => (Mode::Record(Some(keeper.clone())), None),
+        NetworkSource::Kept(writer) => (Mode::Record(Some(writer.clone())), None),
         NetworkSource::Replayed(replay) => (Mode::Replay(replay.clone()), None),
-        NetworkSource::Locked(place) => {
+        NetworkSource::Locked(response_store) => {
             let missing = |what: &str| {
                 Error::new(Kind::NotFound, format!("{} {what}", Lock::path(&recipe.dockerfile)))
                     .hint("build without --locked, and commit what `countersign-builder lock` makes of its provenance")
@@ -419,7 +419,7 @@ fn way(
             let lock = lock.ok_or_else(|| missing("is not in the commit"))?;
             let record =
                 lock.record.ok_or_else(|| missing("names no record: its build kept no materials"))?;
-            let replay = place.replay(&record).map_err(|cause| {
+            let replay = response_store.replay(&record).map_err(|cause| {
                 Error::new(
                     cause.kind(),
                     format!("the materials that {} names cannot be used", Lock::path(&recipe.dockerfile)),
@@ -464,7 +464,7 @@ fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Res
     }
 }
 
-/// Arguments and labels stand in the provenance and in the image.
+/// Arguments and labels are published in the provenance and in the image.
 fn refuse_secrets(secrets: &Secrets, recipe: &Recipe) -> Result<()> {
     let needles = secrets.all_needles();
     let all = recipe.arguments.iter().chain(&recipe.labels);
@@ -486,7 +486,7 @@ fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
     Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
 }
 
-/// `<Dockerfile>.dockerignore` stands for the one of the context.
+/// `<Dockerfile>.dockerignore` replaces the one in the context.
 fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
     let of_context = match recipe.context.as_str() {
         "" => ".dockerignore".to_owned(),

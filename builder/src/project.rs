@@ -1,4 +1,4 @@
-//! `countersign.toml`: what a repository says about its images, so that this too is reviewed with the commit.
+//! `countersign.toml`: the repository's settings for its images, so that they are reviewed with the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,13 +61,13 @@ pub(crate) struct Recipe {
     pub(crate) target: Option<String>,
     /// Values of `ARG`s.
     pub(crate) arguments: BTreeMap<String, String>,
-    /// Labels beside those of the Dockerfile; the file names none.
+    /// Labels in addition to those of the Dockerfile; the file itself has none.
     pub(crate) labels: BTreeMap<String, String>,
-    /// What it is built for, each once and in order; nothing means this machine's platform.
+    /// The target platforms, each once and in order; empty means this machine's platform.
     pub(crate) platforms: Vec<Platform>,
-    /// Ports other than 80 and 443 that its steps may reach, and what is spoken there.
+    /// Ports other than 80 and 443 that its steps may reach, with their schemes.
     pub(crate) ports: BTreeMap<u16, Spoken>,
-    /// The repository it is meant for; a suggestion to people, nothing is pushed there unasked.
+    /// The repository that it is intended for. Only a hint for people: nothing is pushed there on its own.
     pub(crate) repository: Option<String>,
 }
 
@@ -157,7 +157,7 @@ impl Project {
         }
     }
 
-    /// What the file pins the base to that the Dockerfile calls `name`.
+    /// The digest that the file pins a base of the Dockerfile to.
     pub(crate) fn base(&self, name: &str) -> Option<&Pinned> {
         self.bases.get(name)
     }
@@ -211,7 +211,7 @@ fn platforms(named: Option<Platforms>, of: &str) -> Result<Vec<Platform>, Projec
     Ok(parsed.map_err(|why| ProjectError::Value(format!("{of}: {why}")))?.into_iter().collect())
 }
 
-/// A path within the repository, without `.` and doubled slashes; nothing may lead out of it.
+/// Parses a path within the repository, and removes `.` and doubled slashes. A path that leads outside is refused.
 pub(crate) fn relative(path: &str, what: &str) -> Result<String, ProjectError> {
     let mut parts = Vec::new();
     for part in path.split('/') {

@@ -1,4 +1,5 @@
-//! The signed account of a build: SLSA provenance v1 of what was built, from what, and whether that is all.
+//! The signed provenance of a build (SLSA provenance v1): its inputs, its result, and whether the record of its
+//! inputs is complete.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +17,18 @@ use crate::pipeline::BuildOutcome;
 use crate::review::gate::HandedIn;
 use recorder::{Exchange, StepId};
 
-/// Who signs, and under which name.
+/// The signer of statements.
 pub(crate) struct Identity<'a> {
-    /// The builder's URI, as policies name it.
+    /// The builder's URI in policies.
     pub(crate) builder_id: &'a str,
     /// Its key.
     pub(crate) key: &'a dyn Signer,
 }
 
-/// Signs the provenance of a build. `subject` is a name for people; the digest is what counts.
+/// Signs the provenance of a build. `subject` is a name for people; the image is identified by its digest.
 ///
 /// # Errors
-/// When the key refuses.
+/// When signing fails.
 pub(crate) fn sign(
     outcome: &BuildOutcome,
     reviews: &[HandedIn],
@@ -44,7 +45,7 @@ pub(crate) fn sign(
         .map_err(|cause| Error::new(Kind::Key, "the provenance could not be signed").because(cause))
 }
 
-/// The account, unsigned.
+/// The unsigned provenance.
 pub(crate) fn of(
     outcome: &BuildOutcome,
     reviews: &[HandedIn],
@@ -81,16 +82,16 @@ pub(crate) fn of(
     }
 }
 
-/// The parts of the builder, by name, with their versions.
+/// The components of the builder with their versions.
 fn parts(outcome: &BuildOutcome) -> BTreeMap<String, String> {
     let own = ("countersign-builder".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     std::iter::once(own).chain(outcome.emulator.clone()).collect()
 }
 
-/// The bills of materials of a build, each a signed statement about its image.
+/// The SBOMs of a build, each a signed statement about its image.
 ///
 /// # Errors
-/// When the key refuses.
+/// When signing fails.
 pub(crate) fn sign_bills(
     outcome: &BuildOutcome,
     subject: &str,
@@ -173,7 +174,7 @@ fn git(taken: &GitTaken) -> ResourceDescriptor {
     })
 }
 
-/// An exchange as the provenance tells it.
+/// An exchange in the form of the provenance.
 pub(crate) fn exchange(step: &StepId, Exchange { request, response, .. }: &Exchange) -> ResourceDescriptor {
     let named = ResourceDescriptor::exchange(&request.url, &response.body)
         .annotated("step", step.as_str())

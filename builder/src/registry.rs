@@ -1,4 +1,4 @@
-//! Registries, from code that is not asynchronous.
+//! Registries for synchronous code.
 
 use attestations::{Digest, Pinned, Reference, Repository, SignedBundle};
 use images::registry::{Attachment, Client, Named, Registries};
@@ -10,14 +10,14 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::workspace::Workspace;
 
-/// A client and the runtime its requests run on. Not to be used from asynchronous code.
+/// A client and the runtime that its requests run on. Must not be used from asynchronous code, which it would block.
 pub(crate) struct Registry {
     client: Client,
     runtime: Handle,
 }
 
 impl Registry {
-    /// Reaches registries as `registries` say. People see the bytes that move, and what has to be tried again.
+    /// A client for `registries`. Transferred bytes and retries are reported to the user.
     pub(crate) fn new(registries: Registries, workspace: &Workspace, runtime: Handle) -> Self {
         let (progress, teller) = (workspace.progress().clone(), workspace.clone());
         let tell = move |text: &str| {
@@ -30,7 +30,7 @@ impl Registry {
     /// Pushes an image, its blobs before its manifest.
     ///
     /// # Errors
-    /// When the registry refuses or breaks off.
+    /// When the registry refuses it or the connection breaks.
     pub(crate) fn push(
         &self,
         store: &Store,
@@ -41,10 +41,10 @@ impl Registry {
         self.runtime.block_on(self.client.push(store, image, repository, tag)).map_err(Error::from)
     }
 
-    /// Pushes an index, whose images have to be there.
+    /// Pushes an index. Its images must have been pushed before.
     ///
     /// # Errors
-    /// When the registry refuses.
+    /// When the registry refuses it.
     pub(crate) fn push_index(
         &self,
         store: &Store,
@@ -63,7 +63,8 @@ impl Registry {
         self.runtime.block_on(self.client.look(reference)).map_err(Error::from)
     }
 
-    /// The images that a reference names: the one, or of an index those for `platforms`, or all when none is given.
+    /// The images that a reference names: the image itself, or the images of an index for `platforms`, all if that is
+    /// empty.
     ///
     /// # Errors
     /// When there is none, or none for one of the platforms.
@@ -90,7 +91,7 @@ impl Registry {
     /// Attaches a signed statement to an image.
     ///
     /// # Errors
-    /// When the registry refuses.
+    /// When the registry refuses it.
     pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &SignedBundle) -> Result<Digest> {
         let (kind, created) = (bundle.predicate_type(), now_in_seconds());
         let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), kind, &created);
@@ -105,10 +106,10 @@ impl Registry {
         self.runtime.block_on(self.client.describe(image)).map_err(Error::from)
     }
 
-    /// Everything attached to an image.
+    /// Everything that is attached to an image, which may be nothing.
     ///
     /// # Errors
-    /// When the registry fails; that there is nothing is no error.
+    /// When the registry fails.
     pub(crate) fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
         self.runtime.block_on(self.client.attachments(subject)).map_err(Error::from)
     }

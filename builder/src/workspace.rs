@@ -1,6 +1,6 @@
-//! What every part of the builder works with: the state directory, and where progress is reported.
+//! What every part of the builder needs: the state directory and the progress report.
 //!
-//! Printing a command's result is not among it: that is the command line's (`commands`).
+//! Printing a command's result is not part of it; that is for the command line (`commands`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Workspace {
         Self { state_dir: state_dir.into(), progress }
     }
 
-    /// The state directory; whoever needs a folder below it creates it.
+    /// The state directory. Whoever needs a folder below it creates it.
     pub(crate) fn state_dir(&self) -> &Path {
         &self.state_dir
     }
@@ -36,7 +36,7 @@ impl Workspace {
         self.progress.report(event);
     }
 
-    /// A runtime for what needs the network.
+    /// A runtime for network requests.
     ///
     /// # Errors
     /// When the machine refuses threads or an event queue.

@@ -1,7 +1,7 @@
 //! The speed and the memory of a layer, beside real peers in the same run: medians of pairs, never a verdict.
 //!
-//! `cargo bench --workspace --bench layers`. Memory is the peak of a process of its own (`VmHWM`) that does nothing else. Peers
-//! that are not installed are named as missing.
+//! `cargo bench --workspace --bench layers`. Memory is the peak of a process of its own (`VmHWM`) that does nothing
+//! else. Peers that are not installed are named as missing.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 

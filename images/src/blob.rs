@@ -1,4 +1,5 @@
-//! One blob on its way into a store or out of it: nothing has a name before its digest is known, and nothing is believed before.
+//! Blobs being written to or read from a store. A blob has no name before its digest is known, and its content is not
+//! trusted before it is verified.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -13,7 +14,7 @@ use crate::error::{At, Error, Result};
 use crate::hashing::Hashing;
 use crate::streaming::Streaming;
 
-/// A blob that is being written, hashed beside that.
+/// A blob that is being written and hashed.
 pub struct BlobWriter {
     out: Hashing<BlobFile>,
     size: u64,
@@ -28,30 +29,31 @@ impl BlobWriter {
         self.out.finish().at("writing", "a blob")
     }
 
-    /// Flushes the blob to the disk and gives it its name.
+    /// Flushes the blob to disk and gives it its name.
     ///
     /// # Errors
-    /// When the disk refuses; then nothing is left.
+    /// When the disk refuses; nothing is left behind then.
     pub fn commit(self, media_type: &str) -> Result<Descriptor> {
         let (digest, file) = self.finish()?;
         file.commit(digest, media_type)
     }
 
-    /// Gives the blob its name at once and leaves the disk to [`Store::flush`](crate::Store::flush), which must come before anything that
-    /// counts on the blob is written: of many small blobs, each flush would cost more than the blob. What a power cut
-    /// tears is found by its digest like any other changed byte, and written anew when it comes again.
+    /// Gives the blob its name at once and leaves flushing to [`Store::flush`](crate::Store::flush), which must come
+    /// before anything that relies on the blob is written. For many small blobs, a flush of each would cost more than
+    /// the blob. A blob damaged by a power cut is detected by its digest like any other changed byte, and written
+    /// again when it is stored the next time.
     ///
     /// # Errors
-    /// When the disk refuses; then nothing is left.
+    /// When the disk refuses; nothing is left behind then.
     pub fn commit_unflushed(self, media_type: &str) -> Result<Descriptor> {
         let (digest, file) = self.finish()?;
         file.name(digest, media_type, |_, _| Ok(()))
     }
 
-    /// Like [`BlobWriter::commit`], for a blob that must be the one a stranger promised.
+    /// Like [`BlobWriter::commit`], for foreign content that must match a descriptor.
     ///
     /// # Errors
-    /// When its size or digest is another, or the disk refuses; then nothing is left.
+    /// When its size or digest does not match, or the disk refuses; nothing is left behind then.
     pub fn commit_as(self, promised: &Descriptor) -> Result<Descriptor> {
         let what = || format!("blob {}", promised.digest);
         if self.size() != promised.size {
@@ -64,7 +66,7 @@ impl BlobWriter {
         file.commit(found, &promised.media_type)
     }
 
-    /// How many bytes have been written.
+    /// The number of bytes written.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -82,7 +84,7 @@ impl Write for BlobWriter {
     }
 }
 
-/// A blob that is being written, whose digest is taken elsewhere, so that no byte is hashed twice.
+/// A blob that is being written without hashing: the caller computes the digest, so that no byte is hashed twice.
 pub(crate) struct BlobFile {
     folder: PathBuf,
     file: BufWriter<Streaming>,
@@ -90,12 +92,12 @@ pub(crate) struct BlobFile {
 }
 
 impl BlobFile {
-    /// `folder` is where blobs get their names; `file` lies in it.
+    /// `folder` is where blobs get their names; `file` is in it.
     pub(crate) fn new(folder: PathBuf, file: NamedTempFile) -> Self {
         Self { folder, file: BufWriter::with_capacity(1 << 17, Streaming::new(file)), size: 0 }
     }
 
-    /// Flushes the blob to the disk and names it by `digest`, which has to be that of all that was written.
+    /// Flushes the blob to disk and names it by `digest`, which must be that of everything written.
     pub(crate) fn commit(self, digest: Digest, media_type: &str) -> Result<Descriptor> {
         let folder = self.folder.clone();
         let blob = self.name(digest, media_type, |file, path| file.sync_data().at("flushing", path))?;
@@ -130,7 +132,7 @@ impl Write for BlobFile {
     }
 }
 
-/// A stream that gives no end before size and digest were found right.
+/// A reader that returns the end only after size and digest were verified.
 pub struct VerifyingReader<R> {
     inner: R,
     hash: Sha256,
@@ -140,7 +142,7 @@ pub struct VerifyingReader<R> {
 }
 
 impl<R: Read> VerifyingReader<R> {
-    /// Reads what `wanted` describes from `inner`.
+    /// A reader of `inner` that verifies it against `wanted`.
     pub fn new(inner: R, wanted: &Descriptor) -> Self {
         Self { inner, hash: Sha256::new(), left: wanted.size, wanted: wanted.clone(), done: false }
     }

@@ -1,4 +1,4 @@
-//! Layers unpacked once, by what they are: the lower directories of every overlay.
+//! A cache of unpacked layers by diff ID: the lower directories of every overlay.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::layer::{Limits, unpack};
 use crate::store::Store;
 
-/// Unpacked layers by diff ID. Safe for several processes at once; a layer appears only whole.
+/// Unpacked layers by diff ID. Safe for several processes at once; a layer appears only when it is complete.
 #[derive(Debug, Clone)]
 pub struct LayerCache {
     root: PathBuf,
@@ -20,10 +20,10 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// Opens the cache at `root`, which must be on a file system that can lie below an overlay.
+    /// Opens the cache at `root`, which must be on a file system that supports overlay lower directories.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root).at("making", &root)?;
@@ -36,10 +36,10 @@ impl LayerCache {
         Self { limits, ..self }
     }
 
-    /// The directories of an image's layers, the topmost first, as overlayfs wants them.
+    /// The directories of an image's layers, the topmost first, as overlayfs requires.
     ///
     /// # Errors
-    /// When a layer is missing from the store, is not what its digests say, or cannot be unpacked.
+    /// When a layer is missing from the store, does not match its digests, or cannot be unpacked.
     pub fn lower_dirs(&self, store: &Store, image: &Image) -> Result<Vec<PathBuf>> {
         let layers = image.layers().iter().zip(image.diff_ids());
         let mut folders = layers
@@ -49,7 +49,7 @@ impl LayerCache {
         Ok(folders)
     }
 
-    /// The directory of one layer, unpacked now if it was not before.
+    /// The directory of one layer, which is unpacked now if the cache does not have it.
     ///
     /// # Errors
     /// As [`LayerCache::lower_dirs`].
@@ -70,7 +70,7 @@ impl LayerCache {
             clear(&making)?;
             return Err(error);
         }
-        // A layer that has its name is whole, after a crash of the machine too: its bytes go to the disk before.
+        // A layer with its final name must be complete even after a crash of the machine, so it is synced first.
         let folder = File::open(&making).at("opening", &making)?;
         rustix::fs::syncfs(&folder).at("flushing", &making)?;
         fs::rename(&making, &place).at("naming", &place)?;
@@ -96,7 +96,7 @@ fn clear(path: &Path) -> Result<()> {
     }
 }
 
-/// The root of an image is everybody's to enter, whatever the umask.
+/// Everybody may enter an image's root, whatever the umask.
 fn set_mode(path: &Path) -> Result<()> {
     let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(path, mode).at("setting the mode of", path)

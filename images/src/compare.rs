@@ -1,4 +1,4 @@
-//! Comparing two images: first by what they are (config, diff IDs), then to the entry and the byte.
+//! Compares two images: first by config and diff IDs, then down to entries and bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +17,10 @@ use crate::store::Store;
 
 /// How much of a differing file is kept to find the first differing byte.
 const WINDOW: usize = 64 << 20;
-/// The most differences that are listed for one layer; the rest is counted.
+/// The most differences listed for one layer; further ones are counted.
 const MAX_LISTED: usize = 1000;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "verdict", rename_all = "camelCase")]
 pub enum Comparison {
@@ -28,7 +28,7 @@ pub enum Comparison {
     Identical,
     /// The same config and the same layers, compressed differently.
     SameContent,
-    /// Other content.
+    /// Different content.
     Differs {
         /// The fields of the config that differ, as JSON pointers.
         config: Vec<FieldDifference>,
@@ -40,26 +40,26 @@ pub enum Comparison {
 /// One field of the config.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FieldDifference {
-    /// Where, as a JSON pointer; empty where only the config's bytes differ, and then the values are their digests.
+    /// A JSON pointer; empty if only the config's bytes differ, and then the values are their digests.
     pub pointer: String,
-    /// What the first image has.
+    /// The first image's value.
     pub a: Option<Value>,
-    /// What the second has.
+    /// The second image's value.
     pub b: Option<Value>,
 }
 
-/// One layer.
+/// A layer that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerDifference {
-    /// Which, counted from zero at the lowest.
+    /// Its number from zero, the lowest first.
     pub index: usize,
-    /// The diff ID in the first image, if it has so many layers.
+    /// Its diff ID in the first image, if that has as many layers.
     pub a: Option<Digest>,
-    /// The diff ID in the second.
+    /// Its diff ID in the second image, likewise.
     pub b: Option<Digest>,
-    /// What differs in it; empty when only the archive's form does.
+    /// The entries that differ; empty when only the archive's form does.
     pub entries: Vec<EntryDifference>,
-    /// How many more entries differ than are listed.
+    /// The number of differing entries that are not listed.
     pub unlisted: usize,
 }
 
@@ -68,11 +68,11 @@ pub struct LayerDifference {
 pub struct EntryDifference {
     /// Its path.
     pub path: String,
-    /// What differs.
+    /// The difference.
     pub what: Difference,
 }
 
-/// What differs in an entry.
+/// The kind of difference of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Difference {
@@ -82,14 +82,14 @@ pub enum Difference {
     OnlyInB,
     /// A field of its header.
     Header {
-        /// Which.
+        /// Its name.
         field: String,
-        /// The first image's.
+        /// The first image's value.
         a: String,
-        /// The second's.
+        /// The second image's value.
         b: String,
     },
-    /// Its bytes.
+    /// Its content.
     Content {
         /// The offset of the first differing byte; none beyond the first 64 MiB.
         offset: Option<u64>,
@@ -97,7 +97,7 @@ pub enum Difference {
         a: u64,
         /// The second's.
         b: u64,
-        /// What such a difference often comes from, by the name and the bytes.
+        /// A likely cause, guessed from the name and the bytes.
         likely: Option<String>,
     },
 }
@@ -123,21 +123,21 @@ impl fmt::Display for EntryDifference {
     }
 }
 
-/// Compares two images, each with the store that holds it.
+/// Compares two images, each with its store.
 ///
 /// # Errors
-/// When a layer that has to be looked into is missing or not what its digest says.
+/// When a layer that has to be read is missing or does not match its digest.
 pub fn compare(a: (&Store, &Image), b: (&Store, &Image)) -> Result<Comparison> {
     if a.1.digest() == b.1.digest() {
         return Ok(Comparison::Identical);
     }
     let mut config = Vec::new();
     fields("", &to_value(a.1)?, &to_value(b.1)?, &mut config);
-    // The diff IDs are told of layer by layer.
+    // Differing diff IDs are reported layer by layer.
     config.retain(|field| !field.pointer.starts_with("/rootfs/diff_ids"));
     let digests = [a.1, b.1].map(|image| image.config_descriptor().digest);
     if config.is_empty() && digests[0] != digests[1] && a.1.diff_ids() == b.1.diff_ids() {
-        // The same meaning in other bytes is another image all the same: the config's digest is its name.
+        // Equal values in other bytes still make another image, since the image is identified by the config's digest.
         let [a, b] = digests.map(|digest| Some(Value::String(digest.to_string())));
         config.push(FieldDifference { pointer: String::new(), a, b });
     }
@@ -254,7 +254,7 @@ fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
     Ok(found)
 }
 
-/// All that a header and its extensions say, besides the name and the length.
+/// Every field of the header and its extensions, except the name and the length.
 fn fields_of(entry: &Found) -> std::io::Result<Vec<(&'static str, String)>> {
     let pairs = |map: &BTreeMap<Vec<u8>, Vec<u8>>, value: fn(&[u8]) -> String| {
         let listed: Vec<_> =
@@ -299,7 +299,7 @@ fn read_entry((store, layer): Side<'_>, path: &[u8]) -> Result<Vec<u8>> {
     let archive = open_archive(store, layer, None, Limits::default())?;
     let what = layer.digest.to_string();
     let mut entries = Entries::new(archive.reader(), &what);
-    // The last entry of a name is the one that counts.
+    // The last entry of a name counts.
     while let Some(entry) = entries.next()? {
         if *entry.path == *path {
             bytes.clear();

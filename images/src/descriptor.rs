@@ -1,4 +1,4 @@
-//! What names a blob in a manifest, and the media types that are known here.
+//! Descriptors of blobs, and the supported media types.
 
 use std::collections::BTreeMap;
 
@@ -27,14 +27,14 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// Docker's layer, always gzip.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-/// The empty object that stands where an artifact needs no config.
+/// The empty object, used as the config of artifacts without one.
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// A blob's media type, digest and size (OCI image-spec `descriptor.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
+    /// The media type.
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
@@ -43,16 +43,16 @@ pub struct Descriptor {
     /// In an index: the platform it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// In an index of referrers: what kind of artifact it is.
+    /// In an index of referrers: the artifact type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// Notes.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Descriptor {
-    /// A descriptor with neither platform nor notes.
+    /// A descriptor with neither platform nor annotations.
     pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.into(),

@@ -1,4 +1,4 @@
-//! What can go wrong with images, sorted by whose fault it is.
+//! Errors of this crate, by whose fault they are.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,44 +8,44 @@ use attestations::Digest;
 /// Why content could not be read, written, fetched or pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine refused something at a path.
+    /// The machine failed at a path.
     #[error("{doing} {}: {cause}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// The machine's own word.
+        /// The system's error.
         #[source]
         cause: io::Error,
     },
-    /// Nothing is stored under this name.
+    /// There is nothing of this name.
     #[error("{what} is not there")]
     NotFound {
-        /// What was looked for.
+        /// The name.
         what: String,
     },
-    /// The bytes are not those their name promises.
+    /// The bytes do not match the requested digest.
     #[error("{what} should have the digest {wanted}, but has {found}")]
     Digest {
         /// What was read.
         what: String,
-        /// The digest it was asked for by.
+        /// The requested digest.
         wanted: Digest,
-        /// The digest of what came.
+        /// The actual digest.
         found: Digest,
     },
-    /// The bytes are fewer or more than was promised.
+    /// The bytes are fewer or more than the requested size.
     #[error("{what} should have {wanted} bytes, but has {found}")]
     Size {
         /// What was read.
         what: String,
-        /// The size that was promised.
+        /// The requested size.
         wanted: u64,
-        /// The size that came, or a lower bound of it.
+        /// The actual size, or a lower bound of it.
         found: u64,
     },
-    /// More than is taken from a stranger.
+    /// More than the limit for foreign content.
     #[error("{what} has more than {limit} bytes, the most that are read")]
     TooLarge {
         /// What was read.
@@ -53,36 +53,36 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Foreign content of a form that is refused.
+    /// Foreign content that is refused.
     #[error("{what}: {reason}")]
     Refused {
         /// What was read.
         what: String,
-        /// Why it is refused.
+        /// The reason.
         reason: String,
     },
-    /// The registry, or the way to it, failed.
+    /// The registry, or the connection to it, failed.
     #[error("{registry}: {reason}")]
     Registry {
         /// Its host.
         registry: String,
-        /// What kind of failure it is, for whoever decides what to do next.
+        /// The kind of failure.
         failure: RegistryFailure,
-        /// What happened, with all its causes.
+        /// The message, with all causes.
         reason: String,
-        /// The error underneath, where there is one.
+        /// The underlying error, if any.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 }
 
-/// How a registry, or the way to it, failed.
+/// The kinds of failures of a registry, or of the connection to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryFailure {
-    /// Credentials are missing, cannot be read, were refused, or do not reach that far (401, 403).
+    /// Credentials are missing, unreadable, refused or insufficient (401, 403).
     Unauthorized,
-    /// Nobody knows a host of that name.
+    /// The host name is unknown.
     UnknownHost,
-    /// The server's certificate is not believed, or TLS failed otherwise.
+    /// The server's certificate is not trusted, or TLS failed otherwise.
     Tls,
     /// Nothing listens there.
     ConnectionRefused,
@@ -90,12 +90,12 @@ pub enum RegistryFailure {
     TimedOut,
     /// The connection broke, or could not be made for another reason.
     Connection,
-    /// It answered, but not what was asked for.
+    /// It sent an unexpected response.
     Answer,
 }
 
 impl RegistryFailure {
-    /// What a person can do about it.
+    /// A hint for the user.
     pub fn hint(self) -> &'static str {
         match self {
             Self::Unauthorized => "log in with `docker login REGISTRY`, as somebody who may do this there",
@@ -114,7 +114,7 @@ impl RegistryFailure {
     }
 }
 
-/// The result of everything here.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -126,7 +126,7 @@ impl Error {
         Self::Registry { registry: registry.to_owned(), failure, reason: reason.into(), source: None }
     }
 
-    /// What a program says when this stopped it while it was `doing` something.
+    /// The program's error when this happened while it was `doing` something.
     pub fn during(self, doing: impl Into<String>) -> errors::Error {
         use errors::Kind;
         let (kind, hint) = match &self {
@@ -143,19 +143,19 @@ impl Error {
                 (Kind::Input, "the image is malformed or of a kind that is not supported")
             }
         };
-        // The hint comes first: a full disk below has its own.
+        // The hint is set first, so that a more specific one, such as for a full disk, replaces it.
         errors::Error::new(kind, doing).hint(hint).because(self)
     }
 }
 
-/// Gives an I/O error the path and the deed it belongs to.
+/// Adds the path and the operation to an I/O error.
 pub(crate) trait At<T> {
     fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T>;
 }
 
 impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
     fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        // What a reader of ours found wrong comes back as what it is.
+        // An error of our own readers is passed on as it is.
         self.map_err(|cause| match cause.into().downcast::<Error>() {
             Ok(ours) => ours,
             Err(cause) => Error::Io { doing, path: path.as_ref().to_owned(), cause },
@@ -163,7 +163,7 @@ impl<T, E: Into<io::Error>> At<T> for std::result::Result<T, E> {
     }
 }
 
-/// What a program says of a failure of this crate: whose fault it is, and what to do next.
+/// The program's error, with its kind and a hint.
 impl From<Error> for errors::Error {
     fn from(error: Error) -> Self {
         let what = error.to_string();

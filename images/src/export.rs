@@ -1,5 +1,5 @@
-//! An image, or an index of several, as one file: an OCI image layout in a tar archive, which `docker load` takes as well when it holds Docker's own
-//! list. The same image gives the same bytes.
+//! Exports an image, or an index of several, to one file: an OCI image layout in a tar archive, which `docker load`
+//! accepts as well if it has Docker's own manifest list. Equal images give equal bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::layer::{Entry, Kind, write_end, write_header, write_padding};
 use crate::store::{LAYOUT, REF_NAME, Store};
 
-/// What the archive is for.
+/// The reader of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// An OCI image layout.
@@ -22,7 +22,7 @@ pub enum Form {
     Docker,
 }
 
-/// What is written: one image, or several that an index lists.
+/// The content of an archive: one image, or an index with its images.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     index: Option<&'a Index>,
@@ -45,7 +45,7 @@ impl<'a> Content<'a> {
         self.images
     }
 
-    /// What names the whole: the index, or else the one image.
+    /// The top-level descriptor: that of the index, or of the only image.
     ///
     /// # Errors
     /// When there is neither.
@@ -55,7 +55,7 @@ impl<'a> Content<'a> {
         top.ok_or_else(|| Error::refused("the output", "it holds no image".to_owned()))
     }
 
-    /// Every blob, each image's manifest after what it names, and the index last.
+    /// Every blob, each image's manifest after its blobs, and the index last.
     pub fn blobs(&self) -> impl Iterator<Item = &'a Descriptor> {
         let of_image =
             |image: &&'a Image| image.layers().iter().chain([image.config_descriptor(), image.manifest()]);
@@ -63,10 +63,12 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Writes an archive. `names` are what whoever loads it will call it, or none: for Docker, a repository and a tag each.
+/// Writes an archive. `names` are the image's names when it is loaded, possibly none; for Docker, a repository and a
+/// tag each.
 ///
 /// # Errors
-/// When several images are to be one of Docker's archives, a blob is missing or not what its digest says, or the archive cannot be written.
+/// When there are several images for one of Docker's archives, a blob is missing or does not match its digest, or the
+/// archive cannot be written.
 pub fn write_archive(
     store: &Store,
     content: Content<'_>,
@@ -104,7 +106,7 @@ fn path_of(blob: &Descriptor) -> String {
     format!("blobs/sha256/{}", blob.digest.hex())
 }
 
-/// One entry for each name, all of one manifest: that is how readers know several.
+/// One entry for each name, all of one manifest, as readers expect for several names.
 fn layout_index(top: &Descriptor, form: Form, names: &[&str]) -> Value {
     let named = |name: &&str| {
         let mut manifest = json!(top);
@@ -124,14 +126,14 @@ fn layout_index(top: &Descriptor, form: Form, names: &[&str]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
 }
 
-/// Docker's list: layers may stand in it compressed, and twice.
+/// Docker's list; its layers may be compressed, and may occur twice.
 fn docker_list(image: &Image, names: &[&str]) -> Value {
     let layers: Vec<String> = image.layers().iter().map(path_of).collect();
     let names: BTreeSet<&str> = names.iter().copied().collect();
     json!([{ "Config": path_of(image.config_descriptor()), "RepoTags": names, "Layers": layers }])
 }
 
-/// A name as Docker spells it out: with its registry, and with `library` where there is no other folder.
+/// A name in Docker's full form: with its registry, and with `library` if there is no other folder.
 fn full_name(name: &str) -> String {
     match name.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),

@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` call: one function for each parser of foreign bytes. Each returns whether the bytes
-//! were accepted, and panics when what was accepted does not hold together. Part of no public interface.
+//! Entry points of the fuzz targets in `fuzz/`: one function for each parser of foreign bytes. Each returns whether
+//! the bytes were accepted, and panics when the accepted value is inconsistent. Not a public interface.
 
 use std::io::Read as _;
 
@@ -15,7 +15,7 @@ pub fn tar(bytes: &[u8]) -> bool {
     loop {
         match entries.next() {
             Ok(Some(_)) => {
-                // More cannot come out than went in.
+                // Content cannot be larger than the archive.
                 let mut content = Vec::new();
                 let read = entries.content().read_to_end(&mut content);
                 assert!(content.len() <= bytes.len(), "content that was not in the archive");
@@ -38,7 +38,7 @@ pub fn manifest(bytes: &[u8]) -> bool {
     is_index || is_image
 }
 
-/// Java's list of trusted certificates, without the digest at its end, which is added here: no fuzzer finds it.
+/// A Java key store without its final digest, which is added here since a fuzzer would not find it.
 #[must_use]
 pub fn jks(content: &[u8]) -> bool {
     let sealed = [content, digest_of(content).as_ref()].concat();

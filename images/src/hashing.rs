@@ -1,5 +1,6 @@
-//! Hashing beside writing: the digest of what goes into a blob or a layer is taken on a thread of its own, from the same blocks
-//! that are compressed and written, so that no byte is copied for it and the slower of the two alone is waited for.
+//! Hashes data while it is written. The digest of a blob or layer is computed on a thread of its own, from the same
+//! blocks that are compressed and written, so that no byte is copied for it, and only the slower of the two takes
+//! time.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -9,19 +10,19 @@ use std::thread::{self, JoinHandle};
 use attestations::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// Small enough to lie in a processor's own cache.
+/// Small enough for a processor core's cache.
 const BLOCK: usize = 256 << 10;
-/// How large the first one is until it is full: most of what is written is small.
+/// The initial capacity of the first block, since most writes are small.
 const FIRST: usize = 8 << 10;
-/// How many blocks there are: one that is filled, one that is hashed, and some between.
+/// The number of blocks: one being filled, one being hashed, and some in between.
 const BLOCKS: usize = 4;
 
-/// Passes on what is written, and knows its digest at the end.
+/// Forwards everything written, and computes its digest.
 pub(crate) struct Hashing<W> {
     inner: W,
     block: Vec<u8>,
     filled: usize,
-    /// None before the first full block: most layers are smaller, and need no thread.
+    /// None before the first full block: most layers are smaller and need no thread.
     hasher: Option<Hasher>,
 }
 
@@ -37,7 +38,7 @@ impl<W: Write> Hashing<W> {
         Self { inner, block: vec![0; FIRST], filled: 0, hasher: None }
     }
 
-    /// Takes at most `size` bytes from `content`, straight into the block; says how many there were.
+    /// Reads at most `size` bytes from `content` directly into the block; returns their number.
     pub(crate) fn copy(&mut self, content: &mut dyn Read, size: u64) -> io::Result<u64> {
         let mut left = size;
         while left > 0 {
@@ -53,7 +54,7 @@ impl<W: Write> Hashing<W> {
         Ok(size - left)
     }
 
-    /// The digest of all that was written, and what it was written to.
+    /// The digest of everything written, and the inner writer.
     pub(crate) fn finish(mut self) -> io::Result<(Digest, W)> {
         let last = &self.block[..self.filled];
         self.inner.write_all(last)?;
@@ -99,7 +100,7 @@ impl<W: Write> Write for Hashing<W> {
         Ok(count)
     }
 
-    /// Blocks are passed on whole; what is left goes at the end.
+    /// Only full blocks are forwarded; the rest follows at the end.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -113,7 +114,7 @@ impl Hasher {
             let mut hash = Sha256::new();
             for block in received {
                 hash.update(&*block);
-                // Nobody waits for a block any more when the layer ends.
+                // The receiver is gone when the layer ends.
                 let _ = back.send(block);
             }
             hash
@@ -121,7 +122,7 @@ impl Hasher {
         Ok(Self { blocks, done, made: 1, thread })
     }
 
-    /// A block to fill: a new one, or one that was hashed. Its writer has let go of it before.
+    /// An empty block: a new one, or one that was hashed and is not shared any more.
     fn free(&mut self) -> io::Result<Vec<u8>> {
         if self.made < BLOCKS {
             self.made += 1;

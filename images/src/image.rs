@@ -1,4 +1,5 @@
-//! Manifest and config of an image (OCI image-spec `manifest.md`, `config.md`), read strictly and written the same way always.
+//! Manifest and config of an image (OCI image-spec `manifest.md`, `config.md`): parsed strictly, and written in one
+//! form.
 
 use std::collections::BTreeMap;
 
@@ -24,20 +25,20 @@ pub const MAX_LAYERS: usize = 400;
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
-    /// Which kind of manifest.
+    /// Its media type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What kind of artifact, when it is no image.
+    /// The artifact type, if it is not an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The config.
     pub config: Descriptor,
     /// The layers, from the lowest.
     pub layers: Vec<Descriptor>,
-    /// What this is attached to.
+    /// The manifest that it is attached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Notes.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -57,22 +58,22 @@ impl Manifest {
         }
     }
 
-    /// Its bytes; the same for the same manifest.
+    /// Its bytes; equal manifests have equal bytes.
     ///
     /// # Errors
-    /// Never for values that can be made here.
+    /// Never for a manifest built from this type's values.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|cause| Error::refused("manifest", cause.to_string()))
     }
 }
 
-/// A config. Fields that are not known here are kept as they are, so that a base loses nothing.
+/// A config. Unknown fields are kept unchanged, so that those of a base are not lost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// When, as RFC 3339.
+    /// The creation time, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// By whom.
+    /// The author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
     /// The processor.
@@ -82,56 +83,56 @@ pub struct Config {
     /// The processor's variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// How to run it.
+    /// The execution parameters.
     #[serde(default)]
     pub config: Execution,
-    /// Its layers by what they unpack to.
+    /// Its layers by diff ID.
     pub rootfs: RootFs,
-    /// How it came to be, by the builder's own word.
+    /// How it was made, according to its builder.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub history: Vec<History>,
-    /// What else was there.
+    /// Unknown fields.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// How to run an image.
+/// The execution parameters of an image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Execution {
-    /// As whom.
+    /// The user.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub user: String,
-    /// Ports it means to listen on.
+    /// The exposed ports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub exposed_ports: BTreeMap<String, Value>,
     /// The environment, `NAME=value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub env: Vec<String>,
-    /// What runs.
+    /// The entrypoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// Its arguments, or what runs when there is no entrypoint.
+    /// Its arguments, or the command if there is no entrypoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Folders meant for volumes.
+    /// The volumes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub volumes: BTreeMap<String, Value>,
-    /// Where it starts.
+    /// The working directory.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub working_dir: String,
-    /// Notes.
+    /// Labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub labels: BTreeMap<String, String>,
-    /// The signal that asks it to stop.
+    /// The signal that stops it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// What else was there: `Healthcheck`, `OnBuild`, `Shell`.
+    /// Unknown fields, and `Healthcheck`, `OnBuild` and `Shell`.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// The layers by what they unpack to.
+/// The layers by diff ID.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
     /// Always `layers`.
@@ -141,19 +142,19 @@ pub struct RootFs {
     pub diff_ids: Vec<Digest>,
 }
 
-/// One step of how an image came to be.
+/// A step of the image's history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// When.
+    /// The time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The instruction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// By whom.
+    /// The author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// A note.
+    /// A comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// Whether it made no layer.
@@ -162,10 +163,10 @@ pub struct History {
 }
 
 impl Config {
-    /// Its bytes; the same for the same config.
+    /// Its bytes; equal configs have equal bytes.
     ///
     /// # Errors
-    /// Never for values that can be made here.
+    /// Never for a config built from this type's values.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|cause| Error::refused("config", cause.to_string()))
     }
@@ -180,7 +181,7 @@ impl Config {
     }
 }
 
-/// An image whose manifest and config are in a store, well formed and fitting each other.
+/// An image whose manifest and config are in a store, valid and consistent.
 #[derive(Debug, Clone)]
 pub struct Image {
     manifest: Descriptor,
@@ -190,10 +191,10 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads the image with this manifest. Its layers need not be here yet.
+    /// Loads the image with this manifest. Its layers may be missing from the store.
     ///
     /// # Errors
-    /// When manifest or config are missing, too large, of a foreign kind, or do not fit each other.
+    /// When manifest or config are missing, too large, of an unsupported kind, or inconsistent.
     pub fn load(store: &Store, manifest: &Digest) -> Result<Self> {
         let descriptor = store.describe(descriptor::MANIFEST, manifest)?;
         let parsed = parse_manifest(&store.read(&descriptor, MAX_MANIFEST)?)?;
@@ -222,10 +223,10 @@ impl Image {
         Ok(Self { manifest, layers: parsed.layers, config_descriptor: parsed.config, config })
     }
 
-    /// Stores a config and the manifest that joins it with its layers.
+    /// Stores a config and the manifest that combines it with its layers.
     ///
     /// # Errors
-    /// When they do not fit, or cannot be written.
+    /// When they are inconsistent, or cannot be written.
     pub fn assemble(store: &Store, config: &Config, layers: Vec<Descriptor>) -> Result<Self> {
         let config_bytes = config.to_bytes()?;
         let config_descriptor = store.put(descriptor::CONFIG, &config_bytes)?;
@@ -239,7 +240,7 @@ impl Image {
         &self.manifest
     }
 
-    /// The manifest's digest, by which the image is known.
+    /// The manifest's digest, which identifies the image.
     pub fn digest(&self) -> Digest {
         self.manifest.digest
     }
@@ -249,7 +250,7 @@ impl Image {
         &self.layers
     }
 
-    /// The layers by what they unpack to, from the lowest.
+    /// The layers by diff ID, from the lowest.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.config.rootfs.diff_ids
     }
@@ -259,16 +260,16 @@ impl Image {
         &self.config
     }
 
-    /// The config's descriptor; its digest is what Docker calls the image's id.
+    /// The config's descriptor; its digest is Docker's image id.
     pub fn config_descriptor(&self) -> &Descriptor {
         &self.config_descriptor
     }
 }
 
-/// Parses the manifest of an image, and refuses every other kind by name.
+/// Parses the manifest of an image, and refuses every other kind with its name.
 ///
 /// # Errors
-/// When it is an index, schema 1, of a foreign media type, or malformed.
+/// When it is an index, schema 1, of an unsupported media type, or malformed.
 pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     let refused = |reason: String| Error::refused("manifest", reason);
     let value: Value = serde_json::from_slice(bytes).map_err(|cause| refused(cause.to_string()))?;
@@ -277,7 +278,7 @@ pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
         Some(1) => return Err(schema_1()),
         _ => return Err(refused("its `schemaVersion` is not 2".to_owned())),
     }
-    // Without this, one document could be read as a manifest by one program and as an index by another.
+    // Otherwise one program could read the document as a manifest and another as an index.
     if value.get("manifests").is_some() {
         return Err(refused(
             "this is an index of several images, where the manifest of one is wanted".to_owned(),
@@ -303,10 +304,10 @@ pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Refuses Docker's first kind of manifest by its media types: the plain one and the two signed ones.
+/// Refuses Docker's manifest schema 1 by its media types: the plain one and the two signed ones.
 ///
 /// # Errors
-/// When it is that.
+/// When it is one of them.
 pub(crate) fn refuse_schema_1(media_type: &str) -> Result<()> {
     let kind = media_type.split(';').next().unwrap_or_default().trim();
     match kind.strip_prefix("application/vnd.docker.distribution.manifest.v1+") {
@@ -336,7 +337,7 @@ fn unknown(kind: &str) -> String {
     }
 }
 
-/// Docker writes `null` for what is empty.
+/// Docker writes `null` for empty values.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

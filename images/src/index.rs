@@ -1,7 +1,7 @@
 //! An index: several images under one name, one for each platform (OCI image-spec `image-index.md`).
 //!
-//! It is a table of contents and no more. What is signed, compared and run is always one image by the digest of its own
-//! manifest; an index only says which one is meant on which platform.
+//! It only selects an image for a platform. Signatures, comparisons and runs always concern one image, by the digest
+//! of its own manifest.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::image::{Image, MAX_MANIFEST};
 use crate::platform::Platform;
 use crate::store::Store;
 
-/// An index, with the descriptor by which it is known.
+/// An index with its descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     descriptor: Descriptor,
     manifests: Vec<Descriptor>,
 }
 
-/// Its document, as far as it is written here.
+/// The JSON form of an index, as written here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document<'a> {
@@ -32,8 +32,7 @@ struct Document<'a> {
 }
 
 impl Index {
-    /// Stores the index of images, each for a platform of its own. The same images give the same bytes, in whatever order
-    /// they come.
+    /// Stores an index of images, each for another platform. The same images in any order give the same bytes.
     ///
     /// # Errors
     /// When two are for one platform, or it cannot be written.
@@ -57,10 +56,10 @@ impl Index {
         Ok(Self { descriptor: store.put(INDEX, &bytes)?, manifests })
     }
 
-    /// The index that these bytes are, or none when they are something else. What claims to be both is refused.
+    /// Parses an index; none if the bytes are something else. A document that could be both is refused.
     ///
     /// # Errors
-    /// When it is malformed, or one document could be read as an index by one program and as an image by another.
+    /// When it is malformed, or one program could read it as an index and another as an image.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Listed {
@@ -85,17 +84,17 @@ impl Index {
         Ok(Some(Self { descriptor, manifests: listed.manifests }))
     }
 
-    /// Reads an index that is in a store.
+    /// Loads an index from a store.
     ///
     /// # Errors
-    /// When it is not there, damaged, or no index.
+    /// When it is missing, damaged, or not an index.
     pub fn load(store: &Store, digest: &Digest) -> Result<Self> {
         let bytes = store.read(&store.describe(descriptor::INDEX, digest)?, MAX_MANIFEST)?;
         Self::parse(&bytes)?
             .ok_or_else(|| Error::refused(digest.to_string(), "it is one image, and no index".to_owned()))
     }
 
-    /// What names it.
+    /// Its descriptor.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
@@ -105,19 +104,19 @@ impl Index {
         self.descriptor.digest
     }
 
-    /// All that it lists, as it lists it.
+    /// Its entries in their order.
     pub fn manifests(&self) -> &[Descriptor] {
         &self.manifests
     }
 
-    /// The images it lists, with their platforms. Others put their attestations into an index as images for the
-    /// platform `unknown/unknown`, which are none.
+    /// Its images with their platforms. Other tools list attestations as images for the platform `unknown/unknown`;
+    /// they are left out.
     pub fn images(&self) -> impl Iterator<Item = (&Platform, &Descriptor)> {
         let known = self.manifests.iter().filter_map(|entry| Some((entry.platform.as_ref()?, entry)));
         known.filter(|(platform, _)| platform.os != "unknown")
     }
 
-    /// The one image for a platform. `what` is the index's name, for messages.
+    /// The only image for a platform. `what` is the index's name, for messages.
     ///
     /// # Errors
     /// When there is none, or several.

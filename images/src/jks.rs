@@ -1,17 +1,17 @@
-//! Java's own form of a list of certificates, `JKS`. It is read by every Java there is; nothing documents it but the
-//! code of its readers, and it has not changed since 1998.
+//! Java's key store format `JKS`. Every version of Java reads it. It is documented only by the code of its readers,
+//! and has not changed since 1998.
 //!
 //! Numbers are big-endian. Magic, version, count; for each certificate a 2, its alias, the time it was added in
-//! milliseconds, its type, and its DER; then SHA-1 over the password, a fixed text and all before.
+//! milliseconds, its type, and its DER; then SHA-1 over the password, a fixed text and everything before.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
 const MAGIC: u32 = 0xFEED_FEED;
 const VERSION: u32 = 2;
 const TRUSTED_CERTIFICATE: u32 = 2;
-/// The password that everybody gives: it guards nothing.
+/// The usual password, which protects nothing.
 const PASSWORD: &str = "changeit";
-/// What is hashed between password and content.
+/// The text that is hashed between password and content.
 const SALT: &[u8] = b"Mighty Aphrodite";
 const DIGEST: usize = 20;
 
@@ -22,10 +22,10 @@ pub struct KeyStore {
     pub certificates: Vec<Trusted>,
 }
 
-/// One of them.
+/// A trusted certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trusted {
-    /// Its name, as it stands there.
+    /// Its alias.
     pub alias: Vec<u8>,
     /// When it was added, in milliseconds since 1970.
     pub added: u64,
@@ -36,7 +36,7 @@ pub struct Trusted {
 }
 
 impl KeyStore {
-    /// Reads a list with the usual password. Anything else, such as one that holds private keys, is none.
+    /// Parses a key store with the usual password. None for anything else, such as one with private keys.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (content, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
         if digest_of(content).as_ref() != digest {
@@ -61,7 +61,7 @@ impl KeyStore {
         rest.is_empty().then_some(Self { certificates })
     }
 
-    /// Its bytes, under the usual password. None when it is larger than the form can say.
+    /// Its bytes, with the usual password. None if it exceeds the format's limits.
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for number in [MAGIC, VERSION, u32::try_from(self.certificates.len()).ok()?] {

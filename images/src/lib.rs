@@ -1,6 +1,6 @@
-//! OCI content: a store by digest, canonical layers, unpacking, comparison, and the registry.
+//! OCI images: a content-addressed store, canonical layers, unpacking, comparison, and registries.
 //!
-//! Knows neither git nor Dockerfiles nor policies.
+//! Independent of git, Dockerfiles and policies.
 
 mod blob;
 mod cache;

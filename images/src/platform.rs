@@ -1,18 +1,18 @@
-//! What an image runs on, in the words of OCI (image-spec `image-index.md`, which are Go's).
+//! The platform of an image, with the names of OCI (image-spec `image-index.md`), which are Go's.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The processors that Linux has in Go's words. Anything else is a typing error that nobody would find before the image is
-/// to be run.
+/// The processors that Linux supports, with Go's names. Anything else is a typing error, which would otherwise only
+/// be noticed when the image is run.
 const ARCHITECTURES: &[&str] = &[
     "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
     "riscv64", "s390x",
 ];
 
-/// What an image runs on. Ordered, so that whatever lists platforms lists them always the same way.
+/// The platform of an image. Ordered, so that lists of platforms always have the same order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// The processor: `amd64`, `arm64`.
@@ -43,7 +43,7 @@ impl Platform {
         })
     }
 
-    /// Whether an image for `self` runs where `other` is asked for; a missing variant fits any.
+    /// Whether an image for `self` runs on `other`; a missing variant matches any.
     pub fn fits(&self, other: &Self) -> bool {
         let variant = self.variant.is_none() || other.variant.is_none() || self.variant == other.variant;
         self.architecture == other.architecture && self.os == other.os && variant
@@ -57,7 +57,7 @@ impl fmt::Display for Platform {
     }
 }
 
-/// As people write it: `linux/arm64`, `linux/arm/v7`. Only Linux is known here.
+/// From the usual form: `linux/arm64`, `linux/arm/v7`. Only Linux is supported.
 impl FromStr for Platform {
     type Err = String;
 
@@ -65,7 +65,7 @@ impl FromStr for Platform {
         let wrong = || format!("{text} is not a platform such as linux/amd64");
         let parts: Vec<&str> = text.split('/').collect();
         let (architecture, variant) = match parts.as_slice() {
-            // The kernel's names of the same.
+            // The kernel's names of the same processors.
             ["linux", "x86_64"] => ("amd64", None),
             // arm64's only variant is the default one.
             ["linux", "aarch64"] | ["linux", "arm64", "v8"] => ("arm64", None),

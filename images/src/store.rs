@@ -1,7 +1,7 @@
-//! Content by digest: an OCI image layout on disk (image-spec `image-layout.md`).
+//! A content-addressed store: an OCI image layout on disk (image-spec `image-layout.md`).
 //!
-//! A blob appears under its name only whole: it is written beside its place, flushed, and renamed. What is read is held
-//! against the size and the digest it was asked for by, so that a changed byte on disk is found before it is used.
+//! A blob appears under its name only when it is complete: it is written to a temporary file, flushed, and renamed.
+//! Everything read is verified against the requested size and digest, so that damage on disk is detected before use.
 
 mod collect;
 
@@ -24,10 +24,10 @@ use crate::error::{At, Error, Result};
 pub use collect::{Collect, Collected};
 
 pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-/// How the names of blobs begin that are being written.
+/// The prefix of temporary files for blobs that are being written.
 const TEMPORARY: &str = ".blob";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The most bytes of an `index.json` that are read.
+/// The most bytes of an `index.json`.
 const MAX_INDEX: u64 = 4 << 20;
 
 /// An OCI image layout.
@@ -46,10 +46,10 @@ struct Index {
 }
 
 impl Store {
-    /// Opens the layout at `root`, or makes an empty one there.
+    /// Opens the layout at `root`, or creates an empty one.
     ///
     /// # Errors
-    /// When the folder cannot be written, or holds something else.
+    /// When the folder cannot be written, or has other files in it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         let blobs = root.join("blobs/sha256");
@@ -69,10 +69,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a layout that must be there already.
+    /// Opens an existing layout.
     ///
     /// # Errors
-    /// When `root` is no OCI image layout.
+    /// When `root` is not an OCI image layout.
     pub fn open_existing(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         if root.join("oci-layout").is_file() && root.join("index.json").is_file() {
@@ -83,17 +83,17 @@ impl Store {
         })
     }
 
-    /// Where the layout is.
+    /// The layout's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The file that holds, or would hold, a blob.
+    /// The path of a blob's file, whether or not it exists.
     pub fn path_of(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Whether the blob is here.
+    /// Whether the store has the blob.
     pub fn contains(&self, digest: &Digest) -> bool {
         self.path_of(digest).is_file()
     }
@@ -108,15 +108,15 @@ impl Store {
         writer.commit(media_type)
     }
 
-    /// A blob that is being written. Dropped without [`BlobWriter::commit`], it leaves nothing.
+    /// A writer for a new blob. Dropping it without [`BlobWriter::commit`] leaves nothing behind.
     ///
     /// # Errors
-    /// When no file can be made.
+    /// When no file can be created.
     pub fn writer(&self) -> Result<BlobWriter> {
         self.file().map(BlobWriter::new)
     }
 
-    /// The same, for who takes the digest themselves.
+    /// The same for callers that compute the digest themselves.
     pub(crate) fn file(&self) -> Result<BlobFile> {
         let folder = self.root.join("blobs/sha256");
         let file = loop {
@@ -126,7 +126,7 @@ impl Store {
                 .tempfile_in(&folder)
                 .at("making a file in", &folder)?;
             flock(file.as_file(), FlockOperation::LockExclusive).at("locking", file.path())?;
-            // Another process that opens the store may have taken it for a dead one's just before the lock.
+            // Another process may have removed the file as a leftover just before it was locked.
             if file.as_file().metadata().at("looking at", file.path())?.nlink() > 0 {
                 break file;
             }
@@ -134,7 +134,7 @@ impl Store {
         Ok(BlobFile::new(folder, file))
     }
 
-    /// Brings everything written so far onto the disk, whatever wrote it.
+    /// Flushes everything written so far to disk, by any process.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -146,7 +146,7 @@ impl Store {
     /// Reads a whole blob of at most `max` bytes.
     ///
     /// # Errors
-    /// When it is not here, larger, or not what its digest says.
+    /// When it is missing, larger, or does not match its digest.
     pub fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
         if descriptor.size > max {
             return Err(Error::TooLarge { what: descriptor.digest.to_string(), limit: max });
@@ -158,10 +158,11 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Reads a blob as a stream that fails at its end unless size and digest match. Nothing of it may be believed before.
+    /// Reads a blob as a stream that fails at its end unless size and digest match. Nothing of it can be trusted
+    /// before.
     ///
     /// # Errors
-    /// When it is not here.
+    /// When it is missing.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<VerifyingReader<File>> {
         let path = self.path_of(&descriptor.digest);
         match File::open(&path) {
@@ -173,10 +174,10 @@ impl Store {
         }
     }
 
-    /// The descriptor of a manifest that is here, by its digest.
+    /// The descriptor of a stored manifest, by its digest.
     ///
     /// # Errors
-    /// When it is not here.
+    /// When it is missing.
     pub fn describe(&self, media_type: &str, digest: &Digest) -> Result<Descriptor> {
         let path = self.path_of(digest);
         match fs::metadata(&path) {
@@ -185,7 +186,7 @@ impl Store {
         }
     }
 
-    /// Gives a manifest a name in the layout's index, in place of the one that had it.
+    /// Sets a name for a manifest in the layout's index, and removes the name from its previous one.
     ///
     /// # Errors
     /// When the index cannot be read or written.
@@ -199,12 +200,12 @@ impl Store {
         self.write_index(&index)
     }
 
-    /// The name that the index gives one of its manifests.
+    /// The name of an entry of the index.
     pub fn name_of(entry: &Descriptor) -> Option<&str> {
         entry.annotations.get(REF_NAME).map(String::as_str)
     }
 
-    /// The layout's manifests, as its index lists them.
+    /// The manifests in the layout's index.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -212,7 +213,7 @@ impl Store {
         Ok(self.index()?.manifests)
     }
 
-    /// Removes what a killed process was writing. A living one holds the lock of its file.
+    /// Removes temporary files of killed processes. Running ones hold a lock on their files.
     fn sweep(&self, blobs: &Path) -> Result<()> {
         for entry in fs::read_dir(blobs).at("reading", blobs)? {
             let entry = entry.at("reading", blobs)?;
@@ -239,7 +240,7 @@ impl Store {
         Ok(())
     }
 
-    /// One writer of the index at a time, in all processes.
+    /// Locks the index, which has one writer at a time across processes.
     fn lock(&self) -> Result<File> {
         let path = self.root.join(".index.lock");
         let file =
@@ -276,7 +277,7 @@ impl Store {
     }
 }
 
-/// Images are no secret; what guards the state directory is its own mode.
+/// Images are not secret; the state directory's own mode restricts access.
 fn readable() -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }

@@ -1,7 +1,9 @@
-//! Files that are written in one go and not read again soon: what is behind the writer goes to the disk at once, and out of memory.
+//! Writes large files that are not read again soon: written data is sent to disk at once and dropped from the page
+//! cache.
 //!
-//! Left to itself, the kernel keeps gibibytes of such a file in its cache. That pushes out what others need, makes the flush at the end
-//! long, and costs more than the disk does where each page of memory has to be asked of a hypervisor first.
+//! Otherwise the kernel would keep gibibytes of such a file in the page cache. That would evict other data and make
+//! the final flush long. If each page has to be requested from a hypervisor first, it would also take more time than
+//! the disk.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,14 +12,14 @@ use std::num::NonZeroU64;
 use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
-/// How much is sent to the disk at one time.
+/// The bytes sent to disk at a time.
 const WINDOW: u64 = 8 << 20;
-/// How many windows behind the writer the disk should have what was sent: then memory can be let go of.
+/// The number of windows after which the disk should have written one, so that its pages can be dropped.
 const LAG: u64 = 4;
-/// How large a file may be that is not worth it: most are read again while they are new.
+/// Smaller files are left in the page cache, since most are read again soon.
 const KEPT: u64 = 64 << 20;
 
-/// A file that is being written, from its beginning to its end.
+/// A file that is written sequentially.
 pub(crate) struct Streaming {
     file: NamedTempFile,
     written: u64,
@@ -49,16 +51,16 @@ impl Write for Streaming {
     }
 }
 
-/// The ends of the windows that were filled meanwhile, of a file that is large by then.
+/// The ends of the windows that were filled in between, once the file is large.
 fn passed(before: u64, after: u64) -> impl Iterator<Item = u64> {
     (before / WINDOW + 1..=after / WINDOW).map(|window| window * WINDOW).filter(|at| *at > KEPT)
 }
 
-/// The advice starts writing what the disk does not have, and lets go of what it has.
+/// The advice starts writing dirty pages, and drops those already written.
 fn behind(file: &File, at: u64) {
     for windows in [1, LAG] {
         let advised = fadvise(file, at - windows * WINDOW, NonZeroU64::new(WINDOW), Advice::DontNeed);
-        // It is advice: a file system that takes none writes the same bytes.
+        // Only an optimisation: the bytes are the same without it.
         advised.ok();
     }
 }

@@ -168,7 +168,8 @@ fn plant_lower(tree: &Tree, lower: &Path) {
     }
 }
 
-/// Makes the tree, its parts in the order that `order` shuffles them into. In an overlay what is to be deleted is there.
+/// Makes the tree, its parts in the order that `order` shuffles them into. In an overlay what is to be deleted is
+/// there.
 fn plant(tree: &Tree, root: &Path, order: &[u32], overlay: bool) {
     if overlay {
         for (path, planned) in tree {

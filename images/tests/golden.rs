@@ -1,5 +1,5 @@
-//! The canonical form does not move: one small layer, its bytes known by digest. When this fails, either a dependency has
-//! changed what it writes or the form was changed on purpose; the latter needs a new version of the normaliser.
+//! The canonical form does not move: one small layer, its bytes known by digest. When this fails, either a dependency
+//! has changed what it writes or the form was changed on purpose; the latter needs a new version of the normaliser.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 

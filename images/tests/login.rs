@@ -182,7 +182,8 @@ fn tokens_are_had_for_passwords_and_for_refresh_tokens() {
     assert!(failed.contains("after 4 tries"), "{failed}");
 }
 
-/// A token service that sends its callers elsewhere learns nothing for it: neither a password nor a refresh token goes along.
+/// A token service that sends its callers elsewhere learns nothing for it: neither a password nor a refresh token
+/// goes along.
 #[test]
 fn a_token_request_follows_no_redirect() {
     let elsewhere = Faulty::new(|_| said("200 OK", &[], br#"{"token": "stolen"}"#));

@@ -1,4 +1,5 @@
-//! Other people's programs read our layers: every odd entry comes out of `tar`, `umoci`, `skopeo` and `podman` as it went in.
+//! Other people's programs read our layers: every odd entry comes out of `tar`, `umoci`, `skopeo` and `podman` as it
+//! went in.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 

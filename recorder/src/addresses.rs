@@ -1,14 +1,14 @@
-//! Which addresses a build may fetch from: those that everybody on the Internet can reach too, and no others.
+//! The addresses that a build may fetch from: only those that are reachable by everybody on the Internet.
 //!
-//! A Dockerfile is written by people whom the builder's own network need not trust: a name that somebody pointed at an
-//! intranet or at a cloud's metadata service must lead a step nowhere, least of all into a record that is published. The
+//! The builder's network need not trust the authors of a Dockerfile: a name that points to an intranet or to a
+//! cloud's metadata service must not give a step access there, least of all for a record that is published. The
 //! tables are IANA's registries of special-purpose addresses, for IPv4 and for IPv6.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::block::Block;
 
-/// Networks of IPv4 that are not globally reachable.
+/// IPv4 networks that are not globally reachable.
 const SPECIAL_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -18,7 +18,7 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 0, 0, 0), 24),
     (Ipv4Addr::new(192, 0, 2, 0), 24),
-    // Relays of 6to4, which are given up: what answers there is not known.
+    // Deprecated 6to4 relays, behind which anything may answer.
     (Ipv4Addr::new(192, 88, 99, 0), 24),
     (Ipv4Addr::new(192, 168, 0, 0), 16),
     (Ipv4Addr::new(198, 18, 0, 0), 15),
@@ -26,26 +26,26 @@ const SPECIAL_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(203, 0, 113, 0), 24),
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::new(240, 0, 0, 0), 4),
-    // A cloud's metadata service that lies outside of all of these.
+    // A cloud's metadata service outside all special-purpose networks.
     (Ipv4Addr::new(168, 63, 129, 16), 32),
     (Ipv4Addr::new(255, 255, 255, 255), 32),
 ];
 
-/// What is globally reachable inside one of them.
+/// Globally reachable addresses in one of them.
 const GLOBAL_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 9), Ipv4Addr::new(192, 0, 0, 10)];
 
-/// All of IPv6 that is given to hosts of the Internet; the rest is local, reserved, or stands for something else.
+/// The IPv6 range for Internet hosts; the rest is local, reserved, or has another meaning.
 const UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// Networks inside it that are not globally reachable.
+/// Networks in it that are not globally reachable.
 const SPECIAL_V6: [(Ipv6Addr, u32); 3] = [
-    // Protocol assignments, with Teredo (2001::/32), whose other end nobody can tell.
+    // Protocol assignments, including Teredo (2001::/32), whose other end is unknown.
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
-/// What is globally reachable inside one of them.
+/// Globally reachable networks in one of them.
 const GLOBAL_V6: [(Ipv6Addr, u32); 7] = [
     (Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 1), 128),
     (Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 2), 128),
@@ -56,12 +56,12 @@ const GLOBAL_V6: [(Ipv6Addr, u32); 7] = [
     (Ipv6Addr::new(0x2001, 0x30, 0, 0, 0, 0, 0, 0), 28),
 ];
 
-/// Addresses of IPv4 behind a translator (RFC 6052). 64:ff9b:1::/48 is for translators of private networks.
+/// IPv4 addresses behind a translator (RFC 6052). 64:ff9b:1::/48 is for translators of private networks.
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
-/// Networks of IPv6 behind an address of IPv4.
+/// IPv6 networks behind an IPv4 address.
 const SIX_TO_FOUR: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
-/// Whether an address is one of the public Internet. One that holds an address of IPv4 is judged by that.
+/// Whether an address is on the public Internet. If it contains an IPv4 address, that decides.
 pub(crate) fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_global_v4(v4),
@@ -77,8 +77,8 @@ pub(crate) fn is_global(address: IpAddr) -> bool {
     }
 }
 
-/// Whether an address can be permitted at all: not one of the link, where clouds tell a machine its credentials, nor one
-/// that is no host's, nor one of the recorder's own.
+/// Whether an address can be permitted at all: not a link-local one, where clouds give a machine its credentials, not
+/// one that no host can have, and not one of the recorder's own.
 pub(crate) fn can_be_permitted(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

@@ -1,8 +1,8 @@
-//! The block of addresses that stands for names inside a step's network.
+//! The block of addresses for names inside a step's network.
 
 use std::net::Ipv4Addr;
 
-/// A block of addresses that the kernel treats as local inside the step's network namespace.
+/// A block of addresses that are local inside the step's network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(crate) first: u32,
@@ -10,7 +10,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// 198.18.0.0/15, set aside for benchmarks (RFC 2544), so that no real host has an address in it.
+    /// 198.18.0.0/15, reserved for benchmarks (RFC 2544), so that it has no real hosts.
     pub(crate) const CAPTURE: Block = Block::new(Ipv4Addr::new(198, 18, 0, 0), 15);
 
     pub(crate) const fn new(network: Ipv4Addr, prefix: u32) -> Block {

@@ -1,11 +1,11 @@
-//! The names of hosts that can be captured.
+//! The host names that the recorder serves.
 
 use std::fmt;
 
-/// Longest name in its textual form (RFC 1035, section 2.3.4).
+/// The most characters of a name (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// Longest label (RFC 1035, section 2.3.4).
+/// The most characters of a label (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
 /// A lower-case host name that is neither an IP address in any spelling nor a name of this machine.
@@ -13,9 +13,9 @@ const MAX_LABEL: usize = 63;
 pub(crate) struct HostName(String);
 
 impl HostName {
-    /// Checks a host name as it stands in a Host header, in SNI or in a DNS question.
+    /// Parses a host name from a Host header, SNI or a DNS query.
     ///
-    /// One trailing dot is accepted and dropped. Underscores are accepted, as real names have them.
+    /// One trailing dot is accepted and removed. Underscores are accepted, since real names have them.
     pub(crate) fn parse(text: &str) -> Result<HostName, BadName> {
         let name = text.strip_suffix('.').unwrap_or(text);
         if name.is_empty() || name.len() > MAX_NAME {
@@ -46,10 +46,10 @@ impl fmt::Display for HostName {
     }
 }
 
-/// Why a text is not a name that can be captured.
+/// Why a text is not a name that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadName {
-    /// An IP address in one of its spellings: nothing says which host it means.
+    /// An IP address in one of its spellings, from which no name follows.
     #[error("is an IP address, not a name")]
     Address,
     /// A name of this machine.

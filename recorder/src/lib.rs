@@ -1,16 +1,18 @@
-//! The network of a build step: everything goes through here and is named by digest.
+//! Records the network traffic of build steps, or replays recorded responses to them. Every exchange goes through
+//! this crate and is identified by digests.
 //!
-//! Recorder is transparent. Inside the step's network namespace a whole block of addresses is local; the planted DNS
-//! responder gives each name an address of its own in it, and planted listeners on the ports of HTTP and HTTPS learn
-//! from the address which name is meant. SNI and Host must say the same name. TLS ends here with a certificate of an
-//! authority that exists for this build alone, and begins anew towards upstream, whose certificate is checked against
-//! the system's store. Nothing else leads out: no name is looked up on behalf of DNS, no other port answers.
+//! The recorder is transparent. Inside the step's network namespace a block of addresses is local. The recorder's DNS
+//! responder there gives each name an address of its own from the block, and its listeners on the ports of HTTP and
+//! HTTPS learn from the address which name was meant. SNI and Host must agree with it. TLS is terminated with a
+//! certificate of a CA that exists for this build alone; towards upstream there is a new TLS connection, whose
+//! certificate is checked against the system's store. Nothing else leaves the namespace: DNS queries are not
+//! forwarded, and no other port is served.
 //!
-//! Ports other than 80 and 443 can be named. Whatever is tried elsewhere is refused, seen, and told of.
+//! Ports other than 80 and 443 can be added. Connections to any other port are refused, noticed and reported.
 //!
-//! What passes is kept by [`crate::store`], and a replay is answered from there with no way out at all.
+//! Responses are stored by [`crate::store`]; a replay reads them from there and has no network access at all.
 //!
-//! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that nobody named.
+//! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that were not added.
 
 mod addresses;
 mod block;
@@ -55,25 +57,25 @@ pub use store::{
 };
 pub use upstream::{Clients, NotAHost, Upstream, can_be_asked};
 
-/// Time for cancelled connections to let go of their exchanges.
+/// How long cancelled connections may take to release their exchanges.
 const LET_GO: Duration = Duration::from_secs(2);
 
-/// Bounds of a capture.
+/// The limits and endpoints of a recorder.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How upstream is reached.
     pub upstream: Upstream,
-    /// Where names can be reached, and what is spoken there.
+    /// The ports that every name has, with their schemes.
     pub endpoints: Vec<Endpoint>,
-    /// Largest body in either direction, in bytes.
+    /// The most bytes of a body in either direction.
     pub max_body: u64,
-    /// Most exchanges of one step.
+    /// The most exchanges of one step.
     pub max_exchanges: usize,
-    /// Longest time for a connection to upstream.
+    /// The longest time to connect to upstream.
     pub connect: Duration,
-    /// Longest silence of upstream in the middle of an exchange.
+    /// The longest silence of upstream in the middle of an exchange.
     pub stall: Duration,
-    /// How long the end of a step waits for exchanges that are going on.
+    /// How long the end of a step waits for running exchanges.
     pub grace: Duration,
 }
 
@@ -95,37 +97,37 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No certificate to check upstream against.
+    /// There is no root certificate to check upstream against.
     #[error("no trusted root certificates found: install ca-certificates or set SSL_CERT_FILE")]
     NoRoots,
-    /// A certificate could not be minted.
+    /// A certificate could not be issued.
     #[error("minting a certificate")]
     Certificate(#[from] rcgen::Error),
-    /// TLS could not be set up, such as with a root that is no certificate.
+    /// TLS could not be set up, for example because a root is not a certificate.
     #[error("setting up TLS")]
     Tls(#[from] rustls::Error),
-    /// The upstream client could not be set up.
+    /// The client for upstream could not be set up.
     #[error("setting up the upstream client")]
     Client(#[from] reqwest::Error),
-    /// A planted socket could not be taken over.
+    /// A socket of the step's network could not be served.
     #[error("serving {address} in the step's network")]
     Listen {
-        /// Where.
+        /// The socket's address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The step's network could not be prepared.
-    #[error("planting what is served in the step's network")]
+    #[error("serving the step's network")]
     Plant(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where a build's steps get their answers from.
+/// Whether a build's network is recorded or replayed.
 #[derive(Clone, Debug)]
 pub enum Mode {
-    /// The real servers, while everything is hashed, and kept where there is a keeper.
+    /// Requests go to the real servers. Responses are hashed, and stored if there is a writer.
     Record(Option<StoreWriter>),
-    /// A record, and nothing else.
+    /// Requests are answered from a record, and from nothing else.
     Replay(Arc<Replay>),
 }
 
@@ -139,20 +141,20 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder with the default bounds and a new authority; its tasks run on `runtime`.
-    pub fn new(runtime: Handle, way: Mode) -> Result<Recorder, Error> {
-        Recorder::with_options(runtime, way, Options::default())
+    /// A recorder with the default options and a new CA; its tasks run on `runtime`.
+    pub fn new(runtime: Handle, mode: Mode) -> Result<Recorder, Error> {
+        Recorder::with_options(runtime, mode, Options::default())
     }
 
-    /// A recorder with other bounds.
-    pub fn with_options(runtime: Handle, way: Mode, options: Options) -> Result<Recorder, Error> {
-        Recorder::in_block(runtime, way, options, Block::CAPTURE)
+    /// A recorder with other options.
+    pub fn with_options(runtime: Handle, mode: Mode, options: Options) -> Result<Recorder, Error> {
+        Recorder::in_block(runtime, mode, options, Block::CAPTURE)
     }
 
-    fn in_block(runtime: Handle, way: Mode, options: Options, block: Block) -> Result<Recorder, Error> {
-        let source = match way {
-            Mode::Record(keeper) => {
-                Source::Upstream(options.upstream.clients(options.connect, options.stall)?, keeper)
+    fn in_block(runtime: Handle, mode: Mode, options: Options, block: Block) -> Result<Recorder, Error> {
+        let source = match mode {
+            Mode::Record(writer) => {
+                Source::Upstream(options.upstream.clients(options.connect, options.stall)?, writer)
             }
             Mode::Replay(replay) => Source::Record(replay),
         };
@@ -165,30 +167,30 @@ impl Recorder {
         })
     }
 
-    /// The certificate that the build's steps must trust, as PEM.
+    /// The CA certificate that the build's steps must trust, as PEM.
     pub fn ca_pem(&self) -> &str {
         self.authority.pem()
     }
 
-    /// The same, as DER.
+    /// The CA certificate as DER.
     pub fn ca_der(&self) -> &[u8] {
         self.authority.der()
     }
 
-    /// Whether answers come from a record.
+    /// Whether requests are answered from a record.
     pub fn is_replay(&self) -> bool {
         matches!(self.source, Source::Record(_))
     }
 
-    /// Forgets what a step asked so far: when it is done again, a replay answers it from the beginning.
+    /// Forgets the requests of a step: when it is run again, a replay starts from its first responses.
     pub fn again(&self, step: &StepId) {
         if let Source::Record(replay) = &self.source {
             replay.again(step);
         }
     }
 
-    /// What fetches for the step called `step` (for records and messages) without a program of its own. What it is answered
-    /// is recorded as if the step had asked.
+    /// A client for the builder's own requests on behalf of the step with the id `step`. They are recorded as the
+    /// step's.
     pub fn fetcher(&self, step: &StepId) -> Fetcher {
         let recorder = Arc::new(StepRecorder::new(step, self.options.max_exchanges, &Arc::default()));
         let gateway = self.gateway(&recorder);
@@ -207,8 +209,8 @@ impl Recorder {
         })
     }
 
-    /// Serves DNS and listeners for the step called `step` (for records and messages) on sockets that are ready. Nothing that
-    /// holds one of `secrets` is recorded: it is an incident.
+    /// Serves DNS and HTTP for the step with the id `step` on sockets that are ready. An exchange that contains one
+    /// of `secrets` is not recorded but becomes an incident.
     ///
     /// # Errors
     /// When the runtime cannot take one of the sockets.
@@ -244,17 +246,17 @@ impl Recorder {
     }
 }
 
-/// The sockets of one step. The doors must listen on all addresses of the step's network: which of them was connected to
-/// says which name is meant.
+/// The sockets of one step. The listeners must accept on all addresses of the step's network: the name that is meant
+/// follows from the address that was connected to.
 #[derive(Debug)]
 pub struct Sockets {
-    /// DNS datagrams.
+    /// DNS over UDP.
     pub dns_udp: UdpSocket,
-    /// DNS connections.
+    /// DNS over TCP.
     pub dns_tcp: TcpListener,
-    /// HTTP and HTTPS connections.
+    /// The listeners of HTTP and HTTPS.
     pub endpoints: Vec<(Endpoint, TcpListener)>,
-    /// What sees the rest.
+    /// Notices attempts to reach anything else.
     pub watch: Option<sandbox::Watch>,
 }
 
@@ -276,7 +278,7 @@ fn udp(socket: UdpSocket) -> Result<tokio::net::UdpSocket, Error> {
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// A step's network being served. Dropped without `finish`, everything in it is cut off and nothing recorded.
+/// The network of a running step. Dropping it without `finish` cuts all connections and records nothing.
 pub struct Planted {
     runtime: Handle,
     grace: Duration,
@@ -286,10 +288,10 @@ pub struct Planted {
 }
 
 impl Planted {
-    /// Ends the step's network and returns what went through it.
+    /// Shuts the step's network down and returns its record.
     ///
-    /// Waits (blocking, so not from async code) for exchanges that are going on, for the options' grace at most; those
-    /// that last longer become incidents. Call it when the step's processes are gone.
+    /// Blocks, so it must not be called from async code. Waits for running exchanges, at most for the options' grace
+    /// period; those that last longer become incidents. Call it when the step's processes are gone.
     pub fn finish(mut self) -> StepRecord {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (runtime, closing) = (self.runtime.clone(), self.runtime.clone());
@@ -304,12 +306,12 @@ impl Planted {
             // The receiver waits below for as long as this task lives.
             let _ = sender.send(());
         });
-        // An error means that the runtime is shutting down: what was recorded until now still holds.
+        // An error means that the runtime is shutting down; the record up to now is still valid.
         let _ = receiver.recv();
         recorder.close();
         if let Some(blocked) = blocked {
             blocked.take_all(&recorder);
-            // The kernel lets whoever closes such a socket wait, for longer than all else here takes.
+            // Closing such a socket blocks in the kernel for longer than everything else here takes.
             closing.spawn_blocking(move || drop(blocked));
         }
         recorder.take()

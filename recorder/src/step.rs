@@ -1,4 +1,4 @@
-//! What a step took from the network, and what it tried that was refused.
+//! The record of one step's network: its exchanges, and the incidents that did not become exchanges.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,22 +11,23 @@ use super::patterns::SecretPatterns;
 use super::step_id::StepId;
 use super::store::{Exchange, Failure, StepExchanges};
 
-/// Incidents kept per step; later ones are only counted.
+/// Incidents kept per step; further ones are only counted.
 const MAX_INCIDENTS: usize = 256;
 
-/// Longest text of an incident, in characters.
+/// The most characters of an incident's text.
 const MAX_TEXT: usize = 400;
 
-/// Something a step tried that did not become an exchange.
+/// A network action of a step that did not become an exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Incident {
-    /// What happened.
+    /// The kind.
     pub kind: IncidentKind,
-    /// URL, name or address it was about.
+    /// The URL, name or address it was about.
     pub target: String,
-    /// What was found, for people.
+    /// Details for people.
     pub detail: String,
-    /// Bytes of an answer that the step received and no exchange names. KeptResponses are not complete when it is above 0.
+    /// Bytes of a response that the step received although no exchange records it. If it is above 0, the recorded
+    /// responses are incomplete.
     pub unrecorded_bytes: u64,
 }
 
@@ -47,19 +48,19 @@ impl fmt::Display for Incident {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum IncidentKind {
-    /// The connection went to an address that DNS had given to no name.
+    /// The connection went to an address that DNS had not given to any name.
     #[error("connected to an address that stands for no name")]
     UnknownAddress,
-    /// A port or protocol that is not captured.
+    /// A port or protocol that is not served.
     #[error("tried what is not captured: nothing answers there")]
     Blocked,
     /// A request or handshake named an IP address instead of a host.
     #[error("names an IP address instead of a host")]
     NameIsAddress,
-    /// A name that cannot be a host, or means this machine.
+    /// A name that cannot be a host name, or means this machine.
     #[error("is not a host name that can be captured")]
     BadName,
-    /// DNS, SNI and Host do not all say the same name.
+    /// DNS, SNI and Host do not all have the same name.
     #[error("DNS, SNI and Host do not agree")]
     NamesDisagree,
     /// The build asked for too many names.
@@ -68,19 +69,19 @@ pub enum IncidentKind {
     /// The TLS handshake failed.
     #[error("TLS handshake with the step failed")]
     ClientTls,
-    /// The bytes were no HTTP/1 request that can be passed on unambiguously.
+    /// The bytes are not an HTTP/1 request that can be forwarded unambiguously.
     #[error("request refused as malformed")]
     BadRequest,
     /// The request asked for a tunnel.
     #[error("CONNECT refused")]
     ConnectRefused,
-    /// The request asked to leave HTTP, such as for a websocket.
+    /// The request asked to switch to another protocol, such as websocket.
     #[error("protocol upgrade refused")]
     UpgradeRefused,
     /// Upstream could not be reached, or did not speak HTTP or present a trusted certificate.
     #[error("upstream failed")]
     UpstreamFailed,
-    /// Upstream's answer broke off.
+    /// Upstream's response was cut off.
     #[error("upstream's answer broke off")]
     Truncated,
     /// Upstream sent nothing for too long.
@@ -89,61 +90,61 @@ pub enum IncidentKind {
     /// A body is larger than the limit.
     #[error("body larger than the limit")]
     TooLarge,
-    /// The step hung up before it had sent its whole request body.
+    /// The step closed the connection before it had sent its whole request body.
     #[error("request body broke off")]
     RequestTruncated,
-    /// The step hung up, and too much of the answer was left to fetch for the record.
+    /// The step closed the connection, and too much of the response was left to fetch for the record.
     #[error("the step hung up in the middle of the answer")]
     HungUp,
-    /// The exchange was still going on when the step was over.
+    /// The exchange was still running when the step ended.
     #[error("unfinished when the step ended")]
     Unfinished,
     /// More exchanges than a step may have.
     #[error("too many exchanges")]
     TooManyExchanges,
-    /// The store of materials could not keep the answer.
+    /// The response could not be stored.
     #[error("the answer could not be kept")]
     NotKept,
-    /// A replay was asked for what the record does not hold.
+    /// A replay received a request that the record does not have.
     #[error("not in the record that is replayed")]
     NotRecorded,
-    /// It failed when it was recorded, and so it does in the replay.
+    /// The request failed when it was recorded, and so it does in the replay.
     #[error("failed when it was recorded, too")]
     FailedBefore,
-    /// A recorded answer is no longer what its digest says.
+    /// A recorded response no longer matches its digest.
     #[error("the kept answer was changed")]
     Changed,
-    /// What would be recorded holds a secret of the step.
+    /// The exchange contains a secret of the step.
     #[error("holds a secret, and so cannot be recorded")]
     HoldsSecret,
 }
 
 impl IncidentKind {
-    /// Whether a build with such an incident must fail, even if the step that met it did not mind.
+    /// Whether the build must fail, even if the step ignored the incident.
     pub fn is_fatal(self) -> bool {
         matches!(self, Self::NotKept | Self::NotRecorded | Self::Changed | Self::HoldsSecret)
     }
 }
 
-/// Everything one step did with the network.
+/// Everything one step did on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepRecord {
-    /// What it asked and was answered, and what it asked in vain, in the order of asking.
+    /// Its exchanges and failed requests, in the order of the requests.
     pub step: StepExchanges,
-    /// What was refused or failed, in the order it happened.
+    /// Its incidents, in the order they happened.
     pub incidents: Vec<Incident>,
-    /// Incidents beyond the bound that are not listed.
+    /// The number of incidents beyond the limit, which are not listed.
     pub incidents_dropped: u64,
 }
 
-/// An exchange before it has its place in the list.
+/// A complete exchange, not yet sorted into the list.
 pub(crate) struct Complete {
-    /// The how-manieth request of the step it was.
+    /// The number of the request within the step.
     pub order: usize,
     pub exchange: Exchange,
 }
 
-/// Collects one step's exchanges and incidents, from many connections at once.
+/// Collects one step's exchanges and incidents from concurrent connections.
 pub(crate) struct StepRecorder {
     step: StepId,
     max_exchanges: usize,
@@ -176,34 +177,34 @@ impl StepRecorder {
         }
     }
 
-    /// Marks an exchange as going on until the guard is dropped.
+    /// Counts an exchange as running until the guard is dropped.
     pub(crate) fn begin(&self) -> InFlight {
         InFlight::new(&self.in_flight)
     }
 
-    /// Marks a connection as being served until the guard is dropped.
+    /// Counts a connection as served until the guard is dropped.
     pub(crate) fn connect(&self) -> InFlight {
         InFlight::new(&self.connections)
     }
 
-    /// The step that is recorded.
+    /// The id of the step.
     pub(crate) fn step(&self) -> &StepId {
         &self.step
     }
 
-    /// What must not be recorded.
+    /// The patterns that must not be recorded.
     pub(crate) fn secrets(&self) -> &Arc<SecretPatterns> {
         &self.secrets
     }
 
-    /// The number of the request that begins now.
+    /// The number of a request that begins now.
     pub(crate) fn order(&self) -> usize {
         let mut state = self.state();
         state.asked += 1;
         state.asked
     }
 
-    /// A request that upstream did not answer; the step was told so.
+    /// Records a request without a response from upstream, and the error that the step received instead.
     pub(crate) fn failure(&self, order: usize, failure: Failure) {
         let mut state = self.state();
         if state.failures.len() < MAX_INCIDENTS {
@@ -211,7 +212,7 @@ impl StepRecorder {
         }
     }
 
-    /// Whether there is room for one more exchange.
+    /// Whether another exchange is allowed.
     pub(crate) fn has_room(&self) -> bool {
         let going = *self.in_flight.borrow();
         self.state().exchanges.len() + going < self.max_exchanges
@@ -235,17 +236,17 @@ impl StepRecorder {
         });
     }
 
-    /// Waits until no exchange is going on. False if `grace` was not enough.
+    /// Waits until no exchange is running. False if `grace` was not enough.
     pub(crate) async fn settled(&self, grace: Duration) -> bool {
         none(&self.in_flight, grace).await
     }
 
-    /// The same of connections: what one has to tell of its end is told then.
+    /// Waits until no connection is served, so that each has reported how it ended. False if `grace` was not enough.
     pub(crate) async fn disconnected(&self, grace: Duration) -> bool {
         none(&self.connections, grace).await
     }
 
-    /// The step is over: what is still going on is an incident from now on.
+    /// Marks the end of the step: exchanges that are still running become incidents.
     pub(crate) fn close(&self) {
         self.closed.send_replace(true);
     }
@@ -254,13 +255,13 @@ impl StepRecorder {
         *self.closed.borrow()
     }
 
-    /// Waits until the step is over.
+    /// Waits for the end of the step.
     pub(crate) async fn closed(&self) {
         // The sender lives in `self`, so that waiting cannot fail.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// The ordered record; what comes later is lost.
+    /// Takes the record in order; anything later is lost.
     pub(crate) fn take(&self) -> StepRecord {
         let mut state = self.state();
         let mut found = std::mem::take(&mut state.exchanges);
@@ -287,7 +288,7 @@ async fn none(count: &watch::Sender<usize>, grace: Duration) -> bool {
     matches!(tokio::time::timeout(grace, quiet).await, Ok(Ok(_)))
 }
 
-/// Something that goes on: counted until this is dropped.
+/// Counted as running until it is dropped.
 pub(crate) struct InFlight(Arc<watch::Sender<usize>>);
 
 impl InFlight {
@@ -303,7 +304,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Shortens, and shows control characters instead of sending them to a terminal.
+/// Shortens a text, and escapes control characters so that they do not reach a terminal.
 fn printable(text: &str) -> String {
     let mut out = String::new();
     for (n, c) in text.chars().enumerate() {

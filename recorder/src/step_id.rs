@@ -1,24 +1,25 @@
-//! Which step of a build asked the network.
+//! The id of a step.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest text of an id, in bytes.
+/// The most bytes of an id.
 const MAX_TEXT: usize = 300;
 
-/// A step's identity in records, provenance and replays: its stage, and its number among the steps of that stage that can
-/// ask the network, from 1. As text `STAGE#NUMBER`.
+/// A step's identity in records, provenance and replays: its stage, and its number from 1 among the steps of that
+/// stage that can use the network. As text `STAGE#NUMBER`.
 ///
-/// It is no line number: a comment or a blank line does not change it, and several steps that one line brings (`ONBUILD`)
-/// have an id each. A replay of another commit therefore finds what its steps were answered, wherever they stand now.
+/// It is not a line number: a comment or blank line does not change it, and each of several steps from one line
+/// (`ONBUILD`) has an id of its own. So a replay of another commit finds the recorded responses of its steps even if
+/// their lines have moved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StepId(Arc<str>);
 
 impl StepId {
-    /// The id of the step with this number of a stage.
+    /// The id of a stage's step with this number.
     pub fn new(stage: &str, number: usize) -> Self {
         Self(format!("{stage}#{number}").into())
     }
@@ -35,7 +36,7 @@ impl fmt::Display for StepId {
     }
 }
 
-/// A text that a record calls a step by.
+/// From the text of a record.
 impl TryFrom<String> for StepId {
     type Error = String;
 

@@ -1,4 +1,4 @@
-//! The way from the recorder to the real servers.
+//! The connections from the recorder to the real servers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,10 +13,10 @@ use super::Error;
 use super::addresses::{can_be_permitted, is_global};
 use crate::host_name::HostName;
 
-/// How upstream servers are found and which certificates they may show.
+/// How upstream servers are reached, and which certificates are trusted.
 ///
-/// The roots are always the system's store and can only be added to; there is no switch that skips verification. Names
-/// that lead to addresses of no public host are not followed, unless they were named: [`Upstream::with_private`].
+/// The system's store is always trusted and can only be added to; no option skips verification. Names with addresses
+/// outside the public Internet are refused unless they were permitted: [`Upstream::with_private`].
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     roots: Vec<CertificateDer<'static>>,
@@ -25,8 +25,8 @@ pub struct Upstream {
     private: BTreeSet<HostName>,
 }
 
-/// Where plain HTTP proxies are taken from. Whoever runs the builder chose them, so that they may be on any address;
-/// which servers may be reached through them is theirs to say, since names are then looked up there and not here.
+/// The HTTP proxies to use. The operator of the builder chose them, so they may have any address. The proxy also
+/// decides which servers are reachable through it, since it resolves their names itself.
 #[derive(Clone, Debug, Default)]
 pub enum Proxies {
     /// `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the builder's own environment.
@@ -50,28 +50,29 @@ impl Upstream {
         self
     }
 
-    /// Chooses the proxies.
+    /// Sets the proxies.
     pub fn with_proxies(mut self, proxies: Proxies) -> Upstream {
         self.proxies = proxies;
         self
     }
 
-    /// Lets a name lead to this machine or to its private networks.
+    /// Permits a name to have addresses of this machine or of private networks.
     ///
     /// # Errors
-    /// When it is no name of a host that a step could ask for.
+    /// When it is not a host name that a step could request.
     pub fn with_private(mut self, name: &str) -> Result<Upstream, NotAHost> {
         self.private.insert(HostName::parse(name).map_err(|why| NotAHost(format!("{name:?} {why}")))?);
         Ok(self)
     }
 
-    /// Fixes the address of a name instead of asking DNS; a port other than 0 replaces the scheme's own.
+    /// Sets the address of a name instead of a DNS lookup; a port other than 0 replaces the scheme's default.
     pub fn with_address(mut self, name: &str, address: SocketAddr) -> Upstream {
         self.addresses.insert(name.to_ascii_lowercase(), address);
         self
     }
 
-    /// What asks real servers. `connect` bounds connecting, `stall` the silence in the midst of an answer.
+    /// The clients for requests to upstream. `connect` limits connecting, `stall` the silence in the middle of a
+    /// response.
     ///
     /// # Errors
     /// When there are no roots to trust, or TLS cannot be set up.
@@ -142,20 +143,21 @@ impl Upstream {
     }
 }
 
-/// The clients for upstream. A step's HTTP/1.1 is passed on as that, so that headers come as they always did; where the
-/// step's client insists on HTTP/2, or the server does, upstream may choose.
+/// The clients for upstream. A step's HTTP/1.1 request is forwarded as HTTP/1.1, so that recorded headers do not
+/// change. If the step's client or the server supports only HTTP/2, the version is negotiated with upstream.
 #[derive(Clone)]
 pub struct Clients {
     http1: reqwest::Client,
     either: reqwest::Client,
-    /// Servers that were found to speak nothing but HTTP/2. Names come from a bounded table, so this is bounded too.
+    /// Servers that support only HTTP/2. Bounded, because their names come from a bounded table.
     insisting: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Clients {
-    /// Sends a request to the server of its URL, and once more where the server speaks nothing but HTTP/2, or cut off what
-    /// changes nothing there (RFC 9110, section 9.2.2): it may close a connection that it was asked on before at any
-    /// moment, and a step, whose own connection is new, does not reckon with that.
+    /// Sends a request to the server of its URL. Sends it once more if the server supports only HTTP/2, or if the
+    /// connection was cut before the response and the method is safe (RFC 9110, sections 9.2.1 and 9.2.2): a server
+    /// may close a reused connection at any moment, but the step's own connection is new, so its client would not
+    /// retry.
     pub async fn execute(
         &self,
         request: reqwest::Request,
@@ -164,7 +166,7 @@ impl Clients {
         let server = request.url().authority().to_owned();
         let may_be_http2 = is_http2 || self.insisting().contains(&server);
         let client = if may_be_http2 { &self.either } else { &self.http1 };
-        // What has a body cannot be sent twice: it fails now, and the next request knows.
+        // A body cannot be sent twice: this request fails, and the next one to the server uses HTTP/2.
         let again = request.body().is_none().then(|| request.try_clone()).flatten();
         let failed = match client.execute(request).await {
             Err(error) => error,
@@ -186,7 +188,7 @@ impl Clients {
     }
 }
 
-/// Whether an established connection ended before the head of an answer.
+/// Whether an established connection ended before the head of a response.
 fn was_cut_off(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let cut = |kind| [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&kind);
@@ -198,13 +200,13 @@ fn was_cut_off(error: &reqwest::Error) -> bool {
         })
 }
 
-/// Whether a handshake failed because the server speaks no HTTP/1.1.
+/// Whether a handshake failed because the server does not support HTTP/1.1.
 fn wants_http2(error: &reqwest::Error) -> bool {
     let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
     causes(error).any(|cause| cause.downcast_ref() == Some(&alert))
 }
 
-/// What an error came of, the last cause last. An error that was wrapped for I/O is no source of the wrapping.
+/// The causes of an error, the innermost last. For an error wrapped in an I/O error, `source` skips the wrapped one.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(std::error::Error::source(error), |cause| {
         match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
@@ -214,21 +216,21 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
     })
 }
 
-/// Whether a URL names a server as a step can name one: by a host's name, and not by an address or as this machine.
+/// Whether a step could request this URL: its host is a name, not an address, and not this machine.
 pub fn can_be_asked(url: &url::Url) -> bool {
     url.host_str().is_some_and(|host| HostName::parse(host).is_ok())
 }
 
-/// A text that names no host.
+/// A text that is not a host name.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAHost(String);
 
-/// The variables that name proxies.
+/// The environment variables for proxies.
 const PROXY_VARIABLES: [&str; 6] =
     ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
-/// The host of a proxy as a variable names it, with or without a scheme.
+/// The host of a proxy in a variable's value, with or without a scheme.
 fn host_of(proxy: &str) -> Option<String> {
     let parsed = match proxy.contains("://") {
         true => url::Url::parse(proxy),
@@ -237,23 +239,23 @@ fn host_of(proxy: &str) -> Option<String> {
     parsed.ok()?.host_str().map(str::to_owned)
 }
 
-/// Resolves names, but only to hosts of the Internet: a step must not reach the builder's machine or network, nor a
-/// cloud's metadata service, by a name that somebody pointed at it.
+/// Resolves names to addresses of the public Internet only: a step must not reach the builder's machine or network,
+/// or a cloud's metadata service, through a name that points there.
 struct Resolver {
     fixed: Arc<HashMap<String, SocketAddr>>,
     permitted: Arc<Permitted>,
 }
 
-/// What may lead elsewhere.
+/// Names that may have other addresses.
 struct Permitted {
     names: BTreeSet<HostName>,
-    /// Hosts of proxies. They are asked for every other name. A step that asks for one itself, where no proxy stands
-    /// between, gets to nothing that it could not reach through it.
+    /// Hosts of proxies, which all other names are requested through. If a step requests one of them directly, it
+    /// reaches nothing that it could not reach through the proxy.
     proxies: HashSet<String>,
 }
 
 impl Permitted {
-    /// Those of a name's addresses that may be connected to.
+    /// The addresses of a name that may be connected to.
     fn of(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, PrivateAddress> {
         if self.proxies.contains(name) {
             return Ok(found);
@@ -273,10 +275,10 @@ impl Permitted {
     }
 }
 
-/// A name led only to addresses that a build must not reach.
+/// A name resolved only to addresses that a build must not reach.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum PrivateAddress {
-    /// Unless it is permitted.
+    /// The name could be permitted.
     #[error(
         "{name} leads to {address}, which is not of the public Internet: if builds may fetch from there, give \
          --allow-private {name}"
@@ -287,7 +289,7 @@ enum PrivateAddress {
         /// Its first address.
         address: IpAddr,
     },
-    /// Whatever is permitted.
+    /// No option permits this address.
     #[error("{name} leads to {address}, which no build may fetch from")]
     Never {
         /// The name.

@@ -198,7 +198,7 @@ pub(crate) fn pair(text: &str) -> std::result::Result<(String, String), String> 
 enum To {
     /// To every `--tag`.
     Tags,
-    /// There alone; tags name the image in files then.
+    /// To this reference only; tags are then names in written files.
     There(Reference),
 }
 
@@ -209,7 +209,7 @@ fn push(text: &str) -> std::result::Result<To, String> {
     }
 }
 
-/// A name that can be given to an image: it has a tag, since there is no default one, and no digest.
+/// A reference that can name an image: with a tag, since there is no default one, and without a digest.
 fn tagged(text: &str) -> std::result::Result<Reference, String> {
     let reference: Reference =
         text.parse().map_err(|cause: attestations::ReferenceError| cause.to_string())?;
@@ -236,14 +236,14 @@ pub(crate) fn commit(text: &str) -> Result<Commit> {
 /// # Errors
 /// See [`Kind`].
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
-    let place = (!arguments.no_keep)
+    let response_store = (!arguments.no_keep)
         .then(|| ResponseStore::open(session.workspace().state_dir()).map(Arc::new))
         .transpose()?;
     let outputs: Vec<Output> =
         arguments.oci.iter().cloned().map(Output::layout).chain(arguments.outputs.iter().cloned()).collect();
     outputs.iter().try_for_each(Output::check)?;
     let destinations = destinations(arguments)?;
-    let build_request = order(arguments, place.as_ref(), &outputs, session)?;
+    let build_request = order(arguments, response_store.as_ref(), &outputs, session)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
         Some(path) => {
@@ -275,7 +275,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .into_iter()
         .zip(drifts)
         .map(|(outcome, drift)| {
-            finish(arguments, outcome, drift, place.as_deref(), &handed_in, key.as_deref())
+            finish(arguments, outcome, drift, response_store.as_deref(), &handed_in, key.as_deref())
         })
         .collect::<Result<Vec<_>>>()?;
     let images: Vec<&Image> = builds.iter().map(|built| &built.outcome.executed.image).collect();
@@ -306,8 +306,8 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         index: index.as_ref(),
         subject: &subject,
         reviews: handed_in.iter().map(|review| &review.bundle).collect(),
-        bills_by: key.as_deref().filter(|_| arguments.sbom),
-        materials_from: place.as_deref().filter(|_| !arguments.no_attach_materials),
+        sbom_signer: key.as_deref().filter(|_| arguments.sbom),
+        materials_from: response_store.as_deref().filter(|_| !arguments.no_attach_materials),
         private: match arguments.attach_private {
             true => PrivateResponses::Include,
             false => PrivateResponses::Withhold,
@@ -331,16 +331,21 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
 
 fn order(
     arguments: &Arguments,
-    place: Option<&Arc<ResponseStore>>,
+    response_store: Option<&Arc<ResponseStore>>,
     outputs: &[Output],
     session: &Session,
 ) -> Result<BuildRequest> {
-    let kept = place.zip(arguments.replay.as_ref()).map(|(place, digest)| place.find(digest)).transpose()?;
-    let network = match (place, &kept) {
+    let kept = response_store
+        .zip(arguments.replay.as_ref())
+        .map(|(response_store, digest)| response_store.find(digest))
+        .transpose()?;
+    let network = match (response_store, &kept) {
         (None, _) => NetworkSource::Named,
-        (Some(place), _) if arguments.locked => NetworkSource::Locked(place.clone()),
-        (Some(place), None) => NetworkSource::Kept(place.keeper()),
-        (Some(place), Some(kept)) => NetworkSource::Replayed(place.replay(&kept.record)?.into()),
+        (Some(response_store), _) if arguments.locked => NetworkSource::Locked(response_store.clone()),
+        (Some(response_store), None) => NetworkSource::Kept(response_store.writer()),
+        (Some(response_store), Some(kept)) => {
+            NetworkSource::Replayed(response_store.replay(&kept.record)?.into())
+        }
     };
     let store = || pipeline::store(session.workspace());
     let reference_image = match (&kept, &arguments.like) {
@@ -370,7 +375,7 @@ fn order(
     })
 }
 
-/// Where the image is pushed to, in the order of the command line, each once.
+/// The references to push to, in the order of the command line, each once.
 fn destinations(arguments: &Arguments) -> Result<Vec<Reference>> {
     let all = match &arguments.push {
         None => return Ok(Vec::new()),
@@ -389,18 +394,18 @@ fn each_once(all: &[Reference]) -> Vec<Reference> {
     all.iter().enumerate().filter(is_first).map(|(_, reference)| reference.clone()).collect()
 }
 
-/// Names what was kept of a build, and signs its provenance.
+/// Names the stored responses of a build, and signs its provenance.
 fn finish(
     arguments: &Arguments,
     outcome: BuildOutcome,
     drift: Vec<String>,
-    place: Option<&ResponseStore>,
+    response_store: Option<&ResponseStore>,
     handed_in: &[HandedIn],
     key: Option<&dyn Signer>,
 ) -> Result<BuiltImage> {
-    let materials = match (place, &outcome.record) {
-        (Some(place), Some(record)) => {
-            Some(place.name(outcome.executed.image.manifest(), record, outcome.finished)?)
+    let materials = match (response_store, &outcome.record) {
+        (Some(response_store), Some(record)) => {
+            Some(response_store.name(outcome.executed.image.manifest(), record, outcome.finished)?)
         }
         _ => None,
     };
@@ -428,7 +433,7 @@ fn order_name(builds: &[BuiltImage]) -> String {
     builds.first().map_or_else(String::new, |built| built.outcome.parameters.image.clone())
 }
 
-/// A file holds one bundle: of several, each has its platform in the name, as in `build.linux-arm64.json`.
+/// The path of a bundle. With several platforms each has a file of its own, such as `build.linux-arm64.json`.
 pub(crate) fn bundle_path(path: &Path, platform: Option<&str>) -> PathBuf {
     let Some(platform) = platform.map(|text| text.replace('/', "-")) else { return path.to_owned() };
     let name = path.file_name().unwrap_or_default().to_string_lossy();

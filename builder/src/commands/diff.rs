@@ -1,4 +1,4 @@
-//! `diff`: which layers and files of two images differ.
+//! `diff`: the layers and files in which two images differ.
 
 use attestations::Digest;
 use images::Platform;
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::lookup::find;
 use crate::registry::Registry;
 
-/// Entries told of each layer; JSON has more.
+/// Entries listed per layer in text; JSON has more.
 const TOLD: usize = 20;
 
 /// Its arguments.
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 /// Runs it.
 ///
 /// # Errors
-/// When an image cannot be had; see [`Kind`].
+/// When an image is not found or cannot be fetched; see [`Kind`].
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let runtime = session.workspace().runtime()?;
     let registry =
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     Ok(if comparison == Comparison::Identical { Answer::Yes } else { Answer::No })
 }
 
-/// A comparison for people.
+/// A comparison as text.
 pub(crate) fn describe(comparison: &Comparison) -> String {
     let Comparison::Differs { config, layers } = comparison else {
         return match comparison {

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 /// Runs it.
 ///
 /// # Errors
-/// What a build of the file would refuse as well, with its line.
+/// Those that a build of the file would have, with the line.
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let path = &arguments.file;
     let bytes = files::read(path, SIZE_LIMIT)?;
@@ -55,11 +55,11 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let explained = Explanation::new(&file, &request).map_err(named)?;
     let value = serde_json::to_value(&explained)
         .map_err(|cause| Error::new(Kind::Bug, "writing the explanation").because(cause))?;
-    session.result(&told(&explained), &value)?;
+    session.result(&text(&explained), &value)?;
     Ok(Answer::Yes)
 }
 
-fn told(explained: &Explanation) -> String {
+fn text(explained: &Explanation) -> String {
     let mut text = String::new();
     let mut line = |words: String| _ = writeln!(text, "{words}");
     for stage in &explained.stages {

@@ -29,11 +29,11 @@ pub(crate) struct Arguments {
 /// Runs it.
 ///
 /// # Errors
-/// When the file is no provenance, or the lock cannot be written.
+/// When the file is not a provenance, or the lock cannot be written.
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let path = &arguments.provenance;
     let bad = |why: &str| Error::new(Kind::Input, format!("{}: {why}", path.display()));
-    // Whoever signed it: the lock is text, which people review before it counts for anything.
+    // The signature is not checked: people review the lock as text before it has any effect.
     let statement = Bundle::parse(&files::read(path, FILE_LIMIT)?)
         .and_then(|bundle| bundle.statement_unverified())
         .map_err(|cause| bad("not a signed statement").because(cause))?;
@@ -49,14 +49,14 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         Some(out) => {
             files::write(out, text.as_bytes())?;
             let dockerfile = &provenance.build_definition.external_parameters.dockerfile;
-            let told = format!(
+            let summary = format!(
                 "{}: {}, {}; commit it as {}",
                 out.display(),
                 plural(lock.bases.len(), "base"),
                 plural(lock.packages.len(), "package"),
                 Lock::path(dockerfile)
             );
-            session.result(&told, &value)?;
+            session.result(&summary, &value)?;
         }
     }
     Ok(Answer::Yes)

@@ -99,22 +99,22 @@ pub(crate) enum Command {
 /// # Errors
 /// See [`Kind`].
 pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
-    let place = ResponseStore::open(session.workspace().state_dir())?;
+    let response_store = ResponseStore::open(session.workspace().state_dir())?;
     match command {
-        Command::List => list(&place, session)?,
-        Command::Show { digest } => show(&place, digest, session)?,
-        Command::Verify { digest } => verify(&place, digest.as_ref(), session)?,
+        Command::List => list(&response_store, session)?,
+        Command::Show { digest } => show(&response_store, digest, session)?,
+        Command::Verify { digest } => verify(&response_store, digest.as_ref(), session)?,
         Command::Confirm { digest, authorities, private_hosts } => {
             let upstream = private_hosts.permit(authorities.upstream()?)?;
-            return confirm(&place, digest, &upstream, session);
+            return confirm(&response_store, digest, &upstream, session);
         }
         Command::Export { digest, include_private, out } => {
-            let found = place.find(digest)?;
+            let found = response_store.find(digest)?;
             let (private, withheld) = match include_private {
                 true => (PrivateResponses::Include, 0),
-                false => (PrivateResponses::Withhold, place.private_bodies(&found)?.len()),
+                false => (PrivateResponses::Withhold, response_store.private_bodies(&found)?.len()),
             };
-            archive::export(&place, &found, private, out)?;
+            archive::export(&response_store, &found, private, out)?;
             let mut text = format!(
                 "{} with {}, {}",
                 out.display(),
@@ -132,13 +132,13 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<Answer> {
             session.result(&text, &value)?;
         }
         Command::Import { file } => {
-            let found = archive::import(&place, file)?;
+            let found = archive::import(&response_store, file)?;
             session.result(&lines(&found), &json!({ "event": "imported", "materials": found }))?;
         }
         Command::Pull { reference, reach } => {
-            pull(&place, reference, reach, session)?;
+            pull(&response_store, reference, reach, session)?;
         }
-        Command::Gc { older_than, dry_run } => collect(&place, *older_than, *dry_run, session)?,
+        Command::Gc { older_than, dry_run } => collect(&response_store, *older_than, *dry_run, session)?,
     }
     Ok(Answer::Yes)
 }
@@ -160,9 +160,9 @@ fn lines(all: &[KeptResponses]) -> String {
     }
 }
 
-fn list(place: &ResponseStore, session: &Session) -> Result<()> {
-    let all = place.list()?;
-    let blobs = place.store().blobs()?;
+fn list(response_store: &ResponseStore, session: &Session) -> Result<()> {
+    let all = response_store.list()?;
+    let blobs = response_store.store().blobs()?;
     let disk: u64 = blobs.iter().map(|(_, size)| size).sum();
     let sum: u64 = all.iter().map(|one| one.size).sum();
     let text = format!(
@@ -177,9 +177,9 @@ fn list(place: &ResponseStore, session: &Session) -> Result<()> {
     session.result(&text, &value)
 }
 
-fn show(place: &ResponseStore, digest: &Digest, session: &Session) -> Result<()> {
-    let found = place.find(digest)?;
-    let (_, record) = Record::stored(place.store(), &found.record)?;
+fn show(response_store: &ResponseStore, digest: &Digest, session: &Session) -> Result<()> {
+    let found = response_store.find(digest)?;
+    let (_, record) = Record::stored(response_store.store(), &found.record)?;
     let mut text = String::new();
     for step in &record.steps {
         text.push_str(&format!("{}\n", step.step));
@@ -204,14 +204,19 @@ fn show(place: &ResponseStore, digest: &Digest, session: &Session) -> Result<()>
     session.result(&text, &json!({ "event": "record", "materials": found, "record": record }))
 }
 
-fn confirm(place: &ResponseStore, digest: &Digest, upstream: &Upstream, session: &Session) -> Result<Answer> {
-    let found = place.find(digest)?;
-    let (_, record) = Record::stored(place.store(), &found.record)?;
+fn confirm(
+    response_store: &ResponseStore,
+    digest: &Digest,
+    upstream: &Upstream,
+    session: &Session,
+) -> Result<Answer> {
+    let found = response_store.find(digest)?;
+    let (_, record) = Record::stored(response_store.store(), &found.record)?;
     let runtime = session.workspace().runtime()?;
-    let told = |one: &Confirmed, done, total| {
+    let report = |one: &Confirmed, done, total| {
         session.workspace().report(&Event::Asked { url: &one.url, verdict: one.verdict.name(), done, total });
     };
-    let all = confirm::confirm(&record, upstream, &runtime, &told)
+    let all = confirm::confirm(&record, upstream, &runtime, &report)
         .map_err(|cause| Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause))?;
     let mut text = String::new();
     for one in all.iter().filter(|one| one.verdict != Verdict::Same) {
@@ -236,13 +241,13 @@ fn confirm(place: &ResponseStore, digest: &Digest, upstream: &Upstream, session:
     Ok(if doubtful == 0 { Answer::Yes } else { Answer::No })
 }
 
-fn verify(place: &ResponseStore, digest: Option<&Digest>, session: &Session) -> Result<()> {
+fn verify(response_store: &ResponseStore, digest: Option<&Digest>, session: &Session) -> Result<()> {
     let all = match digest {
-        Some(digest) => vec![place.find(digest)?],
-        None => place.list()?,
+        Some(digest) => vec![response_store.find(digest)?],
+        None => response_store.list()?,
     };
     for one in &all {
-        place.verify(one)?;
+        response_store.verify(one)?;
     }
     let bytes: u64 = all.iter().map(|one| one.size).sum();
     let text = format!(
@@ -253,7 +258,12 @@ fn verify(place: &ResponseStore, digest: Option<&Digest>, session: &Session) -> 
     session.result(&text, &json!({ "event": "verified", "materials": all }))
 }
 
-fn pull(place: &ResponseStore, reference: &Reference, reach: &Reach, session: &Session) -> Result<()> {
+fn pull(
+    response_store: &ResponseStore,
+    reference: &Reference,
+    reach: &Reach,
+    session: &Session,
+) -> Result<()> {
     let runtime = session.workspace().runtime()?;
     let registry = Registry::new(reach.registries()?, session.workspace(), runtime.handle().clone());
     let mut found = Vec::new();
@@ -261,10 +271,10 @@ fn pull(place: &ResponseStore, reference: &Reference, reach: &Reach, session: &S
         let records = records_of(&registry, &pinned)?;
         let image = registry.describe(&pinned)?;
         for record in &records {
-            place.fetch(&registry, &pinned, &image, record)?;
+            response_store.fetch(&registry, &pinned, &image, record)?;
         }
         let of_image = |one: &KeptResponses| one.image == *pinned.digest() && records.contains(&one.record);
-        found.extend(place.list()?.into_iter().filter(of_image));
+        found.extend(response_store.list()?.into_iter().filter(of_image));
     }
     session.result(&lines(&found), &json!({ "event": "pulled", "materials": found }))
 }
@@ -273,7 +283,8 @@ fn pull(place: &ResponseStore, reference: &Reference, reach: &Reach, session: &S
 fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> {
     let mut records = BTreeSet::new();
     for attachment in registry.attachments(pinned)? {
-        // Nobody is believed here: a record is content by digest, and what it is good for is decided by who replays it.
+        // The signer is not checked: a record is addressed by its digest, and whoever replays it decides whether to
+        // trust it.
         let Ok(statement) = Bundle::parse(&attachment.bytes).and_then(|it| it.statement_unverified()) else {
             continue;
         };
@@ -296,13 +307,18 @@ fn records_of(registry: &Registry, pinned: &Pinned) -> Result<BTreeSet<Digest>> 
     }
 }
 
-fn collect(place: &ResponseStore, older_than: Option<u32>, dry_run: bool, session: &Session) -> Result<()> {
+fn collect(
+    response_store: &ResponseStore,
+    older_than: Option<u32>,
+    dry_run: bool,
+    session: &Session,
+) -> Result<()> {
     let before = older_than
         .map(|days| Timestamp::now().checked_sub(SignedDuration::from_hours(24 * i64::from(days))))
         .transpose()
         .map_err(|cause| Error::new(Kind::Usage, "--older-than is too long ago").because(cause))?;
     let what = if dry_run { Collect::DryRun } else { Collect::Remove };
-    let (old, collected) = place.collect(before, what)?;
+    let (old, collected) = response_store.collect(before, what)?;
     let verb = if dry_run { "would remove" } else { "removed" };
     let text = format!(
         "{verb} the materials of {}: {}, {}",

@@ -1,4 +1,4 @@
-//! The command line: which subcommands there are, what they share, and how their outcome becomes output and an exit code.
+//! The command line: the subcommands, their shared options, and the mapping of results to output and exit codes.
 
 mod build;
 mod diff;
@@ -25,7 +25,7 @@ use crate::progress::Mode;
 
 use session::{Answer, Session};
 
-/// Where `--help` lists the options that every command has.
+/// The heading of the options that every command has in `--help`.
 const GLOBAL: &str = "Global options";
 
 /// Builds container images reproducibly from reviewed git commits, and rebuilds them to check.
@@ -97,11 +97,11 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it reads or writes the state directory in any case.
+    /// Whether it always uses the state directory.
     fn keeps_state(&self) -> bool {
         match self {
             Self::Build(_) | Self::Rebuild(_) | Self::Materials(_) => true,
-            // `review verify` and `diff` of two layouts keep none; where these two do, they see to it themselves.
+            // `review verify` and `diff` of two layouts need none; the other forms of both open it themselves.
             Self::Review(_)
             | Self::Diff(_)
             | Self::ExplainDockerfile(_)
@@ -123,7 +123,7 @@ impl program::Program for Program {
     }
 
     fn install_logs(&self) -> Result<()> {
-        // Who reads lines of JSON on standard error reads nothing else there.
+        // With `--json`, standard error must have nothing but lines of JSON.
         let format = if self.mode() == Mode::Json { Format::Json } else { Format::Text };
         self.logs.install(tracing::Level::WARN, format)
     }
@@ -147,7 +147,7 @@ impl Program {
     fn mode(&self) -> Mode {
         match (self.quiet, self.json, self.progress) {
             (true, _, _) | (_, _, Mode::Quiet) => Mode::Quiet,
-            // Who reads the result with a machine reads this with one, whatever the environment says.
+            // With `--json`, progress is JSON too, whatever the environment says.
             (_, true, _) => Mode::Json,
             (_, _, mode) => mode,
         }

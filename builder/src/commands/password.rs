@@ -18,12 +18,12 @@ pub(super) struct PasswordArguments {
 }
 
 impl PasswordArguments {
-    /// Where the password will come from.
+    /// The source of the password.
     pub(super) fn source(&self) -> PasswordSource {
         PasswordSource::of(self.password_file.clone())
     }
 
-    /// Opens a key, and reports when others may read its file.
+    /// Opens a key, and warns if other users may read its file.
     ///
     /// # Errors
     /// When the key cannot be opened.

@@ -89,7 +89,7 @@ pub(crate) struct Arguments {
     private_hosts: PrivateHosts,
 }
 
-/// How a rebuild came out, for people.
+/// The result of a comparison as text.
 fn text(finding: &Finding) -> String {
     match finding {
         Finding::Compared(comparison) => describe(comparison),
@@ -108,7 +108,7 @@ fn json_of(finding: &Finding) -> serde_json::Value {
     }
 }
 
-/// One image that was rebuilt.
+/// One rebuilt image.
 struct Rebuilt {
     subject: Digest,
     platform: String,
@@ -119,13 +119,13 @@ struct Rebuilt {
 /// Runs it.
 ///
 /// # Errors
-/// See [`Kind`]; that the images differ is an answer and no error.
+/// See [`Kind`]; that the images differ is a result and not an error.
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let key = arguments.signing.open(session)?;
     let runtime = session.workspace().runtime()?;
     let registry =
         Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
-    // None stands for whatever the provenance at hand is about.
+    // None stands for the image of the given provenance.
     let images: Vec<Option<Pinned>> = match &arguments.reference {
         None => vec![None],
         Some(reference) => registry.images(reference, &arguments.platforms)?.into_iter().map(Some).collect(),
@@ -134,17 +134,17 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         (Some(key), Some(builder_id)) => Some(Identity { builder_id, key: &**key }),
         _ => None,
     };
-    let place = ResponseStore::open(session.workspace().state_dir())?;
+    let response_store = ResponseStore::open(session.workspace().state_dir())?;
     let work = Work {
         arguments,
         session,
         registry: &registry,
         runtime: runtime.handle(),
-        place: &place,
+        response_store: &response_store,
         identity,
         is_one_of_several: images.len() > 1,
     };
-    // What is known of each is looked at before the first one is built.
+    // The provenance of every image is checked before the first one is rebuilt.
     let chosen = images
         .into_iter()
         .map(|pinned| evidence(arguments, &registry, pinned.as_ref()).map(|chosen| (pinned, chosen)))
@@ -154,8 +154,8 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), chosen))
         .collect::<Result<Vec<_>>>()?;
     let is_identical = rebuilt.iter().all(|one| one.finding.verdict() == RebuildVerdict::Identical);
-    let told = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
-    match (rebuilt.as_slice(), told.as_slice()) {
+    let reports = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
+    match (rebuilt.as_slice(), reports.as_slice()) {
         ([one], [value]) => {
             let text = format!("{}\n{}", one.outcome.executed.image.digest(), text(&one.finding));
             session.result(&text, value)?;
@@ -165,36 +165,42 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
                 format!("{} {}\n{}", one.outcome.executed.image.digest(), one.platform, text(&one.finding))
             };
             let text = all.iter().map(line).collect::<Vec<_>>().join("\n");
-            let value = json!({ "event": "rebuilt", "identical": is_identical, "images": told });
+            let value = json!({ "event": "rebuilt", "identical": is_identical, "images": reports });
             session.result(&text, &value)?;
         }
     }
     Ok(if is_identical { Answer::Yes } else { Answer::No })
 }
 
-/// What all rebuilds of one call have in common.
+/// Shared by all rebuilds of one call.
 struct Work<'a> {
     arguments: &'a Arguments,
     session: &'a Session,
     registry: &'a Registry,
     runtime: &'a tokio::runtime::Handle,
-    place: &'a ResponseStore,
+    response_store: &'a ResponseStore,
     identity: Option<Identity<'a>>,
     is_one_of_several: bool,
 }
 
 impl Work<'_> {
-    /// Repeats one build, compares, and signs how it came out.
+    /// Repeats one build, compares the images, and signs the result.
     fn repeat(&self, pinned: Option<&Pinned>, chosen: Chosen) -> Result<Rebuilt> {
         let (arguments, session, registry) = (self.arguments, self.session, self.registry);
         session.workspace().report(&Event::Repeating { subject: chosen.subject, origin: &chosen.origin });
         let network = match arguments.online {
-            true => NetworkSource::Kept(self.place.keeper()),
-            false => inputs::replayed(self.place, &chosen, arguments.materials.as_deref(), registry, pinned)?,
+            true => NetworkSource::Kept(self.response_store.writer()),
+            false => inputs::replayed(
+                self.response_store,
+                &chosen,
+                arguments.materials.as_deref(),
+                registry,
+                pinned,
+            )?,
         };
         let original = original(arguments, session, registry, pinned, &chosen)?;
         let reference_image = match &original {
-            // A command that runs again would ask the servers again.
+            // An early command that runs again would send its requests to the servers twice.
             _ if arguments.online => None,
             Some(original) => Some(original.clone()),
             None => ReferenceImage::at_hand(pipeline::store(session.workspace())?, &chosen.subject)?,
@@ -206,14 +212,14 @@ impl Work<'_> {
         let rebuilt = pipeline::store(session.workspace())?;
         let finding = Finding::of(original.as_ref(), &chosen, (&rebuilt, &outcome))?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
-            self.place.name(outcome.executed.image.manifest(), record, outcome.finished)?;
+            self.response_store.name(outcome.executed.image.manifest(), record, outcome.finished)?;
         }
         let subject = chosen.subject;
         self.sign(pinned, chosen, &outcome, finding.verdict())?;
         Ok(Rebuilt { subject, platform: outcome.parameters.platform.clone(), outcome, finding })
     }
 
-    /// A machine that lacks an emulator can still repeat its own platform's build.
+    /// For an index, adds a hint: a machine without an emulator can still rebuild its own platform's image.
     fn in_index(&self, error: Error) -> Error {
         match (self.is_one_of_several && error.kind() == Kind::Machine, error.hint_text()) {
             (true, Some(hint)) => {
@@ -328,12 +334,12 @@ fn order(
         upstream: arguments.private_hosts.permit(arguments.reach.upstream()?)?,
         alone: None,
         limits: arguments.limits.clone(),
-        // One that was not used then is not used now either.
+        // Only the secrets that the first build used.
         secrets: Secrets::read(&arguments.secrets)?.only(&parameters.secrets)?,
     })
 }
 
-/// The image that is repeated, if it can be had.
+/// The original image, if it is available.
 fn original(
     arguments: &Arguments,
     session: &Session,
@@ -341,18 +347,19 @@ fn original(
     pinned: Option<&Pinned>,
     chosen: &Chosen,
 ) -> Result<Option<ReferenceImage>> {
-    let place = match (pinned, &arguments.against) {
+    let location = match (pinned, &arguments.against) {
         (Some(pinned), _) => pinned.to_string(),
         (None, Some(folder)) => folder.clone(),
         (None, None) => return Ok(None),
     };
     let platform = platform_of(chosen)?;
-    let (store, image) = find(&place, pinned.is_none().then_some(&platform), registry, session.workspace())?;
+    let (store, image) =
+        find(&location, pinned.is_none().then_some(&platform), registry, session.workspace())?;
     match image.digest() == chosen.subject {
         true => Ok(Some(ReferenceImage { store, image })),
         false => Err(Error::new(
             Kind::Input,
-            format!("{place} is {}, and the provenance is about {}", image.digest(), chosen.subject),
+            format!("{location} is {}, and the provenance is about {}", image.digest(), chosen.subject),
         )),
     }
 }

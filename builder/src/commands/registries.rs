@@ -1,4 +1,4 @@
-//! The options that say how registries and other servers are reached, and the file that says the same.
+//! The options for reaching registries and other servers, and the file with the same settings.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use crate::error::{Error, Kind, Result};
 use recorder::Upstream;
 
-/// The most bytes of a file of registries.
+/// The most bytes of a registries file.
 const FILE_LIMIT: u64 = 1 << 20;
 
 /// The options of commands that reach a registry.
@@ -66,10 +66,10 @@ impl PrivateHosts {
 }
 
 impl Reach {
-    /// How registries are reached. Mirrors of the command line come before those of the file.
+    /// How to reach registries. Mirrors of the command line come before those of the file.
     ///
     /// # Errors
-    /// When a mirror is none, or a file cannot be read.
+    /// When a mirror is not valid, or a file cannot be read.
     pub(crate) fn registries(&self) -> Result<Registries> {
         let mut all = Registries { plain: self.insecure_registry.clone(), ..Registries::default() };
         for (name, at) in &self.mirrors {
@@ -85,20 +85,20 @@ impl Reach {
         Ok(all)
     }
 
-    /// How the servers are reached that a build's steps ask.
+    /// How to reach the servers that a build's steps use.
     ///
     /// # Errors
-    /// When a file of certificates cannot be read, or holds none.
+    /// When a file of certificates cannot be read, or has none.
     pub(crate) fn upstream(&self) -> Result<Upstream> {
         self.authorities.upstream()
     }
 }
 
 impl Authorities {
-    /// How servers are reached whose certificates these may have signed.
+    /// How to reach servers whose certificates these authorities may have signed.
     ///
     /// # Errors
-    /// When a file of certificates cannot be read, or holds none.
+    /// When a file of certificates cannot be read, or has none.
     pub(crate) fn upstream(&self) -> Result<Upstream> {
         let roots = self.roots()?.into_iter().map(CertificateDer::from);
         Ok(roots.fold(Upstream::system(), Upstream::with_root))

@@ -1,4 +1,4 @@
-//! What a build tells once it is done.
+//! The result of a build, as text and as JSON.
 
 use errors::plural;
 use images::Index;
@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 
 use crate::publish::BuiltImage;
 
-/// The whole.
+/// The whole result.
 pub(crate) struct Report<'a> {
     pub(crate) builds: &'a [BuiltImage],
-    /// What lists the images, when there are several.
+    /// The index of the images, when there are several.
     pub(crate) index: Option<&'a Index>,
-    /// Where it was pushed, if anywhere.
+    /// The references it was pushed to.
     pub(crate) pushed: Vec<String>,
     /// The files that were written.
     pub(crate) written: Vec<String>,
-    /// Whether to tell each file that the normaliser changed.
+    /// Whether to list each file that the normaliser changed.
     pub(crate) explain: bool,
 }
 
 impl Report<'_> {
-    /// For people: the digest first.
+    /// As text, with the digest first.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if let Some(index) = self.index {
@@ -34,7 +34,7 @@ impl Report<'_> {
             text.extend(digests.map(|digest| format!("{digest}\n")));
         }
         text.extend(self.pushed.iter().map(|reference| format!("pushed {reference}\n")));
-        text.extend(self.written.iter().map(|place| format!("wrote {place}\n")));
+        text.extend(self.written.iter().map(|path| format!("wrote {path}\n")));
         for built in self.builds {
             let margin = match self.index {
                 Some(_) => format!("{}: ", built.outcome.parameters.platform),
@@ -48,7 +48,7 @@ impl Report<'_> {
         text
     }
 
-    /// For machines: of one image its own account, of several the index with theirs.
+    /// As JSON: one image's object, or the index with those of its images.
     pub(crate) fn json(&self) -> Value {
         match (self.index, self.builds) {
             (None, [built]) => {

@@ -1,4 +1,4 @@
-//! What every command shares, and how its result is printed.
+//! State shared by all commands, and the printing of their results.
 
 use errors::{Form, output};
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::progress::{Mode, Progress};
 use crate::workspace::Workspace;
 
-/// What a command answered when nothing went wrong.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Done, or identical: exit code 0.
@@ -15,7 +15,7 @@ pub(crate) enum Answer {
     No,
 }
 
-/// A workspace, and how the result is printed.
+/// A workspace and the form of the result.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     workspace: Workspace,
@@ -28,12 +28,12 @@ impl Session {
         Self { workspace: Workspace::new(state_dir, Progress::new(progress).into()), form }
     }
 
-    /// The state directory and the reporter, which is all that the parts below the command line get.
+    /// The state directory and the reporter, for the parts below the command line.
     pub(crate) fn workspace(&self) -> &Workspace {
         &self.workspace
     }
 
-    /// How the result is printed.
+    /// The form of the result.
     pub(crate) fn form(&self) -> Form {
         self.form
     }

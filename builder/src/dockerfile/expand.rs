@@ -5,7 +5,7 @@ use std::str::Chars;
 
 use super::glob::Pattern;
 
-/// Nesting of `${a:-${b:-…}}` beyond which a file is not a person's.
+/// The deepest nesting of `${a:-${b:-…}}`; no real file needs more.
 const DEPTH_LIMIT: usize = 32;
 /// Longest expanded word, in bytes: a kernel's limit for one argument.
 const LENGTH_LIMIT: usize = 128 * 1024;
@@ -49,10 +49,10 @@ pub(crate) enum ExpandError {
     TooLong,
 }
 
-/// What looks a variable up; `None` when it is not set.
+/// Looks up a variable; `None` when it is not set.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Expands `text` to one word, quotes taken away.
+/// Expands `text` to one word, without quotes.
 ///
 /// # Errors
 /// See [`ExpandError`].
@@ -61,7 +61,7 @@ pub(crate) fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Strin
     Ok(plain(expander.until(None, false)?))
 }
 
-/// Expands the variables of a here-document, in which quotes are letters like any other.
+/// Expands the variables of a here-document, in which quotes have no meaning.
 ///
 /// # Errors
 /// See [`ExpandError`].
@@ -92,7 +92,7 @@ pub(crate) fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<
     Ok(words)
 }
 
-/// A letter, and whether a quote or escape makes it literal.
+/// A character, and whether a quote or escape makes it literal.
 type Letter = (char, bool);
 
 struct Expander<'a> {
@@ -100,12 +100,12 @@ struct Expander<'a> {
     escape: char,
     lookup: Lookup<'a>,
     depth: usize,
-    /// Whether quotes mean anything.
+    /// Whether quotes are special.
     quotes: bool,
 }
 
 impl Expander<'_> {
-    /// Everything up to `stop`, which is taken away, or to the end when there is no stop. In a pattern (`raw`) the escape
+    /// Everything up to `stop`, which is consumed, or to the end if there is no stop. In a pattern (`raw`) the escape
     /// character stays.
     fn until(&mut self, stop: Option<char>, raw: bool) -> Result<Vec<Letter>, ExpandError> {
         let mut out: Vec<Letter> = Vec::new();
@@ -162,7 +162,7 @@ impl Expander<'_> {
         }
     }
 
-    /// What stands behind a dollar.
+    /// The expansion after a dollar sign.
     fn dollar(&mut self) -> Result<String, ExpandError> {
         if self.rest.peek() == Some(&'{') {
             self.rest.next();
@@ -240,7 +240,7 @@ impl Expander<'_> {
         })
     }
 
-    /// A variable's name: letters, digits and underscores, all digits, or one of the shell's special letters.
+    /// A variable's name: letters, digits and underscores, all digits, or one of the shell's special characters.
     fn name(&mut self) -> String {
         let mut name = String::new();
         while let Some(letter) = self.rest.peek().copied() {

@@ -1,4 +1,4 @@
-//! `HEALTHCHECK`, with durations as Go reads and writes them, since the configuration's history holds them so.
+//! `HEALTHCHECK`, with durations in Go's form, which the image's history uses.
 
 use super::Problem;
 use super::instruction::Health;
@@ -14,7 +14,7 @@ const UNITS: [(&str, i64); 7] = [
     ("ns", 1),
     ("s", 1_000_000_000),
 ];
-/// Docker takes no shorter time than a millisecond.
+/// Docker accepts no duration below a millisecond, except 0.
 const SHORTEST: i64 = 1_000_000;
 
 pub(super) fn parse(flags: &[Flag], rest: &str) -> Result<Health, Problem> {
@@ -62,7 +62,7 @@ pub(super) fn parse(flags: &[Flag], rest: &str) -> Result<Health, Problem> {
     Ok(health)
 }
 
-/// `1m30s`, `1.5h`, `250ms` in nanoseconds; 0 stands for the engine's own default.
+/// Parses `1m30s`, `1.5h`, `250ms` to nanoseconds; 0 means the engine's default.
 fn duration(text: &str) -> Option<i64> {
     let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
@@ -94,8 +94,8 @@ fn duration(text: &str) -> Option<i64> {
     (sum == 0 || sum >= SHORTEST).then_some(sum)
 }
 
-/// A time as Go prints it: `1m30s`, `1.5s`, `250ms`.
-pub(crate) fn told(nanoseconds: i64) -> String {
+/// A duration as Go prints it: `1m30s`, `1.5s`, `250ms`.
+pub(crate) fn format_duration(nanoseconds: i64) -> String {
     if nanoseconds == 0 {
         return "0s".to_owned();
     }
@@ -146,7 +146,7 @@ mod tests {
         ];
         for (text, nanoseconds, shown) in table {
             assert_eq!(duration(text), Some(nanoseconds), "{text}");
-            assert_eq!(told(nanoseconds), shown);
+            assert_eq!(format_duration(nanoseconds), shown);
         }
         for text in ["", "5", "s", "1x", "-1s", "1us", ".s", "99999999999999999999h", "1s1"] {
             assert_eq!(duration(text), None, "{text}");

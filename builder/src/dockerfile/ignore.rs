@@ -1,4 +1,4 @@
-//! `.dockerignore` and `--exclude`: which files the build, or one `COPY`, does not see. The last rule that fits decides.
+//! `.dockerignore` and `--exclude`: files that the build, or one `COPY`, leaves out. The last matching rule decides.
 
 use super::Problem;
 use super::pattern::{Pattern, PatternError};
@@ -62,12 +62,12 @@ impl Ignore {
         Ok(Self { rules: rules.into_iter().flatten().collect() })
     }
 
-    /// Whether a rule keeps what another leaves out, so that something may be kept in a folder that is left out.
+    /// Whether a rule keeps files that another leaves out, so that an ignored folder may contain files to keep.
     pub(crate) fn has_exceptions(&self) -> bool {
         self.rules.iter().any(|rule| rule.keep)
     }
 
-    /// Whether `path`, relative to the context, is left out: by a rule for itself or for a folder above it.
+    /// Whether `path`, relative to the context, is left out, by a rule for itself or for a folder above it.
     pub(crate) fn leaves_out(&self, path: &[u8]) -> bool {
         let mut left_out = false;
         for rule in &self.rules {
@@ -106,8 +106,8 @@ fn pattern(text: &str) -> Result<Option<Rule>, PatternError> {
     }
 }
 
-/// Without leading, trailing and doubled slashes, and with `.` and `..` worked out. None when it names nothing in the
-/// context: a lone `.` is the context itself, which cannot be left out, and `../a` lies beside it.
+/// A pattern without leading, trailing and doubled slashes, with `.` and `..` resolved. None when it matches nothing
+/// in the context: `.` is the context itself, which cannot be left out, and `../a` is outside.
 fn clean(text: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {

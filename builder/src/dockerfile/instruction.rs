@@ -30,18 +30,18 @@ pub(crate) struct Run {
     pub(crate) command: Command,
     /// The here-documents that it opens.
     pub(crate) documents: Vec<HereDocument>,
-    /// What it reaches.
+    /// Its network access.
     pub(crate) network: Network,
-    /// What it sees beside its root, and which secrets it is told.
+    /// Its mounts and secrets.
     pub(crate) mounts: Vec<RunMount>,
 }
 
-/// What a `RUN` reaches.
+/// The network access of a `RUN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
     /// Everything, recorded.
     Default,
-    /// Itself alone.
+    /// Only its own loopback.
     None,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Copy {
     pub(crate) keyword: &'static str,
     /// The here-documents among the sources.
     pub(crate) documents: Vec<HereDocument>,
-    /// Whether it is a layer that does not depend on what lies below. Every layer here is made for its own base, and the
+    /// `--link`: whether the layer is independent of those below. Each layer here is still made for its own base; the
     /// files are the same.
     pub(crate) link: bool,
     /// The stage to copy from, instead of the repository.
@@ -78,17 +78,17 @@ pub(crate) struct Copy {
     pub(crate) chown: Option<String>,
     /// Permissions: octal, or changes.
     pub(crate) chmod: Option<String>,
-    /// Patterns of what is not copied.
+    /// Patterns to leave out.
     pub(crate) excludes: Vec<String>,
-    /// Whether the folders above a source are made as well.
+    /// Whether the folders above a source are created as well.
     pub(crate) parents: bool,
-    /// Whether archives are unpacked; by default `ADD` does it with those of the repository, and not with what it fetches.
+    /// Whether archives are unpacked. By default `ADD` unpacks those of the repository, but not fetched ones.
     pub(crate) unpack: Option<bool>,
-    /// What the one source that is fetched has to be.
+    /// The checksum of the one source that is fetched.
     pub(crate) checksum: Option<String>,
     /// Paths, patterns and URLs; at least one, unless there are here-documents.
     pub(crate) sources: Vec<String>,
-    /// Where to.
+    /// The destination.
     pub(crate) destination: String,
 }
 
@@ -173,7 +173,7 @@ pub(super) fn parse(line: &str, documents: Vec<HereDocument>, escape: char) -> R
     Ok(Parsed::Other(other))
 }
 
-/// The instruction behind `ONBUILD`.
+/// The instruction after `ONBUILD`.
 pub(super) fn trigger(
     text: &str,
     documents: Vec<HereDocument>,
@@ -228,7 +228,7 @@ fn yes_or_no(instruction: &str, flag: &Flag) -> Result<bool, Problem> {
     }
 }
 
-/// An empty value is as good as none.
+/// Sets a flag; an empty value counts as unset.
 fn set(slot: &mut Option<String>, instruction: &str, flag: &Flag) -> Result<(), Problem> {
     let value = value(instruction, flag)?;
     if slot.is_some() {
@@ -296,7 +296,7 @@ fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instr
         match flag.name.as_str() {
             "mount" => mounts.push(RunMount::parse(flag)?),
             "network" => set(&mut network, "RUN", flag)?,
-            // What steps have anyway.
+            // The default of all steps.
             "security" if flag.value.as_deref() == Some("sandbox") => {}
             _ => return Err(refuse_flag("RUN", flag)),
         }

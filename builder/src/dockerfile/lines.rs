@@ -13,34 +13,34 @@ pub(super) struct Line {
     pub(super) documents: Vec<HereDocument>,
 }
 
-/// Text that stands in the Dockerfile itself.
+/// A text in the Dockerfile itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HereDocument {
     /// Its name, which is also the line that ends it.
     pub(crate) name: String,
-    /// Its lines, as they stand.
+    /// Its lines, unchanged.
     pub(crate) text: String,
-    /// Whether tabs at the start of its lines are left out.
+    /// Whether leading tabs of its lines are removed.
     pub(crate) strip_tabs: bool,
     /// Whether its variables are expanded.
     pub(crate) expand: bool,
 }
 
 impl HereDocument {
-    /// Whether a command is nothing but what opens one.
+    /// Whether a command consists only of the opening of one.
     pub(crate) fn is_all_of(command: &str) -> bool {
         let command = command.trim();
         let name = command.split_once("<<").map_or("", |(_, name)| name.trim_start());
         !name.contains(char::is_whitespace) && Opening::of(command).is_some()
     }
 
-    /// A command with all that it opens behind it, as it stands in a file.
+    /// A command followed by all its here-documents, as in a file.
     pub(crate) fn all_behind(command: &str, documents: &[Self]) -> String {
         let documents = documents.iter().map(|it| format!("\n{}{}", it.text, it.name));
         format!("{command}{}", documents.collect::<String>())
     }
 
-    /// Its lines, without leading tabs where it was opened by `<<-`.
+    /// Its lines, without leading tabs if it was opened by `<<-`.
     pub(crate) fn content(&self) -> String {
         match self.strip_tabs {
             true => self.text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect(),
@@ -76,7 +76,7 @@ fn check(bytes: &[u8]) -> Result<&str, DockerfileError> {
         .map_err(|error| Problem::NotText("the text is not UTF-8").at(line_of(error.valid_up_to())))
 }
 
-/// Directives stand at the very top; anything else ends them. Returns the escape character.
+/// Directives are only at the very top; anything else ends them. Returns the escape character.
 fn directives(lines: &[&str]) -> Result<char, DockerfileError> {
     let mut escape = '\\';
     let mut seen: Vec<String> = Vec::new();
@@ -111,8 +111,7 @@ fn escape_character(value: &str) -> Result<char, Problem> {
     }
 }
 
-/// The language of this file is the one implemented here, whatever its minor version. Another frontend is another
-/// language.
+/// Checks the frontend: every minor version of the standard one is accepted, and other frontends are other languages.
 fn check_syntax(value: &str) -> Result<(), Problem> {
     let name = value.split('@').next().unwrap_or(value);
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
@@ -133,7 +132,7 @@ fn join(physical: &[&str], escape: char) -> Result<Vec<Line>, DockerfileError> {
         let raw = raw.trim_end_matches('\r');
         let is_comment = raw.trim_start().starts_with('#');
         if is_comment || raw.trim().is_empty() {
-            // Between continuation lines both are left out; BuildKit warns about the empty ones.
+            // Between continuation lines both are skipped; BuildKit warns about the empty ones.
             continue;
         }
         let (text, continues) = continuation(raw, escape);

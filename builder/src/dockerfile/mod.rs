@@ -1,7 +1,7 @@
-//! Dockerfiles: from bytes to typed instructions, with the line of each.
+//! Parses Dockerfiles into typed instructions, with the line of each.
 //!
-//! Semantics are those of BuildKit's Dockerfile reference. An instruction or flag that is not supported is refused by
-//! name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `build::plan`.
+//! The semantics are those of BuildKit's Dockerfile reference. An instruction or flag that is not supported is
+//! refused by name and line, never skipped. Nothing is expanded or looked up here: see [`expand`] and `plan`.
 
 mod chmod;
 pub(crate) mod expand;
@@ -23,7 +23,7 @@ pub(crate) use lines::HereDocument;
 pub(crate) use mount::bytes;
 pub(crate) use mount::{Mount, MountKind, SecretMount};
 
-/// Largest Dockerfile read, in bytes: people's are a few kilobytes.
+/// The most bytes of a Dockerfile; real ones have a few kilobytes.
 pub(crate) const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// A Dockerfile that cannot be used, and where.
@@ -85,7 +85,7 @@ pub(crate) struct Located<T> {
     pub(crate) line: usize,
     /// The instruction as written, continuation lines joined.
     pub(crate) text: String,
-    /// What it means.
+    /// The parsed value.
     pub(crate) value: T,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Stage {
     pub(crate) platform: Option<String>,
     /// Its name, in lower case.
     pub(crate) name: Option<String>,
-    /// What is done.
+    /// Its instructions.
     pub(crate) instructions: Vec<Located<Instruction>>,
 }
 
@@ -151,10 +151,10 @@ impl Dockerfile {
         Ok(())
     }
 
-    /// The instruction that an `ONBUILD` of a base holds, for the stage at `line`.
+    /// Parses an instruction of a base's `ONBUILD`, for the stage at `line`.
     ///
     /// # Errors
-    /// When it is none that may stand there.
+    /// When it is not allowed there.
     pub(crate) fn trigger(text: &str, line: usize) -> Result<Located<Instruction>, DockerfileError> {
         let parse = || {
             let lines = lines::read(text.as_bytes()).map_err(|error| error.problem)?;

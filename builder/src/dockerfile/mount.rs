@@ -1,36 +1,36 @@
-//! `RUN --mount`: what a step sees beside its root, and leaves no trace of.
+//! `RUN --mount`: mounts of a step, which are never part of its layer.
 
 use super::Problem;
 use super::words::Flag;
 
-/// A mount as it is written. What its values mean is known once variables are; which fields it has, before.
+/// A mount as written. Its fields are checked at once, their values once variables are expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunMount {
     text: String,
-    /// Each with the value that is given, if one is.
+    /// The fields, with their values if given.
     fields: Vec<(String, Option<String>)>,
 }
 
-/// A mount whose variables are known.
+/// A mount with its variables expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mount {
-    /// What a step sees.
+    /// Files for the step.
     Seen {
-        /// Where the step sees it, which is its working directory when this is empty.
+        /// The mount point; empty means the working directory.
         target: String,
-        /// What is there.
+        /// The content.
         kind: MountKind,
     },
-    /// What it is told.
+    /// A secret for the step.
     Secret(SecretMount),
 }
 
-/// What is mounted.
+/// The content of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountKind {
-    /// An empty folder, gone after the step: a cache is no input, so every build begins with an empty one.
+    /// An empty folder, removed after the step: caches are not inputs, so every build begins with empty ones.
     Cache {
-        /// Its name, which is its place when this is empty: caches of one name are one.
+        /// Its name; empty means its mount point. Caches with the same name are one.
         id: String,
         /// Its permissions.
         mode: u32,
@@ -41,7 +41,7 @@ pub(crate) enum MountKind {
     },
     /// An empty file system in memory.
     Temporary {
-        /// Bytes at most.
+        /// The most bytes.
         size: Option<u64>,
         /// Whether writing is allowed.
         writable: bool,
@@ -52,20 +52,19 @@ pub(crate) enum MountKind {
         from: Option<String>,
         /// The path there.
         source: String,
-        /// Whether writing is allowed. What is written is gone after the step.
+        /// Whether writing is allowed. Changes are discarded after the step.
         writable: bool,
     },
 }
 
-/// A secret that a step is given, not expanded. What is given by that name at the time of the build is none of the
-/// Dockerfile's.
+/// A secret for a step, not expanded. Its value is given to the build, and is not part of the Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SecretMount {
     /// Its name.
     pub(crate) id: String,
-    /// The file that holds it.
+    /// The file for it.
     pub(crate) target: Option<String>,
-    /// The variable that holds it.
+    /// The variable for it.
     pub(crate) env: Option<String>,
     /// Whether the build fails without it.
     pub(crate) required: bool,
@@ -75,7 +74,7 @@ pub(crate) struct SecretMount {
     pub(crate) owner: (u32, u32),
 }
 
-/// Fields that may stand without a value.
+/// Fields that may be given without a value.
 const BARE: [&str; 5] = ["ro", "readonly", "rw", "readwrite", "required"];
 const FIELDS: [&str; 19] = [
     "type",
@@ -98,10 +97,10 @@ const FIELDS: [&str; 19] = [
     "required",
     "env",
 ];
-/// What a mode may hold, as BuildKit takes it.
+/// The permission bits allowed in a mode, as in BuildKit.
 const PERMISSIONS: u32 = 0o777;
 
-/// What the fields say.
+/// The values of the fields.
 #[derive(Default)]
 struct Said {
     kind: Option<String>,
@@ -140,7 +139,7 @@ impl RunMount {
                     .wrong("from cannot be a variable: name a stage of that base, and take it from there"));
             }
         }
-        // What says the same whatever variables are is looked at before anything is built.
+        // A mount without variables is checked before anything is built.
         if !mount.text.contains(['$', '\\', '\'', '"']) {
             mount.expanded(&|text| Ok(text.to_owned()))?;
         }
@@ -152,12 +151,12 @@ impl RunMount {
         self.last("from").filter(|from| !from.is_empty())
     }
 
-    /// Whether it is a secret, as far as that is known.
+    /// Whether it is a secret, as far as that is known before expansion.
     pub(crate) fn is_secret(&self) -> bool {
         self.last("type").is_some_and(|kind| kind.eq_ignore_ascii_case("secret"))
     }
 
-    /// What it means where `word` says what variables are.
+    /// Expands the mount; `word` expands a value.
     pub(crate) fn expanded(&self, word: &dyn Fn(&str) -> Result<String, Problem>) -> Result<Mount, Problem> {
         let said = self.read(word)?;
         let only_of = |of: &str, given: bool, name: &str| match given {
@@ -229,13 +228,13 @@ impl RunMount {
         Ok(said)
     }
 
-    /// An empty folder, or what a stage has: a cache begins with that, and as it always begins anew, it is a copy of it.
+    /// An empty folder, or a copy of a stage's folder: a cache starts with that content, and is always new here.
     fn cache(&self, said: &Said, has_owner: bool, owner: (u32, u32)) -> Result<MountKind, Problem> {
         let is_root = said.source.as_deref().is_none_or(|source| source.trim_matches(['/', '.']).is_empty());
         if !is_root && said.from.is_none() {
             return Err(self.wrong("the source of a cache needs from: the stage that has it"));
         }
-        // BuildKit makes a folder with that owner beside what the stage has, and mounts it.
+        // BuildKit creates a folder with that owner next to the stage's content, and mounts it.
         if said.from.is_none() || (is_root && has_owner) {
             let mode = said.mode.unwrap_or(0o755);
             let (id, writable) = (said.id.clone().unwrap_or_default(), said.writable.unwrap_or(true));
@@ -279,7 +278,7 @@ fn bind(said: &Said, writable: bool) -> MountKind {
     }
 }
 
-/// The fields between commas, as CSV has them: one in quotes may hold commas, and two quotes for one. None when quotes are wrong.
+/// Splits at commas as in CSV: a quoted field may contain commas, and two quotes for one. None if quotes are wrong.
 fn separated(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = text;
@@ -320,7 +319,7 @@ fn separated(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// As Go has them.
+/// A boolean in Go's forms.
 fn yes_or_no(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -329,8 +328,8 @@ fn yes_or_no(text: &str) -> Option<bool> {
     }
 }
 
-/// As BuildKit: without an id, the target's last part names the secret; without target and variable, it lies in
-/// `/run/secrets` by that name.
+/// As in BuildKit: without an id, the target's last part is the id; without target and variable, the file is
+/// `/run/secrets/` with the id.
 fn secret(
     id: Option<String>,
     target: Option<String>,
@@ -352,7 +351,7 @@ fn secret(
     Ok(SecretMount { id, target, env, required, mode, owner })
 }
 
-/// A size as Docker takes it: `1048576`, `64m`, `1.5gb`, `1 GiB`.
+/// A size in Docker's forms: `1048576`, `64m`, `1.5gb`, `1 GiB`.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let end = text.rfind(|letter: char| letter.is_ascii_digit() || letter == '.' || letter == ' ')?;
     let (number, unit) = text.split_at(end + 1);

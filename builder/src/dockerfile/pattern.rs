@@ -1,7 +1,8 @@
-//! Path patterns of `COPY` and `.dockerignore`, matched letter by letter; a byte that is no text is a letter of its own.
+//! Path patterns of `COPY` and `.dockerignore`, matched character by character; a byte that is not UTF-8 counts as
+//! one.
 //!
-//! `*` and `?` stay within one folder, `[a-z]` and `[^a-z]` are classes, `\` takes the next letter as it is. `**`, for any
-//! number of folders, is for `.dockerignore` only.
+//! `*` and `?` match within one folder, `[a-z]` and `[^a-z]` are classes, `\` escapes the next character. `**`, for
+//! any number of folders, is for `.dockerignore` only.
 
 use std::fmt;
 
@@ -40,7 +41,7 @@ pub(crate) struct Pattern {
     parts: Vec<Part>,
 }
 
-/// Whether a path holds any letter with a meaning of its own.
+/// Whether a path contains any special character.
 pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '[', '\\'])
 }
@@ -54,7 +55,7 @@ impl Pattern {
         parse(text, false)
     }
 
-    /// Parses a pattern in which `**` goes through folders.
+    /// Parses a pattern in which `**` matches any number of folders.
     ///
     /// # Errors
     /// For a class or an escape that is not closed.
@@ -62,9 +63,9 @@ impl Pattern {
         parse(text, true)
     }
 
-    /// Whether the whole of `path` is as the pattern says.
+    /// Whether the pattern matches all of `path`.
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
-        // One bit per part: which of them may come next. Linear in parts times letters, whatever the pattern.
+        // One bit per part: whether it may come next. Linear in parts times characters for every pattern.
         let mut live = vec![false; self.parts.len() + 1];
         live[0] = true;
         self.skip_empty(&mut live, true);
@@ -79,7 +80,7 @@ impl Pattern {
         live[self.parts.len()]
     }
 
-    /// Parts that may stand for nothing are passed over.
+    /// Also enables the parts after those that may match nothing.
     fn skip_empty(&self, live: &mut [bool], at_folder_start: bool) {
         for (index, part) in self.parts.iter().enumerate() {
             let empty = match part {
@@ -102,7 +103,7 @@ impl fmt::Display for Pattern {
 
 const SLASH: u32 = '/' as u32;
 
-/// Letters by their numbers; bytes that are no text have numbers behind those of all letters.
+/// Characters as numbers; bytes that are not UTF-8 have numbers above all characters.
 fn letters(path: &[u8]) -> impl Iterator<Item = u32> {
     path.utf8_chunks().flat_map(|chunk| {
         let others = chunk.invalid().iter().map(|byte| 0x11_0000 + u32::from(*byte));

@@ -1,5 +1,6 @@
-//! What `ADD` takes from elsewhere: a file behind a URL, or a git repository. Told apart as BuildKit does, once all variables
-//! are expanded. Whatever would need a password, an agent or a key of this machine is refused: nobody else has it.
+//! Remote sources of `ADD`: a file at a URL, or a git repository. They are distinguished as in BuildKit, once all
+//! variables are expanded. Sources that need a password, an agent or a key of this machine are refused, since no
+//! other builder has them.
 
 use attestations::Commit;
 use sha2::digest::DynDigest;
@@ -7,14 +8,14 @@ use url::Url;
 
 use super::Problem;
 
-/// Longest URL that is taken apart, in bytes: the recorder passes no longer ones on.
+/// The most bytes of a URL; the recorder does not forward longer ones.
 const MAX_URL: usize = 8192;
 /// The schemes that a URL or repository is fetched by.
 const HTTP: [&str; 2] = ["http://", "https://"];
-/// What BuildKit takes for a repository as well, by transports that are not recorded.
+/// Other transports that BuildKit supports for repositories; they cannot be recorded.
 const OTHER_GIT: [&str; 3] = ["git://", "ssh://", "git@"];
 
-/// Something that `ADD` fetches.
+/// A remote source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Remote {
     /// A file.
@@ -28,22 +29,22 @@ pub(crate) enum Remote {
 pub(crate) struct RemoteFile {
     /// The URL, without its fragment.
     pub(crate) url: Url,
-    /// The name it has in a folder, if its path holds one.
+    /// Its name in a folder, if the URL's path has one.
     pub(crate) name: Option<String>,
-    /// What it has to be.
+    /// The required checksum.
     pub(crate) checksum: Option<Checksum>,
 }
 
 /// Files of a git repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteGit {
-    /// Where it is.
+    /// The repository's URL.
     pub(crate) url: Url,
     /// The branch, tag, reference or commit; the repository's `HEAD` by default.
     pub(crate) reference: Option<String>,
-    /// The folder of it that is taken; "" is the whole.
+    /// The folder to take; "" is the whole repository.
     pub(crate) folder: String,
-    /// The commit that it has to be.
+    /// The required commit.
     pub(crate) commit: Option<Commit>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Checksum {
 }
 
 impl Checksum {
-    /// Reads `sha256:…`, `sha384:…` or `sha512:…`.
+    /// Parses `sha256:…`, `sha384:…` or `sha512:…`.
     fn parse(text: &str) -> Result<Self, Problem> {
         let wrong = || {
             let text: String = text.chars().take(160).collect();
@@ -77,7 +78,7 @@ impl Checksum {
         }
     }
 
-    /// What takes the sum.
+    /// A hasher for its algorithm.
     pub(crate) fn hasher(&self) -> Box<dyn DynDigest> {
         match self.algorithm {
             "sha384" => Box::new(sha2::Sha384::default()),
@@ -86,7 +87,7 @@ impl Checksum {
         }
     }
 
-    /// What was found, when it is something else.
+    /// The actual checksum, if it is another.
     pub(crate) fn differs(&self, hasher: Box<dyn DynDigest>) -> Option<String> {
         let found = hex::encode(hasher.finalize());
         (found != self.hex).then(|| format!("{}:{found}", self.algorithm))
@@ -99,22 +100,22 @@ impl std::fmt::Display for Checksum {
     }
 }
 
-/// Whether a source is fetched, as far as it can be told before its variables are expanded.
+/// Whether a source is remote, as far as that is known before its variables are expanded.
 pub(crate) fn is_remote(source: &str) -> bool {
     HTTP.iter().chain(&OTHER_GIT).any(|scheme| source.starts_with(scheme))
 }
 
-/// Whether a source that is fetched is a repository.
+/// Whether a remote source is a repository.
 pub(crate) fn is_git(source: &str) -> bool {
     let path = source.split(['#', '?']).next().unwrap_or_default();
     is_remote(source) && (path.ends_with(".git") || OTHER_GIT.iter().any(|it| source.starts_with(it)))
 }
 
 impl Remote {
-    /// What an expanded source of `ADD` means; none when it is a path of the repository.
+    /// Parses an expanded source of `ADD`; none when it is a path of the repository.
     ///
     /// # Errors
-    /// A URL that cannot be fetched, and a checksum that does not fit.
+    /// A URL that cannot be fetched, and a checksum that is not allowed for it.
     pub(crate) fn parse(source: &str, checksum: Option<&str>) -> Result<Option<Self>, Problem> {
         if OTHER_GIT.iter().any(|it| source.starts_with(it)) {
             return Err(Problem::unsupported(
@@ -182,7 +183,7 @@ fn url(source: &str) -> Result<Url, Problem> {
     let url = Url::parse(source).map_err(|cause| wrong(&cause.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() {
         let mut bare = url;
-        // Both are allowed in every URL of these schemes.
+        // URLs of these schemes can always have both.
         let _ = bare.set_username("").and_then(|()| bare.set_password(None));
         return Err(Problem::unsupported(
             format!("ADD {} with a user or password", shown(bare.as_str())),
@@ -192,7 +193,7 @@ fn url(source: &str) -> Result<Url, Problem> {
     Ok(url)
 }
 
-/// The last part of the URL's path that is not empty, decoded. None when there is none that a file can have.
+/// The last non-empty part of the URL's path, decoded. None if there is none that can be a file name.
 fn name(url: &Url) -> Option<String> {
     let part = url.path_segments()?.rfind(|part| !part.is_empty())?;
     let text = String::from_utf8(decoded(part)).ok()?;
@@ -201,7 +202,7 @@ fn name(url: &Url) -> Option<String> {
     fits.then(|| name.to_owned())
 }
 
-/// Percent-encoding taken away; what is none stays.
+/// Decodes percent-encoding; everything else stays.
 pub(crate) fn decoded(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(text).collect()
 }

@@ -1,4 +1,4 @@
-//! Taking the rest of an instruction apart: flags, JSON arrays, words, and `name=value` pairs.
+//! Splits the arguments of an instruction: flags, JSON arrays, words, and `name=value` pairs.
 
 use super::Problem;
 use super::instruction::Pair;
@@ -26,7 +26,7 @@ pub(super) fn flags(text: &str, escape: char) -> (Vec<Flag>, &str) {
     (flags, rest)
 }
 
-/// One word with its quotes and escapes taken away, as BuildKit reads flags.
+/// One word with quotes and escapes removed, as BuildKit reads flags.
 fn flag_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
     let mut quote = None;
@@ -43,7 +43,7 @@ fn flag_word(text: &str, escape: char) -> (String, &str) {
     (word, "")
 }
 
-/// What a text that may be a JSON array is.
+/// The result of parsing text that may be a JSON array.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Json {
     Strings(Vec<String>),
@@ -69,7 +69,8 @@ pub(super) fn json(text: &str) -> Result<Json, Problem> {
     }
 }
 
-/// JSON in which halves of a letter (`\ud83d` without the second one) are the letter for what is none, as Go reads them.
+/// JSON text in which unpaired surrogates (`\ud83d` without the second one) are replacement characters, as Go reads
+/// them.
 fn with_whole_letters(text: &str) -> String {
     let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
     let (mut whole, mut rest) = (String::with_capacity(text.len()), text);
@@ -87,25 +88,25 @@ fn with_whole_letters(text: &str) -> String {
     whole + rest
 }
 
-/// What separates the arguments of instructions that are lists; further letters that are blanks elsewhere are parts of names.
+/// The separators of arguments in lists. Other Unicode white space is part of a word.
 const BLANKS: [char; 5] = [' ', '\t', '\u{b}', '\u{c}', '\r'];
 
-/// Words at blanks, whatever is in them.
+/// Words between blanks, without special characters.
 pub(super) fn plain_words(text: &str) -> impl Iterator<Item = &str> {
     text.split(BLANKS).filter(|word| !word.is_empty())
 }
 
-/// The first word, and what comes after it.
+/// The first word, and the rest.
 pub(super) fn first_word(text: &str) -> (&str, &str) {
     text.split_once(BLANKS).unwrap_or((text, ""))
 }
 
-/// Words at blanks, quotes kept and honoured.
+/// Words between blanks; quotes are respected and kept.
 pub(super) fn quoted_words(text: &str, escape: char) -> Vec<String> {
     shell_words(text, escape, false)
 }
 
-/// The same; if so told, blanks behind `<<` are parts of the word that it begins.
+/// The same; if `opens`, blanks after `<<` are part of the word that it begins.
 fn shell_words(text: &str, escape: char, opens: bool) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -129,7 +130,7 @@ fn shell_words(text: &str, escape: char, opens: bool) -> Vec<String> {
         match quote {
             None if letter == '\'' || letter == '"' => quote = Some(letter),
             Some(open) if letter == open => quote = None,
-            // Nothing is escaped within single quotes.
+            // Single quotes allow no escapes.
             _ if letter == escape && quote != Some('\'') => word.extend(letters.next()),
             _ => {}
         }
@@ -163,19 +164,19 @@ pub(super) fn pairs(text: &str, escape: char, instruction: &str) -> Result<Vec<P
         .collect()
 }
 
-/// What opens a here-document: `<<EOF`, `<< EOF`, `<<-EOF`, `3<<"EOF"`.
+/// The opening of a here-document: `<<EOF`, `<< EOF`, `<<-EOF`, `3<<"EOF"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opening {
     /// The line that ends it, and its name.
     pub(super) name: String,
     /// Whether tabs at the start of its lines are left out.
     pub(super) strip_tabs: bool,
-    /// Whether its variables are expanded: not when its name is quoted.
+    /// Whether its variables are expanded; not if its name is quoted.
     pub(super) expand: bool,
 }
 
 impl Opening {
-    /// The opening that a word is, if it is one.
+    /// The opening in a word, if it is one.
     pub(super) fn of(word: &str) -> Option<Self> {
         let name = word.trim_start_matches(|digit: char| digit.is_ascii_digit()).strip_prefix("<<")?;
         let (name, strip_tabs) = name.strip_prefix('-').map_or((name, false), |name| (name, true));

@@ -1,4 +1,5 @@
-//! Layers that are still being compressed while later steps of their stage go on. They are told of in the order of their steps.
+//! Layers that are still being compressed while later steps of their stage run. They are reported in the order of
+//! their steps.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::plan::step::Step;
 use crate::progress::{Event, Label};
 
-/// The layers of a stage that do not count yet.
+/// The layers of a stage that its state does not include yet.
 #[derive(Default)]
 pub(crate) struct PendingLayers<'a>(VecDeque<PendingLayer<'a>>);
 
@@ -19,7 +20,7 @@ struct PendingLayer<'a> {
     layer: Packing,
     step: &'a Step,
     label: Label,
-    /// The step's place among those that are told of.
+    /// The index of the step in the stage's report.
     at: usize,
 }
 
@@ -28,7 +29,7 @@ impl<'a> PendingLayers<'a> {
         self.0.push_back(PendingLayer { layer, step, label: label.clone(), at });
     }
 
-    /// The next one, if it is done, or if more than `most` are not.
+    /// The first layer, once it is compressed, or if more than `most` are not.
     fn next(&mut self, most: usize) -> Option<PendingLayer<'a>> {
         let first = self.0.front()?;
         let growing = || self.0.iter().filter(|one| !one.layer.is_done()).count();
@@ -37,7 +38,7 @@ impl<'a> PendingLayers<'a> {
 }
 
 impl Resources<'_> {
-    /// Waits for a layer's blob; `failed` says what it means when there will be none.
+    /// Waits for the compressed layer; `failed` gives the error for the case that there will be none.
     pub(crate) fn packed(
         &self,
         layer: &Packing,
@@ -49,10 +50,10 @@ impl Resources<'_> {
 }
 
 impl StageRun<'_> {
-    /// Gives the stage the layers that are done, and waits until no more than `most` are not.
+    /// Adds compressed layers to the stage, and waits until at most `most` are left to compress.
     ///
     /// # Errors
-    /// When a layer cannot be written, with the step that made it; when the person has had enough.
+    /// When a layer cannot be written, with the step that made it; when the build was cancelled.
     pub(crate) fn settle(&mut self, stage: &mut StageState, most: usize) -> Result<()> {
         let workspace = self.resources.workspace;
         while let Some(PendingLayer { layer, step, label, at }) = self.waiting.next(most) {

@@ -1,6 +1,6 @@
-//! Running another processor's programs: whether this machine's kernel hands them to an emulator (Linux
-//! `Documentation/admin-guide/binfmt-misc.rst`). Only looked at, never changed: what a whole machine runs is its
-//! administrator's to say.
+//! Emulation of other processors: whether this machine's kernel hands their programs to an emulator (Linux
+//! `Documentation/admin-guide/binfmt-misc.rst`). The registration is only read and never changed: it applies to the
+//! whole machine, so it is its administrator's decision.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ use images::Platform;
 
 use crate::error::{Error, Kind, Result};
 
-/// Where the kernel tells what it hands to whom.
+/// Where the kernel lists the registered interpreters.
 const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 const INSTALL: &str = "apt-get install qemu-user-static binfmt-support";
-/// The files there that are no entries.
+/// The files there that are not entries.
 const NO_ENTRIES: [&str; 2] = ["register", "status"];
 
-/// What runs the programs of a platform here.
+/// How programs of a platform run on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Emulator {
-    /// The processor itself.
+    /// The processor runs them itself.
     Native,
-    /// A program that the kernel starts in its place.
+    /// The kernel starts this emulator for them.
     Interpreter(PathBuf),
-    /// Nothing.
+    /// They cannot run.
     Missing {
         /// The platform.
         platform: Platform,
-        /// Why.
+        /// The reason.
         why: Missing,
     },
 }
@@ -35,13 +35,13 @@ pub(crate) enum Emulator {
 /// Why there is no emulator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Missing {
-    /// The kernel's list is not there.
+    /// The kernel's list is not mounted.
     #[error("{} is not mounted, so the kernel hands programs to no emulator", .0.display())]
     NotMounted(PathBuf),
     /// The list is switched off as a whole.
     #[error("emulation is switched off in {}/status", .0.display())]
     Off(PathBuf),
-    /// No entry is for these programs.
+    /// No entry matches these programs.
     #[error("no emulator is registered for its programs")]
     NotRegistered,
     /// An entry is switched off.
@@ -55,7 +55,7 @@ pub(crate) enum Missing {
 }
 
 impl Missing {
-    /// The commands that mend it for a platform.
+    /// The commands that register an emulator for a platform.
     fn mend(&self, platform: &Platform) -> String {
         match self {
             Self::NotMounted(_) | Self::NotRegistered => {
@@ -72,7 +72,7 @@ impl Missing {
 }
 
 impl Emulator {
-    /// What this machine has for a platform.
+    /// How programs of a platform run on this machine.
     pub(crate) fn of(platform: &Platform) -> Self {
         match is_native(&Platform::here(), platform) {
             true => Self::Native,
@@ -80,7 +80,7 @@ impl Emulator {
         }
     }
 
-    /// What the kernel's list in `place` has for it.
+    /// The same, with the kernel's list in `place`.
     fn registered(platform: &Platform, place: &Path) -> Self {
         match find(platform, place) {
             Ok(interpreter) => Self::Interpreter(interpreter),
@@ -88,10 +88,10 @@ impl Emulator {
         }
     }
 
-    /// Looks whether commands of the platform can run at all.
+    /// Checks that commands of the platform can run at all.
     ///
     /// # Errors
-    /// [`Kind::Machine`] when there is nothing to run them, with what to install.
+    /// [`Kind::Machine`] when they cannot, with the packages to install.
     pub(crate) fn check(&self) -> Result<()> {
         let Self::Missing { platform, why } = self else { return Ok(()) };
         let here = Platform::here();
@@ -100,13 +100,14 @@ impl Emulator {
             .hint(format!("{}; or build on a machine of that platform", why.mend(platform))))
     }
 
-    /// The emulator as a part of the builder: its program's name and digest. None where the processor itself runs.
+    /// The emulator as a component of the builder in provenance: its program's name and digest. None for native
+    /// execution.
     pub(crate) fn part(&self) -> Option<(String, String)> {
         let Self::Interpreter(registered) = self else { return None };
-        // Debian registers a link whose name tells the kernel's conventions, not the program.
+        // Debian registers a symbolic link with a generic name; its target names the emulator.
         let program = registered.canonicalize().unwrap_or_else(|_| registered.clone());
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // The kernel keeps the program that was there when it was registered, even if it is gone since.
+        // With the flag F the kernel keeps the program open, even if its file is gone.
         let version = match fs::read(&program) {
             Ok(bytes) => Digest::of(&bytes).to_string(),
             Err(_) => "unknown".to_owned(),
@@ -115,7 +116,8 @@ impl Emulator {
     }
 }
 
-/// What the processor runs by itself. A 64-bit processor runs its 32-bit programs; variants are not told apart.
+/// Whether the processor runs the programs itself. A 64-bit processor runs its 32-bit programs; variants are not
+/// distinguished.
 fn is_native(here: &Platform, asked: &Platform) -> bool {
     let (here, asked) = (here.architecture.as_str(), asked.architecture.as_str());
     here == asked || [("amd64", "386"), ("arm64", "arm")].contains(&(here, asked))
@@ -144,7 +146,8 @@ fn find(platform: &Platform, place: &Path) -> std::result::Result<PathBuf, Missi
         }
         match (entry.enabled, entry.flags.contains('F')) {
             (false, _) => disabled = Some(Missing::Disabled(name)),
-            // Which of several the kernel takes depends on when they were registered, which is not told.
+            // Which of several entries the kernel uses depends on their order, which it does not show; so none may
+            // lack the flag.
             (true, false) => return Err(Missing::NotFixed(name)),
             (true, true) => found = Some(entry.interpreter),
         }
@@ -152,7 +155,7 @@ fn find(platform: &Platform, place: &Path) -> std::result::Result<PathBuf, Missi
     found.ok_or(disabled.unwrap_or(Missing::NotRegistered))
 }
 
-/// One of the kernel's entries.
+/// An entry of the kernel's list.
 struct Entry {
     enabled: bool,
     interpreter: PathBuf,
@@ -163,7 +166,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// None for an entry that goes by a file's name, and for what this does not know.
+    /// None for an entry that matches by file name, and for an unknown format.
     fn parse(text: &str) -> Option<Self> {
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
         Some(Self {
@@ -176,7 +179,7 @@ impl Entry {
         })
     }
 
-    /// Whether the kernel hands a program that begins like this to it.
+    /// Whether the kernel uses this entry for a program that begins with these bytes.
     fn takes(&self, program: &[u8]) -> bool {
         let Some(bytes) = program.get(self.offset..).and_then(|rest| rest.get(..self.magic.len())) else {
             return false;
@@ -186,11 +189,11 @@ impl Entry {
     }
 }
 
-/// What is known of a processor's executables (ELF), and of who runs them elsewhere.
+/// A processor's executables (ELF), and its emulator.
 struct Processor {
-    /// In Go's words.
+    /// Its name in Go's GOARCH.
     name: &'static str,
-    /// How Debian calls the entry of its emulator.
+    /// The name of its emulator's entry in Debian.
     entry: &'static str,
     /// 1 for 32 bits, 2 for 64.
     class: u8,
@@ -229,7 +232,7 @@ impl Processor {
         PROCESSORS.iter().find(|known| known.name == platform.architecture)
     }
 
-    /// How an executable for it begins: class, byte order, version, padding, type, machine, version.
+    /// The first bytes of its executables: class, byte order, version, padding, type, machine, version.
     fn executable(&self) -> Vec<u8> {
         let is_little = self.is_little_endian;
         let mut bytes = vec![0x7f, b'E', b'L', b'F', self.class, if is_little { 1 } else { 2 }, 1];

@@ -1,5 +1,5 @@
-//! What a RUN step finds around it: the variables that make tools deterministic, and the files of its host name and
-//! names. None of it ends up in the image's configuration.
+//! The environment of a RUN step: variables that make tools deterministic, the files for its host name and name
+//! resolution, and the recorder's certificate. None of it ends up in the image's configuration.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -10,23 +10,23 @@ use crate::plan::config::DEFAULT_PATH;
 
 /// The host name of every step.
 pub(crate) const HOSTNAME: &str = "countersign";
-/// Where a step finds the certificate of the recorder's authority; `/dev` is the runtime's and leaves no trace.
+/// The recorder's CA certificate. In `/dev`, which the runtime mounts, so that it leaves no trace in the layer.
 pub(crate) const CA_FILE: &str = "/dev/countersign-ca.pem";
 
-/// Variables that tools read to be deterministic, each with the tool.
+/// Variables that make tools deterministic, each with its tool.
 const FIXED: [(&str, &str); 5] = [
-    // Python's order of sets in compiled files.
+    // The order of sets in files that Python compiles.
     ("PYTHONHASHSEED", "0"),
     // uv's cache has random names, and its metadata has times.
     ("UV_NO_CACHE", "1"),
     ("UV_LINK_MODE", "copy"),
     ("UV_NO_INSTALLER_METADATA", "1"),
-    // pip compiles in a folder with a random name, which debug information would hold. Python's build tools put this
-    // behind their own flags; make and autoconf put it before theirs, where it changes nothing.
+    // pip compiles in a folder with a random name, which debug information would include. Python's build tools append
+    // this to their own flags; make and autoconf prepend it to theirs, where it has no effect.
     ("CPPFLAGS", "-g0"),
 ];
 
-/// Variables by which tools with certificates of their own are told of another file.
+/// Variables that name a certificate file, for tools that have certificates of their own.
 const TRUST: [&str; 7] = [
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
@@ -37,16 +37,17 @@ const TRUST: [&str; 7] = [
     "CARGO_HTTP_CAINFO",
 ];
 
-/// By which Java is told of certificates, since it reads no list but its own, and Maven of the time that archives are to
-/// hold. Java says so in a line of standard error, which nobody can switch off; a value of the Dockerfile's own goes on.
+/// Java reads only its own key store, so this names another one; for Maven it also sets the time of archive entries.
+/// Java reports the variable on standard error, which cannot be switched off. The options are appended to those of the
+/// Dockerfile.
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
-/// Where a step finds the same certificate as Java wants it.
+/// The same certificate as a Java key store.
 pub(crate) const CA_JAVA: &str = "/dev/countersign-ca.jks";
-/// Where a step finds what apt must be told.
+/// Additional configuration for apt.
 const APT: &str = "/dev/countersign-apt.conf";
 
-/// The environment of a step: the Dockerfile's variables, which win, and what the build adds. `HOME` is left to the
-/// sandbox, which reads it from the image.
+/// The environment of a step: the Dockerfile's variables, which take precedence, and those that the build adds.
+/// `HOME` is left to the sandbox, which reads it from the image.
 pub(crate) fn variables(own: &[(String, String)], epoch: i64) -> Vec<(String, String)> {
     let mut all = own.to_vec();
     let mut add = |name: &str, value: &str| {
@@ -79,7 +80,7 @@ pub(crate) fn variables(own: &[(String, String)], epoch: i64) -> Vec<(String, St
 pub(crate) struct Mounted {
     /// Its name in the folder of mounted files.
     pub(crate) name: &'static str,
-    /// Where the step sees it.
+    /// Its path in the step.
     pub(crate) target: &'static str,
 }
 
@@ -93,21 +94,22 @@ pub(crate) const MOUNTED: [Mounted; 6] = [
     Mounted { name: "apt.conf", target: APT },
 ];
 
-/// The certificate as Java wants it.
+/// The certificate as a Java key store.
 fn java_list(der: &[u8]) -> Vec<u8> {
     let alias = b"countersign".to_vec();
     let trusted = Trusted { alias, added: 0, kind: b"X.509".to_vec(), der: der.to_vec() };
-    // One certificate is never too large for the form; were it, no Java would trust it.
+    // One certificate never exceeds the format's limits. An empty file would make Java refuse every server.
     KeyStore { certificates: vec![trusted] }.to_bytes().unwrap_or_default()
 }
 
-/// What apt is told in a replay: an index that has grown old is still the recorded one, which its digest says.
+/// For replays: an expired package index is still the recorded one, as its digest shows.
 const APT_IN_A_REPLAY: &str = "Acquire::Check-Valid-Until \"false\";\n";
 
-/// The most bytes that the mounted files of a step may come to, with what it writes into them.
+/// The most bytes of a step's mounted files, including those that it writes into them.
 pub(crate) const MOUNTED_SIZE: u64 = 1 << 20;
 
-/// Writes the mounted files into `folder`, readable by every user of a step. `ca` is the authority's certificate, as PEM and DER.
+/// Writes the mounted files into `folder`, readable by every user of a step. `ca` is the recorder's CA certificate,
+/// as PEM and DER.
 ///
 /// # Errors
 /// When the folder cannot be written.

@@ -1,4 +1,4 @@
-//! How a step's failure is told: whose fault it is, at which line, and the way out.
+//! Errors of failed steps: the kind, which says who has to act, the line in the Dockerfile, and a hint.
 
 use super::leak;
 use super::mounts::MountError;
@@ -7,7 +7,7 @@ use crate::error::{Error, Kind};
 use crate::plan::step::Step;
 use recorder::{Incident, IncidentKind};
 
-/// Why a step's network makes the build worthless.
+/// The step did something on the network that cannot be reproduced, or whose record is incomplete.
 pub(crate) fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) -> Error {
     let (kind, what, hint) = match first.kind {
         IncidentKind::NotKept => (
@@ -36,7 +36,7 @@ pub(crate) fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) 
         .hint(hint)
 }
 
-/// A secret that was told in confidence stands in what the step wrote.
+/// A step wrote a secret into its files.
 pub(crate) fn leaked(step: &Step, leak: &leak::Leak) -> Error {
     let what = format!("line {}: {}: it wrote the secret {} into the image", step.line, step.text, leak.id);
     Error::new(Kind::Step, what).details(vec![format!("{} {} holds it", leak.part, leak.path)]).hint(
@@ -44,7 +44,7 @@ pub(crate) fn leaked(step: &Step, leak: &leak::Leak) -> Error {
     )
 }
 
-/// The sandbox refused.
+/// The sandbox failed.
 pub(crate) fn machine(cause: sandbox::Error) -> Error {
     let hint = match &cause {
         sandbox::Error::NotRoot { .. } => "run it as root",
@@ -54,12 +54,12 @@ pub(crate) fn machine(cause: sandbox::Error) -> Error {
     Error::new(Kind::Machine, "the sandbox could not be set up").hint(hint).because(cause)
 }
 
-/// The person had enough.
+/// The user cancelled the build.
 pub(crate) fn cancelled() -> Error {
     Error::new(Kind::Step, "the build was interrupted")
 }
 
-/// What a step made cannot be a layer: that is the step's fault, unless the machine refused.
+/// The files of a step cannot become a layer. It is the step's fault, unless reading or writing failed.
 pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
     if matches!(&cause, images::Error::Io { cause, .. } if is_too_long(cause)) {
         return too_long(step);
@@ -83,7 +83,8 @@ pub(crate) fn is_too_long(cause: &std::io::Error) -> bool {
     cause.kind() == std::io::ErrorKind::InvalidFilename
 }
 
-/// A shell gets there by going down step by step; nobody can name such a file, and no archive could be unpacked.
+/// A shell can create such a path by changing folders one by one. Nothing could open the file by its full path, or
+/// unpack it from an archive.
 pub(crate) fn too_long(step: &Step) -> Error {
     Error::new(
         Kind::Step,
@@ -95,7 +96,7 @@ pub(crate) fn too_long(step: &Step) -> Error {
     .hint("remove it in the same RUN")
 }
 
-/// Files could not be copied as the step asks.
+/// A COPY, ADD or WORKDIR failed.
 pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let cause = match cause {
         copy::CopyError::Layer(cause) => return layer_failed(step, cause),
@@ -105,7 +106,7 @@ pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
 }
 
-/// What a step is to see beside its root could not be put there.
+/// A mount of a step could not be prepared.
 pub(crate) fn mount_failed(step: &Step, error: MountError) -> Error {
     match error {
         MountError::Copy(cause) => copy_failed(step, cause),

@@ -1,4 +1,4 @@
-//! Looking for a step's secrets in what it changed, before any of it becomes a layer.
+//! Searches the files that a step changed for the step's secrets, before any of them becomes a layer.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::{lgetxattr, llistxattr};
 
 use recorder::SecretPatterns;
 
-/// The most bytes of a file's attributes, and of their names, that Linux gives.
+/// The most bytes of a file's extended attributes, and of the list of their names, in Linux.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
 
 /// Where a secret was found.
@@ -18,17 +18,17 @@ const MAX_ATTRIBUTES: usize = 64 * 1024;
 pub(crate) struct Leak {
     /// The secret's id.
     pub(crate) id: String,
-    /// What of it holds it: its name, its content, …
+    /// The part of the file that holds it: its name, its content, …
     pub(crate) part: &'static str,
-    /// The path in the image; without its end, when that holds it.
+    /// The path in the image; without its last part, if that holds the secret.
     pub(crate) path: String,
 }
 
-/// The first of `needles` in the upper directory of an overlay: in names, contents, targets of links, and names and values of
-/// attributes. Files of any length are read in blocks.
+/// The first of `needles` in the upper directory of an overlay: in names, contents, link targets, and names and
+/// values of extended attributes. Files of any length are read in blocks.
 ///
 /// # Errors
-/// When something cannot be read: then nothing is known.
+/// When something cannot be read: then the absence of secrets is not shown.
 pub(crate) fn find(upper: &Path, needles: &Arc<SecretPatterns>) -> io::Result<Option<Leak>> {
     if needles.is_empty() {
         return Ok(None);
@@ -52,7 +52,7 @@ pub(crate) fn find(upper: &Path, needles: &Arc<SecretPatterns>) -> io::Result<Op
 fn one(place: &Path, path: &Path, needles: &Arc<SecretPatterns>) -> io::Result<Option<Leak>> {
     let shown = |path: &Path| needles.redacted(&format!("/{}", path.display()));
     let leak = |id: &str, part, path: &Path| Some(Leak { id: id.to_owned(), part, path: shown(path) });
-    // The whole path: a secret may hold slashes.
+    // The whole path is searched, since a secret may contain slashes.
     if let Some(id) = needles.find(path.as_os_str().as_bytes()) {
         return Ok(leak(id, "a name in", path.parent().unwrap_or(Path::new(""))));
     }

@@ -1,4 +1,4 @@
-//! What a step's command may use up. None of it shows in an image: a step that meets a limit fails.
+//! Resource limits of a step's command. They do not affect the image: a step that meets a limit fails.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 impl StepLimits {
-    /// As the sandbox keeps them.
+    /// The limits as the sandbox takes them.
     pub(crate) fn of_process(&self) -> sandbox::Limits {
         sandbox::Limits {
             memory: self.step_memory,
@@ -36,7 +36,7 @@ impl StepLimits {
         }
     }
 
-    /// What to do about a command that ended so and printed this last.
+    /// A hint for a command that ended with `exit` and these last lines of output, if a limit may be the cause.
     pub(crate) fn hint(&self, exit: Exit, last: &[String]) -> Option<String> {
         let said = |words: &[&str]| last.iter().any(|line| words.iter().any(|word| line.contains(word)));
         match exit {
@@ -58,9 +58,9 @@ impl StepLimits {
     }
 }
 
-/// What programs print for ENOSPC and EDQUOT.
+/// Messages of programs for ENOSPC and EDQUOT.
 const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-/// What they print when they can start no more of them.
+/// Messages of programs that cannot start another process.
 const NO_PROCESS: [&str; 3] = ["Resource temporarily unavailable", "can't fork", "Cannot fork"];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Doing the steps of a stage: each makes one canonical layer over what lies below it.
+//! Executes the steps of a stage. Each makes one canonical layer over the layers below it.
 //!
-//! Knows nothing of which stage comes when (`scheduler`), nor of what may run early (`speculation`).
+//! The order of stages is up to `scheduler`, and early execution to `speculation`.
 
 pub(crate) mod compression;
 pub(crate) mod emulation;

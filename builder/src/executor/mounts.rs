@@ -1,4 +1,4 @@
-//! What a step sees beside its root: made before it, gone after it, and never part of its layer.
+//! The mounts of a step: prepared before it, removed after it, and never part of its layer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,33 +15,33 @@ use crate::dockerfile::SecretMount;
 use crate::error::Error;
 use crate::plan::step::{MountSource, Mounted};
 
-/// Bytes of a memory file system that names none.
+/// The bytes of a tmpfs for which the Dockerfile gives no size.
 const DEFAULT_SIZE: u64 = 1 << 30;
 
-/// The mounts of one step. Kept until the step has ended.
+/// The mounts of one step. Must be kept until the step has ended.
 #[derive(Default)]
 pub(crate) struct Mounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Where they go, for the scaffold below the root.
+    /// Their mount points, which the sandbox has to create below the root.
     pub(crate) points: Vec<MountPoint>,
-    /// Secrets that the step finds in its environment.
+    /// Secrets as environment variables.
     pub(crate) variables: Vec<(String, Zeroizing<String>)>,
-    /// Where caches lie, each by its name, permissions and owner.
+    /// The folders of caches, by name, permissions and owner.
     caches: BTreeMap<(String, u32, (u32, u32)), PathBuf>,
-    /// The stages that some come from.
+    /// The stages that some are bound from.
     _views: Vec<Overlay>,
-    /// Where secrets lie.
+    /// The memory file systems with the secrets.
     memories: Vec<Memory>,
 }
 
-/// Why a mount cannot be made.
+/// Why a mount cannot be prepared.
 pub(crate) enum MountError {
-    /// What it names.
+    /// Its source cannot be copied.
     Copy(CopyError),
-    /// The machine.
+    /// The machine failed.
     Machine(sandbox::Error),
-    /// The stage that it is of.
+    /// The stage that it is bound from failed.
     Stage(Error),
 }
 
@@ -58,7 +58,8 @@ impl From<sandbox::Error> for MountError {
 }
 
 impl Mounts {
-    /// Makes them below `scratch`, a folder of this step alone. `stages` gives the unpacked layers of an earlier stage.
+    /// Prepares them below `scratch`, a folder of this step alone. `stages` gives the unpacked layers of an earlier
+    /// stage.
     pub(crate) fn make(
         wanted: &[Mounted],
         host: &Host,
@@ -68,7 +69,7 @@ impl Mounts {
     ) -> Result<Self, MountError> {
         let mut made = Self::default();
         for (number, mounted) in wanted.iter().enumerate() {
-            // What lies below another mount is not seen.
+            // A later mount on the same target hides it.
             if wanted[number + 1..].iter().any(|later| later.target == mounted.target) {
                 continue;
             }
@@ -78,8 +79,8 @@ impl Mounts {
         Ok(made)
     }
 
-    /// Adds a secret. Its file lies in memory, read-only.
-    pub(crate) fn report(
+    /// Adds a secret, as a read-only file in memory or as a variable.
+    pub(crate) fn add_secret(
         &mut self,
         secret: &SecretMount,
         bytes: &[u8],

@@ -1,15 +1,15 @@
-//! A step's output: shown as it comes, line by line, and its end kept for the report of a failure.
+//! A step's output: shown line by line as it arrives; the last lines are kept for the error message.
 
 use std::collections::VecDeque;
 
 use crate::progress::without_sequences;
 
-/// Lines kept.
+/// The number of lines kept.
 const KEPT: usize = 40;
-/// Longest line kept or shown, in bytes; a longer one is cut into several.
+/// The most bytes of a line; a longer one is split.
 const LINE_LIMIT: usize = 4096;
 
-/// The lines of a running step.
+/// The output of a running step.
 pub(crate) struct Output<'a> {
     open: Vec<u8>,
     last: VecDeque<String>,
@@ -17,12 +17,12 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Every whole line is given to `show`.
+    /// Each complete line is passed to `show`.
     pub(crate) fn new(show: &'a mut dyn FnMut(&str)) -> Self {
         Self { open: Vec::new(), last: VecDeque::new(), show }
     }
 
-    /// Takes bytes as they come; standard output and error in one stream, as a terminal shows them.
+    /// Takes bytes in order of arrival; standard output and error are one stream, as on a terminal.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {

@@ -1,10 +1,10 @@
-//! Where a build keeps what is mounted into its steps.
+//! The folder with everything that a build mounts into its steps.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// A folder of this build alone, gone when the build is over; what a killed build left goes with the next one.
+/// A folder of this build alone, removed when the build is over. The next build removes what a killed one left.
 pub(crate) struct Scratch {
     folder: tempfile::TempDir,
     _lock: std::fs::File,
@@ -28,7 +28,7 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
-    /// Steps write into what is mounted from here, nested as deeply as they like. What cannot be removed goes with the next build.
+    /// Steps can nest folders in mounts arbitrarily deep, so removal may fail; the next build tries again.
     fn drop(&mut self) {
         let _ = sandbox::remove_tree(self.folder.path());
     }
@@ -37,7 +37,7 @@ impl Drop for Scratch {
 fn remove_abandoned(top: &Path) -> std::io::Result<()> {
     let folders: Vec<PathBuf> = std::fs::read_dir(top)?.filter_map(|item| Some(item.ok()?.path())).collect();
     for folder in folders {
-        // A build that is just starting has no lock file yet, and is left alone.
+        // Without a lock file it may belong to a build that is just starting, so it is left alone.
         if let Ok(lock) = std::fs::File::open(folder.join("lock"))
             && lock.try_lock().is_ok()
         {

@@ -1,4 +1,4 @@
-//! Doing a stage's steps: each makes one canonical layer, over what the steps before it left.
+//! Executes the steps of one stage. Each makes one canonical layer over those of the steps before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,31 +34,31 @@ use crate::secrets::Secrets;
 use crate::workspace::Workspace;
 use recorder::Recorder;
 
-/// How many layers of a stage may be compressed while its next step goes on.
+/// How many layers of a stage may still be compressed when its next step starts.
 const MOST_WAITING: usize = 2;
 
-/// The machine's part of a build.
+/// Everything that executing steps needs of the machine.
 #[derive(Clone, Copy)]
 pub(crate) struct Resources<'a> {
-    /// Where it reports.
+    /// Where progress is reported.
     pub(crate) workspace: &'a Workspace,
-    /// What runs commands.
+    /// The sandbox.
     pub(crate) host: &'a Host,
-    /// What runs commands for the platform that is built for.
+    /// How the platform's programs run here.
     pub(crate) emulator: &'a Emulator,
-    /// Where layers go.
+    /// The store for layers.
     pub(crate) store: &'a Store,
-    /// Unpacked layers.
+    /// The unpacked layers.
     pub(crate) cache: &'a LayerCache,
-    /// What records the network.
+    /// The recorder of the network.
     pub(crate) capture: &'a Recorder,
-    /// A folder of this build alone, for what is mounted into steps.
+    /// A folder of this build alone, for files that are mounted into steps.
     pub(crate) scratch: &'a Path,
-    /// What ends a running command when the person has had enough.
+    /// Ends running commands when the user cancels the build.
     pub(crate) canceller: &'a Canceller,
-    /// What a step may use up.
+    /// The resources that a step may use.
     pub(crate) limits: &'a StepLimits,
-    /// What steps may be told in confidence.
+    /// The secrets that steps may use.
     pub(crate) secrets: &'a Secrets,
 }
 
@@ -71,21 +71,21 @@ pub(crate) struct StageState {
     pub(crate) root: StageFiles,
 }
 
-/// A layer that a step made, and what stands for it in the next one.
+/// A layer that a step made, with its files for the next steps.
 pub(crate) struct NewLayer {
     pub(crate) layer: Packing,
     pub(crate) files: LayerFiles,
 }
 
 pub(crate) enum LayerFiles {
-    /// They lie in a folder.
+    /// They are in a folder.
     Written(Upper),
-    /// They are only in the layer.
+    /// They exist only in the compressed layer so far.
     Virtual(VirtualLayer),
 }
 
 impl LayerFiles {
-    /// Whether they say anything about a path.
+    /// Whether the layer has an entry at or below a path.
     fn mention(&self, path: &Path) -> std::io::Result<bool> {
         match self {
             Self::Virtual(virtual_layer) => Ok(virtual_layer.mentions(path)),
@@ -98,19 +98,19 @@ impl LayerFiles {
     }
 }
 
-/// What came of a step.
+/// The result of a step.
 pub(crate) struct StepResult {
     made: Option<NewLayer>,
     seconds: f64,
 }
 
 impl StepResult {
-    /// What the layer is that it made, if it made one.
+    /// The diff ID of its layer, if it made one.
     pub(crate) fn diff_id(&self) -> Option<&Digest> {
         self.made.as_ref().map(|made| &made.layer.diff_id)
     }
 
-    /// Takes another packing of the same layer, if there is one, in place of its own.
+    /// Replaces its layer by another compression of the same content, if there is one.
     pub(crate) fn pack(mut self, other: impl FnOnce(&Digest) -> Option<Packing>) -> Self {
         if let Some(made) = &mut self.made
             && let Some(packing) = other(&made.layer.diff_id)
@@ -121,27 +121,27 @@ impl StepResult {
     }
 }
 
-/// A stage that is done, and what is to be told of it.
+/// A finished stage with its reports.
 pub(crate) struct FinishedStage {
     pub(crate) built: StageState,
     pub(crate) reports: StepReports,
 }
 
-/// What is told of steps.
+/// The reports of steps, which go into the provenance and the summary.
 #[derive(Default)]
 pub(crate) struct StepReports {
-    /// What steps asked of the network.
+    /// The recorded exchanges with the network.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     pub(crate) unrecorded: Vec<String>,
     pub(crate) applied: Vec<AppliedRule>,
     pub(crate) steps: Vec<SummaryStep>,
     pub(crate) git: Vec<GitTaken>,
-    /// The ids of the secrets that steps were told.
+    /// The ids of the secrets that steps used.
     pub(crate) secrets: BTreeSet<String>,
 }
 
 impl StepReports {
-    /// Adds what is to be told behind it.
+    /// Appends the reports of later steps.
     pub(crate) fn append(&mut self, later: Self) {
         let Self { responses, unrecorded, applied, steps, git, secrets } = later;
         self.responses.extend(responses);
@@ -153,16 +153,16 @@ impl StepReports {
     }
 }
 
-/// A stage that is going on.
+/// A stage that is being built.
 pub(crate) struct StageRun<'a> {
     pub(crate) resources: &'a Resources<'a>,
     pub(crate) context: &'a ContextTree,
     pub(crate) epoch: i64,
-    /// The stages it needs, by number.
+    /// The finished stages that it needs, by number.
     pub(crate) done: BTreeMap<usize, Arc<FinishedStage>>,
     pub(crate) reports: StepReports,
     pub(crate) waiting: PendingLayers<'a>,
-    /// Whether its layers are the image's. Of others only the files are needed.
+    /// Whether its layers are part of the image. Other stages are only needed for their files.
     pub(crate) is_in_image: bool,
 }
 
@@ -197,7 +197,7 @@ impl<'a> StageRun<'a> {
         Ok(StageState { layers: layers.collect(), config, root: StageFiles::of_base(folders) })
     }
 
-    /// Does one step, on what the stage has.
+    /// Executes one step on the stage's current layers.
     pub(crate) fn perform(&mut self, stage: &StageState, step: &Step, label: &Label) -> Result<StepResult> {
         let workspace = self.resources.workspace;
         let line = step.line;
@@ -207,7 +207,7 @@ impl<'a> StageRun<'a> {
         let is_configuration = step.action == Action::Configure;
         let seconds = if is_configuration { 0.0 } else { begun.elapsed().as_secs_f64() };
         let failed = |_: &Error| {
-            // What ran ahead and is not needed any more has not failed.
+            // A cancelled early run is not a failure of the step.
             if !self.resources.canceller.is_left_off() {
                 workspace.report(&Event::StepFailed { label, line, seconds });
             }
@@ -218,7 +218,7 @@ impl<'a> StageRun<'a> {
         Ok(StepResult { made, seconds })
     }
 
-    /// Gives the stage what came of a step; says whether that is a layer.
+    /// Adds the result of a step to the stage; returns whether there is a layer.
     pub(crate) fn take(
         &mut self,
         stage: &mut StageState,
@@ -261,13 +261,15 @@ impl<'a> StageRun<'a> {
             Action::Copy(copying) => self.copy(stage, step, copying, label),
             Action::Workdir { path, user } => {
                 let owner = self.owner(&stage.root, user, step)?;
-                self.draw(stage, step, false, &mut |drawing| copy::make_folder(drawing, path, owner, epoch))
+                self.build_virtual(stage, step, false, &mut |layer_builder| {
+                    copy::make_folder(layer_builder, path, owner, epoch)
+                })
             }
         }
     }
 
-    /// Draws a layer over what the stage has, or apart from it.
-    pub(crate) fn draw<'t>(
+    /// Builds a virtual layer over those of the stage, or independently of them (`apart`, for `COPY --link`).
+    pub(crate) fn build_virtual<'t>(
         &mut self,
         stage: &StageState,
         step: &Step,
@@ -276,11 +278,12 @@ impl<'a> StageRun<'a> {
     ) -> Result<Option<NewLayer>> {
         let below = stage.root.layer_stack();
         let new = if apart { VirtualLayerBuilder::apart } else { VirtualLayerBuilder::over };
-        let mut drawing = new(&below, self.epoch);
-        // It is kept in any case: a later command may have to see it.
+        let mut layer_builder = new(&below, self.epoch);
+        // The blob is kept even for other stages: a later command may need the files unpacked.
         let compression = if self.is_in_image { Compression::Gzip } else { Compression::None };
-        let done = put(&mut drawing).and_then(|()| {
-            drawing.write(self.resources.store, compression, Normaliser::Version1, &mut |content| content())
+        let done = put(&mut layer_builder).and_then(|()| {
+            layer_builder
+                .write(self.resources.store, compression, Normaliser::Version1, &mut |content| content())
         });
         let (Written { layer, applied }, virtual_layer) = done.map_err(|cause| copy_failed(step, cause))?;
         self.reports.applied.extend(applied);
@@ -288,7 +291,7 @@ impl<'a> StageRun<'a> {
         Ok(Some(NewLayer { layer, files: LayerFiles::Virtual(virtual_layer) }))
     }
 
-    /// The files of an earlier stage, as folders.
+    /// The files of a finished stage, as folders.
     pub(crate) fn folders_of(&self, stage: usize) -> Result<Vec<PathBuf>> {
         let earlier = self.done.get(&stage);
         let earlier =
@@ -296,7 +299,7 @@ impl<'a> StageRun<'a> {
         earlier.built.root.folders(self.resources)
     }
 
-    /// Whom a name or number means in the image.
+    /// Resolves a user name or number in the image.
     pub(crate) fn user(&self, root: &StageFiles, text: &str, step: &Step) -> Result<User> {
         let text = if text.is_empty() { "0" } else { text };
         let refuse = |cause: Error| {
@@ -309,7 +312,7 @@ impl<'a> StageRun<'a> {
         sandbox::resolve_user_in(&passwd, &group, text).map_err(machine).map_err(refuse)
     }
 
-    /// Whose files are: a user's number alone stands for the group of the same number too, and a group without a name for root's.
+    /// Resolves an owner. A numeric user alone also sets the group of the same number; a group alone means root's.
     pub(crate) fn owner(&self, root: &StageFiles, text: &str, step: &Step) -> Result<(u32, u32)> {
         let (name, has_no_group) = text.strip_suffix(':').map_or((text, false), |name| (name, true));
         let (user, group) = match name.parse::<u32>() {
@@ -320,7 +323,7 @@ impl<'a> StageRun<'a> {
     }
 }
 
-/// Whether a step has the secrets without which it cannot be done.
+/// Checks that the secrets that a step requires were given.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when one was not given.
@@ -336,7 +339,7 @@ pub(crate) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
     }
 }
 
-/// What the base's history says made each of its layers.
+/// The `created_by` of each of the base's layers, according to its history.
 fn created_by_of_layers(config: &Config) -> Vec<String> {
     let with_layer = config.history.iter().filter(|entry| !entry.empty_layer);
     with_layer.map(|entry| entry.created_by.clone().unwrap_or_default()).collect()

@@ -1,5 +1,5 @@
-//! The root of a stage: the layers of its base, and above them what its steps made. What a COPY made is only drawn until
-//! somebody needs its files.
+//! The root file system of a stage: the layers of its base, and above them those of its steps. The layer of a COPY
+//! stays virtual until its files are needed in a folder.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,7 +15,7 @@ use super::steps::copy;
 use super::steps::copy::{CopyError, Node, NodeLookup};
 use crate::error::{Error, Kind, Result};
 
-/// What a step sees, layer above layer. Cheap to clone: the layers are shared.
+/// The layer stack of a stage. Cheap to clone, since the layers are shared.
 #[derive(Clone, Default)]
 pub(crate) struct StageFiles {
     /// The topmost first.
@@ -26,13 +26,13 @@ pub(crate) struct StageFiles {
 enum Part {
     /// A layer of the base, unpacked.
     Base(PathBuf),
-    /// What a command left.
+    /// The layer of a command, in the folder it was written to.
     Written(Arc<Upper>),
-    /// What a COPY drew.
+    /// The virtual layer of a COPY.
     Virtual(Arc<Pending>),
 }
 
-/// A layer that is drawn, and lies in a folder once it has to.
+/// A virtual layer, which is unpacked into a folder when needed.
 struct Pending {
     layer: Packing,
     virtual_layer: Arc<VirtualLayer>,
@@ -40,23 +40,23 @@ struct Pending {
 }
 
 impl StageFiles {
-    /// Of the unpacked layers of a base, the topmost first.
+    /// The unpacked layers of a base, the topmost first.
     pub(crate) fn of_base(folders: Vec<PathBuf>) -> Self {
         Self { layers: folders.into_iter().map(Part::Base).collect() }
     }
 
-    /// Puts what a command left on top.
+    /// Adds a command's layer on top.
     pub(crate) fn add_written(&mut self, upper: Arc<Upper>) {
         self.layers.insert(0, Part::Written(upper));
     }
 
-    /// Puts what was drawn on top.
+    /// Adds a virtual layer on top.
     pub(crate) fn add_virtual(&mut self, layer: Packing, virtual_layer: VirtualLayer) {
         let pending = Pending { layer, virtual_layer: Arc::new(virtual_layer), folder: Mutex::new(None) };
         self.layers.insert(0, Part::Virtual(Arc::new(pending)));
     }
 
-    /// What lies where, for looking; nothing is unpacked for it.
+    /// The layer stack for looking up files; nothing is unpacked for it.
     pub(crate) fn layer_stack(&self) -> LayerStack {
         let layers = self.layers.iter().map(|part| match part {
             Part::Base(folder) => StackedLayer::Folder(folder.clone()),
@@ -69,10 +69,10 @@ impl StageFiles {
         LayerStack::new(layers.collect())
     }
 
-    /// The folders, the topmost first; what is only drawn is unpacked now.
+    /// The folders, the topmost first. Virtual layers are unpacked now.
     ///
     /// # Errors
-    /// When it cannot be.
+    /// When one cannot be unpacked.
     pub(crate) fn folders(&self, resources: &Resources<'_>) -> Result<Vec<PathBuf>> {
         let folder = |part: &Part| match part {
             Part::Base(folder) => Ok(folder.clone()),
@@ -82,11 +82,11 @@ impl StageFiles {
         self.layers.iter().map(folder).collect()
     }
 
-    /// The text of a table of users or groups, links followed; empty when there is none. Its layer is unpacked if it is only
-    /// drawn.
+    /// The content of a table of users or groups, with symbolic links followed; empty when there is none. If it is in
+    /// a virtual layer, that is unpacked.
     ///
     /// # Errors
-    /// When it is no file, or larger than 4 MiB.
+    /// When it is not a regular file, or larger than 4 MiB.
     pub(crate) fn user_table(&self, path: &str, resources: &Resources<'_>) -> Result<String> {
         let failed = |cause| Error::io("reading", Path::new(path), cause);
         let mut layer_stack = self.layer_stack();
@@ -100,7 +100,7 @@ impl StageFiles {
             found = again;
         }
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-        // What is unpacked and still on no disk is the root itself, to which a link may lead.
+        // Everything is unpacked by now; only the root itself, to which a link may lead, is in no layer's folder.
         let place = found.on_disk().ok_or_else(|| failed(std::io::Error::other("not a regular file")))?;
         let file = File::options().read(true).custom_flags(flags).open(place);
         file.and_then(sandbox::read_user_table).map_err(failed)
@@ -124,7 +124,7 @@ impl Pending {
     }
 }
 
-/// Layers, to be looked up in.
+/// A layer stack for path lookups.
 struct Seen<'a>(&'a LayerStack);
 
 impl NodeLookup for Seen<'_> {

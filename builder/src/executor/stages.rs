@@ -1,5 +1,4 @@
-//! The stages of one build: what is planned for each of them, and what each is built with. Nothing here changes while
-//! they are built.
+//! The stages of one build with their plans and resources. Nothing here changes while they are built.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +15,9 @@ use crate::progress::Label;
 /// A needed stage with its steps.
 pub(crate) type PlannedStage<'p> = (&'p plan::Needed, plan::Planned);
 
-/// The stages of a build. A stage's *place* is its position in the plan, which is not its number in the Dockerfile.
+/// The stages of a build. A stage's *place* is its index in the plan, which is not its number in the Dockerfile.
 pub(crate) struct Stages<'a> {
-    /// For each place, with a folder of its own for what its steps have mounted.
+    /// The resources of each place, with a scratch folder of its own.
     pub(crate) stage_resources: &'a [Resources<'a>],
     pub(crate) plan: &'a Plan<'a>,
     pub(crate) context: &'a ContextTree,
@@ -29,18 +28,18 @@ pub(crate) struct Stages<'a> {
     pub(crate) planned: &'a [PlannedStage<'a>],
     /// The place of each stage, by its number.
     places: BTreeMap<usize, usize>,
-    /// The places of the stages whose layers are the image's, from the lowest.
+    /// The places of the stages that make up the image, from the lowest.
     chain: Vec<usize>,
-    /// How many steps there are in all.
+    /// The total number of steps.
     total: usize,
-    /// How many of them there are before each stage.
+    /// The number of steps before those of each stage.
     before: Vec<usize>,
-    /// Whether more than one stage has any.
+    /// Whether more than one stage has steps.
     are_several: bool,
 }
 
 impl<'a> Stages<'a> {
-    /// The stages of a plan; `shops` has one entry for each of `planned`.
+    /// The stages of a plan; `stage_resources` has one entry for each of `planned`.
     pub(crate) fn new(
         plan: &'a Plan<'a>,
         planned: &'a [PlannedStage<'a>],
@@ -73,7 +72,7 @@ impl<'a> Stages<'a> {
         self.places.get(&stage).copied()
     }
 
-    /// The places of the stages whose layers are the image's, from the lowest.
+    /// The places of the stages that make up the image, from the lowest.
     pub(crate) fn chain(&self) -> &[usize] {
         &self.chain
     }
@@ -84,7 +83,7 @@ impl<'a> Stages<'a> {
         self.fetched.get(&self.planned[*lowest].0.stage)
     }
 
-    /// What a step is called in reports.
+    /// The label of a step in reports.
     pub(crate) fn label(&self, at: usize, step: usize) -> Label {
         let stage = self.plan.name(self.planned[at].0.stage).to_string();
         let number = self.before[at] + step + 1;
@@ -92,7 +91,7 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// The places of the target, the last, and of what it starts from: the lowest first.
+/// The places of the target, which is the last, and of the stages that it is based on; the lowest first.
 fn chain(planned: &[PlannedStage<'_>], places: &BTreeMap<usize, usize>) -> Vec<usize> {
     let mut chain = Vec::new();
     let mut next = planned.len().checked_sub(1);
@@ -107,11 +106,11 @@ fn chain(planned: &[PlannedStage<'_>], places: &BTreeMap<usize, usize>) -> Vec<u
     chain
 }
 
-/// Makes the folder of a stage or step, with the files that lead a program of this machine to the recorder. No step's
-/// command sees these: it gets its own, since what it writes there must not reach the next one.
+/// Creates the scratch folder of a stage or step, with files that direct programs of this machine to the recorder.
+/// Commands get copies of their own, since a step's changes must not reach the next one.
 ///
 /// # Errors
-/// When the machine refuses.
+/// When they cannot be written.
 pub(crate) fn furnish(Resources { scratch, capture, .. }: &Resources<'_>) -> Result<()> {
     let authority = (capture.ca_pem(), capture.ca_der());
     std::fs::create_dir(scratch)

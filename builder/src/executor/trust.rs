@@ -1,5 +1,6 @@
-//! The recorder's authority in an image's own lists of certificates, for tools that read no variable: put in below the
-//! step's own layer, and taken out again of whatever the step copied.
+//! Adds the recorder's CA certificate to the image's own certificate lists, for tools that read no environment
+//! variable. The changed lists are in a layer of their own below the step's, and the certificate is removed from
+//! every file that the step copied it to.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,7 +15,7 @@ use memchr::memmem;
 use super::steps::copy;
 use super::steps::copy::{CopyError, Folder, Node, NodeKind, NodeLookup, RootTree};
 
-/// Where distributions keep the list: Debian and Alpine, Red Hat, SUSE, and the name OpenSSL looks for.
+/// The lists of the distributions: Debian and Alpine, Red Hat, SUSE, and OpenSSL's default name.
 const LISTS: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -22,19 +23,19 @@ const LISTS: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Larger lists, and larger files that may hold a copy of one, are left alone; real lists have 200 KiB.
+/// Larger lists, and larger files that may contain a copy of one, are left alone; real lists have about 200 KiB.
 const LIST_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// So many files are looked into by threads, at least.
+/// From this many files on, they are searched by several threads.
 const FEW: usize = 64;
-/// As many files are looked into at once.
+/// The most threads that search files.
 const MOST_WORKERS: usize = 8;
 
-/// Writes into `layer`, an empty folder, each list that `root` has with `ca` at its end. The folders above have the
-/// owner, permissions and time they have in `root`, since they hide those.
+/// Writes into `layer`, an empty folder, every list of `root` with `ca` appended. The folders above the lists get the
+/// owner, permissions and time that they have in `root`, because they hide those.
 ///
 /// # Errors
-/// When either side fails.
+/// When reading or writing fails.
 pub(crate) fn inject(root: &Path, layer: &Path, ca: &str) -> Result<(), CopyError> {
     let tree = RootTree::open(root)?;
     let mut done: Vec<Vec<u8>> = Vec::new();
@@ -49,10 +50,10 @@ pub(crate) fn inject(root: &Path, layer: &Path, ca: &str) -> Result<(), CopyErro
     Ok(())
 }
 
-/// Whether a step changed something near what `layer` was made of: then it is to be made anew.
+/// Whether a step changed something that `layer` was made from, so that it must be made again.
 ///
 /// # Errors
-/// When `layer` cannot be read, or `changed` cannot tell.
+/// When `layer` cannot be read, or `changed` fails.
 pub(crate) fn is_stale(
     layer: &Path,
     changed: &dyn Fn(&Path) -> std::io::Result<bool>,
@@ -60,7 +61,7 @@ pub(crate) fn is_stale(
     if !layer.exists() {
         return Ok(false);
     }
-    // The lists themselves, and whatever links to or from them led to.
+    // The lists themselves, and the folders that symbolic links lead to.
     if changed(Path::new("etc"))? {
         return Ok(true);
     }
@@ -95,7 +96,7 @@ fn place(tree: &RootTree, root: &Path, layer: &Path, path: &[u8], ca: &str) -> R
     })
 }
 
-/// Gives the file and the folders above it what they have in `root`, the deepest first.
+/// Gives the file and the folders above it their owner, permissions and time in `root`, the deepest first.
 fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
     for part in Path::new(path).ancestors() {
         let original = fs::symlink_metadata(root.join(part))?;
@@ -108,7 +109,7 @@ fn dress(root: &Path, layer: &Path, path: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes `ca` out of every file below `upper` that holds it, and returns how many did. Nothing else is changed.
+/// Removes `ca` from every file below `upper` that contains it, and returns how many did. Nothing else is changed.
 ///
 /// # Errors
 /// When a file cannot be read or written.
@@ -121,9 +122,9 @@ pub(crate) fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
         return first.iter().try_fold(0, |found, file| Ok(found + usize::from(strip(file, &block)?)));
     }
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
-    // Bounded: a step may leave millions of files.
+    // Bounded, since a step may leave millions of files.
     let (sender, files) = sync_channel::<PathBuf>(256);
-    // Theirs alone: when none is left to take a file, nobody waits to send one.
+    // Only the workers own the receiver: if all of them fail, sending fails too and does not block.
     let files = Arc::new(Mutex::new(files));
     let work = |files: &Mutex<Receiver<PathBuf>>| {
         let mut found = 0;
@@ -138,7 +139,7 @@ pub(crate) fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
         let workers: Vec<_> = (0..workers).map(|_| start(files.clone())).collect();
         drop(files);
         let walked = first.into_iter().map(Ok).chain(below).try_for_each(|file| {
-            let lost = |_| std::io::Error::other("nobody looks for certificates");
+            let lost = |_| std::io::Error::other("no worker is left to search for certificates");
             sender.send(file?).map_err(lost)
         });
         drop(sender);
@@ -150,7 +151,7 @@ pub(crate) fn remove(upper: &Path, ca: &str) -> std::io::Result<usize> {
     })
 }
 
-/// Every file below some folders.
+/// Iterates over every file below some folders.
 struct Below {
     folders: Vec<PathBuf>,
     reading: Option<fs::ReadDir>,
@@ -178,7 +179,7 @@ impl Iterator for Below {
     }
 }
 
-/// Two names of one file may be worked on at once: who writes to it writes the same.
+/// Two names of one file may be processed at once, which is harmless: both write the same bytes.
 fn strip(path: &Path, block: &memmem::Finder<'_>) -> std::io::Result<bool> {
     let mut file = File::options().read(true).custom_flags(libc_nofollow()).open(path)?;
     let size = file.metadata()?.len();
@@ -188,14 +189,14 @@ fn strip(path: &Path, block: &memmem::Finder<'_>) -> std::io::Result<bool> {
     let mut bytes = Vec::with_capacity(size as usize);
     Read::by_ref(&mut file).take(LIST_LIMIT).read_to_end(&mut bytes)?;
     let Some(kept) = without(&bytes, block) else { return Ok(false) };
-    // The same file is written, so that owner, permissions and other names stay.
+    // Written in place, so that owner, permissions and hard links stay.
     let mut file = File::options().write(true).custom_flags(libc_nofollow()).open(path)?;
     file.set_len(0)?;
     file.write_all(&kept)?;
     Ok(true)
 }
 
-/// The bytes without any `block` in them, or none when there is none.
+/// The bytes without any `block` in them; none when there is none.
 fn without(bytes: &[u8], block: &memmem::Finder<'_>) -> Option<Vec<u8>> {
     let mut kept = Vec::new();
     let mut from = 0;

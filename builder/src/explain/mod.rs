@@ -1,5 +1,5 @@
-//! `explain-dockerfile`: what a Dockerfile will do here, and what makes it hard to repeat. Advice before a build; nothing is
-//! decided by it.
+//! `explain-dockerfile`: the steps that a Dockerfile will run, and the causes of poor reproducibility in it. Advice
+//! before a build, which has no effect on builds.
 
 mod rules;
 
@@ -28,9 +28,9 @@ pub(crate) struct Stage {
     pub(crate) name: String,
     /// Its line; none for an image that files are copied from.
     pub(crate) line: Option<usize>,
-    /// What it starts from.
+    /// Its base.
     pub(crate) base: String,
-    /// What makes the base hard to repeat.
+    /// Why the base is hard to reproduce.
     pub(crate) hazards: Vec<Hazard>,
     /// Its instructions.
     pub(crate) steps: Vec<Step>,
@@ -43,15 +43,15 @@ pub(crate) struct Step {
     pub(crate) line: usize,
     /// As written, continuation lines joined.
     pub(crate) instruction: String,
-    /// What makes it hard to repeat.
+    /// Why it is hard to reproduce.
     pub(crate) hazards: Vec<Hazard>,
 }
 
 impl Explanation {
-    /// Explains what the target needs.
+    /// Explains the stages that the target needs.
     ///
     /// # Errors
-    /// What a build would refuse as well.
+    /// Those that a build would have.
     pub(crate) fn new(file: &Dockerfile, request: &PlanRequest) -> Result<Self, DockerfileError> {
         let plan = Plan::new(file, request)?;
         let mut stages = Vec::new();
@@ -79,7 +79,7 @@ impl Explanation {
         Ok(Self { stages_in_file: file.stages.len(), stages })
     }
 
-    /// How often each rule speaks.
+    /// How often each rule applies.
     pub(crate) fn count(&self) -> BTreeMap<&'static str, usize> {
         let mut count = BTreeMap::new();
         let of_steps = self.stages.iter().flat_map(|stage| &stage.steps).flat_map(|step| &step.hazards);

@@ -1,18 +1,18 @@
-//! What makes an instruction hard to repeat. Each rule looks for words, so it can be wrong in both directions: it is
-//! advice. Every exchange over the network is recorded all the same.
+//! Rules for instructions that are hard to reproduce. They match words, so they can be wrong in both directions:
+//! their result is advice. Every exchange with the network is recorded in any case.
 
 use serde::Serialize;
 
 use crate::dockerfile::{Command, Copy, Instruction, Run, remote};
 
-/// One thing that makes a build hard to repeat.
+/// A cause of poor reproducibility.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Hazard {
-    /// The rule's name, which stays the same.
+    /// The rule's name, which is stable.
     pub(crate) rule: &'static str,
-    /// What happens.
+    /// The problem.
     pub(crate) why: &'static str,
-    /// What to do about it.
+    /// A solution.
     pub(crate) fix: &'static str,
 }
 
@@ -184,7 +184,7 @@ fn of_command(text: &str) -> Vec<Hazard> {
     found
 }
 
-/// A program's name without its folder and without what the shell puts in front.
+/// A program's name without its folder and without shell prefixes.
 fn name(word: &str) -> &str {
     word.trim_start_matches(['(', '`', '$', '"']).rsplit('/').next().unwrap_or(word)
 }
@@ -197,7 +197,7 @@ fn ends_command(word: &str) -> bool {
     matches!(word, "&&" | "||" | ";" | "|" | "&") || word.ends_with(';')
 }
 
-/// A requirement whose version is open; options, files and the project itself are none.
+/// Whether a requirement has no fixed version. Options, files and the project itself are no requirements.
 fn is_open_requirement(word: &str) -> bool {
     let local = word.starts_with(['.', '/', '-', '$', '>']) || word.ends_with(".txt") || word.contains("://");
     !local

@@ -1,10 +1,10 @@
-//! What a build used that its lock does not say, in the words of its people: `pandas 2.2.3 → 2.3.0`.
+//! The differences between a lock and a later build, in people's form: `pandas 2.2.3 → 2.3.0`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Lock;
 
-/// How `now` differs from `locked`, a line for each base and package; nothing when both used the same.
+/// The differences of `now` from `locked`, a line for each base and package; empty when both used the same.
 pub(crate) fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
     let mut lines = Vec::new();
     let names: BTreeSet<&String> = locked.bases.keys().chain(now.bases.keys()).collect();
@@ -49,7 +49,7 @@ fn by_name(lock: &Lock) -> BTreeMap<String, BTreeSet<String>> {
     names
 }
 
-/// A purl's name and version as people read them. In a purl an `@` of the name is encoded, so the only one divides.
+/// A purl's name and version for people. An `@` in the name is encoded in a purl, so the only one separates them.
 fn split(purl: &str) -> (String, String) {
     let plain = purl.split('?').next().unwrap_or_default();
     let plain = plain.strip_prefix("pkg:").unwrap_or(plain);

@@ -1,5 +1,5 @@
-//! A lock without editing the Dockerfile: what a build used, in a file beside the Dockerfile, for people to review in a
-//! diff. A later build replays it, or says what has drifted.
+//! A lock: the inputs that a build used, in a file next to the Dockerfile, for people to review in a diff. The
+//! Dockerfile itself is not changed. A later build replays the lock, or reports the drift from it.
 
 mod drift;
 
@@ -18,18 +18,18 @@ pub(crate) const SIZE_LIMIT: u64 = 8 << 20;
 const VERSION: u32 = 1;
 const HEAD: &str = "# What a build of this Dockerfile used. Written by `countersign-builder lock`; a line of a diff here is a line to review.\n";
 
-/// What a build used.
+/// The inputs that a build used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lock {
     version: u32,
-    /// The record by which its exchanges can be replayed, if it was kept.
+    /// The record from which its exchanges can be replayed, if it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) record: Option<Digest>,
     /// Its bases, by the name in the Dockerfile.
     #[serde(default)]
     pub(crate) bases: BTreeMap<String, LockedBase>,
-    /// The packages that came over the network, by purl: the digests of their files.
+    /// The packages that were fetched, by purl, with the digests of their files.
     #[serde(default)]
     pub(crate) packages: BTreeMap<String, Vec<Digest>>,
 }
@@ -40,20 +40,20 @@ pub(crate) struct Lock {
 pub(crate) struct LockedBase {
     /// The digest of its manifest.
     pub(crate) digest: Digest,
-    /// Where it was resolved.
+    /// The reference it was resolved from.
     pub(crate) from: String,
 }
 
 impl Lock {
-    /// Where the lock of a Dockerfile lies.
+    /// The path of a Dockerfile's lock.
     pub(crate) fn path(dockerfile: &str) -> String {
         format!("{dockerfile}.lock")
     }
 
-    /// What the build of a provenance used.
+    /// The lock of the build that a provenance describes.
     ///
     /// # Errors
-    /// [`Kind::Input`] when the provenance does not name its bases well.
+    /// [`Kind::Input`] when the provenance does not identify its bases.
     pub(crate) fn of(provenance: &Provenance) -> Result<Lock> {
         let all = &provenance.build_definition.resolved_dependencies;
         let record =
@@ -82,10 +82,10 @@ impl Lock {
         Lock { version: VERSION, record, bases: bases.collect(), packages: by_purl }
     }
 
-    /// Reads a lock.
+    /// Parses a lock.
     ///
     /// # Errors
-    /// [`Kind::Input`] for anything that is not exactly one.
+    /// [`Kind::Input`] for anything that is not exactly one lock.
     pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<Lock> {
         let bad = |why: String| {
             Error::new(Kind::Input, format!("{path}: {why}"))
@@ -99,17 +99,17 @@ impl Lock {
         }
     }
 
-    /// Its text: the same for the same lock, a line for each base and package.
+    /// Its text, with a line for each base and package. Equal locks have equal texts.
     ///
     /// # Errors
-    /// Never for what can be made here.
+    /// Never for a lock from [`Lock::new`], [`Lock::of`] or [`Lock::parse`].
     pub(crate) fn to_text(&self) -> Result<String> {
         let text = toml::to_string(self)
             .map_err(|cause| Error::new(Kind::Bug, "writing the lock").because(cause))?;
         Ok(format!("{HEAD}{text}"))
     }
 
-    /// Its bases as a build takes recorded ones: where each came from, and its digest.
+    /// Its bases in the form of recorded ones: origin and digest.
     pub(crate) fn recorded_bases(&self) -> BTreeMap<String, RecordedBase> {
         self.bases
             .iter()

@@ -1,5 +1,5 @@
-//! Which of a build's exchanges brought a package, by the package's own name (purl), and the bills of materials made of
-//! that. Values in, values out. The shapes that are recognised are listed in `docs/packages.md`.
+//! Recognises the packages among a build's exchanges, by their purls, and makes SBOMs of them. Pure functions. The
+//! URL shapes that are recognised are listed in `docs/packages.md`.
 
 mod archive;
 mod recognise;
@@ -14,22 +14,22 @@ use recorder::{Exchange, StepExchanges};
 pub(crate) use attestations::purl::Purl;
 pub(crate) use recognise::{Seen, recognise};
 
-/// A package that entered a build.
+/// A package that a build fetched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Package {
-    /// Its name, as everybody writes it.
+    /// Its package URL.
     pub(crate) purl: Purl,
     /// SHA-256 of its file.
     pub(crate) digest: Digest,
     /// The file's length in bytes.
     pub(crate) size: u64,
-    /// Where it came from.
+    /// The URL that it was fetched from.
     pub(crate) url: String,
-    /// The step that took it first.
+    /// The step that fetched it first.
     pub(crate) step: recorder::StepId,
 }
 
-/// The package that an exchange brought, if it is one.
+/// The package in a response, if it is one.
 pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
     let Exchange { request, response, .. } = exchange;
     let content_type = response.headers.iter().find(|(name, _)| name == "content-type");
@@ -42,7 +42,7 @@ pub(crate) fn brought_by(exchange: &Exchange) -> Option<Purl> {
     })
 }
 
-/// The packages among the exchanges of a build, each once, in the order of their names.
+/// The packages among the exchanges of a build, each once, ordered by purl.
 pub(crate) fn of(steps: &[StepExchanges]) -> Vec<Package> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();

@@ -1,4 +1,5 @@
-//! A package by the shape of its URL. Never by a host's name: mirrors and private indexes have others.
+//! Recognises a package by the shape of its URL. The host is not considered, since mirrors and private indexes have
+//! other names.
 
 use attestations::Digest;
 use url::Url;
@@ -6,25 +7,25 @@ use url::Url;
 use super::Purl;
 use super::archive::{at_version, is_word, python_name, stem};
 
-/// What is known of an exchange.
+/// The facts about an exchange that recognition uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen<'a> {
     /// The request's method.
     pub(crate) method: &'a str,
     /// The URL.
     pub(crate) url: &'a str,
-    /// The answer's status code.
+    /// The response's status code.
     pub(crate) status: u16,
-    /// The answer's media type.
+    /// The response's media type.
     pub(crate) content_type: Option<&'a str>,
-    /// SHA-256 of the answer's body.
+    /// SHA-256 of the response's body.
     pub(crate) digest: &'a Digest,
 }
 
-/// Longer URLs are no package's.
+/// Longer URLs are never recognised.
 const MAX_URL: usize = 4096;
 
-/// The package that an exchange brought, if it is one.
+/// The package in a response, if it is one.
 pub(crate) fn recognise(seen: &Seen<'_>) -> Option<Purl> {
     if seen.status != 200 || seen.url.len() > MAX_URL {
         return None;
@@ -196,7 +197,7 @@ fn maven(path: &[&str]) -> Option<Purl> {
     Some(if ending == "jar" { purl } else { purl.with("type", ending) })
 }
 
-/// What git was sent of a repository. The commit is not told by it; the digest is the pack's.
+/// A pack of a git repository. The exchange does not tell the commit; the digest is the pack's.
 fn git_pack(url: &Url, path: &[&str], seen: &Seen<'_>) -> Option<Purl> {
     let [.., repository, "git-upload-pack"] = path else { return None };
     if seen.content_type != Some("application/x-git-upload-pack-result") {
@@ -207,11 +208,11 @@ fn git_pack(url: &Url, path: &[&str], seen: &Seen<'_>) -> Option<Purl> {
     is_word(name).then(|| Purl::new("generic", name, "").with("vcs_url", format!("git+{whole}")))
 }
 
-/// Names of indexes, which are archives and no packages.
+/// Names of package indexes, which are archives but not packages.
 const INDEXES: [&str; 8] =
     ["packages", "sources", "contents-", "translation-", "release", "inrelease", "repodata", "apkindex"];
 
-/// An archive or a program of no ecosystem that is known here.
+/// An archive or program of no known ecosystem.
 fn plain_file(url: &Url, path: &[&str], seen: &Seen<'_>) -> Option<Purl> {
     let file = path.last()?;
     let lower = file.to_ascii_lowercase();
@@ -223,7 +224,7 @@ fn plain_file(url: &Url, path: &[&str], seen: &Seen<'_>) -> Option<Purl> {
     if is_index || !is_file || lower.ends_with(".json") || lower.ends_with(".xml") {
         return None;
     }
-    // Secrets of signed links stand in the query, and say nothing about the file.
+    // Signed links have secrets in the query, which does not identify the file.
     let mut plain = url.clone();
     plain.set_query(None);
     plain.set_fragment(None);

@@ -1,5 +1,5 @@
-//! Bills of materials: what entered an image's build, in the two forms that other tools read. The same build gives the
-//! same bytes: identifiers are made of digests, and the time is the commit's.
+//! SBOMs: the inputs of an image's build, as SPDX and as CycloneDX. Equal builds give equal bytes: identifiers are
+//! derived from digests, and the time is the commit's.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(crate) const CYCLONEDX_PREDICATE: &str = "https://cyclonedx.org/bom/v1.6";
 
 const TOOL: &str = concat!("countersign-builder-", env!("CARGO_PKG_VERSION"));
 
-/// What a bill is of.
+/// The subject of an SBOM.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whole<'a> {
     /// The image's name, for people.
@@ -25,16 +25,16 @@ pub(crate) struct Whole<'a> {
     pub(crate) image: &'a Digest,
     /// Its bases, by name.
     pub(crate) bases: &'a BTreeMap<String, Digest>,
-    /// What entered its build.
+    /// The packages of its build.
     pub(crate) packages: &'a [Package],
     /// A time, as RFC 3339 in whole seconds.
     pub(crate) created: &'a str,
 }
 
-/// The bill as SPDX 2.3.
+/// The SBOM as SPDX 2.3.
 ///
 /// # Errors
-/// Never for what can be made here; the serialiser's own error otherwise.
+/// Never for these values; otherwise the serialiser's own error.
 pub(crate) fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     const IMAGE: &str = "SPDXRef-image";
     let mut packages = vec![SpdxPackage::container(IMAGE.to_owned(), whole.name, whole.image)];
@@ -61,7 +61,7 @@ pub(crate) fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     })
 }
 
-/// An SPDX document, with those of its fields that are filled here.
+/// An SPDX document, with the fields that are used here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Spdx<'a> {
@@ -129,7 +129,7 @@ struct ExternalRef {
     reference_locator: String,
 }
 
-/// SPDX's word for what its maker does not say.
+/// SPDX's value for unknown information.
 const UNSAID: &str = "NOASSERTION";
 
 impl SpdxPackage {
@@ -157,7 +157,7 @@ impl SpdxPackage {
         };
         Self {
             version_info: Some(package.purl.version.clone()).filter(|version| !version.is_empty()),
-            // Without the query: a signed link's secret stands there.
+            // Without the query, where a signed link has its secret.
             download_location: package.url.split('?').next().unwrap_or_default().to_owned(),
             external_refs: Some([purl]),
             primary_package_purpose: "LIBRARY",
@@ -166,10 +166,10 @@ impl SpdxPackage {
     }
 }
 
-/// The bill as CycloneDX 1.6.
+/// The SBOM as CycloneDX 1.6.
 ///
 /// # Errors
-/// Never for what can be made here; the serialiser's own error otherwise.
+/// Never for these values; otherwise the serialiser's own error.
 pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     let container = |reference, name, digest| Component::new("container", reference, name, digest);
     let bases = whole.bases.iter().enumerate();
@@ -189,7 +189,7 @@ pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     })
 }
 
-/// A CycloneDX document, with those of its fields that are filled here.
+/// A CycloneDX document, with the fields that are used here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CycloneDx<'a> {
@@ -247,7 +247,7 @@ impl Component {
     }
 }
 
-/// A UUID made of a digest's first bytes, of the version for such (RFC 9562, section 5.8).
+/// A UUID from a digest's first bytes, with the version for such UUIDs (RFC 9562, section 5.8).
 fn uuid_of(digest: &Digest) -> String {
     let hex = digest.hex();
     let variant = match hex.as_bytes()[16] {
@@ -297,7 +297,8 @@ mod tests {
             assert!(bill.contains("pkg:npm/%40a/core@1.0") && bill.contains("pkg:generic/tool?"), "{bill}");
             assert!(bill.contains(&Digest::of(b"base").hex()) && !bill.contains("null"), "{bill}");
         }
-        // Written by the formats' own libraries, to the byte: what is signed must not change with how it is made.
+        // Exactly the bytes that the formats' own libraries write: signed documents must not change with the
+        // implementation.
         let text = |bill: &Value| format!("{bill:#}\n").replace(TOOL, "countersign-builder-VERSION");
         assert_eq!(text(&one), include_str!("vectors/spdx.json"));
         assert_eq!(text(&other), include_str!("vectors/cyclonedx.json"));

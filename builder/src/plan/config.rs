@@ -1,4 +1,4 @@
-//! An image's configuration as the Dockerfile changes it.
+//! Changes of an image's configuration by the Dockerfile.
 
 use images::Platform;
 pub(crate) use images::image::{Config, Execution, History, RootFs};
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::dockerfile::Health;
 
-/// What Docker gives a step whose image names no `PATH`.
+/// Docker's default for an image without `PATH`.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What `FROM scratch` starts with, as in BuildKit.
+/// The configuration of `FROM scratch`, as in BuildKit.
 pub(crate) fn scratch(platform: &Platform) -> Config {
     let Platform { architecture, os, variant } = platform.clone();
     Config {
@@ -26,8 +26,8 @@ pub(crate) fn scratch(platform: &Platform) -> Config {
     }
 }
 
-/// What a build on top of `base` starts with: everything but Docker's records of how the base was built, which are
-/// not of this image.
+/// The configuration that a build on top of `base` starts with: all but Docker's records of how the base was built,
+/// which do not apply to the new image.
 pub(crate) fn on_base(base: &Config) -> Config {
     let mut config = base.clone();
     config.created = None;
@@ -44,12 +44,12 @@ pub(crate) fn variable<'a>(execution: &'a Execution, name: &str) -> Option<&'a s
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// An entry of an environment. A name alone, as other builders' images have it, is an empty variable.
+/// An environment entry. One without `=`, as some builders write, is an empty variable.
 pub(crate) fn name_and_value(pair: &str) -> (&str, &str) {
     pair.split_once('=').unwrap_or((pair, ""))
 }
 
-/// Sets an environment variable in the place it already has, or at the end.
+/// Sets an environment variable at its existing position, or at the end.
 pub(crate) fn set_variable(execution: &mut Execution, name: &str, value: &str) {
     let pair = format!("{name}={value}");
     let is_it = |pair: &&mut String| name_and_value(pair).0 == name;
@@ -74,12 +74,12 @@ pub(crate) fn set_shell(execution: &mut Execution, words: &[String]) {
     execution.other.insert("Shell".to_owned(), words.into());
 }
 
-/// The signal that ends what runs the image.
+/// Sets the signal that stops a container of the image.
 pub(crate) fn set_stop_signal(execution: &mut Execution, signal: &str) {
     execution.other.insert("StopSignal".to_owned(), signal.into());
 }
 
-/// How whoever runs the image asks whether it is well. What is zero is left to the engine.
+/// Sets the health check. Zero values are left to the engine.
 pub(crate) fn set_health(execution: &mut Execution, health: &Health) {
     let mut value = serde_json::json!({ "Test": health.test });
     let numbers = [
@@ -95,10 +95,10 @@ pub(crate) fn set_health(execution: &mut Execution, health: &Health) {
     execution.other.insert("Healthcheck".to_owned(), value);
 }
 
-/// The instructions that the image runs in whatever is built on it.
+/// The `ONBUILD` instructions of the image.
 ///
 /// # Errors
-/// When they are no list of texts.
+/// When they are not a list of strings.
 pub(crate) fn triggers(execution: &Execution) -> Result<Vec<String>, String> {
     match execution.other.get("OnBuild") {
         None | Some(Value::Null) => Ok(Vec::new()),
@@ -106,12 +106,12 @@ pub(crate) fn triggers(execution: &Execution) -> Result<Vec<String>, String> {
     }
 }
 
-/// Takes those instructions away: they run once.
+/// Removes the `ONBUILD` instructions, which run once.
 pub(crate) fn forget_triggers(execution: &mut Execution) {
     execution.other.remove("OnBuild");
 }
 
-/// Adds an instruction for whatever is built on the image.
+/// Adds an `ONBUILD` instruction.
 pub(crate) fn add_trigger(execution: &mut Execution, text: &str) {
     let triggers = execution.other.entry("OnBuild".to_owned()).or_insert_with(|| Value::Array(Vec::new()));
     match triggers {

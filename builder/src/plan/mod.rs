@@ -1,4 +1,4 @@
-//! From a parsed Dockerfile to what has to be done: the stages the target needs, and each stage's steps with every
+//! Plans a build from a parsed Dockerfile: the stages that the target needs, and each stage's steps with every
 //! variable expanded. Pure: nothing is run, fetched or looked up.
 
 pub(crate) mod config;
@@ -16,27 +16,27 @@ use crate::plan::config::{Config, History};
 use crate::plan::stage::{Argument, StageExpansion};
 use crate::plan::step::Step;
 
-/// What of the Dockerfile is to be built.
+/// What to build of a Dockerfile.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanRequest {
     /// The stage; the last one by default.
     pub(crate) target: Option<String>,
     /// Values of `ARG`s.
     pub(crate) arguments: BTreeMap<String, String>,
-    /// Labels that the target gets beside its own. They leave no trace in the history, as in BuildKit.
+    /// Labels for the target in addition to its own. They are not in the history, as in BuildKit.
     pub(crate) labels: BTreeMap<String, String>,
-    /// What it is built for.
+    /// The target platform.
     pub(crate) platform: Platform,
-    /// The `created` of everything made, as RFC 3339.
+    /// The `created` of the image and its history, as RFC 3339.
     pub(crate) created: String,
 }
 
-/// What a stage starts from.
+/// The base of a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// Nothing.
+    /// No files.
     Scratch,
-    /// An image, named as the Dockerfile does after expansion.
+    /// An image, with its name in the Dockerfile after expansion.
     Image(String),
     /// An earlier stage, by its number.
     Stage(usize),
@@ -47,22 +47,22 @@ pub(crate) enum Base {
 pub(crate) struct Needed {
     /// Its number in the Dockerfile.
     pub(crate) stage: usize,
-    /// What it starts from.
+    /// Its base.
     pub(crate) base: Base,
 }
 
-/// A stage's steps and the configuration they lead to.
+/// A stage's steps and the resulting configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Planned {
     /// In order, one per instruction.
     pub(crate) steps: Vec<Step>,
-    /// Without layers and history of this stage; the history belongs to what execution finds.
+    /// Without this stage's layers and history, which are only known once it has run.
     pub(crate) config: Config,
-    /// Its `ARG`s, which stages that start from it have too.
+    /// Its `ARG`s, which stages based on it inherit.
     pub(crate) arguments: Vec<Argument>,
 }
 
-/// The whole file with the values it is built with.
+/// A Dockerfile with the values it is built with.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     file: &'a Dockerfile,
@@ -70,9 +70,10 @@ pub(crate) struct Plan<'a> {
     globals: BTreeMap<String, String>,
     target: usize,
     needed: Vec<Needed>,
-    /// What the base of a stage wants done first in it: the `ONBUILD` of an earlier stage, or of an image once that is known.
+    /// The `ONBUILD` instructions that run first in a stage: those of an earlier stage, or of an image once it is
+    /// known.
     triggers: BTreeMap<usize, Vec<Located<Instruction>>>,
-    /// Images that files are copied from. Each is a stage of its own, numbered behind those of the file.
+    /// Images that files are copied from. Each is a stage of its own, numbered after those of the Dockerfile.
     images: Vec<String>,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Plan<'a> {
     /// Finds the stages that the target needs, in the order to build them.
     ///
     /// # Errors
-    /// An unknown target or stage, an argument that looks like a secret, an expansion that cannot be done.
+    /// An unknown target or stage, an argument that looks like a secret, an expansion that fails.
     pub(crate) fn new(file: &'a Dockerfile, request: &'a PlanRequest) -> Result<Self, DockerfileError> {
         let target = match &request.target {
             None => file.stages.len() - 1,
@@ -98,7 +99,7 @@ impl<'a> Plan<'a> {
         plan.read_globals()?;
         for (stage, written) in file.stages.iter().enumerate() {
             plan.note_images(&written.instructions);
-            // What is wrong with a base is said when the stage is needed.
+            // An error in a base is reported when the stage is needed.
             if let Ok(Base::Stage(earlier)) = plan.base(stage) {
                 let triggers = plan.left_by(earlier, written.line)?;
                 plan.note_images(&triggers);
@@ -109,11 +110,11 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Takes up what an image wants done first in a stage that starts from it. Stages and images may be needed for that
-    /// which were not before.
+    /// Adds the `ONBUILD` instructions of an image to a stage that is based on it. They may need further stages and
+    /// images.
     ///
     /// # Errors
-    /// When it is no list of instructions, or one of them may not stand there.
+    /// When they are not a list of instructions, or contain one that is not allowed there.
     pub(crate) fn learn(&mut self, stage: usize, image: &Config) -> Result<(), DockerfileError> {
         let (Some(written), false) = (self.file.stages.get(stage), self.triggers.contains_key(&stage)) else {
             return Ok(());
@@ -135,7 +136,7 @@ impl<'a> Plan<'a> {
     fn find_needed(&self) -> Result<Vec<Needed>, DockerfileError> {
         let mut wanted = BTreeSet::from([self.target]);
         let mut needed = Vec::new();
-        // Stages only refer to earlier ones, so one pass from the back finds all.
+        // Stages only refer to earlier ones, so one pass from the last finds all.
         for stage in (0..=self.target).rev() {
             if wanted.contains(&stage) {
                 let base = self.base(stage)?;
@@ -154,13 +155,13 @@ impl<'a> Plan<'a> {
         Ok(needed)
     }
 
-    /// The instructions of a stage, with what its base wants done before them.
+    /// The instructions of a stage, after the `ONBUILD` ones of its base.
     pub(crate) fn instructions(&self, stage: usize) -> impl Iterator<Item = &Located<Instruction>> {
         let own = self.file.stages.get(stage).map_or(&[][..], |written| &written.instructions);
         self.triggers.get(&stage).into_iter().flatten().chain(own)
     }
 
-    /// What an earlier stage wants done in the one at `line`.
+    /// The `ONBUILD` instructions of an earlier stage, for the stage at `line`.
     fn left_by(&self, earlier: usize, line: usize) -> Result<Vec<Located<Instruction>>, DockerfileError> {
         let texts =
             self.file.stages[earlier].instructions.iter().filter_map(|located| match &located.value {
@@ -170,7 +171,7 @@ impl<'a> Plan<'a> {
         triggers(texts, line)
     }
 
-    /// Images that instructions take files from: what `--from` names and no stage is called.
+    /// Notes the images that instructions copy from: `--from` names that no stage has.
     fn note_images(&mut self, instructions: &[Located<Instruction>]) {
         for name in instructions.iter().flat_map(|located| sources_of(&located.value)) {
             let is_stage = self.file.stage(name).is_some() || name.parse::<usize>().is_ok();
@@ -185,21 +186,21 @@ impl<'a> Plan<'a> {
         &self.needed
     }
 
-    /// Whether the Dockerfile itself has commands to run for the target; its bases may add some.
+    /// Whether the Dockerfile has commands to run for the target; its bases may add more.
     pub(crate) fn runs(&self) -> bool {
         let mut instructions = self.needed.iter().flat_map(|needed| self.instructions(needed.stage));
         instructions.any(|located| matches!(located.value, Instruction::Run(_)))
     }
 
-    /// The steps of `stage` on top of `base`, an image.
+    /// The steps of `stage` on top of an image with the configuration `base`.
     ///
     /// # Errors
-    /// An expansion that cannot be done, or a value that its instruction does not allow.
+    /// An expansion that fails, or a value that its instruction does not allow.
     pub(crate) fn steps(&self, stage: usize, base: Config) -> Result<Planned, DockerfileError> {
         self.steps_over(stage, base, Vec::new())
     }
 
-    /// The steps of `stage` on top of what another comes to.
+    /// The steps of `stage` on top of another stage.
     ///
     /// # Errors
     /// As [`Self::steps`].
@@ -228,7 +229,7 @@ impl<'a> Plan<'a> {
         Ok(Planned { steps, config, arguments })
     }
 
-    /// What a stage is called in what people read.
+    /// The name of a stage in messages.
     pub(crate) fn name(&self, stage: usize) -> String {
         match self.file.stages.get(stage) {
             Some(written) => written.name.clone().unwrap_or_else(|| format!("stage {stage}")),
@@ -236,7 +237,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The id of a stage's step: the stage's name, or its number where it has none or shares it with another.
+    /// The id of a stage's step: from the stage's name, or its number if it has no name or shares it with another.
     pub(crate) fn step_id(&self, stage: usize, number: usize) -> StepId {
         let name = self.file.stages.get(stage).and_then(|written| written.name.as_deref());
         let alone = |name: &&str| {
@@ -263,7 +264,7 @@ impl<'a> Plan<'a> {
         self.globals.get(name).cloned()
     }
 
-    /// The `created` of everything made.
+    /// The `created` of the image and its history.
     pub(crate) fn created(&self) -> &str {
         &self.request.created
     }
@@ -278,7 +279,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Arguments stand in the history and in the provenance, for everybody to read.
+    /// Arguments are public: the history and the provenance contain them.
     fn refuse_secret_arguments(&self) -> Result<(), DockerfileError> {
         match self.request.arguments.keys().find(|name| looks_secret(name)) {
             None => Ok(()),
@@ -290,7 +291,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Refuses build arguments that nothing declares. What bases declare has to be known ([`Self::learn`]).
+    /// Refuses build arguments that nothing declares. The bases' `ONBUILD` must be known ([`Self::learn`]).
     ///
     /// # Errors
     /// The first one.
@@ -359,7 +360,7 @@ impl<'a> Plan<'a> {
         find().map_err(|problem: Problem| problem.at(from.line))
     }
 
-    /// Of an image the one for this build's platform is taken; nothing and another stage have none of their own.
+    /// An image is taken for the build's platform; `scratch` and other stages have no platform of their own.
     fn check_platform(&self, written: Option<&str>) -> Result<(), Problem> {
         let Some(text) = written else { return Ok(()) };
         let asked = self.global_word(text)?;
@@ -405,7 +406,7 @@ fn looks_secret(name: &str) -> bool {
         || ["API_KEY", "PRIVATE_KEY", "ACCESS_KEY", "SSH_KEY"].iter().any(|words| upper.contains(words))
 }
 
-/// Whether BuildKit would set a variable for it in every RUN, undeclared.
+/// Whether BuildKit would set the variable in every RUN without a declaration.
 fn is_of_proxy(name: &str) -> bool {
     let known = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
     known.iter().any(|proxy| *proxy == name || proxy.to_ascii_lowercase() == name)
@@ -420,7 +421,7 @@ fn sources_of(instruction: &Instruction) -> Vec<&str> {
     }
 }
 
-/// The instructions that `ONBUILD`s hold, for the stage at `line`.
+/// Parses `ONBUILD` instructions for the stage at `line`.
 fn triggers(
     texts: impl IntoIterator<Item = String>,
     line: usize,

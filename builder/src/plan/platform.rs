@@ -1,12 +1,12 @@
-//! What a Dockerfile is told of the platform it is built for.
+//! Variables that describe the platform of a build.
 
 use std::collections::BTreeMap;
 
 use images::Platform;
 
-/// The variables that every Dockerfile may declare. Those of the building machine say the same as those of the
-/// target, so that the result does not depend on where it is built: `FROM --platform=$BUILDPLATFORM` is a base for the
-/// target, the same one on every rebuilder's machine.
+/// The predefined variables that a Dockerfile may declare. Those of the build platform equal those of the target, so
+/// that the result does not depend on the machine: `FROM --platform=$BUILDPLATFORM` takes the base for the target, on
+/// every rebuilder's machine.
 pub(crate) fn arguments(platform: &Platform) -> BTreeMap<String, String> {
     let variant = platform.variant.clone().unwrap_or_default();
     ["BUILD", "TARGET"]
@@ -23,7 +23,8 @@ pub(crate) fn arguments(platform: &Platform) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a platform is what somebody wrote for it, as Docker reads that: in any case, without the system, or without the processor, which is this one then.
+/// Whether a platform matches a `--platform` value as Docker reads it: in any case, without the system, or without
+/// the processor, which is this machine's then.
 pub(crate) fn is_asked_by(platform: &Platform, written: &str) -> bool {
     let lower = written.to_ascii_lowercase();
     let parts: Vec<&str> = lower.split('/').collect();

@@ -1,4 +1,4 @@
-//! One stage's instructions: what each does, with the variables as they stand when it is reached.
+//! Expands the instructions of one stage, with the variables as they are set at each instruction.
 
 use super::Plan;
 use super::config;
@@ -11,15 +11,15 @@ use crate::dockerfile::{
     SecretMount, expand, health,
 };
 
-/// A stage while its instructions are gone through.
+/// A stage during expansion.
 pub(crate) struct StageExpansion<'a> {
     plan: &'a Plan<'a>,
     stage: usize,
     pub(crate) config: Config,
-    /// `ARG`s of this stage that were reached, the last of each name, where its first was.
+    /// The `ARG`s of this stage so far: the last of each name, at the position of its first.
     pub(crate) arguments: Vec<Argument>,
     cmd_is_set: bool,
-    /// How many of its steps so far can ask the network.
+    /// The number of steps so far that can use the network.
     asking: usize,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct StageExpansion<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Argument {
     name: String,
-    /// None when nobody gave it one.
+    /// None when it has neither a given nor a default value.
     value: Option<String>,
-    /// Whether an `ENV` of its name came later, which hides it.
+    /// Whether a later `ENV` of the same name hides it.
     hidden: bool,
 }
 
 impl Argument {
-    /// Not those that speak to BuildKit alone: the history tells of them, and no command sees them.
+    /// False for arguments that only control BuildKit: they are in the history, but no command sees them.
     fn is_variable(&self) -> bool {
         !["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"].contains(&self.name.as_str())
     }
@@ -42,7 +42,7 @@ impl Argument {
 
 impl<'a> StageExpansion<'a> {
     pub(crate) fn new(plan: &'a Plan<'a>, stage: usize, base: Config, inherited: Vec<Argument>) -> Self {
-        // What the base's configuration sets is set anew, over what its stage had by then.
+        // The base's `ENV` variables hide inherited `ARG`s.
         let is_set = |name: &str| config::variable(&base.config, name).is_some();
         let arguments = inherited.into_iter().map(|it| Argument { hidden: is_set(&it.name), ..it }).collect();
         Self { plan, stage, config: base, arguments, cmd_is_set: false, asking: 0 }
@@ -67,7 +67,7 @@ impl<'a> StageExpansion<'a> {
             Instruction::HealthCheck(health) => (self.health_check(health), Action::Configure),
             Instruction::OnBuild(text) => {
                 config::add_trigger(&mut self.config.config, text);
-                // BuildKit's history does not tell of it.
+                // BuildKit does not record it in the history.
                 (String::new(), Action::Configure)
             }
             Instruction::Maintainer(name) => {
@@ -95,7 +95,7 @@ impl<'a> StageExpansion<'a> {
         Ok(Step { id, line: located.line, text: located.text.clone(), created_by, action })
     }
 
-    /// Of `ENV` and `ARG` with one name, what came last, as BuildKit does it: an `ARG` without a value changes nothing.
+    /// The last `ENV` or `ARG` of a name counts, as in BuildKit; an `ARG` without a value changes nothing.
     fn lookup(&self, name: &str) -> Option<String> {
         let is_it =
             |argument: &&Argument| argument.name == name && !argument.hidden && argument.is_variable();
@@ -109,23 +109,23 @@ impl<'a> StageExpansion<'a> {
     }
 
     fn arg(&mut self, pairs: &[Pair<Option<String>>]) -> Result<String, Problem> {
-        let mut told = Vec::new();
+        let mut entry = Vec::new();
         for pair in pairs {
             let value = match (self.plan.given(&pair.name), &pair.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(text)) => Some(self.word(text)?),
                 (None, None) => self.plan.global(&pair.name),
             };
-            told.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
+            entry.push(value.as_ref().map_or(pair.name.clone(), |value| format!("{}={value}", pair.name)));
             let argument = Argument { name: pair.name.clone(), value, hidden: false };
-            // It keeps its place in what is told of later commands.
+            // It keeps its position in the variables of later commands.
             match self.arguments.iter_mut().find(|other| other.name == pair.name) {
                 Some(other) if argument.value.is_some() => *other = argument,
                 Some(_) => {}
                 None => self.arguments.push(argument),
             }
         }
-        Ok(format!("ARG {}", told.join(" ")))
+        Ok(format!("ARG {}", entry.join(" ")))
     }
 
     fn env(&mut self, pairs: &[Pair<String>]) -> Result<String, Problem> {
@@ -135,16 +135,16 @@ impl<'a> StageExpansion<'a> {
             let same = self.arguments.iter_mut().filter(|argument| argument.name == *name);
             same.for_each(|argument| argument.hidden = true);
         }
-        Ok(told("ENV", &expanded))
+        Ok(history_entry("ENV", &expanded))
     }
 
     fn label(&mut self, pairs: &[Pair<String>]) -> Result<String, Problem> {
         let expanded = self.pairs(pairs)?;
         self.config.config.labels.extend(expanded.iter().cloned());
-        Ok(told("LABEL", &expanded))
+        Ok(history_entry("LABEL", &expanded))
     }
 
-    /// All of one line sees the variables as they were before it.
+    /// All pairs of an instruction see the variables as they were before it.
     fn pairs(&self, pairs: &[Pair<String>]) -> Result<Vec<(String, String)>, Problem> {
         pairs.iter().map(|pair| Ok((self.name(&pair.name)?, self.word(&pair.value)?))).collect()
     }
@@ -164,8 +164,8 @@ impl<'a> StageExpansion<'a> {
         }
     }
 
-    /// A here-document alone is what the shell runs, or, when it begins with `#!`, a program of its own. With a command in
-    /// front, the shell gets the whole as it stands.
+    /// A here-document alone is run by the shell, or as a program of its own if it begins with `#!`. After a command,
+    /// the shell gets the whole text as written.
     fn command(&self, run: &Run) -> Result<(Vec<String>, Option<Script>), Problem> {
         let (Command::Shell(text), [first, ..]) = (&run.command, run.documents.as_slice()) else {
             return Ok((self.in_shell(&run.command), None));
@@ -283,18 +283,18 @@ impl<'a> StageExpansion<'a> {
                 Ok(Inline { name: document.name.clone(), text })
             })
             .collect::<Result<Vec<_>, Problem>>()?;
-        let mut told = vec![copy.keyword.to_owned()];
-        told.extend(copy.link.then(|| "--link".to_owned()));
-        told.extend(copy.parents.then(|| "--parents".to_owned()));
-        told.extend(copy.from.iter().map(|from| format!("--from={from}")));
-        told.extend(checksum.iter().map(|checksum| format!("--checksum={checksum}")));
-        told.extend(chown.iter().map(|chown| format!("--chown={chown}")));
-        told.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
-        told.extend(sources.iter().cloned());
-        told.extend(inline.iter().map(|document| format!("<<{}", document.name)));
-        told.push(destination.clone());
+        let mut entry = vec![copy.keyword.to_owned()];
+        entry.extend(copy.link.then(|| "--link".to_owned()));
+        entry.extend(copy.parents.then(|| "--parents".to_owned()));
+        entry.extend(copy.from.iter().map(|from| format!("--from={from}")));
+        entry.extend(checksum.iter().map(|checksum| format!("--checksum={checksum}")));
+        entry.extend(chown.iter().map(|chown| format!("--chown={chown}")));
+        entry.extend(chmod.iter().map(|chmod| format!("--chmod={chmod}")));
+        entry.extend(sources.iter().cloned());
+        entry.extend(inline.iter().map(|document| format!("<<{}", document.name)));
+        entry.push(destination.clone());
         let from = copy.from.as_ref().map(|name| self.plan.earlier(self.stage, name)).transpose()?;
-        // As BuildKit, which needs no look at what is there unless permissions are to be changed.
+        // As in BuildKit, it is independent of the layers below unless permissions are to be changed.
         let apart = copy.link && chmod.is_none();
         let chmod = chmod.as_deref().map(|text| permissions(copy.keyword, text)).transpose()?;
         let excludes = Ignore::of(&copy.excludes).map_err(|cause| Problem::syntax(cause.to_string()))?;
@@ -317,19 +317,19 @@ impl<'a> StageExpansion<'a> {
             parents: copy.parents,
             apart,
         };
-        Ok((told.join(" "), Action::Copy(copying)))
+        Ok((entry.join(" "), Action::Copy(copying)))
     }
 
     fn workdir(&mut self, path: &str) -> Result<(String, Action), Problem> {
         let written = self.word(path)?;
         let path = absolute(&self.config.config.working_dir, &written);
-        // What is written from the root is told as it is written.
-        let told = if written.starts_with('/') { written } else { path.clone() };
-        self.config.config.working_dir.clone_from(&told);
-        let told = format!("WORKDIR {told}");
+        // An absolute path is recorded as written.
+        let shown = if written.starts_with('/') { written } else { path.clone() };
+        self.config.config.working_dir.clone_from(&shown);
+        let entry = format!("WORKDIR {shown}");
         match path.as_str() {
-            "/" => Ok((told, Action::Configure)),
-            _ => Ok((told, Action::Workdir { path, user: self.config.config.user.clone() })),
+            "/" => Ok((entry, Action::Configure)),
+            _ => Ok((entry, Action::Workdir { path, user: self.config.config.user.clone() })),
         }
     }
 
@@ -361,7 +361,7 @@ impl<'a> StageExpansion<'a> {
 
     fn health_check(&mut self, it: &Health) -> String {
         config::set_health(&mut self.config.config, it);
-        let time = health::told;
+        let time = health::format_duration;
         format!(
             "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
             it.test.join(" "),
@@ -377,19 +377,19 @@ impl<'a> StageExpansion<'a> {
         let mut words =
             expand::words(text, self.plan.escape(), &|name| self.lookup(name)).map_err(Problem::Expansion)?;
         words.sort();
-        let mut told: Vec<String> = Vec::new();
+        let mut exposed: Vec<String> = Vec::new();
         for word in &words {
-            let new = ports(word)?.into_iter().filter(|port| !told.contains(port));
-            told.extend(new.collect::<Vec<_>>());
+            let new = ports(word)?.into_iter().filter(|port| !exposed.contains(port));
+            exposed.extend(new.collect::<Vec<_>>());
         }
-        for port in &told {
+        for port in &exposed {
             self.config.config.exposed_ports.insert(port.clone(), serde_json::json!({}));
         }
-        Ok(format!("EXPOSE [{}]", told.join(" ")))
+        Ok(format!("EXPOSE [{}]", exposed.join(" ")))
     }
 }
 
-/// The sources of `ADD`, told apart.
+/// Sorts the sources of `ADD` into paths and remote ones.
 fn added(sources: Vec<String>, checksum: Option<&str>, destination: &str) -> Result<Vec<Source>, Problem> {
     let mut all = Vec::new();
     for source in sources {
@@ -411,12 +411,12 @@ fn added(sources: Vec<String>, checksum: Option<&str>, destination: &str) -> Res
     Ok(all)
 }
 
-fn told(instruction: &str, pairs: &[(String, String)]) -> String {
+fn history_entry(instruction: &str, pairs: &[(String, String)]) -> String {
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     format!("{instruction} {}", pairs.join(" "))
 }
 
-/// A signal's name, with or without `SIG`, or a number, as Docker takes them.
+/// Whether this is a signal's name, with or without `SIG`, or a number, as Docker accepts them.
 fn is_signal(text: &str) -> bool {
     const NAMES: [&str; 36] = [
         "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
@@ -436,7 +436,7 @@ fn is_signal(text: &str) -> bool {
     text.parse::<i64>().is_ok_and(|number| number != 0) || NAMES.contains(&name) || real_time()
 }
 
-/// As Docker's histories have it: quoted, with blanks between.
+/// In the form of Docker's histories: quoted, separated by blanks.
 fn list(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
     format!("[{}]", words.join(" "))
@@ -446,7 +446,7 @@ fn is_folder(written: &str) -> bool {
     matches!(written.rsplit('/').next(), None | Some("" | "." | ".."))
 }
 
-/// `path` seen from `from`, without `.`, `..` and doubled slashes. Keeps a slash at the end out.
+/// `path` relative to `from`, without `.`, `..`, doubled slashes and a slash at the end.
 fn absolute(from: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("{from}/{path}") };
     let mut parts: Vec<&str> = Vec::new();
@@ -469,7 +469,8 @@ fn permissions(keyword: &str, text: &str) -> Result<Chmod, Problem> {
     })
 }
 
-/// `80`, `80/tcp`, `8000-8010/udp` as the names the configuration uses. Of `8080:80`, as `docker run` takes it, what is behind the colon counts.
+/// `80`, `80/tcp`, `8000-8010/udp` in the form of the configuration. Of `8080:80`, as in `docker run`, the part after
+/// the colon counts.
 fn ports(word: &str) -> Result<Vec<String>, Problem> {
     let refuse = || Problem::syntax(format!("EXPOSE {word} is not a port"));
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
@@ -489,7 +490,7 @@ fn ports(word: &str) -> Result<Vec<String>, Problem> {
         published.map(|it| it.rsplit_once(':').map_or(it, |(_, port)| port)).filter(|it| !it.is_empty())
     {
         let (first, last) = numbers(outside)?;
-        // Several may be published for one, but not another number for several.
+        // Several host ports may map to one, but otherwise the numbers must be equal.
         if high != low && last - first != high - low {
             return Err(refuse());
         }

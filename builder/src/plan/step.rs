@@ -1,4 +1,4 @@
-//! What an instruction comes to once everything in it is expanded: what is done to the files, and how the history tells it.
+//! A step: an instruction with everything expanded, as the action on the files and the entry in the history.
 
 use recorder::StepId;
 
@@ -6,18 +6,18 @@ use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{Chmod, Network, SecretMount};
 
-/// What one instruction does, with everything expanded.
+/// An instruction with everything expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Who it is in records and replays. Only meaningful for a step that can ask the network.
+    /// Its id in records and replays. Only meaningful for a step that can use the network.
     pub(crate) id: StepId,
     /// The instruction's line.
     pub(crate) line: usize,
     /// The instruction as written.
     pub(crate) text: String,
-    /// What the history says; empty when it says nothing.
+    /// Its `created_by` in the history; empty if it has no entry.
     pub(crate) created_by: String,
-    /// What is done to the files.
+    /// Its action.
     pub(crate) action: Action,
 }
 
@@ -28,26 +28,26 @@ impl Step {
     }
 }
 
-/// What is done to the files.
+/// The action of a step on the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Nothing: only the configuration changes.
     Configure,
-    /// A command is run.
+    /// Runs a command.
     Run(Execution),
-    /// Files are copied.
+    /// Copies files.
     Copy(Copying),
-    /// A folder is made.
+    /// Creates a folder.
     Workdir {
         /// Absolute.
         path: String,
-        /// Whose it becomes; empty is root.
+        /// Its owner; empty is root.
         user: String,
     },
 }
 
 impl Action {
-    /// Whether it can ask for something over the network.
+    /// Whether it can use the network.
     pub(crate) fn can_ask(&self) -> bool {
         match self {
             Self::Run(_) => true,
@@ -57,78 +57,78 @@ impl Action {
     }
 }
 
-/// A command that is run.
+/// A command to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Execution {
     /// Its words.
     pub(crate) args: Vec<String>,
-    /// Variables of `ENV` and `ARG`, without what the build adds.
+    /// The variables of `ENV` and `ARG`, without those that the build adds.
     pub(crate) env: Vec<(String, String)>,
-    /// Where.
+    /// The working directory.
     pub(crate) cwd: String,
-    /// As whom; empty is root.
+    /// The user; empty is root.
     pub(crate) user: String,
-    /// What it reaches.
+    /// Its network access.
     pub(crate) network: Network,
-    /// A program that the Dockerfile itself holds.
+    /// A program in the Dockerfile itself.
     pub(crate) script: Option<Script>,
-    /// What it sees beside its root.
+    /// Its mounts.
     pub(crate) mounts: Vec<Mounted>,
-    /// Which secrets it is given.
+    /// The secrets that it is given.
     pub(crate) secrets: Vec<SecretMount>,
 }
 
-/// Files that are copied.
+/// Files to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Copying {
-    /// A stage by its number, instead of the repository.
+    /// The stage by its number; the repository if none.
     pub(crate) from: Option<usize>,
     /// In the order in which they are copied.
     pub(crate) sources: Vec<Source>,
-    /// Files that the Dockerfile itself holds.
+    /// Here-documents of the Dockerfile.
     pub(crate) inline: Vec<Inline>,
-    /// Whether an archive of the repository is to be unpacked, as by `ADD`.
+    /// Whether archives of the repository are unpacked, as by `ADD`.
     pub(crate) archives: bool,
-    /// Whether an archive that is fetched is to be unpacked.
+    /// Whether fetched archives are unpacked.
     pub(crate) remote_archives: bool,
     /// Absolute; a slash at the end means a folder.
     pub(crate) destination: String,
     /// `user[:group]`
     pub(crate) chown: Option<String>,
-    /// Permissions.
+    /// The permissions.
     pub(crate) chmod: Option<Chmod>,
-    /// What is not copied.
+    /// Patterns to leave out.
     pub(crate) excludes: Ignore,
-    /// Whether the folders above a source are made as well.
+    /// Whether the folders above a source are created as well.
     pub(crate) parents: bool,
-    /// Whether it is put there without a look at what is there already.
+    /// Whether the layer is made independently of those below (`--link`).
     pub(crate) apart: bool,
 }
 
-/// Where something that is copied comes from.
+/// A source of files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A path or pattern.
     Path(String),
-    /// Something to fetch.
+    /// A remote source.
     Remote(Remote),
 }
 
-/// What a step sees beside its root, expanded.
+/// A mount, expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mounted {
     /// Absolute.
     pub(crate) target: String,
-    /// What is there.
+    /// Its content.
     pub(crate) what: MountSource,
 }
 
-/// What is mounted into a step.
+/// The content of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountSource {
     /// An empty folder.
     Cache {
-        /// Its name: caches of one name, with the same permissions and owner, are one.
+        /// Its name: caches with the same name, permissions and owner are one.
         id: String,
         /// Its permissions.
         mode: u32,
@@ -139,14 +139,14 @@ pub(crate) enum MountSource {
     },
     /// An empty file system in memory.
     Temporary {
-        /// Bytes at most.
+        /// The most bytes.
         size: Option<u64>,
         /// Whether writing is allowed.
         writable: bool,
     },
     /// A file or folder.
     Bind {
-        /// A stage by its number, instead of the repository.
+        /// The stage by its number; the repository if none.
         from: Option<usize>,
         /// The path there.
         source: String,
@@ -158,16 +158,16 @@ pub(crate) enum MountSource {
 /// A program that is mounted into the step that runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Script {
-    /// Where the step sees it.
+    /// Its path in the step.
     pub(crate) path: String,
     /// Its text.
     pub(crate) text: String,
 }
 
-/// A file in the Dockerfile's own text.
+/// A here-document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inline {
-    /// The name that it has in a folder.
+    /// Its file name.
     pub(crate) name: String,
     /// Its text.
     pub(crate) text: String,

@@ -210,8 +210,8 @@ fn what_a_base_wants_done_is_done_first_and_once() {
     let mut plan = Plan::new(&file, &request).unwrap();
     plan.learn(0, &base).unwrap();
     let planned = plan.steps(0, base.clone()).unwrap();
-    let told: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
-    assert_eq!(told, ["ENV A=1", "RUN /bin/sh -c trigger", "RUN /bin/sh -c own", ""]);
+    let created_by: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
+    assert_eq!(created_by, ["ENV A=1", "RUN /bin/sh -c trigger", "RUN /bin/sh -c own", ""]);
     assert_eq!(config::triggers(&planned.config.config).unwrap(), ["RUN later"]);
     for text in ["FROM x", "", "RUN a\nRUN b", "COPY <<E /x\nF"] {
         let mut base = config::scratch(&Platform::linux("amd64"));
@@ -240,8 +240,8 @@ fn what_bases_want_done_needs_stages_and_images() {
     assert_eq!(stages(&plan), [5, 0, 1, 2, 3, 4]);
     plan.check_arguments().unwrap();
     let steps = plan.steps(3, base).unwrap().steps;
-    let told: Vec<_> = steps.iter().map(|step| (step.line, step.text.as_str())).collect();
-    assert_eq!(told, [(8, "COPY --from=one /x /"), (8, "COPY <<E /e")]);
+    let found: Vec<_> = steps.iter().map(|step| (step.line, step.text.as_str())).collect();
+    assert_eq!(found, [(8, "COPY --from=one /x /"), (8, "COPY <<E /e")]);
 }
 
 #[test]
@@ -275,10 +275,10 @@ fn here_documents_are_run_or_copied() {
 fn what_is_empty_once_expanded_is_nothing() {
     let text = "FROM scratch\nWORKDIR /a/\nWORKDIR $none\nUSER a\nUSER $none\nEXPOSE $none\nCOPY --chown=$none --chmod=$none a b\nWORKDIR b/../c/";
     let planned = planned(text, &[]).unwrap();
-    let told: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
+    let found: Vec<_> = planned.steps.iter().map(|step| step.created_by.as_str()).collect();
     let expected =
         ["WORKDIR /a/", "WORKDIR /a", "USER a", "USER ", "EXPOSE []", "COPY a /a/b", "WORKDIR /a/c"];
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
     let config = &planned.config.config;
     assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("", "/a/c"));
 }
@@ -305,10 +305,10 @@ fn volumes_signals_and_checks() {
         serde_json::json!({ "Test": ["CMD", "a", "b"], "Interval": 90_000_000_000_i64, "Retries": 3 });
     assert_eq!(config.config.other["Healthcheck"], check);
     assert_eq!(config.author.as_deref(), Some("Carol"));
-    let told: Vec<_> = planned.steps[1..].iter().map(|step| step.created_by.as_str()).collect();
+    let found: Vec<_> = planned.steps[1..].iter().map(|step| step.created_by.as_str()).collect();
     let health =
         "HEALTHCHECK {Test:[CMD a b] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}";
-    assert_eq!(told, ["VOLUME [/data /b]", "STOPSIGNAL sigint", health, "MAINTAINER Carol"]);
+    assert_eq!(found, ["VOLUME [/data /b]", "STOPSIGNAL sigint", health, "MAINTAINER Carol"]);
     for text in ["VOLUME $none", "STOPSIGNAL SIGNOTHING", "STOPSIGNAL SIGRTMIN+01", "STOPSIGNAL 0"] {
         assert!(crate::plan::tests::planned(&format!("FROM scratch\n{text}"), &[]).is_err(), "{text}");
     }

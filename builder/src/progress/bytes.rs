@@ -1,4 +1,4 @@
-//! Amounts of bytes as people read them.
+//! Amounts of bytes for people.
 
 /// `812 B`, `4.2 kB`, `1.3 GB`: powers of ten, as registries and disks count.
 pub(crate) fn amount(bytes: u64) -> String {
@@ -8,7 +8,7 @@ pub(crate) fn amount(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["kB", "MB", "GB", "TB", "PB", "EB"] {
         value /= 1000.0;
-        // Below what would be rounded to the next unit.
+        // Unless rounding would give the next unit.
         if value < 999.95 {
             return format!("{value:.1} {unit}");
         }

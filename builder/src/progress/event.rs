@@ -1,4 +1,5 @@
-//! What can be told, with a form for machines. The names and fields of the JSON are in `docs/progress.md`, and stay.
+//! Progress events, with their JSON form. The names and fields of the JSON are specified in `docs/progress.md`, and
+//! are stable.
 
 use std::fmt;
 use std::path::Path;
@@ -8,16 +9,16 @@ use serde_json::{Value, json};
 
 use super::summary::Summary;
 
-/// Which step: its place among all, and its stage.
+/// A step's position in the build, and its stage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Label {
     /// Its number, from 1.
     pub(crate) number: usize,
-    /// How many there are.
+    /// The number of all steps.
     pub(crate) total: usize,
     /// The stage's name.
     pub(crate) stage: String,
-    /// Whether other stages may go on beside it, so that each line of its output has to say whose it is.
+    /// Whether other stages may run at the same time, so that each line of its output needs its label.
     pub(crate) is_one_of_several: bool,
 }
 
@@ -27,7 +28,7 @@ impl fmt::Display for Label {
     }
 }
 
-/// Something that happened.
+/// A progress event.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event<'a> {
     /// The build for a platform begins.
@@ -35,38 +36,38 @@ pub(crate) enum Event<'a> {
         /// Such as `linux/amd64`.
         platform: &'a str,
     },
-    /// A base is looked for, and fetched where it is not here.
+    /// A base is looked up, and fetched if it is not in the store.
     Base {
-        /// As the Dockerfile calls it.
+        /// Its name in the Dockerfile.
         name: &'a str,
     },
-    /// Bytes of a base came in. Several times a second at most.
+    /// Bytes of a base arrived. Reported at most several times a second.
     BaseBytes {
-        /// As the Dockerfile calls it.
+        /// Its name in the Dockerfile.
         name: &'a str,
-        /// So many came in so far.
+        /// The bytes so far.
         bytes: u64,
-        /// So many have to, as its manifest says; none while that is not known.
+        /// The bytes to fetch according to its manifest; none while that is not known.
         total: Option<u64>,
     },
-    /// A base is here.
+    /// A base is in the store.
     BaseFetched {
-        /// As the Dockerfile calls it.
+        /// Its name in the Dockerfile.
         name: &'a str,
-        /// Where it came from.
+        /// Its origin.
         uri: &'a str,
         /// The digest of its manifest.
         digest: Digest,
         /// The bytes of its layers, compressed.
         size: u64,
-        /// The bytes that came over the network: 0 when all was here.
+        /// The bytes that were fetched over the network: 0 if the store had everything.
         bytes: u64,
-        /// How long it took.
+        /// The duration.
         seconds: f64,
     },
     /// A step begins.
     Step {
-        /// Which.
+        /// The step.
         label: &'a Label,
         /// Its line in the Dockerfile.
         line: usize,
@@ -75,111 +76,113 @@ pub(crate) enum Event<'a> {
     },
     /// An ADD fetches something.
     Fetching {
-        /// Which step.
+        /// The step.
         label: &'a Label,
-        /// From where.
+        /// The URL.
         url: &'a str,
     },
     /// A step's command printed a line.
     Output {
-        /// Which step.
+        /// The step.
         label: &'a Label,
-        /// The line, without what would steer a terminal.
+        /// The line, without control characters for a terminal.
         text: &'a str,
     },
     /// A step is done.
     StepDone {
-        /// Which.
+        /// The step.
         label: &'a Label,
         /// Its line in the Dockerfile.
         line: usize,
-        /// How long it took.
+        /// The duration.
         seconds: f64,
-        /// What the layer is that it made, if it changed anything.
+        /// The diff ID of its layer, if it changed anything.
         diff_id: Option<Digest>,
-        /// Whether it is one that changes the configuration alone.
+        /// Whether it changes only the configuration.
         is_configuration: bool,
     },
-    /// A stage waits for a step's layer to be compressed: nothing else is left to do, or too many are being compressed.
+    /// A stage waits for the compression of a step's layer: nothing else is left to do, or too many layers are being
+    /// compressed.
     Packing {
-        /// Which step.
+        /// The step.
         label: &'a Label,
     },
     /// A step's layer is in the store.
     Layer {
-        /// Which step.
+        /// The step.
         label: &'a Label,
-        /// What it is.
+        /// Its diff ID.
         diff_id: Digest,
-        /// Its blob.
+        /// The digest of its blob.
         digest: Digest,
         /// The blob's size.
         size: u64,
     },
-    /// A step failed, or was ended because another did or the person had enough.
+    /// A step failed, or was cancelled because another failed or the user interrupted the build.
     StepFailed {
-        /// Which.
+        /// The step.
         label: &'a Label,
         /// Its line in the Dockerfile.
         line: usize,
-        /// After how long.
+        /// The duration.
         seconds: f64,
     },
-    /// What came of a step that ran ahead does not count: it stood on what the steps before it did not come to. It is done again.
+    /// The early result of a step is discarded, because an earlier step produced another layer than predicted. The
+    /// step runs again.
     StepDropped {
-        /// Which.
+        /// The step.
         label: &'a Label,
         /// Its line in the Dockerfile.
         line: usize,
     },
-    /// Something went wrong on a step's network.
+    /// An incident on a step's network.
     Incident {
-        /// Which step.
+        /// The step.
         label: &'a Label,
-        /// What.
+        /// The description.
         text: &'a str,
     },
-    /// A recorded answer was asked for again.
+    /// A recorded request was sent again.
     Asked {
-        /// What for.
+        /// Its URL.
         url: &'a str,
-        /// How the present answer compares with the recorded one.
+        /// How the response compares with the recorded one.
         verdict: &'a str,
-        /// How many were asked for so far, with this one.
+        /// The number of requests so far, including this one.
         done: usize,
-        /// How many there are.
+        /// The number of all requests.
         total: usize,
     },
     /// A push begins.
     Push {
-        /// Where to.
+        /// The destination.
         name: &'a str,
     },
-    /// Bytes went out. Several times a second at most.
+    /// Bytes were sent. Reported at most several times a second.
     PushBytes {
-        /// Where to.
+        /// The destination.
         name: &'a str,
-        /// So many went out so far.
+        /// The bytes so far.
         bytes: u64,
-        /// So many have to; what the registry has already is not among them. None while that is not known.
+        /// The bytes to send, not counting those that the registry has; none while that is not known.
         total: Option<u64>,
     },
-    /// A push is done, with all that is said about the image.
+    /// A push is done, including the image's attachments.
     Pushed {
-        /// Where to.
+        /// The destination.
         name: &'a str,
-        /// What the name stands for now.
+        /// The digest that the name has now.
         digest: Digest,
-        /// The bytes of layers and config that went out: 0 when the registry had them.
+        /// The bytes of layers and config that were sent: 0 if the registry had them.
         bytes: u64,
-        /// How long it took.
+        /// The duration.
         seconds: f64,
     },
     /// An output was written.
     Wrote {
         /// The file or folder.
         path: &'a Path,
-        /// How long it took.
+        /// The duration.
         seconds: f64,
     },
     /// An image is built.
@@ -188,20 +191,20 @@ pub(crate) enum Event<'a> {
     Repeating {
         /// The image's digest.
         subject: Digest,
-        /// Where its provenance came from.
+        /// The origin of its provenance.
         origin: &'a str,
     },
-    /// Something that the person should know, and that stops nothing.
+    /// A problem that the user should know of, but that stops nothing.
     Warning {
-        /// What.
+        /// The message.
         message: &'a str,
-        /// The file it is about, if it is about one.
+        /// The file that it is about, if any.
         path: Option<&'a Path>,
     },
 }
 
 impl Event<'_> {
-    /// For machines.
+    /// The JSON form.
     pub(crate) fn json(&self) -> Value {
         match *self {
             Self::Platform { platform } => json!({ "event": "platform", "platform": platform }),

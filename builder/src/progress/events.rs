@@ -7,29 +7,29 @@ use errors::terminal;
 
 use super::{Event, Show};
 
-/// Bytes on their way are told once in so long.
+/// The interval of reports about a transfer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Json {
     out: Box<dyn Write + Send>,
-    told: Instant,
+    reported: Instant,
 }
 
 impl Json {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out, told: Instant::now() }
+        Self { out, reported: Instant::now() }
     }
 }
 
 impl Show for Json {
     fn show(&mut self, event: &Event<'_>) {
         if matches!(event, Event::BaseBytes { .. } | Event::PushBytes { .. }) {
-            if self.told.elapsed() < PAUSE {
+            if self.reported.elapsed() < PAUSE {
                 return;
             }
-            self.told = Instant::now();
+            self.reported = Instant::now();
         }
-        // A terminal may be reading this, too.
+        // Standard error may be a terminal.
         let line = terminal::json(&event.json());
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }

@@ -1,7 +1,7 @@
-//! What is told while something goes on, on standard error: one place, from typed events to what people or machines see.
+//! Progress reports on standard error, from typed events to output for people or programs.
 //!
-//! Whoever works tells an [`Event`]; how it looks is a [`Mode`]. Text of strangers (what a step prints, names in a Dockerfile, what a
-//! server sent) never steers the terminal, in any mode: see `errors::terminal`.
+//! The other modules report an [`Event`]; a [`Mode`] decides how it looks. Untrusted text (a step's output, names in
+//! a Dockerfile, a server's messages) can never control the terminal, in any mode: see `errors::terminal`.
 
 mod bytes;
 mod event;
@@ -24,7 +24,7 @@ pub(crate) use transfer::{Direction, Moving};
 
 use transfer::Transfer;
 
-/// How progress looks.
+/// The form of progress reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Mode {
     /// `rich` on a terminal, otherwise `plain`.
@@ -41,7 +41,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// What it comes to here: `rich` needs a terminal that can move its cursor, and is `plain` without one.
+    /// The mode on this terminal: `rich` needs one with a movable cursor, and is `plain` otherwise.
     fn here(self) -> Self {
         let can_move = || {
             std::io::stderr().is_terminal()
@@ -55,11 +55,11 @@ impl Mode {
     }
 }
 
-/// One way of showing events.
+/// A form of output for events.
 trait Show: Send {
-    /// Shows one event. A reader that went away does not stop the work.
+    /// Shows one event. Write errors are ignored, so that a closed reader does not stop the build.
     fn show(&mut self, event: &Event<'_>);
-    /// Takes away what is shown for the moment: something else is to be written.
+    /// Clears temporary output before something else is written.
     fn end(&mut self) {}
 }
 
@@ -69,7 +69,7 @@ impl Show for Nobody {
     fn show(&mut self, _: &Event<'_>) {}
 }
 
-/// Where progress is told. Shared by all that work at the same time.
+/// The progress reporter, which all threads share.
 pub(crate) struct Progress {
     state: Mutex<State>,
 }
@@ -80,7 +80,7 @@ struct State {
 }
 
 impl Progress {
-    /// Shows what is told on standard error.
+    /// A reporter to standard error.
     pub(crate) fn new(mode: Mode) -> Self {
         let errors = || Box::new(std::io::stderr()) as Box<dyn Write + Send>;
         Self::of(match mode.here() {
@@ -95,13 +95,13 @@ impl Progress {
         Self { state: Mutex::new(State { show, transfer: None }) }
     }
 
-    /// Tells what happened.
+    /// Reports an event.
     pub(crate) fn report(&self, event: &Event<'_>) {
         self.state().show.show(event);
     }
 
-    /// Bytes are on their way from or to a registry, until the answer is dropped or done; what [`Progress::moved`] hears belongs to
-    /// it. There is one at a time.
+    /// Begins a transfer from or to a registry, which lasts until the result is dropped or done. [`Progress::moved`]
+    /// counts its bytes. There is one transfer at a time.
     pub(crate) fn moving(&self, direction: Direction, name: &str) -> Moving<'_> {
         let transfer = Transfer::new(direction, name);
         let mut state = self.state();
@@ -110,7 +110,7 @@ impl Progress {
         Moving::new(self)
     }
 
-    /// What the registry's client says of bytes on their way.
+    /// Counts transferred bytes, as reported by the registry client.
     pub(crate) fn moved(&self, traffic: Traffic) {
         let mut state = self.state();
         let State { show, transfer } = &mut *state;
@@ -121,12 +121,12 @@ impl Progress {
         }
     }
 
-    /// Takes away what is shown for the moment, before something else is written to the terminal.
+    /// Clears temporary output before something else is written to the terminal.
     pub(crate) fn end(&self) {
         self.state().show.end();
     }
 
-    /// The same for who cannot wait: the program is about to end, whatever others are doing.
+    /// The same without waiting for a lock: the program is about to end, whatever other threads are doing.
     pub(crate) fn end_now(&self) {
         match self.state.try_lock() {
             Ok(mut state) => state.show.end(),
@@ -135,7 +135,7 @@ impl Progress {
         }
     }
 
-    /// A panic while something was shown is no reason to say nothing more.
+    /// A panic in a report does not stop later ones.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

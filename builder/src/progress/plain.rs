@@ -1,4 +1,4 @@
-//! Events as lines for people, and for logs: nothing that was written is ever changed.
+//! Events as lines for people and logs; written lines never change.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -7,27 +7,27 @@ use errors::terminal;
 
 use super::{Event, Label, Show, amount};
 
-/// Bytes on their way are told once in so long.
+/// The interval of reports about a transfer.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Why what came of a step does not count.
-pub(super) const DROPPED: &str = "an earlier step came to something else than before, so this is done again";
+/// Why the early result of a step is discarded.
+pub(super) const DROPPED: &str = "an earlier step made another layer than predicted, so this runs again";
 
 pub(super) struct Plain {
     out: Box<dyn Write + Send>,
-    told: Instant,
+    reported: Instant,
 }
 
 impl Plain {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out, told: Instant::now() }
+        Self { out, reported: Instant::now() }
     }
 
-    /// Bytes that have been on their way for a while.
+    /// Whether a transfer should be reported again.
     fn is_time(&mut self) -> bool {
-        let is_time = self.told.elapsed() >= PAUSE;
+        let is_time = self.reported.elapsed() >= PAUSE;
         if is_time {
-            self.told = Instant::now();
+            self.reported = Instant::now();
         }
         is_time
     }
@@ -36,7 +36,7 @@ impl Plain {
 impl Show for Plain {
     fn show(&mut self, event: &Event<'_>) {
         match event {
-            Event::Base { .. } | Event::Push { .. } => self.told = Instant::now(),
+            Event::Base { .. } | Event::Push { .. } => self.reported = Instant::now(),
             Event::BaseBytes { .. } | Event::PushBytes { .. } if !self.is_time() => return,
             _ => {}
         }
@@ -49,7 +49,7 @@ impl Show for Plain {
     }
 }
 
-/// What stands before a line of a step's output.
+/// The prefix of a step's output lines.
 fn margin(label: &Label) -> String {
     if label.is_one_of_several {
         format!("{} | ", terminal::cell(&label.to_string()))
@@ -74,7 +74,7 @@ fn lines(event: &Event<'_>) -> Vec<String> {
         }
         Event::Fetching { label, url } => format!("{}fetching {}", margin(label), cell(url)),
         Event::Output { label, text } => format!("{}{}", margin(label), cell(text)),
-        // How large a layer became stands in the summary.
+        // The summary has the layer sizes.
         Event::StepDone { is_configuration: true, .. } | Event::Layer { .. } => return Vec::new(),
         Event::StepDone { label, seconds, .. } => {
             format!("{}: done in {seconds:.1} s", cell(&label.to_string()))
@@ -105,13 +105,13 @@ fn lines(event: &Event<'_>) -> Vec<String> {
 /// `12.3 MB of 45.6 MB`
 pub(super) fn of_total(bytes: u64, total: Option<u64>) -> String {
     match total {
-        // What broke off and was begun again is counted again.
+        // A transfer that starts again is counted again.
         Some(total) => format!("{} of {}", amount(bytes.min(total)), amount(total)),
         None => amount(bytes),
     }
 }
 
-/// What came of fetching a base.
+/// The result of fetching a base.
 pub(super) fn fetched(size: u64, bytes: u64, seconds: f64) -> String {
     match bytes {
         0 => format!("{}, here", amount(size)),
@@ -119,7 +119,7 @@ pub(super) fn fetched(size: u64, bytes: u64, seconds: f64) -> String {
     }
 }
 
-/// What came of pushing.
+/// The result of pushing.
 pub(super) fn sent(bytes: u64, seconds: f64) -> String {
     match bytes {
         0 => format!("it has all layers already, {seconds:.1} s"),

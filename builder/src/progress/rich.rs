@@ -1,6 +1,6 @@
-//! Events on a terminal: what is done stands as a line each, and what goes on is shown below, again and again.
+//! Events on a terminal: finished work is one line each, and running work is shown below and updated.
 //!
-//! The drawing is `indicatif`'s. Here is what is drawn, every line of it cut to the terminal's width and free of what would steer it.
+//! `indicatif` draws. The lines are made here, each cut to the terminal's width and without control characters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -13,24 +13,24 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use super::plain::{DROPPED, fetched, of_total, sent};
 use super::{Event, Label, Show};
 
-/// Lines of output shown below a step that goes on.
+/// Lines of output shown below a running step.
 const TAIL: usize = 4;
-/// Fewer of them when many steps go on at the same time.
+/// The most of them in total when several steps run.
 const MOST_LINES: usize = 12;
-/// How often times and spinners move on.
+/// The interval of updates of times and spinners.
 const TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Rich {
-    drawn: MultiProgress,
-    /// An empty line, always the last: there the cursor stands.
+    bars: MultiProgress,
+    /// An empty line, always the last, where the cursor rests.
     bottom: ProgressBar,
     running: BTreeMap<Label, Running>,
-    /// What is fetched or pushed now.
+    /// The current transfer.
     transfer: Option<ProgressBar>,
     styles: Styles,
 }
 
-/// A step that goes on.
+/// A running step.
 struct Running {
     head: ProgressBar,
     instruction: String,
@@ -47,7 +47,7 @@ struct Styles {
 }
 
 impl Styles {
-    /// Without colours where the person wants none (no-color.org).
+    /// Without colours if the user wants none (no-color.org).
     fn new() -> Self {
         let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let style = || Style::new().for_stderr().force_styling(coloured);
@@ -58,12 +58,12 @@ impl Styles {
 impl Rich {
     pub(super) fn new() -> Self {
         let terminal = Terminal(Term::buffered_stderr());
-        let drawn = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(terminal)));
-        let bottom = drawn.add(ProgressBar::new_spinner().with_style(style(" ")));
-        Self { drawn, bottom, running: BTreeMap::new(), transfer: None, styles: Styles::new() }
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(terminal)));
+        let bottom = bars.add(ProgressBar::new_spinner().with_style(style(" ")));
+        Self { bars, bottom, running: BTreeMap::new(), transfer: None, styles: Styles::new() }
     }
 
-    /// A line that stays.
+    /// Prints a permanent line.
     fn line(&self, mark: &Style, sign: &str, text: &str, end: &str) {
         let width = width();
         let room = width.saturating_sub(sign.chars().count() + end.chars().count() + 3);
@@ -75,12 +75,12 @@ impl Rich {
 
     fn print(&self, line: &str) {
         self.bottom.tick();
-        let _ = self.drawn.println(line);
+        let _ = self.bars.println(line);
     }
 
-    /// Something that goes on, below all that does already.
+    /// Adds a line for running work below the others.
     fn bar(&self, message: String) -> ProgressBar {
-        let bar = self.drawn.insert_before(&self.bottom, ProgressBar::new_spinner().with_style(head_style()));
+        let bar = self.bars.insert_before(&self.bottom, ProgressBar::new_spinner().with_style(head_style()));
         bar.set_message(message);
         bar.enable_steady_tick(TICK);
         bar
@@ -103,24 +103,24 @@ impl Rich {
         while running.tail.len() > most
             && let Some(bar) = running.tail.pop()
         {
-            self.drawn.remove(&bar);
+            self.bars.remove(&bar);
         }
         if running.tail.len() < running.last.len() {
             let above = running.tail.last().unwrap_or(&running.head);
             let bar = ProgressBar::new_spinner().with_style(tail_style());
-            running.tail.push(self.drawn.insert_after(above, bar));
+            running.tail.push(self.bars.insert_after(above, bar));
         }
         for (bar, line) in running.tail.iter().zip(&running.last) {
             bar.set_message(self.styles.faint.apply_to(line).to_string());
         }
     }
 
-    /// Ends what a step showed; its instruction.
+    /// Removes the lines of a step; returns its instruction.
     fn finish(&mut self, label: &Label) -> String {
         let Some(running) = self.running.remove(label) else { return String::new() };
         for bar in running.tail.iter().chain([&running.head]) {
             bar.finish_and_clear();
-            self.drawn.remove(bar);
+            self.bars.remove(bar);
         }
         running.instruction
     }
@@ -139,7 +139,7 @@ impl Rich {
     fn end_transfer(&mut self) {
         if let Some(bar) = self.transfer.take() {
             bar.finish_and_clear();
-            self.drawn.remove(&bar);
+            self.bars.remove(&bar);
         }
     }
 }
@@ -213,7 +213,7 @@ impl Show for Rich {
                     let line = truncate_str(line, width().saturating_sub(1), "…");
                     self.print(&self.styles.faint.apply_to(line).to_string());
                 }
-                // What counts is never cut; nothing is drawn below it that a second line could disturb.
+                // The total is never cut; no temporary lines are shown now that a wrapped line could disturb.
                 self.print(whole.map_or("", String::as_str));
             }
             Event::Repeating { subject, origin } => {
@@ -231,12 +231,12 @@ impl Show for Rich {
         for label in self.running.keys().cloned().collect::<Vec<_>>() {
             self.finish(&label);
         }
-        let _ = self.drawn.clear();
+        let _ = self.bars.clear();
     }
 }
 
-/// A terminal whose cursor rests at the beginning of the last line. `indicatif` leaves it behind the end of one that fills the width, where the
-/// echo of Ctrl-C would begin a line that nobody counts.
+/// A terminal whose cursor rests at the beginning of the last line. `indicatif` leaves it at the end of a line that
+/// fills the width, where the echo of Ctrl-C would start another line that is not counted.
 #[derive(Debug)]
 struct Terminal(Term);
 
@@ -283,12 +283,12 @@ impl TermLike for Terminal {
     }
 }
 
-/// A person may drag the window at any time.
+/// The width may change at any time.
 fn width() -> usize {
     usize::from(Term::stderr().size().1).max(20)
 }
 
-/// The whole line is one the terminal does not wrap, since a wrapped one could not be taken back.
+/// The whole line must not wrap, since a wrapped line could not be cleared.
 fn head_style() -> ProgressStyle {
     let elapsed = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:.1}s", state.elapsed().as_secs_f64());
@@ -301,6 +301,6 @@ fn tail_style() -> ProgressStyle {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are constants; a mistake in one would show in the first test.
+    // The templates are constants; the first test would find a mistake in one.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

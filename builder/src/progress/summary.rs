@@ -1,4 +1,4 @@
-//! What a build came to, in a few lines.
+//! The result of a build in a few lines.
 
 use attestations::Digest;
 use serde_json::{Value, json};
@@ -6,41 +6,41 @@ use serde_json::{Value, json};
 use super::bytes::amount;
 use errors::{plural, terminal::cell};
 
-/// The longest an instruction gets in it, in characters.
+/// The most characters of an instruction.
 const INSTRUCTION: usize = 60;
 
 /// One image that was built.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Summary {
-    /// For which platform.
+    /// Its platform.
     pub(crate) platform: String,
     /// Its steps, in the order of the Dockerfile.
     pub(crate) steps: Vec<SummaryStep>,
-    /// The compressed sizes of the layers that came with the base.
+    /// The compressed sizes of the base's layers.
     pub(crate) base_layers: Vec<u64>,
-    /// How long all took.
+    /// The duration of the build.
     pub(crate) seconds: f64,
-    /// How many answers from the network are recorded.
+    /// The number of recorded responses.
     pub(crate) exchanges: usize,
     /// The bytes of their bodies.
     pub(crate) recorded: u64,
 }
 
-/// A step of it.
+/// A step of the build.
 #[derive(Debug, Clone)]
 pub(crate) struct SummaryStep {
-    /// Which, such as `[2/6] build`.
+    /// Its label, such as `[2/6] build`.
     pub(crate) label: String,
     /// The instruction.
     pub(crate) instruction: String,
-    /// How long it took.
+    /// The duration.
     pub(crate) seconds: f64,
-    /// Its layer and that one's compressed size, if it made one.
+    /// Its layer and the layer's compressed size, if it made one.
     pub(crate) layer: Option<(Digest, u64)>,
 }
 
 impl Summary {
-    /// For people: a line for each step that did something, and one for the whole.
+    /// As text: a line for each step that did something, and one for the total.
     pub(super) fn text(&self) -> Vec<String> {
         let worked = || self.steps.iter().filter(|step| step.seconds > 0.0);
         let width = worked().map(|step| step.label.chars().count()).max().unwrap_or(0);

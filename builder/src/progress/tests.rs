@@ -1,4 +1,4 @@
-//! What is shown for a whole build, in the modes that only ever add lines.
+//! The output for a whole build, in the modes that only add lines.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ impl Shared {
     }
 }
 
-/// Everything that can be told, each with what would clear a terminal in it.
+/// Every event, each with characters that would clear a terminal.
 fn tell_all(progress: &Progress) {
     const BAD: &str = "a\u{1b}[2J\u{9b}2J\u{202e}b";
     let digest = Digest::of(b"layer");
@@ -40,7 +40,7 @@ fn tell_all(progress: &Progress) {
     progress.moved(Traffic::Expected(2000));
     progress.moved(Traffic::Moved(1500));
     let (bytes, _) = moving.done();
-    // Whose bytes these are, nobody knows.
+    // These bytes belong to no transfer.
     progress.moved(Traffic::Moved(1));
     let (name, uri) = (BAD, BAD);
     progress.report(&Event::BaseFetched { name, uri, digest, size: 2000, bytes, seconds: 1.25 });
@@ -83,7 +83,7 @@ fn tell_all(progress: &Progress) {
     }));
 }
 
-fn told(show: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Show>) -> String {
+fn output_of(show: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Show>) -> String {
     let out = Shared::default();
     tell_all(&Progress::of(show(Box::new(out.clone()))));
     out.text()
@@ -91,7 +91,7 @@ fn told(show: impl FnOnce(Box<dyn Write + Send>) -> Box<dyn Show>) -> String {
 
 #[test]
 fn plain_lines_say_what_happens_and_steer_nothing() {
-    let text = told(|out| Box::new(plain::Plain::new(out)));
+    let text = output_of(|out| Box::new(plain::Plain::new(out)));
     assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
     const BAD: &str = "a⟨U+001B⟩[2J⟨U+009B⟩2J⟨U+202E⟩b";
     let cut: String = "RUN ".repeat(15);
@@ -113,13 +113,13 @@ fn plain_lines_say_what_happens_and_steer_nothing() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line:?} in\n{text}");
     }
-    // What only changes the configuration is told once, when it begins.
+    // A step that changes only the configuration is reported once, when it begins.
     assert_eq!(text.matches("[3/6] build: done").count(), 1, "{text}");
 }
 
 #[test]
 fn json_has_an_event_a_line_and_every_event_is_documented() {
-    let text = told(|out| Box::new(events::Json::new(out)));
+    let text = output_of(|out| Box::new(events::Json::new(out)));
     assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let find = |name: &str| events.iter().find(|it| it["event"] == name).unwrap_or_else(|| panic!("{name}"));
@@ -144,7 +144,7 @@ fn json_has_an_event_a_line_and_every_event_is_documented() {
 
 #[test]
 fn a_terminal_that_cannot_move_its_cursor_gets_lines() {
-    // Tests have no terminal at standard error, or one whose kind the environment says.
+    // Tests have no terminal at standard error, or one that the environment describes.
     assert_eq!(Mode::Json.here(), Mode::Json);
     assert_eq!(Mode::Quiet.here(), Mode::Quiet);
     assert_eq!(Mode::Auto.here(), Mode::Rich.here());

@@ -1,4 +1,4 @@
-//! Bytes between here and a registry.
+//! Transfers from and to registries.
 
 use std::time::{Duration, Instant};
 
@@ -6,30 +6,30 @@ use images::registry::Traffic;
 
 use super::{Event, Progress};
 
-/// Oftener than this nobody looks.
+/// The interval of reports.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Which way bytes go.
+/// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// A base comes in.
+    /// A base is fetched.
     In,
-    /// An image goes out.
+    /// An image is pushed.
     Out,
 }
 
-/// What is on its way now.
+/// The current transfer.
 pub(super) struct Transfer {
     direction: Direction,
     name: String,
     bytes: u64,
     total: Option<u64>,
-    told: Instant,
+    reported: Instant,
 }
 
 impl Transfer {
     pub(super) fn new(direction: Direction, name: &str) -> Self {
-        Self { direction, name: name.to_owned(), bytes: 0, total: None, told: Instant::now() }
+        Self { direction, name: name.to_owned(), bytes: 0, total: None, reported: Instant::now() }
     }
 
     pub(super) fn begun(&self) -> Event<'_> {
@@ -39,15 +39,15 @@ impl Transfer {
         }
     }
 
-    /// Counts; whether it is time to tell.
+    /// Counts bytes; returns whether to report them.
     pub(super) fn moved(&mut self, traffic: Traffic) -> bool {
         match traffic {
             Traffic::Expected(bytes) => self.total = Some(self.total.unwrap_or(0).saturating_add(bytes)),
             Traffic::Moved(bytes) => self.bytes = self.bytes.saturating_add(bytes),
         }
-        let is_time = self.told.elapsed() >= PAUSE || matches!(traffic, Traffic::Expected(_));
+        let is_time = self.reported.elapsed() >= PAUSE || matches!(traffic, Traffic::Expected(_));
         if is_time {
-            self.told = Instant::now();
+            self.reported = Instant::now();
         }
         is_time
     }
@@ -61,7 +61,7 @@ impl Transfer {
     }
 }
 
-/// A transfer that is going on.
+/// A running transfer.
 pub(crate) struct Moving<'a> {
     progress: &'a Progress,
     begun: Instant,
@@ -72,7 +72,7 @@ impl<'a> Moving<'a> {
         Self { progress, begun: Instant::now() }
     }
 
-    /// Ends it: how many bytes moved, and how many seconds it took.
+    /// Ends it; returns its bytes and its duration in seconds.
     pub(crate) fn done(self) -> (u64, f64) {
         let bytes = self.progress.state().transfer.take().map_or(0, |transfer| transfer.bytes);
         (bytes, self.begun.elapsed().as_secs_f64())

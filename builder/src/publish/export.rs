@@ -22,17 +22,17 @@ use crate::workspace::Workspace;
 pub(crate) struct Output {
     form: OutputForm,
     destination: PathBuf,
-    /// What the image is called where it is loaded.
+    /// The image's name in the output.
     name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OutputForm {
-    /// A folder with an OCI image layout, or a file with it.
+    /// A folder with an OCI image layout, or a tar file of one.
     Oci { is_folder: bool },
-    /// A file for `docker load`.
+    /// A tar file for `docker load`.
     DockerArchive,
-    /// A file with the root file system.
+    /// A tar file of the root file system.
     Tar,
     /// A folder with the root file system.
     Local,
@@ -84,7 +84,7 @@ impl FromStr for Output {
     }
 }
 
-/// What the image can be called in an output that names no other.
+/// The names of the image in an output that gives no other.
 pub(crate) struct ImageNames {
     /// Each `--tag`.
     pub(crate) tags: Vec<Reference>,
@@ -92,7 +92,7 @@ pub(crate) struct ImageNames {
     pub(crate) image: String,
 }
 
-/// `repository:tag`, in the letters that Docker allows.
+/// Whether this is a `repository:tag` in the characters that Docker allows.
 fn is_tagged(name: &str) -> bool {
     let plain = |text: &str, more: &str| {
         text.starts_with(|letter: char| letter.is_ascii_alphanumeric())
@@ -114,10 +114,10 @@ impl Output {
         &self.destination
     }
 
-    /// Looks whether it can be written, before there is anything to write.
+    /// Checks before the build that the output can be written.
     ///
     /// # Errors
-    /// When the destination is not there to be made, or something is in its place.
+    /// When something of another kind is at the destination, its folder is not empty, or its parent does not exist.
     pub(crate) fn check(&self) -> Result<()> {
         let place = &self.destination;
         let refuse = |why: &str, hint: &'static str| {
@@ -138,13 +138,13 @@ impl Output {
             },
             _ if place.is_dir() => refuse("is a folder, and a file is to be written", "name a file in it"),
             _ if !folder_of(place).is_dir() => {
-                refuse("lies in a folder that is not there", "make the folder first")
+                refuse("is in a folder that does not exist", "make the folder first")
             }
             _ => Ok(()),
         }
     }
 
-    /// Why there can be but one image in it, if so.
+    /// Why the output can hold only one image, if so.
     pub(crate) fn alone(&self) -> Option<&'static str> {
         match self.form {
             OutputForm::Oci { .. } => None,
@@ -153,7 +153,7 @@ impl Output {
         }
     }
 
-    /// Writes it.
+    /// Writes the image.
     ///
     /// # Errors
     /// When a blob is damaged, or the files cannot be written. A file appears whole or not at all.
@@ -169,7 +169,7 @@ impl Output {
             None => names.tags.iter().map(ToString::to_string).collect(),
         };
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-        // A layout tells its image by the name in `countersign.toml`, too; Docker would take that for a tag.
+        // A layout may use the name in `countersign.toml` too; Docker would take that for a tag.
         let called = if tags.is_empty() { vec![names.image.as_str()] } else { tags.clone() };
         match self.form {
             OutputForm::Oci { is_folder: true } => {
@@ -220,7 +220,7 @@ fn only<'a>(content: Content<'a>) -> Result<&'a Image> {
     }
 }
 
-/// Gives the image's root file system, mounted for reading.
+/// Runs `take` with the image's root file system, mounted read-only.
 fn with_root(
     workspace: &Workspace,
     store: &Store,

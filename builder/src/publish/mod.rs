@@ -1,4 +1,4 @@
-//! What leaves the builder: images pushed with what is said about them, and images written to files.
+//! Publishing: pushes images with their evidence to registries, and writes images to files.
 
 pub(crate) mod export;
 pub(crate) mod push;
@@ -8,12 +8,12 @@ use attestations::SignedBundle;
 use crate::pipeline::BuildOutcome;
 use recorder::KeptResponses;
 
-/// A build for one platform, and what was made of it.
+/// A build for one platform, with its evidence.
 pub(crate) struct BuiltImage {
     pub(crate) outcome: BuildOutcome,
-    /// How it differs from its commit's lock.
+    /// The inputs that differ from the commit's lock.
     pub(crate) drift: Vec<String>,
-    /// What was kept of its network.
+    /// Its recorded responses, if they were stored.
     pub(crate) materials: Option<KeptResponses>,
     /// Its provenance, if it is signed.
     pub(crate) bundle: Option<SignedBundle>,

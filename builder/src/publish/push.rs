@@ -1,4 +1,4 @@
-//! Pushing what was built, with all that is said about it.
+//! Pushes images with all their evidence.
 
 use attestations::{Reference, SignedBundle, Signer};
 use images::{Index, Store};
@@ -12,26 +12,27 @@ use crate::registry::Registry;
 use crate::workspace::Workspace;
 use recorder::{PrivateResponses, ResponseStore};
 
-/// What is pushed.
+/// Everything that is pushed, and how.
 pub(crate) struct Push<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) registry: &'a Registry,
     pub(crate) store: &'a Store,
     pub(crate) builds: &'a [BuiltImage],
     pub(crate) index: Option<&'a Index>,
-    /// What statements call an image.
+    /// The name of an image in its statements.
     pub(crate) subject: &'a dyn Fn(&BuildOutcome) -> String,
     pub(crate) reviews: Vec<&'a SignedBundle>,
-    /// Who signs bills of materials, if there are to be any.
-    pub(crate) bills_by: Option<&'a dyn Signer>,
-    /// Where materials lie, if they are to be attached.
+    /// The signer of SBOMs, if they are to be attached.
+    pub(crate) sbom_signer: Option<&'a dyn Signer>,
+    /// The store of the recorded responses, if they are to be attached.
     pub(crate) materials_from: Option<&'a ResponseStore>,
-    /// Whether those go along that steps with secrets or credentials were given.
+    /// Whether private responses are attached.
     pub(crate) private: PrivateResponses,
 }
 
 impl Push<'_> {
-    /// To every destination. What is said about an image is attached once in a repository, before its first tag is set there.
+    /// Pushes to every destination. An image's evidence is attached once per repository, before its first tag is set
+    /// there.
     pub(crate) fn to_all(&self, destinations: &[Reference]) -> Result<()> {
         for (at, reference) in destinations.iter().enumerate() {
             let name = reference.to_string();
@@ -40,7 +41,7 @@ impl Push<'_> {
             for built in self.builds {
                 self.image(built, reference, known)?;
             }
-            // The index comes last: what its tag names has its evidence already.
+            // The index comes last, so that its tag never names images without their evidence.
             let digest = match (self.index, self.builds) {
                 (Some(index), _) => {
                     self.registry.push_index(self.store, index, reference.repository(), reference.tag())?
@@ -54,7 +55,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// One image with all that is said about it; under the tag only when no index is to have it.
+    /// Pushes one image with its evidence; under the tag only if no index takes it.
     fn image(&self, built: &BuiltImage, reference: &Reference, is_known: bool) -> Result<()> {
         let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
         let repository = reference.repository();
@@ -63,17 +64,17 @@ impl Push<'_> {
         if is_known {
             return Ok(());
         }
-        let bills = match self.bills_by {
+        let sboms = match self.sbom_signer {
             Some(key) => provenance::sign_bills(outcome, &(self.subject)(outcome), key)?,
             None => Vec::new(),
         };
         let pinned = repository.clone().pin(digest);
-        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&bills) {
+        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&sboms) {
             self.registry.attach(&pinned, image, statement)?;
         }
         match (self.materials_from, &built.materials) {
-            (Some(place), Some(materials)) => {
-                let withheld = place.private_bodies(materials)?.len();
+            (Some(response_store), Some(materials)) => {
+                let withheld = response_store.private_bodies(materials)?.len();
                 if self.private == PrivateResponses::Withhold && withheld > 0 {
                     let message = format!(
                         "recorded responses that are not attached, since steps with secrets or credentials were \
@@ -82,7 +83,7 @@ impl Push<'_> {
                     );
                     self.workspace.report(&Event::Warning { message: &message, path: None });
                 }
-                place.send(self.registry, &pinned, materials, self.private)
+                response_store.send(self.registry, &pinned, materials, self.private)
             }
             _ => Ok(()),
         }

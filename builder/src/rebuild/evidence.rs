@@ -1,4 +1,4 @@
-//! Which provenance is to be repeated, and whether its signer is known.
+//! Chooses the provenance to repeat, and checks who signed it.
 
 use attestations::provenance::Provenance;
 use attestations::{Bundle, Digest, Foreign, PublicKey, Subject, Unverified, Verified};
@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 
 /// A provenance to repeat.
 pub(crate) struct Chosen {
-    /// What it says, and whether anybody known vouches for it.
+    /// Its statement, with the result of the check.
     pub(crate) account: Account,
     /// The image it is about.
     pub(crate) subject: Digest,
@@ -18,7 +18,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// What it says.
+    /// The statement.
     pub(crate) fn provenance(&self) -> &Provenance {
         match &self.account {
             Account::Verified(provenance) => provenance.value(),
@@ -27,27 +27,27 @@ impl Chosen {
     }
 }
 
-/// A builder's account of a build.
+/// A provenance statement, with or without a verified signature.
 pub(crate) enum Account {
-    /// One of the keys at hand signed it.
+    /// Signed by one of the given keys.
     Verified(Verified<Provenance>),
-    /// Nobody asked who signed it.
+    /// The signer was not checked.
     Unverified(Unverified<Provenance>),
 }
 
-/// Who is believed about what was built.
+/// Whose provenance is accepted.
 pub(crate) enum Trust {
-    /// Whoever holds one of these keys.
+    /// That of the holders of these keys.
     Keys(Vec<PublicKey>),
-    /// Anyone: the caller said so. The result is then only as good as the parameters.
+    /// Anyone's, as the caller asked. The result is then only as good as the parameters.
     Unverified,
 }
 
-/// Chooses the provenance of `subject`, or of the only image it is about, among `candidates` (origin and bytes). One that
-/// is itself a rebuild comes last.
+/// Chooses the provenance of `subject`, or of the only image it is about, among `candidates` (origin and bytes). One
+/// of a rebuild comes last.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is none, [`Kind::Key`] when there are, but none signed by a known key.
+/// [`Kind::NotFound`] when there is none, [`Kind::Key`] when there are some, but none is signed by a known key.
 pub(crate) fn choose(
     candidates: &[(String, Vec<u8>)],
     subject: Option<&Digest>,

@@ -1,4 +1,4 @@
-//! How a rebuilt image compares with the one that was to be repeated.
+//! Compares a rebuilt image with the original.
 
 use attestations::provenance::RebuildVerdict;
 use images::Store;
@@ -9,16 +9,16 @@ use crate::error::Result;
 use crate::pipeline::BuildOutcome;
 use crate::speculation::reference::ReferenceImage;
 
-/// How the rebuilt image compares with the one that was to be repeated.
+/// How the rebuilt image compares with the original.
 pub(crate) enum Finding {
-    /// Both images are here.
+    /// Both images are available.
     Compared(Comparison),
-    /// Only the provenance is: layers that differ from what it records.
+    /// Only the provenance is; the layers that differ from its record.
     Recorded(Vec<String>),
 }
 
 impl Finding {
-    /// Compares with the original, or, where that is not at hand, with what the chosen provenance records.
+    /// Compares with the original or, if that is not available, with the layers that the chosen provenance records.
     ///
     /// # Errors
     /// When a layer cannot be read.
@@ -32,7 +32,7 @@ impl Finding {
         Ok(Self::Compared(compare(first, (store, &rebuilt.executed.image))?))
     }
 
-    /// What is signed about it.
+    /// The verdict to sign.
     pub(crate) fn verdict(&self) -> RebuildVerdict {
         match self {
             Self::Compared(Comparison::Identical) => RebuildVerdict::Identical,
@@ -42,7 +42,7 @@ impl Finding {
     }
 }
 
-/// What differs from the provenance's own record, when the first image is not at hand.
+/// The differences from the provenance's own record, when the original image is not available.
 fn recorded(chosen: &Chosen, outcome: &BuildOutcome) -> Vec<String> {
     let image = &outcome.executed.image;
     if image.digest() == chosen.subject {

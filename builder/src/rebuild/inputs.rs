@@ -1,4 +1,4 @@
-//! Where a rebuild gets what the steps ask of the network: from what the first builder kept, or from the servers again.
+//! The network of a rebuild: the first builder's recorded responses, or the servers again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::provenance;
 use crate::registry::Registry;
 use recorder::{Record, ResponseStore};
 
-/// The kept materials of the chosen provenance, fetched from the image's registry when they are not here.
+/// The recorded responses of the chosen provenance, fetched from the image's registry when they are not here.
 ///
 /// # Errors
-/// When there are none, or they are not what the provenance names.
+/// When there are none, or they are not those that the provenance names.
 pub(crate) fn replayed(
-    place: &ResponseStore,
+    response_store: &ResponseStore,
     chosen: &Chosen,
     file: Option<&Path>,
     registry: &Registry,
@@ -26,14 +26,14 @@ pub(crate) fn replayed(
 ) -> Result<NetworkSource> {
     let record = record_of(chosen.provenance())?;
     if let Some(file) = file {
-        recorder::archive::import(place, file)?;
+        recorder::archive::import(response_store, file)?;
     }
-    // The record of a build that asked for nothing is always the same, and need not be fetched.
-    place.keeper().finish(&Record::new(Vec::new()))?;
-    let replay = match place.replay(&record) {
+    // The record of a build without requests is always the same, and need not be fetched.
+    response_store.writer().finish(&Record::new(Vec::new()))?;
+    let replay = match response_store.replay(&record) {
         Err(missing) if missing.kind() == Kind::NotFound => {
-            fetch(place, &record, registry, image, missing)?;
-            place.replay(&record)?
+            fetch(response_store, &record, registry, image, missing)?;
+            response_store.replay(&record)?
         }
         found => found?,
     };
@@ -42,7 +42,7 @@ pub(crate) fn replayed(
 }
 
 fn fetch(
-    place: &ResponseStore,
+    response_store: &ResponseStore,
     record: &Digest,
     registry: &Registry,
     image: Option<&Pinned>,
@@ -54,7 +54,7 @@ fn fetch(
             .because(missing));
     };
     let described = registry.describe(image)?;
-    place.fetch(registry, image, &described, record).map_err(|cause| {
+    response_store.fetch(registry, image, &described, record).map_err(|cause| {
         Error::new(cause.kind(), format!("the materials of record {record} could not be fetched"))
             .hint("give them with --materials FILE, or ask the servers themselves with --online")
             .because(cause)
@@ -74,7 +74,8 @@ fn record_of(provenance: &Provenance) -> Result<Digest> {
     }
 }
 
-/// The record says more than the provenance, but nothing else: what a policy sees is what is replayed.
+/// Checks that the record's exchanges are those of the provenance, so that exactly what a policy sees is replayed.
+/// The record has more details of each.
 fn agree(record: &Record, provenance: &Provenance) -> Result<()> {
     let mut open: BTreeMap<NamedExchange, i64> = BTreeMap::new();
     for (step, found) in record.exchanges() {

@@ -1,4 +1,4 @@
-//! Repeating a build from its provenance, and comparing images.
+//! Repeats a build from its provenance, and compares the images.
 
 pub(crate) mod evidence;
 pub(crate) mod finding;

@@ -1,4 +1,4 @@
-//! The files of a commit as a reviewer has to see them.
+//! The files of a commit in the form that reviewers see.
 
 use git2::{ObjectType, Oid};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::visible;
 use crate::error::{Error, Kind, Result};
 use crate::source::Snapshot;
 
-/// Largest file shown, in bytes. Nobody reads more.
+/// The most bytes of a file that is shown; larger ones cannot be reviewed.
 pub(crate) const MAX_SHOWN: usize = 1 << 20;
 
 /// Most entries of a tree.
@@ -16,10 +16,10 @@ const MAX_ENTRIES: usize = 200_000;
 /// Deepest folder.
 const MAX_DEPTH: usize = 256;
 
-/// A line above this many characters hides its end from most eyes.
+/// The end of a line with more characters is easily overlooked.
 const LONG_LINE: usize = 500;
 
-/// Read first: they decide what the other files become.
+/// Shown first, since they decide how the other files are used.
 const FIRST: [&str; 2] = ["countersign.toml", "Dockerfile"];
 
 /// One file, link or other entry of the tree.
@@ -33,7 +33,7 @@ pub(crate) struct Item {
     pub(crate) size: u64,
     /// Its object.
     pub(crate) id: String,
-    /// What a reviewer has to know about it.
+    /// Facts about it that a reviewer must know.
     pub(crate) flags: Vec<Flag>,
     /// A link's target, made visible.
     pub(crate) target: Option<String>,
@@ -43,7 +43,7 @@ pub(crate) struct Item {
     oid: Oid,
 }
 
-/// What is remarkable about an entry.
+/// A remarkable fact about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Flag {
@@ -68,13 +68,13 @@ pub(crate) enum Flag {
     /// May be executed.
     #[error("executable")]
     Executable,
-    /// Holds characters that a terminal would act on or hide.
+    /// Contains characters that a terminal would interpret or hide.
     #[error("HIDDEN OR CONTROL CHARACTERS, shown as ⟨U+…⟩")]
     Deceptive,
-    /// Holds letters that can look like others.
+    /// Contains characters that can look like others.
     #[error("non-ASCII text")]
     NonAscii,
-    /// Holds lines too long to be seen.
+    /// Contains lines that are too long to be seen completely.
     #[error("lines of more than 500 characters")]
     LongLines,
     /// A mode that git does not write.
@@ -82,10 +82,10 @@ pub(crate) enum Flag {
     UnknownMode,
 }
 
-/// Everything in the commit's tree, what is to be read first at the top, the rest in git's order.
+/// Every entry of the commit's tree, the most important files first, the others in git's order.
 ///
 /// # Errors
-/// When the tree cannot be read, or has more entries than anybody reviews.
+/// When the tree cannot be read, or has more entries than can be reviewed.
 pub(crate) fn list(snapshot: &Snapshot<'_>) -> Result<Vec<Item>> {
     let tree = snapshot.git_commit().tree().map_err(unreadable)?;
     let mut items = Vec::new();
@@ -203,7 +203,7 @@ fn as_text(content: &[u8]) -> Option<&str> {
     std::str::from_utf8(content).ok()
 }
 
-/// Whether a link, followed from where it stands, leaves the top of the repository.
+/// Whether a symbolic link leads outside the repository.
 fn leads_out(name: &[u8], target: &[u8]) -> bool {
     if target.starts_with(b"/") {
         return true;
@@ -221,7 +221,7 @@ fn leads_out(name: &[u8], target: &[u8]) -> bool {
 }
 
 impl Item {
-    /// The bytes to show, made visible; nothing for what is not shown.
+    /// The content with everything visible; none if it is not shown.
     pub(crate) fn shown(&self, snapshot: &Snapshot<'_>) -> Result<Option<String>> {
         let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule, Flag::Link];
         if self.flags.iter().any(|flag| hidden.contains(flag)) {
@@ -231,7 +231,7 @@ impl Item {
         Ok(as_text(blob.content()).map(visible::text))
     }
 
-    /// One line about it.
+    /// A line of text about it.
     pub(crate) fn line(&self) -> String {
         let flags: Vec<String> = self.flags.iter().map(ToString::to_string).collect();
         let target = self.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What changed since a commit that was reviewed before.
+//! The changes since a commit that was reviewed before.
 
 use git2::{Delta, DiffDelta, DiffHunk, DiffLine, DiffOptions};
 
@@ -10,11 +10,11 @@ use crate::source::Snapshot;
 /// One changed entry.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Change {
-    /// What happened to it: added, deleted, modified or another kind.
+    /// The kind of change: added, deleted, modified or another one.
     pub(crate) what: &'static str,
-    /// As it was.
+    /// The entry before.
     pub(crate) before: Option<Item>,
-    /// As it is.
+    /// The entry now.
     pub(crate) after: Option<Item>,
 }
 
@@ -36,10 +36,9 @@ impl Change {
     }
 }
 
-/// The changed entries between two commits, and their lines as a patch in which everything is visible.
+/// The changed entries between two commits, and a patch of their lines in which everything is visible.
 ///
-/// Attributes of the repository cannot hide a file from the patch, and renames are shown as what they are: a file gone
-/// and a file come.
+/// The repository's attributes cannot hide a file from the patch. A rename is shown as a deleted and an added file.
 ///
 /// # Errors
 /// When either tree cannot be read.
@@ -116,7 +115,7 @@ impl Patch {
                 let header = hunk.map_or((0, 0), |hunk| (hunk.old_start(), hunk.new_start()));
                 self.text.push_str(&format!("@@ from line {} before, {} after\n", header.0, header.1));
             }
-            // The file's header, which is our own, above.
+            // File headers are written above.
             'F' => {}
             _ => self.text.push_str("\\ no newline at the end\n"),
         }

@@ -1,5 +1,5 @@
-//! The reviews that a build asks for, and why one does not count. The node's policy decides again; this keeps an
-//! unreviewed commit from being built at all.
+//! The reviews that a build requires, and why others do not count. The node's policy decides again; this check keeps
+//! an unreviewed commit from being built at all.
 
 use std::collections::BTreeSet;
 
@@ -12,21 +12,21 @@ use errors::plural;
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
 
-/// A review as it was handed in.
+/// A review that was handed in.
 pub(crate) struct HandedIn {
     /// The file's name.
     pub(crate) origin: String,
     /// The bundle.
     pub(crate) bundle: SignedBundle,
-    /// What it says, if one of the reviewers' keys signed it.
+    /// The statement, if one of the reviewers' keys signed it.
     signed: Option<Verified<Statement>>,
 }
 
 impl HandedIn {
-    /// Reads a bundle, and finds which of `keys` signed it.
+    /// Parses a bundle, and finds the key of `keys` that signed it.
     ///
     /// # Errors
-    /// When it is no review.
+    /// When it is not a review.
     pub(crate) fn parse(origin: &str, bytes: &[u8], keys: &[PublicKey]) -> Result<Self> {
         let refuse = |why: &str| Error::new(Kind::Input, format!("{origin} is not a review: {why}"));
         let bundle = Bundle::parse(bytes).map_err(|cause| refuse("it is no bundle").because(cause))?;
@@ -46,19 +46,19 @@ impl HandedIn {
     }
 }
 
-/// What is asked of reviews.
+/// The required reviews.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Demand {
     /// How many different reviewers must have approved.
     pub(crate) threshold: usize,
-    /// What time it is: a review of later does not count.
+    /// The current time; reviews from the future do not count.
     pub(crate) now: jiff::Timestamp,
 }
 
-/// Checks that the commit has the reviews asked for.
+/// Checks that the commit has the required reviews.
 ///
 /// # Errors
-/// [`Kind::Refused`] with what is missing, and with why each review handed in does not count.
+/// [`Kind::Refused`] with the number that is missing, and with the reason for each review that does not count.
 pub(crate) fn check(demand: &Demand, handed_in: &[HandedIn], commit: &Snapshot<'_>) -> Result<()> {
     let people = people(handed_in);
     let mut reviews = Reviews::default();
@@ -103,8 +103,8 @@ fn described(veto: &Rejection) -> String {
     format!("{} ({}){note}", veto.by, veto.origin)
 }
 
-/// One reviewer, as the reviews show them: a policy gives people names, the builder only has keys. Keys whose reviews name
-/// the same e-mail address are one person's, and so are the addresses that one key's reviews name.
+/// A reviewer, as identified by the reviews: a policy names people, but the builder only has keys. Keys whose reviews
+/// have the same e-mail address belong to one person, and so do the addresses in one key's reviews.
 struct Person {
     name: String,
     keys: BTreeSet<KeyId>,
@@ -140,7 +140,7 @@ fn reviewer<'a>(statement: &Verified<Statement>, people: &'a [Person]) -> Option
     Some(Reviewer { name: &person.name, emails: &person.emails, standing: Standing::Full })
 }
 
-/// What the repository says of commits.
+/// The repository as a source of facts about commits.
 struct InRepository<'a>(&'a Repository);
 
 impl Commits for InRepository<'_> {
@@ -160,10 +160,10 @@ impl Commits for InRepository<'_> {
     }
 }
 
-/// Public keys of a file: PEM blocks and OpenSSH lines, one after the other; `#` starts a comment line.
+/// Parses a file of public keys: PEM blocks and OpenSSH lines; `#` starts a comment line.
 ///
 /// # Errors
-/// When anything else is in it, or nothing.
+/// When there is anything else in it, or no key.
 pub(crate) fn keys(text: &str, name: &str) -> Result<Vec<PublicKey>> {
     let mut keys = Vec::new();
     let mut block = String::new();

@@ -1,4 +1,4 @@
-//! A reviewer's word about a commit: showing what is to be read, signing that it was read, and checking that.
+//! Reviews of commits: showing the content, signing a review, and verifying one.
 
 mod contents;
 mod diff;
@@ -17,29 +17,29 @@ use attestations::statement::{Predicate, Statement, Subject};
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
 
-/// What a reviewer says.
+/// The content of a review.
 pub(crate) struct Opinion {
     /// Approved or rejected.
     pub(crate) verdict: Verdict,
-    /// Who says it.
+    /// The reviewer.
     pub(crate) reviewer: Person,
-    /// Why, in the reviewer's words.
+    /// The reviewer's comment.
     pub(crate) note: Option<String>,
-    /// When, by the reviewer's clock.
+    /// The time, by the reviewer's clock.
     pub(crate) on: jiff::Timestamp,
 }
 
-/// What is reviewed: a commit, all of it or what changed since an earlier one.
+/// The subject of a review: a whole commit, or its changes since an earlier one.
 pub(crate) struct Subjects<'a> {
     commit: Snapshot<'a>,
     since: Option<Snapshot<'a>>,
 }
 
 impl<'a> Subjects<'a> {
-    /// Fetches what is reviewed.
+    /// Fetches the commits.
     ///
     /// # Errors
-    /// When a commit is not there, or `since` is not in the history of `commit`.
+    /// When a commit does not exist, or `since` is not in the history of `commit`.
     pub(crate) fn fetch(
         repository: &'a Repository,
         commit: &str,
@@ -58,7 +58,7 @@ impl<'a> Subjects<'a> {
         Ok(Subjects { commit, since })
     }
 
-    /// Everyone who wrote what is reviewed: nobody of them counts as its reviewer.
+    /// The authors of the reviewed commits, none of whom counts as their reviewer.
     ///
     /// # Errors
     /// When the history cannot be read.
@@ -74,10 +74,10 @@ impl<'a> Subjects<'a> {
         Ok(authors)
     }
 
-    /// Signs an opinion about it.
+    /// Signs a review.
     ///
     /// # Errors
-    /// When the history cannot be read, or the key fails.
+    /// When the history cannot be read, or signing fails.
     pub(crate) fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<SignedBundle> {
         let commit = self.commit.id();
         let review = Review {

@@ -1,4 +1,4 @@
-//! What `review show` prints.
+//! The output of `review show`.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ use super::diff::Change;
 use super::{Subjects, visible};
 use crate::error::{Error, Kind, Result};
 
-/// Most text printed. What is longer is not read in one go; the list alone always fits.
+/// The most bytes of text printed; more cannot be read at once. The list alone always fits.
 const MAX_TEXT: usize = 64 << 20;
 
-/// What there is to read.
+/// The content to review.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shown {
     /// The repository's location.
@@ -28,7 +28,7 @@ pub(crate) struct Shown {
     pub(crate) committed_at: i64,
     /// The commit that was reviewed before, if only changes are shown.
     pub(crate) since: Option<String>,
-    /// Everyone who wrote it.
+    /// The authors.
     pub(crate) authors: Vec<Person>,
     /// The commit's message, made visible.
     pub(crate) message: String,
@@ -41,7 +41,7 @@ pub(crate) struct Shown {
 }
 
 impl Subjects<'_> {
-    /// Gathers what is to be read. With `list_only`, without the contents.
+    /// Collects the content; with `list_only`, without the files' contents.
     ///
     /// # Errors
     /// When the repository cannot be read, or there is more text than can be shown.
@@ -122,7 +122,7 @@ impl Shown {
             .collect()
     }
 
-    /// The text for people.
+    /// The output as text.
     pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         let date = jiff::Timestamp::from_second(self.committed_at).map(|t| t.to_string()).unwrap_or_default();

@@ -12,7 +12,7 @@ use super::*;
 use crate::source::Location;
 use signers::{Protection, generate, load};
 
-/// A repository with a work tree, and a state directory beside it.
+/// A repository with a work tree and a state directory.
 struct Place {
     dir: TempDir,
 }

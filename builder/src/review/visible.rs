@@ -1,19 +1,19 @@
-//! Text of strangers made safe to look at.
+//! Makes untrusted text safe to display.
 //!
-//! What a terminal or an editor would act on, or draw as something else or as nothing, is written out as its code
-//! point. So a reviewer reads what the machine will read (compare CVE-2021-42574, "Trojan Source").
+//! Characters that a terminal or an editor would interpret, hide, or draw as others are replaced by their code
+//! points, so that a reviewer reads the same as the machine (compare CVE-2021-42574, "Trojan Source").
 
-/// One line or more of a file: everything but line feeds and tabs is made visible.
+/// The content of a file: everything but line feeds and tabs is made visible.
 pub(crate) fn text(text: &str) -> String {
     escape(text, |c| c == '\n' || c == '\t')
 }
 
-/// A name or another value that must stay on its line.
+/// A name or another value on a single line.
 pub(crate) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
-/// A name that need not be text.
+/// A name that may not be UTF-8.
 pub(crate) fn bytes(name: &[u8]) -> String {
     let mut out = String::new();
     for chunk in name.utf8_chunks() {
@@ -37,7 +37,7 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// Characters that change how others are drawn, or are drawn as nothing or as a space.
+/// Characters that change how others are displayed, or that are displayed as nothing or as a space.
 pub(crate) fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(u32::from(c),
@@ -47,7 +47,7 @@ pub(crate) fn is_deceptive(c: char) -> bool {
             | 0x2000..=0x200F | 0x2028..=0x202F | 0x205F..=0x206F
             | 0x2800 | 0x3000 | 0x3164 | 0xFE00..=0xFE0F | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFC
             | 0x1BCA0..=0x1BCA3 | 0x1D173..=0x1D17A
-            // Private use draws what the font says; tags draw nothing.
+            // Private-use characters depend on the font; tags are invisible.
             | 0xE000..=0xF8FF | 0xE0000..=0xE0FFF | 0xF0000..=0x10FFFF)
 }
 

@@ -1,42 +1,43 @@
-//! Doing what stands in a graph: each task goes on once all that it waits for is done, several side by side.
+//! Runs the tasks of a dependency graph in parallel. A task may discover dependencies while it runs, and is resumed
+//! once they are done.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A task that waits: how far it came, and the numbers of the tasks without which it cannot go on.
+/// A waiting task: its state so far, and the numbers of the tasks that it needs.
 pub(crate) struct Waits<S> {
     pub(crate) state: S,
     pub(crate) needs: BTreeSet<usize>,
 }
 
-/// What became of a task that was taken up.
+/// The outcome of one turn of a task.
 pub(crate) enum Turn<S, T> {
     Done(T),
     Waits(Waits<S>),
 }
 
-/// What a task waited for, by number.
-pub(crate) type Came<T> = Vec<(usize, Arc<T>)>;
+/// The results of the tasks that a task needed, by number.
+pub(crate) type Results<T> = Vec<(usize, Arc<T>)>;
 
-/// Takes up the task of a number where it stands, with what it waited for.
-pub(crate) type Task<'a, S, T, E> = dyn Fn(usize, S, Came<T>) -> Result<Turn<S, T>, E> + Sync + 'a;
+/// Resumes a task from its state, with the results that it waited for.
+pub(crate) type Task<'a, S, T, E> = dyn Fn(usize, S, Results<T>) -> Result<Turn<S, T>, E> + Sync + 'a;
 
 struct GraphState<S, T, E> {
-    /// By number; none for what is done or being done.
+    /// By number; none for tasks that are running or done.
     waiting: Vec<Option<Waits<S>>>,
-    /// By number; none for what is not done yet.
+    /// By number; none for tasks that are not done.
     done: Vec<Option<Arc<T>>>,
     running: usize,
     failed: Option<E>,
-    /// Set when a worker panics, which its thread's scope passes on once the others have ended.
+    /// Set when a worker panics, so that the others end. The thread scope passes the panic on afterwards.
     abandoned: bool,
 }
 
-/// Does every task. With one worker they are done in the order of their numbers, given that each needs only earlier ones.
-/// None when tasks wait for what will never be done.
+/// Runs every task. With one worker they run in the order of their numbers, provided that each needs only earlier
+/// ones. None when tasks need each other, or a task that does not exist.
 ///
 /// # Errors
-/// The first failure. `stop` is called then, to end the tasks that are going on; no other is taken up.
+/// The first failure. `stop` is called then, to end the running tasks; no further one begins.
 pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
     tasks: Vec<Waits<S>>,
     workers: usize,
@@ -54,8 +55,8 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
     let changed = Condvar::new();
     let work = || {
         let guard = Abandon { state: &state, changed: &changed };
-        while let Some((number, from, came)) = next(&state, &changed) {
-            let result = task(number, from, came);
+        while let Some((number, from, results)) = next(&state, &changed) {
+            let result = task(number, from, results);
             let mut now = lock(&state);
             now.running -= 1;
             match result {
@@ -65,7 +66,7 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
                     now.failed = Some(error);
                     stop();
                 }
-                // What fails once it is stopped says nothing.
+                // Failures after the stop are its consequence.
                 Err(_) => {}
             }
             changed.notify_all();
@@ -85,8 +86,8 @@ pub(crate) fn in_order<S: Send, T: Send + Sync, E: Send>(
     }
 }
 
-/// Waits for the first task that can be taken up; none when none ever can.
-fn next<S, T, E>(state: &Mutex<GraphState<S, T, E>>, changed: &Condvar) -> Option<(usize, S, Came<T>)> {
+/// Waits for a task whose needs are all done; none when there never will be one.
+fn next<S, T, E>(state: &Mutex<GraphState<S, T, E>>, changed: &Condvar) -> Option<(usize, S, Results<T>)> {
     let mut now = lock(state);
     loop {
         if now.failed.is_some() || now.abandoned {
@@ -101,10 +102,10 @@ fn next<S, T, E>(state: &Mutex<GraphState<S, T, E>>, changed: &Condvar) -> Optio
             ready.and_then(|number| Some((number, now.waiting[number].take()?)))
         {
             now.running += 1;
-            let came = needs.into_iter().filter_map(|needed| Some((needed, now.done[needed].clone()?)));
-            return Some((number, state, came.collect()));
+            let results = needs.into_iter().filter_map(|needed| Some((needed, now.done[needed].clone()?)));
+            return Some((number, state, results.collect()));
         }
-        // What is being done may become what a waiting task needs, or wait itself.
+        // A running task may complete what a waiting one needs, or start to wait itself.
         if now.running == 0 {
             return None;
         }
@@ -145,12 +146,12 @@ mod tests {
     fn independent_tasks_run_side_by_side_and_others_wait() {
         let both = Barrier::new(2);
         let tasks = tasks(&[&[], &[], &[0, 1], &[2]]);
-        let results = in_order::<_, _, ()>(tasks, 2, &|| {}, &|number, (), came| {
+        let results = in_order::<_, _, ()>(tasks, 2, &|| {}, &|number, (), results| {
             if number < 2 {
-                // Ends only if the other one is running at the same time.
+                // Returns only if the other one is running at the same time.
                 both.wait();
             }
-            let sum: usize = came.iter().map(|(_, result)| **result).sum();
+            let sum: usize = results.iter().map(|(_, result)| **result).sum();
             Ok(Turn::Done(sum + number + 1))
         });
         let results: Vec<usize> = results.unwrap().unwrap().iter().map(|result| **result).collect();
@@ -161,19 +162,19 @@ mod tests {
     fn a_task_waits_in_its_midst_and_goes_on_where_it_was() {
         let both = Barrier::new(2);
         let tasks = [0, 1].map(|_| Waits { state: None, needs: BTreeSet::new() });
-        let results = in_order::<_, _, ()>(tasks.into(), 2, &|| {}, &|number, before, came| {
+        let results = in_order::<_, _, ()>(tasks.into(), 2, &|| {}, &|number, before, results| {
             Ok(match (number, before) {
-                // Ends only once the other one has begun.
+                // Returns only once the other one has begun.
                 (0, None) => {
                     both.wait();
                     Turn::Done(40)
                 }
                 (1, None) => {
                     both.wait();
-                    assert!(came.is_empty());
+                    assert!(results.is_empty());
                     Turn::Waits(Waits { state: Some(2), needs: [0].into() })
                 }
-                (1, Some(before)) => Turn::Done(before + *came[0].1),
+                (1, Some(before)) => Turn::Done(before + *results[0].1),
                 other => panic!("{other:?}"),
             })
         });
@@ -188,7 +189,7 @@ mod tests {
         let table = table.into_iter().map(|Waits { needs, .. }| Waits { state: false, needs }).collect();
         in_order::<_, _, ()>(table, 1, &|| {}, &|number, again, _| {
             order.lock().unwrap().push(number);
-            // Each is taken up twice, the second time for all that stands before it.
+            // Each has two turns, the second once all tasks before it are done.
             Ok(match again {
                 false => Turn::Waits(Waits { state: true, needs: (0..number).collect() }),
                 true => Turn::Done(()),

@@ -1,5 +1,5 @@
-//! Doing what the plan says: bases are fetched and all is planned, then stages are built side by side; one waits for another at
-//! the step that needs it. What is told of them stands in the order of the Dockerfile, whichever was done first.
+//! Carries out a plan: fetches the bases, plans all stages, and then builds the stages in parallel. A stage waits for
+//! another only at the step that needs it. Reports keep the order of the Dockerfile, whichever stage finished first.
 
 mod graph;
 
@@ -23,36 +23,36 @@ use crate::plan;
 use crate::plan::Plan;
 use crate::plan::config;
 use crate::progress::SummaryStep;
-use crate::scheduler::graph::{Came, Turn, Waits};
+use crate::scheduler::graph::{Results, Turn, Waits};
 use crate::speculation::reference::ReferenceImage;
 use crate::speculation::tasks::AbandonOnDrop;
 use crate::speculation::{Attempt, Speculation};
 
-/// What came of it.
+/// The result of a build.
 pub(crate) struct Executed {
     /// The image, in the store.
     pub(crate) image: Image,
     /// Its layers, from the lowest.
     pub(crate) layers: Vec<LayerRecord>,
-    /// What the steps asked of the network, step by step in the order of asking.
+    /// The recorded exchanges of the steps with the network, in the order of their requests.
     pub(crate) responses: Vec<recorder::StepExchanges>,
-    /// Why the list of exchanges may not be all, if so.
+    /// Why the list of exchanges may be incomplete, if so.
     pub(crate) unrecorded: Vec<String>,
-    /// Which rules changed what.
+    /// The normalisation rules that changed something.
     pub(crate) applied: Vec<AppliedRule>,
     /// The commits that files were added from.
     pub(crate) git: Vec<GitTaken>,
-    /// The ids of the secrets that steps were told.
+    /// The ids of the secrets that steps used.
     pub(crate) secrets: BTreeSet<String>,
     /// The bases that were used.
     pub(crate) bases: Vec<Base>,
     /// Whether commands were run.
     pub(crate) runs: bool,
-    /// What was done, and how long it took.
+    /// The steps with their durations.
     pub(crate) steps: Vec<SummaryStep>,
 }
 
-/// A stage that is under way.
+/// A stage that is being built.
 struct StageInProgress<'a> {
     run: StageRun<'a>,
     built: StageState,
@@ -60,10 +60,11 @@ struct StageInProgress<'a> {
     done: usize,
 }
 
-/// Builds the plan's target, which should come to what is `foretold`, if anything is.
+/// Builds the plan's target. If there is a reference image, commands run ahead on its layers.
 ///
 /// # Errors
-/// The first step that fails, with its line; bases that cannot be had; a machine that refuses.
+/// The first step that fails, with its line; bases that cannot be fetched or built upon; missing secrets; a machine
+/// that cannot run the steps.
 pub(crate) fn execute(
     resources: &Resources<'_>,
     mut plan: Plan<'_>,
@@ -77,7 +78,7 @@ pub(crate) fn execute(
     plan.check_arguments()?;
     let plan = &plan;
     let planned = plan_all(plan, &fetched, bases)?;
-    // Only now is it known what the bases' ONBUILD adds.
+    // A base's ONBUILD may add commands, so this is only known now.
     let runs = planned.iter().flat_map(|(_, stage)| &stage.steps).any(|step| step.is_run());
     if runs {
         resources.emulator.check()?;
@@ -102,8 +103,8 @@ pub(crate) fn execute(
                 speculation.pool.work(resources.canceller, &|number, own| speculation.run_task(number, own))
             });
         }
-        graph::in_order(scheduler.all(), processors, &stop, &|at, going, came| {
-            scheduler.go_on(at, going, came)
+        graph::in_order(scheduler.all(), processors, &stop, &|at, going, results| {
+            scheduler.go_on(at, going, results)
         })
     });
     let finished = finished?.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
@@ -132,15 +133,15 @@ pub(crate) fn execute(
     })
 }
 
-/// The stages of a build while they are built.
+/// The stages of a build while it runs.
 struct Scheduler<'a> {
     stages: &'a Stages<'a>,
-    /// What may be done ahead.
+    /// The early tasks.
     speculation: Speculation<'a>,
 }
 
 impl Scheduler<'_> {
-    /// Every stage before it begins: it waits for the one that it starts from.
+    /// Every stage before it begins: it waits for the stage that it is based on.
     fn all(&self) -> Vec<Waits<Option<StageInProgress<'_>>>> {
         let base = |needed: &plan::Needed| match needed.base {
             plan::Base::Stage(earlier) => self.stages.place(earlier),
@@ -150,19 +151,20 @@ impl Scheduler<'_> {
         all.map(|needs| Waits { state: None, needs }).collect()
     }
 
-    /// Takes a stage to its end, or to the first step that needs a stage which it has not got.
+    /// Runs a stage to its end, or to the first step that needs a stage which is not done.
     fn go_on<'s>(
         &'s self,
         at: usize,
         going: Option<StageInProgress<'s>>,
-        came: Came<FinishedStage>,
+        results: Results<FinishedStage>,
     ) -> Result<Turn<Option<StageInProgress<'s>>, FinishedStage>> {
         let processor = self.speculation.pool.processor();
-        let came = came.into_iter().map(|(at, stage)| (self.stages.planned[at].0.stage, stage)).collect();
+        let results =
+            results.into_iter().map(|(at, stage)| (self.stages.planned[at].0.stage, stage)).collect();
         let mut going = match going {
-            None => self.begin(at, came)?,
+            None => self.begin(at, results)?,
             Some(mut going) => {
-                going.run.done.extend(came);
+                going.run.done.extend(results);
                 going
             }
         };
@@ -191,7 +193,8 @@ impl Scheduler<'_> {
             built.config.history.extend(self.stages.plan.history(step, has_layer));
         }
         if at + 1 == self.stages.planned.len() {
-            // Nobody needs the target's files any more, so they go while its layers are still compressed.
+            // No later stage needs the target's files, so they are removed while its layers are still being
+            // compressed.
             built.root = StageFiles::default();
         }
         run.settle(built, 0)?;
@@ -199,7 +202,7 @@ impl Scheduler<'_> {
         Ok(Turn::Done(FinishedStage { built, reports: run.reports }))
     }
 
-    /// A stage before its first step, with the one that it starts from.
+    /// A stage before its first step, with the finished stages that it needs.
     fn begin(&self, at: usize, done: BTreeMap<usize, Arc<FinishedStage>>) -> Result<StageInProgress<'_>> {
         let resources = &self.stages.stage_resources[at];
         furnish(resources)?;

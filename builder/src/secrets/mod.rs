@@ -1,5 +1,5 @@
-//! Secrets that a build is given: held in memory alone, mounted into the steps that ask for them, and searched for in all that a
-//! step leaves. What exactly is searched is written down in `docs/materials.md`.
+//! Secrets of a build: held only in memory, mounted into the steps that ask for them, and searched for in everything
+//! that a step leaves. The searched forms are specified in `docs/materials.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,10 +19,10 @@ pub(crate) use recorder::Redactor;
 
 /// Most bytes of a secret, as in Docker.
 const MAX_SIZE: u64 = 500 * 1024;
-/// Fewer bytes are found wherever one looks, so that nobody could tell whether they leaked.
+/// Shorter values occur everywhere, so that a leak could not be detected.
 const MIN_SIZE: usize = 8;
 
-/// `--secret`: where one comes from. Nothing is read yet.
+/// `--secret`: the source of a secret. Nothing is read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Given {
     id: String,
@@ -40,7 +40,7 @@ enum Origin {
 impl FromStr for Given {
     type Err = String;
 
-    /// `id=NAME,src=FILE`, `id=NAME,env=VARIABLE` or `id=NAME`, as Docker takes it.
+    /// Parses `id=NAME,src=FILE`, `id=NAME,env=VARIABLE` or `id=NAME`, as Docker does.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (mut id, mut kind, mut file, mut variable) = (None, None, None, None);
         for field in text.split(',') {
@@ -109,15 +109,15 @@ impl Given {
     }
 }
 
-/// The secrets of a build, by their ids. They are wiped from memory at its end, and nothing prints them.
+/// The secrets of a build, by id. They are wiped from memory at its end, and never printed.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(BTreeMap<String, Arc<Zeroizing<Vec<u8>>>>);
 
 impl Secrets {
-    /// Reads them all. Done before the work, so that a missing one costs nothing.
+    /// Reads all secrets, before any work is done for nothing.
     ///
     /// # Errors
-    /// One that is not there, too short, too long, or given twice.
+    /// When one is missing, too short, too long, or given twice.
     pub(crate) fn read(given: &[Given]) -> Result<Self> {
         let mut all = BTreeMap::new();
         for one in given {
@@ -128,7 +128,7 @@ impl Secrets {
         Ok(Self(all))
     }
 
-    /// Those with these ids alone.
+    /// Only the secrets with these ids.
     ///
     /// # Errors
     /// [`Kind::Usage`] when one of them was not given.
@@ -141,17 +141,17 @@ impl Secrets {
         ids.iter().map(one).collect::<Result<_>>().map(Self)
     }
 
-    /// One of them.
+    /// The secret with this id.
     pub(crate) fn get(&self, id: &str) -> Option<&[u8]> {
         self.0.get(id).map(|bytes| bytes.as_slice())
     }
 
-    /// What those with these ids look like wherever they are written.
+    /// The patterns to search for, for the secrets with these ids.
     pub(crate) fn needles<'a>(&self, ids: impl Iterator<Item = &'a str>) -> SecretPatterns {
         SecretPatterns::of(ids.filter_map(|id| Some((id, self.get(id)?))))
     }
 
-    /// The same of all.
+    /// The patterns for all secrets.
     pub(crate) fn all_needles(&self) -> SecretPatterns {
         self.needles(self.0.keys().map(String::as_str))
     }

@@ -1,8 +1,8 @@
-//! Fetching, by the `git` program: people's credentials work, and no second TLS stack is linked.
+//! Fetching with the `git` program, so that the user's credentials work and no second TLS stack is linked.
 //!
-//! Hooks, prompts, transport helpers, submodule recursion and maintenance are off, and every object is checked. Git runs
-//! outside of any sandbox, and starts programs that its configuration names: of the builder's environment, it gets what
-//! fetching needs, and neither the password of a key nor a build's secrets.
+//! Hooks, prompts, transport helpers, submodule recursion and maintenance are off, and every object is checked. Git
+//! runs outside of any sandbox, and starts programs from its configuration. So it gets only those environment
+//! variables that fetching needs, and neither the password of a key nor a build's secrets.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -14,7 +14,7 @@ use attestations::digest::Commit;
 
 use super::{Location, SourceError};
 
-/// One writer at a time; released when the file is dropped.
+/// Locks the cache, so that there is one writer at a time. Released when the file is dropped.
 pub(super) fn lock(cache: &Path) -> io::Result<File> {
     let file =
         File::options().create(true).truncate(false).write(true).open(cache.join("countersign.lock"))?;
@@ -22,7 +22,7 @@ pub(super) fn lock(cache: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Brings `commit` into `cache`: by its id first, which some servers refuse, then by way of every reference.
+/// Fetches `commit` into `cache`: by its id first, which some servers refuse, and then with all references.
 pub(super) fn commit(
     cache: &Path,
     location: &Location,
@@ -57,7 +57,7 @@ pub(super) fn commit(
     }
 }
 
-/// What every fetch is told, whatever the configuration of the machine says.
+/// Settings of every fetch, whatever the machine's configuration.
 const HARDENED: [&str; 9] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -72,9 +72,9 @@ const HARDENED: [&str; 9] = [
 const FETCH: [&str; 6] =
     ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force"];
 
-/// The variables of the builder's own environment that git gets, by what reads them.
+/// The environment variables that git gets, by the programs that read them.
 const PASSED_ON: [&str; 46] = [
-    // Programs and the user's configuration; `sudo` is how git knows whose a local repository is.
+    // Programs and the user's configuration; git finds the owner of a local repository by `sudo`'s variable.
     "PATH",
     "HOME",
     "USER",
@@ -93,7 +93,7 @@ const PASSED_ON: [&str; 46] = [
     "GIT_SSH",
     "GIT_SSH_COMMAND",
     "GIT_SSH_VARIANT",
-    // Credential helpers: git's own, those of desktops, of GPG and pass, and of the forges' programs.
+    // Credential helpers: git's own, those of desktops, of GPG and pass, and of code hosting sites.
     "XDG_CACHE_HOME",
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
@@ -116,7 +116,7 @@ const PASSED_ON: [&str; 46] = [
     "GIT_PROXY_SSL_CERT",
     "GIT_PROXY_SSL_KEY",
     "GIT_PROXY_SSL_CAINFO",
-    // Certificates, the server's and one's own.
+    // Certificates of servers and clients.
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "CURL_CA_BUNDLE",
@@ -126,12 +126,13 @@ const PASSED_ON: [&str; 46] = [
     "GIT_SSL_KEY",
     "GIT_SSL_NO_VERIFY",
 ];
-/// Configuration by variables is numbered; CI systems give credentials so.
+/// Numbered configuration variables, by which CI systems pass credentials.
 const PASSED_ON_NUMBERED: [&str; 3] = ["GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"];
-/// Lists more variables, separated by commas or spaces, such as the one that a credential helper of one's own reads.
+/// A list of further variables, separated by commas or spaces, such as one for a custom credential helper.
 pub(super) const MORE_VARIABLES: &str = "COUNTERSIGN_GIT_ENV";
 
-/// What git gets of an environment: nothing that is not named above or by [`MORE_VARIABLES`], and nothing of ours.
+/// The part of an environment for git: only the variables above and those in [`MORE_VARIABLES`], and none of the
+/// builder's own.
 fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let all: Vec<_> = all.collect();
     let more = all.iter().find(|(name, _)| name == MORE_VARIABLES);
@@ -146,7 +147,7 @@ fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, 
     all.into_iter().filter(|(name, _)| is_passed_on(name)).collect()
 }
 
-/// `git fetch` into a repository, hardened; `more` configuration comes on top. What is fetched is to be added.
+/// `git fetch` into a repository, hardened, with `more` configuration. The caller adds what to fetch.
 pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
     let mut command = Command::new("git");
     command.arg("-C").arg(repository);
@@ -158,12 +159,12 @@ pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Nobody is there to answer.
+/// Disables all prompts, since there is no user to answer.
 pub(super) fn never_ask(command: &mut Command) {
     command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ASKPASS", "true").env("SSH_ASKPASS", "true");
 }
 
-/// The outer error is ours, the inner text is what git said when it refused.
+/// The outer error is ours, the inner text is git's message when it refused.
 fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<(), String>, SourceError> {
     let output = command(cache, &[])
         .arg("--")

@@ -1,4 +1,4 @@
-//! Where a repository is: a path of this machine, or a URL of a transport that git itself checks.
+//! The location of a repository: a path of this machine, or a URL with a transport that git itself checks.
 
 use std::fmt;
 use std::path::Path;
@@ -7,20 +7,20 @@ use super::SourceError;
 
 const SCHEMES: [&str; 4] = ["https", "http", "ssh", "file"];
 
-/// A repository's location. Paths are absolute, so that the name means the same tomorrow.
+/// A repository's location. Paths are absolute, so that the name stays valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Location {
-    /// What `git fetch` is given.
+    /// The argument for `git fetch`.
     fetch: String,
-    /// The name under which reviews and provenance speak of it.
+    /// The repository's name in reviews and provenance.
     uri: String,
 }
 
 impl Location {
-    /// Parses a path or URL as a person gives it.
+    /// Parses a path or URL from the user.
     ///
     /// # Errors
-    /// [`SourceError::Location`] for an unknown transport, an embedded password, or a path that is not there.
+    /// [`SourceError::Location`] for an unknown transport, an embedded password, or a path that does not exist.
     pub(crate) fn parse(text: &str) -> Result<Self, SourceError> {
         let refuse = |reason: String| SourceError::Location { location: text.to_owned(), reason };
         if text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n', '\r']) {
@@ -60,7 +60,8 @@ impl Location {
         Ok(Self { fetch: parsed.to_string(), uri: parsed.to_string() })
     }
 
-    /// Fetched from here, but spoken of as `uri`: for a mirror. The commit's id says that it is the same.
+    /// The same location for fetching, but with the name `uri`: for a mirror. The commit's id ensures the same
+    /// content.
     #[must_use]
     pub(crate) fn standing_for(self, uri: &str) -> Self {
         Self { uri: uri.to_owned(), ..self }
@@ -82,7 +83,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// `user@host:path`, unless a file of that name exists or a slash stands before the colon, as git decides it.
+/// `user@host:path`, unless a file of that name exists or a slash precedes the colon, as git decides it.
 fn scp_form(text: &str) -> Option<(&str, &str)> {
     let (host, path) = text.split_once(':')?;
     let plain = !host.is_empty() && !host.contains('/') && !path.is_empty() && !Path::new(text).exists();

@@ -1,8 +1,8 @@
-//! Git: a commit by its id, from a path or URL, out of a bare cache; never from a working directory.
+//! Git: reads a commit by its id, from a path or URL, through a bare cache; never from a working directory.
 //!
-//! Fetching is done by the `git` program, reading by libgit2, which checks that every object has the id it was asked
-//! for by. Deliberately absent: LFS, which names content that the commit's id does not cover, and in what is reviewed also
-//! submodules, which nobody reviewed with it.
+//! The `git` program fetches. libgit2 reads, and checks that every object has the requested id. Deliberately absent:
+//! LFS, since the commit's id does not cover the content, and in the reviewed repository also submodules, since they
+//! are not reviewed with it.
 
 mod fetch;
 mod location;
@@ -21,10 +21,10 @@ pub(crate) use location::Location;
 pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
 
-/// Longest commit message read; the trailers stand at its end.
+/// The most bytes of a commit message; the trailers are at its end.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
 
-/// Why a commit could not be had.
+/// Why a commit could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
     /// Not something to fetch from.
@@ -42,10 +42,10 @@ pub(crate) enum SourceError {
         commit: String,
         /// The repository.
         location: String,
-        /// What git said to the request.
+        /// Git's message.
         detail: String,
     },
-    /// The id names an object that is no commit.
+    /// The id is that of another kind of object.
     #[error("{id} in {location} is a {found}, not a commit")]
     NotACommit {
         /// The id asked for.
@@ -60,7 +60,7 @@ pub(crate) enum SourceError {
     Unreachable {
         /// The repository.
         location: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
     /// The repository holds objects that git's own checks refuse.
@@ -68,7 +68,7 @@ pub(crate) enum SourceError {
     Malformed {
         /// The repository.
         location: String,
-        /// What git said.
+        /// Git's message.
         detail: String,
     },
     /// A path of the tree that cannot be used.
@@ -78,12 +78,12 @@ pub(crate) enum SourceError {
         path: String,
         /// The commit.
         commit: String,
-        /// What it is, and why that is refused.
+        /// The kind of entry, and why it is refused.
         what: &'static str,
-        /// What to do about it.
+        /// A remedy.
         remedy: &'static str,
     },
-    /// A path that the tree does not have.
+    /// A path that is not in the tree.
     #[error("commit {commit} has no {path}")]
     NoSuchPath {
         /// The path in the tree.
@@ -91,7 +91,7 @@ pub(crate) enum SourceError {
         /// The commit.
         commit: String,
     },
-    /// A file of the tree over the limit of what reads it.
+    /// A file of the tree over the reader's limit.
     #[error("{path} of commit {commit} has {size} bytes, more than the {limit} allowed")]
     TooLarge {
         /// The path in the tree.
@@ -115,9 +115,9 @@ pub(crate) enum SourceError {
     /// The cache could not be written.
     #[error("the repository cache {} could not be used", path.display())]
     Cache {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// An object could not be read.
@@ -178,10 +178,10 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// Opens the cache of `location` below `state_dir`, made when it is new. Nothing is fetched.
+    /// Opens the cache of `location` below `state_dir`, and creates it if it is new. Nothing is fetched.
     ///
     /// # Errors
-    /// When the cache cannot be made.
+    /// When the cache cannot be created.
     pub(crate) fn open(state_dir: &Path, location: &Location) -> Result<Self, SourceError> {
         let name = Digest::of(location.uri().as_bytes()).hex();
         let cache = state_dir.join("git").join(name);
@@ -192,7 +192,7 @@ impl Repository {
         Ok(Self { git, location: location.clone(), cache })
     }
 
-    /// The commit, fetched unless the cache has it.
+    /// Reads a commit, and fetches it first if the cache does not have it.
     ///
     /// # Errors
     /// When the repository does not have it or cannot be reached; see [`SourceError`].
@@ -204,7 +204,7 @@ impl Repository {
         self.present(id)
     }
 
-    /// The commit, which must be there: nothing is fetched.
+    /// Reads a commit from the cache; nothing is fetched.
     fn present(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
         let oid = object_id(&id.to_string())?;
         let object = self
@@ -223,7 +223,7 @@ impl Repository {
         Ok(Snapshot { repository: self, id: id.clone(), tree: commit.tree_id(), commit })
     }
 
-    /// Where it was fetched from.
+    /// The location it is fetched from.
     pub(crate) fn location(&self) -> &Location {
         &self.location
     }
@@ -269,7 +269,7 @@ impl<'a> Snapshot<'a> {
             .map_err(|_| SourceError::Read(git2::Error::from_str("the tree's id is not an object id")))
     }
 
-    /// When it was committed, in seconds since 1970: the build's `SOURCE_DATE_EPOCH`. Never negative.
+    /// The commit time in seconds since 1970, which is the build's `SOURCE_DATE_EPOCH`. Never negative.
     pub(crate) fn committed_at(&self) -> i64 {
         self.commit.time().seconds().max(0)
     }
@@ -281,7 +281,7 @@ impl<'a> Snapshot<'a> {
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
 
-    /// Who wrote it: its author, then everyone in a `Co-authored-by` trailer; each once.
+    /// The commit's author, then everyone in a `Co-authored-by` trailer; each once.
     pub(crate) fn authors(&self) -> Vec<Person> {
         authors_of(&self.commit)
     }
@@ -306,7 +306,7 @@ impl<'a> Snapshot<'a> {
         Ok(authors)
     }
 
-    /// The parsed commit, for what this type does not tell.
+    /// The parsed commit, for facts that this type does not offer.
     pub(crate) fn git_commit(&self) -> &git2::Commit<'a> {
         &self.commit
     }
@@ -332,8 +332,8 @@ fn authors_of(commit: &git2::Commit<'_>) -> Vec<Person> {
     authors
 }
 
-/// `Co-authored-by: Name <email>`, anywhere in the message: counting one author too many only asks for one more
-/// reviewer, and one too few would let an author review.
+/// Parses `Co-authored-by: Name <email>`, anywhere in the message: an author too many only requires one more
+/// reviewer, but one too few could review their own work.
 fn co_author(line: &str) -> Option<Person> {
     let (key, value) = line.split_once(':')?;
     if !key.trim().eq_ignore_ascii_case("co-authored-by") {

@@ -1,8 +1,8 @@
-//! A repository that a build itself fetches, for ADD. What git asks has to be the same each time, whichever version of it asks,
-//! on whichever machine: it is recorded, and a replay answers nothing else.
+//! A git repository that a build itself fetches, for ADD. Git's requests must not depend on its version or the
+//! machine, since they are recorded and a replay answers no others.
 //!
-//! Branches, tags and commits are fetched without their history. Which branch or tag is meant is found as `git checkout`
-//! does: a branch before a tag. Deliberately absent: LFS, whose content the commit's id does not cover.
+//! Branches, tags and commits are fetched without their history. A name is resolved as in `git checkout`: a branch
+//! before a tag. Deliberately absent: LFS, since the commit's id does not cover the content.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,42 +15,42 @@ use super::submodules;
 use super::submodules::Submodule;
 use super::{Location, Repository, Snapshot, SourceError, Walk, fetch as cache_fetch};
 
-/// Where a fetched reference is kept.
+/// The name of the fetched reference in the local repository.
 const TAKEN: &str = "refs/countersign/taken";
 
-/// What is wanted of a repository.
+/// A request for files of a repository.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'a> {
-    /// Where it is: `http` or `https`.
+    /// Its URL, `http` or `https`.
     pub(crate) url: &'a Url,
     /// A branch, tag, reference or commit; its `HEAD` by default.
     pub(crate) reference: Option<&'a str>,
-    /// A folder; "" is the whole.
+    /// The folder to take; "" is the whole repository.
     pub(crate) folder: &'a str,
-    /// A folder of the build for the repository, which does not exist yet.
+    /// A folder of the build for the local repository, which does not exist yet.
     pub(crate) into: &'a Path,
     /// The certificates that are trusted, as PEM.
     pub(crate) certificates: &'a Path,
 }
 
-/// Why it could not be had.
+/// Why the repository could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordedError<E> {
     /// The program could not be run.
     #[error("git could not be run")]
     Run(E),
-    /// The repository refuses, or has no such thing.
+    /// The repository refused, or does not have the reference.
     #[error("{0}")]
     Git(String),
-    /// A submodule in what is wanted cannot be had.
+    /// A requested submodule could not be fetched.
     #[error("the submodule {path} cannot be fetched: {why}")]
     Submodule {
         /// Its path.
         path: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// What was fetched cannot be used.
+    /// The fetched objects cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
 }
@@ -68,10 +68,11 @@ pub(crate) struct Found {
     submodules: Vec<Submodule>,
 }
 
-/// How a command of git ended: nothing, or what it said.
+/// The result of a git command: success, or its message.
 pub(super) type Said<E> = Result<Result<(), String>, E>;
 
-/// Fetches by what `run` makes of commands, which have an environment of their own and are to see the recorder's network.
+/// Fetches a repository. `run` runs git's commands, which have an environment of their own, in the recorder's
+/// network.
 ///
 /// # Errors
 /// See [`RecordedError`].
@@ -97,14 +98,14 @@ pub(crate) fn fetch<E>(
         }
     };
     let submodules = submodules::fetch(wanted, &commit, run)?;
-    // Once more: now it knows where the submodules' objects are.
+    // Opened again, now with the submodules' objects.
     let git = git2::Repository::open_bare(wanted.into)?;
     let location = Location::parse(wanted.url.as_str())?;
     let repository = Repository { git, location, cache: PathBuf::from(wanted.into) };
     Ok(Found { repository, commit, submodules })
 }
 
-/// A commit by its id; where the server gives none by id, all branches and tags are fetched to find it.
+/// Fetches a commit by its id; if the server does not allow that, fetches all branches and tags to find it.
 pub(super) fn commit<E>(
     wanted: &Wanted<'_>,
     id: &Commit,
@@ -166,8 +167,8 @@ fn failed<E>(said: &str) -> RecordedError<E> {
     }
 }
 
-/// Nothing of the machine's or the caller's configuration shows in what is asked: neither git's version, nor which
-/// compressions its library knows.
+/// A fetch whose requests do not depend on the machine's or the caller's configuration: neither on git's version, nor
+/// on the compressions that its library supports.
 fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Command {
     let settings =
         ["protocol.version=2", "http.version=HTTP/1.1", "http.extraHeader=Accept-Encoding: identity"];
@@ -182,7 +183,7 @@ fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Comman
     command
 }
 
-/// Lets git see nothing of the machine's environment and configuration.
+/// Hides the machine's environment and configuration from git.
 pub(super) fn isolate(command: &mut Command, home: &Path) {
     command.env_clear();
     if let Some(path) = std::env::var_os("PATH") {
@@ -194,20 +195,20 @@ pub(super) fn isolate(command: &mut Command, home: &Path) {
 }
 
 impl Found {
-    /// The commit that was meant.
+    /// The resolved commit.
     pub(crate) fn commit(&self) -> &Commit {
         &self.commit
     }
 
-    /// The submodules that came with it, each before those that lie in it.
+    /// Its submodules, each before those within it.
     pub(crate) fn submodules(&self) -> &[Submodule] {
         &self.submodules
     }
 
-    /// Its tree, and everything below a folder of it, that of its submodules in their place.
+    /// Its tree and all entries below a folder, including the trees of submodules.
     ///
     /// # Errors
-    /// A folder that is not there, and what an image cannot be given: LFS pointers.
+    /// A folder that does not exist, and entries that cannot be in an image: LFS pointers.
     pub(crate) fn walk(&self, folder: &str) -> Result<(Snapshot<'_>, Walk), SourceError> {
         let snapshot = self.repository.present(&self.commit)?;
         let walk = snapshot.walk_with_submodules(folder)?;

@@ -1,8 +1,8 @@
-//! The submodules of a repository that a build fetches. A commit's tree holds the commit of each, so that its id covers their
-//! content as well; where they are stands in `.gitmodules`.
+//! Submodules of a repository that a build fetches. A commit's tree has the commit of each, so that its id covers
+//! their content as well; `.gitmodules` has their URLs.
 //!
-//! Each is fetched into a repository of its own, since what git asks for depends on what it has already. The outer repository
-//! finds their objects by its list of alternates.
+//! Each is fetched into a repository of its own, since git's requests depend on the objects that it has already. The
+//! outer repository finds their objects through its list of alternates.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
@@ -18,11 +18,11 @@ use super::recorded::{RecordedError, Said, Wanted};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
 use super::{SourceError, commit_id, object_id};
 
-/// The most submodules, those of submodules among them.
+/// The most submodules, including nested ones.
 const MOST: usize = 100;
-/// The most bytes of a list of them.
+/// The most bytes of `.gitmodules`.
 const MAX_LIST: usize = 1 << 20;
-/// Where a commit tells of them.
+/// The file that lists a commit's submodules.
 const LIST: &str = ".gitmodules";
 
 /// A submodule that was fetched.
@@ -36,17 +36,17 @@ pub(crate) struct Submodule {
     pub(crate) commit: Commit,
 }
 
-/// A repository that may have some.
+/// A repository that may have submodules.
 struct Outer {
     /// Its objects.
     git: git2::Repository,
     url: Url,
     commit: Commit,
-    /// Where it lies in the outermost one.
+    /// Its path in the outermost one.
     path: Vec<u8>,
 }
 
-/// What `.gitmodules` says of one.
+/// An entry of `.gitmodules`.
 #[derive(Default)]
 struct Listed {
     path: Vec<u8>,
@@ -54,7 +54,7 @@ struct Listed {
     update: String,
 }
 
-/// Fetches those that lie in, or around, the wanted folder of a commit that is here.
+/// Fetches the submodules that are in, or around, the requested folder of a commit that is already fetched.
 ///
 /// # Errors
 /// One that cannot be fetched, named by its path; more than a hundred.
@@ -93,7 +93,7 @@ pub(super) fn fetch<E>(
     Ok(found)
 }
 
-/// Makes room for a repository, and lets the outermost one look there for objects.
+/// Creates a repository, and adds it to the alternates of the outermost one.
 fn make(outermost: &Path, place: &Path, name: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(place)?;
     let list = outermost.join("objects/info/alternates");
@@ -107,7 +107,7 @@ impl Outer {
         Ok(self.git.find_commit(object_id(self.commit.as_str())?)?.tree()?)
     }
 
-    /// The submodules in its tree that lie in, or around, a folder of the outermost one.
+    /// The submodules in its tree that are in, or around, a folder of the outermost one.
     fn links(&self, folder: &[u8]) -> Result<Vec<(Vec<u8>, Commit)>, SourceError> {
         let mut found = Vec::new();
         links(&self.git, &self.tree()?, &mut self.path.clone(), 0, &mut found)?;
@@ -115,20 +115,20 @@ impl Outer {
         Ok(found)
     }
 
-    /// Where a submodule is; the error says why nobody knows, or why it is not fetched from there.
+    /// The URL of a submodule. The error says why it is not known, or why it must not be fetched.
     fn url_of(&self, path: &[u8], listed: &BTreeMap<Vec<u8>, Listed>) -> Result<Url, String> {
         let own = path.strip_prefix(&self.path[..]).unwrap_or(path);
         let own = own.strip_prefix(b"/").unwrap_or(own);
         match listed.values().find(|listed| listed.path == own) {
-            None => Err(format!("{LIST} does not tell where it is")),
+            None => Err(format!("{LIST} has no URL for it")),
             Some(listed) if listed.update == "none" => Err("it is not to be checked out".to_owned()),
             Some(listed) => resolve(&self.url, &listed.url),
         }
     }
 
-    /// What its `.gitmodules` says, by name: read by git itself, which is what defines it.
+    /// The entries of its `.gitmodules`, by name, parsed by git itself, which defines the format.
     fn listed<E>(&self) -> Result<BTreeMap<Vec<u8>, Listed>, RecordedError<E>> {
-        // Git takes no link for it either.
+        // Git does not accept a symbolic link for it either.
         let is_file = |entry: &git2::TreeEntry<'_>| matches!(entry.filemode(), 0o100_644 | 0o100_755);
         let Some(id) = self.tree()?.get_name(LIST).filter(is_file).map(|entry| entry.id()) else {
             return Ok(BTreeMap::new());
@@ -180,7 +180,7 @@ fn links(
     Ok(())
 }
 
-/// `git config --null --list`: a key, a line's end and a value each. Of a key that comes again the last value counts.
+/// Parses `git config --null --list`: a key, a newline and a value each. The last value of a key counts.
 fn parse(listed: &[u8]) -> BTreeMap<Vec<u8>, Listed> {
     let mut all: BTreeMap<Vec<u8>, Listed> = BTreeMap::new();
     for pair in listed.split(|byte| *byte == 0) {
@@ -200,7 +200,7 @@ fn parse(listed: &[u8]) -> BTreeMap<Vec<u8>, Listed> {
     all
 }
 
-/// A URL, or a path that begins with `./` or `../` and leads from the outer repository to it, as git takes it.
+/// Resolves a URL, or a relative path (`./` or `../`) from the outer repository's URL, as git does.
 fn resolve(outer: &Url, written: &str) -> Result<Url, String> {
     let shown: String = written.chars().take(160).collect();
     let mut url = outer.clone();

@@ -1,4 +1,4 @@
-//! The tree of a commit: what is at a path, what is below it, and the bytes of a file.
+//! The tree of a commit: entries by path, walks, and the contents of files.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ const FOLDER: i32 = 0o040_000;
 /// The mode of an entry that names a commit of another repository.
 pub(super) const SUBMODULE: i32 = 0o160_000;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     /// A folder.
@@ -34,7 +34,7 @@ pub(crate) enum EntryKind {
 pub(crate) struct Entry {
     /// Its path below the folder that was walked, without a leading slash.
     pub(crate) path: Vec<u8>,
-    /// What it is.
+    /// The kind of entry.
     pub(crate) kind: EntryKind,
     /// The object.
     pub(crate) id: Oid,
@@ -43,16 +43,16 @@ pub(crate) struct Entry {
 /// Everything below a folder, parents before children, in the byte order of names.
 pub(crate) type Walk = Vec<Entry>;
 
-/// The files of a repository, for several threads: `git2` gives a repository to one at a time.
+/// The files of a repository for several threads; `git2` allows a repository on one at a time.
 pub(crate) struct Blobs {
     git: Mutex<git2::Repository>,
 }
 
 impl Blobs {
-    /// The bytes of a walked file, or the target of a walked link, by its id.
+    /// The content of a walked file, or the target of a walked symbolic link, by its id.
     ///
     /// # Errors
-    /// When the object cannot be read or has not the id it is named by.
+    /// When the object cannot be read or does not match its id.
     pub(crate) fn read(&self, id: Oid) -> Result<Vec<u8>, SourceError> {
         let git = self.git.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(git.find_blob(id)?.content().to_vec())
@@ -60,19 +60,19 @@ impl Blobs {
 }
 
 impl Snapshot<'_> {
-    /// Everything below `folder` ("" is the root) for which `wanted` says yes; a folder that is not wanted is still
-    /// looked into, since a later rule may take one of its files back in.
+    /// Everything below `folder` ("" is the root) that `wanted` accepts. Folders that it does not accept are walked
+    /// nevertheless, since a later rule may include one of their files again.
     ///
     /// # Errors
-    /// A submodule or an LFS pointer among what is wanted; a folder that is not there.
+    /// A submodule or an LFS pointer among the accepted entries; a folder that does not exist.
     pub(crate) fn walk(&self, folder: &str, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Walk, SourceError> {
         self.walking(folder, Walking { snapshot: self, wanted, into_submodules: false, found: Vec::new() })
     }
 
-    /// Everything below `folder`, that of submodules in their place: their objects are here.
+    /// Everything below `folder`, including the contents of submodules, whose objects must be present.
     ///
     /// # Errors
-    /// An LFS pointer; a submodule that is not here; a folder that is not there.
+    /// An LFS pointer; a submodule that is not present; a folder that does not exist.
     pub(super) fn walk_with_submodules(&self, folder: &str) -> Result<Walk, SourceError> {
         let wanted = &|_: &[u8]| true;
         self.walking(folder, Walking { snapshot: self, wanted, into_submodules: true, found: Vec::new() })
@@ -127,7 +127,7 @@ impl Snapshot<'_> {
         Ok(self.repository.git.find_blob(id)?.content().starts_with(LFS_POINTER))
     }
 
-    /// Git's checks refuse these names on fetch; a tree that was in the cache before must not pass either.
+    /// Git's checks refuse these names on fetch, but the cache may have the tree from before.
     fn check_name(&self, name: &[u8], path: &[u8]) -> Result<(), SourceError> {
         let bad =
             name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0);
@@ -141,19 +141,19 @@ impl Snapshot<'_> {
         }
     }
 
-    /// What reads walked entries on any thread.
+    /// A reader of walked entries for any thread.
     ///
     /// # Errors
-    /// When the repository cannot be opened once more.
+    /// When the repository cannot be opened again.
     pub(crate) fn blobs(&self) -> Result<Blobs, SourceError> {
         Ok(Blobs { git: Mutex::new(git2::Repository::open_bare(self.repository.git.path())?) })
     }
 
-    /// The bytes of the file at `path`, if there is one.
+    /// The content of the file at `path`, if there is one.
     ///
     /// # Errors
-    /// [`SourceError::TooLarge`] over `limit` bytes, before they are read; [`SourceError::Unsupported`] when it is
-    /// no file.
+    /// [`SourceError::TooLarge`] over `limit` bytes, before they are read; [`SourceError::Unsupported`] for other
+    /// entries.
     pub(crate) fn file(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         let (id, mode) = match self.find(path) {
             Ok(found) => found,

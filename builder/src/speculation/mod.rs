@@ -1,10 +1,16 @@
-//! Commands that do not wait for those before them. An image that the build repeats, or comes close to, says what each step came to, so a command
-//! runs on that. None of it is believed. What came of a command counts once the steps before it have come, one by one, to the very
-//! layers that it stood on; otherwise it is thrown away, and the command runs again on what they did come to.
+//! Speculative execution: commands run before the steps ahead of them are done, on layers taken from a reference
+//! image.
 //!
-//! What costs little is not taken from the image: a COPY from the commit is done on the way, so that a command which stands on what changed
-//! since can run ahead too. An image of another commit has that commit's time on all that its steps made, in place of which this one's is set. The
-//! image's layers are compressed here again, as those of the steps have to be; that counts for a step which comes to the same layer.
+//! A reference image is one that the build is expected to reproduce, or nearly so. Its history says which layer each
+//! step made, so a command can start on the layers that it is predicted to stand on. The prediction is not trusted:
+//! an early result counts only once the preceding steps have produced, one by one, exactly the layers that it ran on.
+//! Otherwise it is discarded and the command runs again on the actual layers.
+//!
+//! Cheap steps are not predicted from the reference image. A COPY from the commit is carried out early, so that
+//! commands after a changed COPY can still run ahead. If the reference image was built from another commit, every
+//! file that its steps made has that commit's time; it is replaced by this commit's. The layers of the reference
+//! image are compressed early too, as those of the steps must be, and the compressed blob is used for a step that
+//! produces the same layer.
 
 pub(crate) mod reference;
 pub(crate) mod tasks;
@@ -31,60 +37,61 @@ use crate::progress::Event;
 use crate::speculation::reference::ReferenceImage;
 use crate::speculation::tasks::{Busy, TaskPool};
 
-/// What came of something that was done ahead.
+/// The outcome of a task that ran early.
 pub(crate) enum Attempt {
-    /// A command ran, on these layers.
+    /// A command succeeded on the layers with these diff IDs.
     Done(Vec<Digest>, StepResult, Box<StepReports>),
-    /// A command failed, on these layers.
+    /// A command failed on the layers with these diff IDs.
     Failed(Vec<Digest>, Error),
-    /// A layer is compressed, or will be.
+    /// A layer was compressed, or its compression has begun.
     Packed,
-    /// It could not be done, or was not worth it: nothing is known of it.
+    /// It could not be done, or was not worth it; there is no result to use.
     Unready,
 }
 
-/// What may be done ahead.
+/// The early tasks of a build and what is predicted for them.
 pub(crate) struct Speculation<'a> {
     stages: &'a Stages<'a>,
     reference_image: Option<&'a ReferenceImage>,
-    /// The time of the image's commit, if this one's is another.
+    /// The commit time of the reference image, if it differs from this commit's.
     other: Option<i64>,
-    /// The steps of the stages whose layers are the image's, in their order: the stage's place in the plan, and the number in it.
+    /// The steps of the stages that make up the final image, in order: the stage's index in the plan, and the step's
+    /// in it.
     steps: Vec<(usize, usize)>,
-    /// The number of the foretold layer that each of them made, if it made one; of those that the image tells of.
+    /// For each step that the reference image's history covers: the number of the layer that it made, if it made one.
     made: Vec<Option<usize>>,
-    /// Commands, then layers, each in their order.
+    /// Commands, then layers, each in build order.
     tasks: Vec<EarlyTask>,
-    /// What should lie below each step and above the last, as far as anybody had to know.
+    /// The layers predicted below each step and above the last, computed on demand.
     predicted: Mutex<Vec<Predicted>>,
-    /// Held by who finds out more of it.
+    /// Held while `predicted` is extended, so that nothing is predicted twice.
     predicting: Mutex<()>,
-    /// Layers that were compressed on the way, by what they are.
+    /// Layers that were compressed early, by diff ID.
     packings: Mutex<BTreeMap<Digest, Packing>>,
     pub(crate) pool: TaskPool<Attempt>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EarlyTask {
-    /// The command with this number among the steps.
+    /// Run the command of the step with this number.
     Command(usize),
-    /// What the step with this number made is to be compressed.
+    /// Compress the layer that the step with this number is predicted to make.
     Packing(usize),
 }
 
-/// What should lie below a step.
+/// The layers predicted below a step.
 #[derive(Clone, Default)]
 struct Predicted {
     root: StageFiles,
     diff_ids: Vec<Digest>,
-    /// Whether a step came to something else than the image has; what commands made of that is not known then.
+    /// Whether an early step differs from the reference image. The layers of commands above it are then unknown.
     has_changed: bool,
-    /// Whether it is not known what lies there.
+    /// Whether the layers here cannot be predicted.
     is_unknown: bool,
 }
 
 impl<'a> Speculation<'a> {
-    /// What of these stages can be done ahead of its turn.
+    /// Selects the tasks of these stages that can run early.
     pub(crate) fn new(
         reference_image: Option<&'a ReferenceImage>,
         stages: &'a Stages<'a>,
@@ -98,7 +105,7 @@ impl<'a> Speculation<'a> {
             .map(|reference_image| reference_image.made(stages.base(), stages.plan, all()))
             .unwrap_or_default();
         let commands = commands(&made, all()).into_iter().map(EarlyTask::Command);
-        // What costs little is compressed where it is done.
+        // Cheap steps run early and are compressed then.
         let is_worth_it = |(made, step): (&Option<usize>, &Step)| made.is_some() && !is_cheap(&step.action);
         let layers = made.iter().zip(all()).enumerate().filter(|(_, one)| is_worth_it(*one));
         let layers = layers.map(|(number, _)| EarlyTask::Packing(number));
@@ -118,12 +125,13 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// How many things may be done ahead.
+    /// The number of early tasks.
     pub(crate) fn count(&self) -> usize {
         self.tasks.len()
     }
 
-    /// What was compressed ahead of the layer that a step came to. If that is still going on, it is left off.
+    /// Takes the layer that was compressed early, if it is the one that a step produced. A compression still under
+    /// way is cancelled.
     pub(crate) fn compressed_early(&self, place: usize, step: usize, diff_id: &Digest) -> Option<Packing> {
         if let Some(task) = self.step(place, step).and_then(|step| self.number(EarlyTask::Packing(step))) {
             self.pool.cancel(task);
@@ -139,19 +147,19 @@ impl<'a> Speculation<'a> {
         self.tasks.iter().position(|other| *other == task)
     }
 
-    /// The number of a step among those of the image.
+    /// The number of a step among those of the final image.
     fn step(&self, place: usize, step: usize) -> Option<usize> {
         self.steps.binary_search(&(place, step)).ok()
     }
 
-    /// Whether a command goes on, or went, on other layers than these.
+    /// Whether a command ran early, or is running, on layers other than these.
     fn ran_on_other_layers(&self, step: usize, diff_ids: &[Digest]) -> bool {
         self.predicted()
             .get(step)
             .is_some_and(|predicted| predicted.is_unknown || predicted.diff_ids != diff_ids)
     }
 
-    /// The layer that a step should come to, if any; none when that is not known.
+    /// The layer that a step is predicted to make, if any. None when there is no prediction.
     fn expected_layer(&self, step: usize) -> Option<Option<Digest>> {
         if self.other.is_none() {
             let layer = |number: usize| self.reference_image.and_then(|it| it.image.diff_ids().get(number));
@@ -171,7 +179,7 @@ impl<'a> Speculation<'a> {
         self.predicted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What came of a step that ran ahead, if it did and counts.
+    /// The early result of a step, if it ran early and stood on the same layers.
     pub(crate) fn attempt(
         &self,
         place: usize,
@@ -196,7 +204,8 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// Ends what runs ahead when a command came to something else than was foretold: all of it stands on that.
+    /// Cancels all early tasks when a step other than a cheap one produced another layer than predicted: they all
+    /// depend on it.
     pub(crate) fn check(&self, place: usize, step: usize, diff_id: Option<&Digest>) {
         let Some(number) = self.step(place, step) else { return };
         let is_cheap = is_cheap(&self.stages.planned[place].1.steps[step].action);
@@ -211,7 +220,7 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// Tells that what came of a command does not count, if it was begun.
+    /// Reports that the early result of a command is discarded, if the command had begun.
     fn drop(&self, task: usize, attempt: &Attempt) {
         let (EarlyTask::Command(number), Attempt::Done(..) | Attempt::Failed(..)) =
             (self.tasks[task], attempt)
@@ -220,14 +229,14 @@ impl<'a> Speculation<'a> {
         };
         let (place, index) = self.steps[number];
         let (step, label) = (&self.stages.planned[place].1.steps[index], self.stages.label(place, index));
-        // It asks for the same again, and is answered from the beginning.
+        // The command will send the same requests again; their numbering starts over.
         self.stages.stage_resources[place].capture.again(&step.id);
         self.stages.stage_resources[place]
             .workspace
             .report(&Event::StepDropped { label: &label, line: step.line });
     }
 
-    /// Does one of the course's tasks.
+    /// Runs an early task.
     pub(crate) fn run_task(&self, task: usize, canceller: &Canceller) -> Attempt {
         let done = match self.tasks[task] {
             EarlyTask::Command(number) => self.run_early(number, canceller),
@@ -235,7 +244,7 @@ impl<'a> Speculation<'a> {
         };
         done.unwrap_or_else(|cause| {
             if !canceller.is_cancelled() {
-                let message = format!("something could not be done ahead, and waits for its turn: {cause}");
+                let message = format!("a step could not run early, and waits for its turn: {cause}");
                 self.stages.stage_resources[0]
                     .workspace
                     .report(&Event::Warning { message: &message, path: None });
@@ -267,7 +276,7 @@ impl<'a> Speculation<'a> {
     fn compress_early(&self, number: usize, canceller: &Canceller) -> Result<()> {
         let (place, index) = self.steps[number];
         if self.other.is_some() {
-            // It has to lie in a folder to be changed, and is compressed on the way.
+            // Normalising the times needs the layer unpacked in a folder; predicting it compresses it too.
             let scratch = self.stages.stage_resources[place].scratch.with_extension(format!("layer-{index}"));
             let resources = Resources { scratch: &scratch, canceller, ..self.stages.stage_resources[place] };
             furnish(&resources)?;
@@ -284,9 +293,9 @@ impl<'a> Speculation<'a> {
         Ok(())
     }
 
-    /// What should lie below a step.
+    /// The layers predicted below a step.
     fn predict_below(&self, number: usize, resources: &Resources<'_>) -> Result<Predicted> {
-        let _laying = self.predicting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.predicting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let (last, count) = {
                 let all = self.predicted();
@@ -303,14 +312,14 @@ impl<'a> Speculation<'a> {
         }
     }
 
-    /// What lies below the first step.
+    /// The layers below the first step.
     fn predict_base(&self, resources: &Resources<'_>) -> Result<Predicted> {
         let Some(Base { image, .. }) = self.stages.base() else { return Ok(Predicted::default()) };
         let root = StageFiles::of_base(resources.cache.lower_dirs(resources.store, image)?);
         Ok(Predicted { root, diff_ids: image.diff_ids().to_vec(), ..Predicted::default() })
     }
 
-    /// What should lie above a step.
+    /// The layers predicted above a step.
     fn predict_above(
         &self,
         mut predicted: Predicted,
@@ -335,9 +344,9 @@ impl<'a> Speculation<'a> {
             };
             predicted.has_changed |= diff_id != expected;
             predicted.diff_ids.extend(diff_id);
-            if let Some(NewLayer { layer, files: LayerFiles::Virtual(drawn) }) = made {
+            if let Some(NewLayer { layer, files: LayerFiles::Virtual(virtual_layer) }) = made {
                 self.packings().insert(layer.diff_id, layer.clone());
-                predicted.root.add_virtual(layer, drawn);
+                predicted.root.add_virtual(layer, virtual_layer);
             }
             return Ok(predicted);
         }
@@ -352,7 +361,8 @@ impl<'a> Speculation<'a> {
         Ok(predicted)
     }
 
-    /// A layer of the image as it should come out in this build. If it becomes another on the way, it is compressed where it is to be kept.
+    /// Unpacks a layer of the reference image as this build is predicted to make it. If its times are replaced, the
+    /// new layer is compressed as well, unless `keeping` asks for its diff ID alone.
     fn predict(
         &self,
         layer: usize,
@@ -399,7 +409,7 @@ impl<'a> Speculation<'a> {
     }
 }
 
-/// Whether a step is sooner done than taken from an image: it takes its files from the commit.
+/// Whether carrying out a step costs less than unpacking its layer: it takes files from the commit alone.
 fn is_cheap(action: &Action) -> bool {
     match action {
         Action::Configure | Action::Workdir { .. } => true,
@@ -410,16 +420,16 @@ fn is_cheap(action: &Action) -> bool {
     }
 }
 
-/// The commands that are worth running ahead, and may be: another one comes before them, and nothing but layers and the network is
-/// told to them. A secret is told to nothing that stands on layers which nobody came to yet, and what a stage gives is only known once
-/// it is done.
+/// The commands that are worth running early and allowed to: an expensive step precedes them, and they need nothing
+/// but layers and the network. Commands with secrets never run early, since their layers are not confirmed yet; files
+/// of another stage are only available once that stage is done.
 fn commands<'s>(made: &[Option<usize>], steps: impl Iterator<Item = &'s Step>) -> Vec<usize> {
     let may = |step: &Step| match &step.action {
         Action::Run(execution) => execution.secrets.is_empty() && sources_of(&step.action).is_empty(),
         _ => false,
     };
     let dear = steps.enumerate().filter(|(_, step)| !is_cheap(&step.action));
-    // All that lies below is told.
+    // The reference image must cover every step below.
     let is_known = |number: usize| number <= made.len();
     dear.skip(1).filter(|(number, step)| may(step) && is_known(*number)).map(|(number, _)| number).collect()
 }
@@ -434,7 +444,7 @@ mod tests {
     use crate::plan::{Plan, PlanRequest};
     use images::Platform;
 
-    /// The lines of the commands that may run ahead, when the image tells of so many steps.
+    /// The lines of the commands that may run early, when the reference image covers `known` steps.
     fn ahead(text: &str, known: usize) -> Vec<usize> {
         let file = Dockerfile::parse(text.as_bytes()).unwrap();
         let request = PlanRequest {
@@ -459,12 +469,12 @@ mod tests {
     fn the_first_command_and_what_is_told_more_than_layers_wait_for_their_turn() {
         let text = "FROM scratch\nCOPY a /\nRUN one\nRUN two\nWORKDIR /w\nRUN --mount=type=secret,id=s three\nRUN four";
         assert_eq!(ahead(text, 6), [4, 7]);
-        // All that lies below has to be told, and not what the command itself came to.
+        // Every step below must be covered, but not the command itself.
         assert_eq!(ahead(text, 5), [4, 7]);
         assert_eq!(ahead(text, 4), [4]);
         assert_eq!(ahead(text, 2), [4]);
         assert_eq!(ahead(text, 1), [0; 0]);
-        // Fetching takes as long as a command; a command that takes files of a stage waits for it.
+        // Fetching takes as long as a command; a command that mounts files of a stage waits for that stage.
         let text = "FROM scratch AS s\nFROM scratch\nADD http://a.example/x /\nRUN one\nRUN --mount=from=s,target=/s two\nRUN three";
         assert_eq!(ahead(text, 4), [4, 6]);
     }

@@ -1,4 +1,4 @@
-//! What an image says of the steps of a build that should come to it, or close to it: which of its layers each of them made.
+//! The reference image of a build: which of its layers each step is expected to make again.
 
 use attestations::Digest;
 use images::layer::Limits;
@@ -11,25 +11,26 @@ use crate::plan::Plan;
 use crate::plan::step::Step;
 use recorder::ResponseStore;
 
-/// How many times larger than its blob a layer may be: programs and texts come to 2 to 10 times, zeros to a thousand.
+/// How many times larger than its blob a layer may be. Programs and text unpack to 2 to 10 times their blob, zeros to
+/// a thousand.
 const MOST_TIMES: u64 = 64;
-/// What a small blob may come to in any case.
+/// The bytes that even a small blob may unpack to, beyond that.
 const MOST_OF_SMALL: u64 = 64 << 20;
 
-/// An image that a build repeats, or comes close to, with its layers.
+/// An image that a build is expected to reproduce, or nearly so, with all its layers.
 #[derive(Debug, Clone)]
 pub(crate) struct ReferenceImage {
-    /// Where they are.
+    /// The store that holds it.
     pub(crate) store: Store,
-    /// What it is.
+    /// The image.
     pub(crate) image: Image,
 }
 
 impl ReferenceImage {
-    /// The image with a digest, if it is in a store with all its layers.
+    /// The image with this digest, if the store has it with all its layers.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// When it is in the store and cannot be read.
     pub(crate) fn at_hand(store: Store, digest: &Digest) -> Result<Option<Self>> {
         let image = match Image::load(&store, digest) {
             Err(images::Error::NotFound { .. }) => return Ok(None),
@@ -39,10 +40,10 @@ impl ReferenceImage {
         Ok(image.layers().iter().all(is_here).then_some(Self { store, image }))
     }
 
-    /// The image that somebody named by its digest.
+    /// The image that the user named by its digest.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] when it is not in the store with all its layers.
+    /// [`Kind::NotFound`] when the store does not have it with all its layers.
     pub(crate) fn named(store: Store, digest: &Digest) -> Result<Self> {
         Self::at_hand(store, digest)?.ok_or_else(|| {
             let what = format!("the image {digest} is not in the state directory with all its layers");
@@ -52,25 +53,30 @@ impl ReferenceImage {
         })
     }
 
-    /// The image that a record was kept for, if both are at hand.
+    /// The image that recorded responses were kept for, if both are in the state directory.
     ///
     /// # Errors
     /// When they are there and cannot be read.
-    pub(crate) fn of_record(store: Store, place: &ResponseStore, record: &Digest) -> Result<Option<Self>> {
-        match place.find(record) {
+    pub(crate) fn of_record(
+        store: Store,
+        response_store: &ResponseStore,
+        record: &Digest,
+    ) -> Result<Option<Self>> {
+        match response_store.find(record) {
             Ok(found) => Self::at_hand(store, &found.image),
             Err(missing) if missing.kind() == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The time of its commit, in seconds since 1970: what steps made has that time.
+    /// The time of its commit, in seconds since 1970, which is the time of every file that its steps made.
     pub(crate) fn epoch(&self) -> Option<i64> {
         let created: Timestamp = self.image.config().created.as_deref()?.parse().ok()?;
         Some(created.as_second())
     }
 
-    /// How much of a layer is taken: a stranger may have made it, and nobody asked for it yet. One that is larger waits until a step came to it.
+    /// The limits for unpacking a layer. Lower than for a base, since a third party may have made it and no step has
+    /// asked for it yet. A layer beyond them is not predicted.
     pub(crate) fn limits(&self, layer: usize) -> Limits {
         let size = self.image.layers().get(layer).map_or(0, |layer| layer.size);
         let most = size.saturating_mul(MOST_TIMES).saturating_add(MOST_OF_SMALL);
@@ -78,8 +84,8 @@ impl ReferenceImage {
         Limits { bytes: bytes.min(most), entries }
     }
 
-    /// The number of the layer that each step made, if it made one: of the first steps, for as long as the image's history tells of the
-    /// same base and the same steps.
+    /// The number of the layer that each step made, if it made one. Covers the leading steps whose entries in the
+    /// image's history match, and none at all if the bases differ.
     pub(crate) fn made<'s>(
         &self,
         base: Option<&Base>,
@@ -124,7 +130,7 @@ mod tests {
     use crate::plan::config;
     use images::Platform;
 
-    /// A store with an image whose history is that of a Dockerfile's steps; those made a layer of which it is said so.
+    /// A store for images whose history has the steps of a Dockerfile; `layers` says which of them made a layer.
     struct Before {
         folder: tempfile::TempDir,
         platform: Platform,
@@ -197,7 +203,7 @@ mod tests {
         let reference_image = before.image(TEXT, &LAYERS, Some(&below));
         let all = [None, Some(2), None, None, Some(3), Some(4)];
         assert_eq!(before.made(&reference_image, TEXT, Some(&below)), all);
-        // What differs ends it, and so does what is missing; what comes behind does no harm.
+        // The first difference or the end of either history stops the match; additional history entries do no harm.
         assert_eq!(
             before.made(&reference_image, &TEXT.replace("RUN nothing", "RUN other"), Some(&below)),
             all[..3]

@@ -1,12 +1,12 @@
-//! Tasks that are begun before anybody knows whether they are worth it, on processors that have nothing else to do. Whoever
-//! needs what came of one claims it; one that was not begun by then is left to them.
+//! A pool of speculative tasks, which run only on processors that are otherwise idle. A consumer claims a task's
+//! result; a task that has not begun by then never will, and the consumer does the work itself.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sandbox::Canceller;
 
-/// Tasks by number, in the order in which they are likely to be needed.
+/// Tasks by number, in the order in which their results are likely to be needed.
 pub(crate) struct TaskPool<T> {
     processors: usize,
     state: Mutex<PoolState<T>>,
@@ -15,9 +15,9 @@ pub(crate) struct TaskPool<T> {
 
 struct PoolState<T> {
     tasks: Vec<TaskState<T>>,
-    /// How many processors are in use, by tasks or by what is sure to be needed.
+    /// How many processors are in use, by early tasks or by work that is needed for sure.
     processor: usize,
-    /// Whether anything that is sure to be needed was begun: that comes first.
+    /// Whether any work that is needed for sure has begun: that comes first.
     has_begun: bool,
 }
 
@@ -25,7 +25,7 @@ enum TaskState<T> {
     Waits,
     Goes(Canceller),
     Done(T),
-    /// Nobody begins it any more, or needs what came of it.
+    /// Cancelled or claimed; there is no result, and it is not begun any more.
     Gone,
 }
 
@@ -39,7 +39,8 @@ impl<T> TaskPool<T> {
         Self { processors, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Begins tasks whenever a processor is idle, until the last one was. Each gets what ends it once it is not worth going on.
+    /// Runs tasks whenever a processor is idle, until none is left to begin. Each task gets a canceller of its own,
+    /// which is cancelled once its result is not needed.
     pub(crate) fn work(&self, canceller: &Canceller, task: &dyn Fn(usize, &Canceller) -> T) {
         while let Some((number, own)) = self.next(canceller) {
             let mut going = RunningTask { pool: self, number, result: None };
@@ -47,7 +48,7 @@ impl<T> TaskPool<T> {
         }
     }
 
-    /// Takes a processor for what is sure to be needed. It never waits for one.
+    /// Marks a processor as used by work that is needed for sure. Never waits for one.
     pub(crate) fn processor(&self) -> Busy<'_, T> {
         let mut now = self.lock();
         now.processor += 1;
@@ -56,8 +57,8 @@ impl<T> TaskPool<T> {
         Busy(self)
     }
 
-    /// What came of a task, which is waited for if it goes on: the processor of who waits is idle meanwhile. None when it was
-    /// not begun; then it never will be.
+    /// The result of a task. Waits for one that is running; the caller's processor counts as idle meanwhile. None
+    /// when it had not begun, and then it never will.
     pub(crate) fn claim(&self, number: usize, _idle: &Busy<'_, T>) -> Option<T> {
         let mut now = self.lock();
         if matches!(now.tasks[number], TaskState::Goes(_)) {
@@ -74,7 +75,7 @@ impl<T> TaskPool<T> {
         }
     }
 
-    /// Ends a task that nobody needs any more, without waiting for that.
+    /// Cancels a task whose result is not needed, without waiting for its end.
     pub(crate) fn cancel(&self, number: usize) {
         match &mut self.lock().tasks[number] {
             TaskState::Goes(canceller) => canceller.cancel(),
@@ -82,7 +83,7 @@ impl<T> TaskPool<T> {
         }
     }
 
-    /// Ends some tasks, and waits until they have ended; what came of those that were begun.
+    /// Cancels tasks, waits until they have ended, and returns the results of those that had begun.
     pub(crate) fn abandon(&self, range: Range<usize>) -> Vec<(usize, T)> {
         let mut now = self.lock();
         for task in &mut now.tasks[range.clone()] {
@@ -103,7 +104,7 @@ impl<T> TaskPool<T> {
         range.filter_map(result).collect()
     }
 
-    /// Waits for the first task that may be begun; none when all were.
+    /// Waits until a task may begin, and takes the first; none when all have begun.
     fn next(&self, canceller: &Canceller) -> Option<(usize, Canceller)> {
         let mut now = self.lock();
         loop {
@@ -123,7 +124,7 @@ impl<T> TaskPool<T> {
     }
 }
 
-/// A processor in use. Dropped, it is idle.
+/// A processor in use. Dropping it makes it idle again.
 pub(crate) struct Busy<'a, T>(&'a TaskPool<T>);
 
 impl<T> Drop for Busy<'_, T> {
@@ -133,7 +134,7 @@ impl<T> Drop for Busy<'_, T> {
     }
 }
 
-/// A task that goes on. One that panics came to nothing, and nobody waits for it.
+/// A running task. One that panics has no result, so that nobody waits for it for ever.
 struct RunningTask<'a, T> {
     pool: &'a TaskPool<T>,
     number: usize,
@@ -149,7 +150,7 @@ impl<T> Drop for RunningTask<'_, T> {
     }
 }
 
-/// Ends what goes on when the work is over, however it is.
+/// Cancels all tasks when dropped, so that they end with the scope even if it panics.
 pub(crate) struct AbandonOnDrop<'a, T>(pub(crate) &'a TaskPool<T>);
 
 impl<T> Drop for AbandonOnDrop<'_, T> {
@@ -166,7 +167,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    /// Works with two processors while something is done.
+    /// Runs tasks with two processors while `done` runs.
     fn beside<R>(
         tasks: usize,
         task: &(dyn Fn(usize, &Canceller) -> usize + Sync),
@@ -174,12 +175,12 @@ mod tests {
     ) -> R {
         let (pool, canceller) = (TaskPool::new(tasks, 2), Canceller::new());
         std::thread::scope(|scope| {
-            let predict_above = AbandonOnDrop(&pool);
+            let abandon = AbandonOnDrop(&pool);
             for _ in 0..2 {
                 scope.spawn(|| pool.work(&canceller, task));
             }
             let result = done(&pool);
-            drop(predict_above);
+            drop(abandon);
             result
         })
     }
@@ -206,12 +207,12 @@ mod tests {
         };
         let task: &(dyn Fn(usize, &Canceller) -> usize + Sync) = &task;
         beside(2, task, |pool| {
-            // Before anything that is needed was begun, nothing is.
+            // No task begins before work that is needed for sure has begun.
             assert!(begins.recv_timeout(Duration::from_millis(20)).is_err());
             let processor = pool.processor();
             assert_eq!(begins.recv(), Ok(0));
             assert!(begins.recv_timeout(Duration::from_millis(20)).is_err(), "both processors are in use");
-            // The first task ends only once the second was begun, for which there is room while it is waited for.
+            // The first task ends only once the second has begun, which can use the processor of the waiting claim.
             assert_eq!(pool.claim(0, &processor), Some(10));
             assert_eq!(begins.recv(), Ok(1));
             assert_eq!(pool.claim(1, &processor), Some(11));
@@ -242,7 +243,7 @@ mod tests {
         beside(4, &task, |pool| {
             let processor = pool.processor();
             assert_eq!([begins.recv(), begins.recv()], [Ok(0), Ok(1)]);
-            // There is no processor for the third; the fourth is behind it.
+            // There is no processor for the third, and the fourth comes after it.
             assert_eq!(pool.abandon(1..4), [(1, 1)]);
             assert_eq!(pool.claim(0, &processor), Some(0), "those before stay");
             assert_eq!(pool.claim(2, &processor), None);

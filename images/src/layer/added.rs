@@ -1,5 +1,5 @@
-//! Archives that the Dockerfile's `ADD` unpacks: recognised by their bytes, in any compression that Docker knows, bounded, and
-//! with names that stay within.
+//! Archives for the Dockerfile's `ADD`: recognised by their bytes, in any compression that Docker supports, with
+//! limits, and with names that stay within the destination.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,9 +14,9 @@ use super::archive::{Entries, is_header};
 use super::read::{Limits, damaged};
 use crate::error::{At, Error, Result};
 
-/// What decompressing xz may take, in KiB: `xz -9` needs 65 MiB.
+/// The memory limit for decompressing xz, in KiB: `xz -9` needs 65 MiB.
 const XZ_MEMORY: u32 = 128 * 1024;
-/// zstd's window, as a power of two: what the format recommends decoders to take.
+/// The limit for zstd's window, as a power of two: the maximum that the format recommends decoders to support.
 const ZSTD_WINDOW: u32 = 27;
 
 /// An archive to unpack.
@@ -29,9 +29,9 @@ pub struct AddedArchive {
 /// One of its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// Relative, without `.` and `..`; empty for the archive's own folder.
+    /// Relative, without `.` and `..`; empty for the archive's root.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The kind of entry.
     pub kind: AddedKind,
     /// Permissions with setuid, setgid and sticky.
     pub mode: u32,
@@ -43,24 +43,24 @@ pub struct Added {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddedKind {
-    /// A file, whose bytes are [`AddedArchive::content`].
+    /// A regular file; [`AddedArchive::content`] has its content.
     File,
-    /// A folder.
+    /// A directory.
     Directory,
-    /// A symbolic link with its target as it stands: it may lead anywhere, and is never followed out of the image.
+    /// A symbolic link with its unchanged target: it may point anywhere, and is never followed outside the image.
     Symlink(Vec<u8>),
-    /// Another name of an earlier entry, cleaned like a path.
+    /// A hard link to an earlier entry, whose path is cleaned like other paths.
     HardLink(Vec<u8>),
-    /// A pipe.
+    /// A named pipe.
     Fifo,
 }
 
 impl AddedArchive {
-    /// Opens a file, which is read from where it stands. None when it is no archive: nor is a compressed file that holds
-    /// none, nor an archive without entries.
+    /// Opens an archive at the file's current position. None if it is not one; that includes a compressed file
+    /// without an archive in it, and an archive without entries.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -69,7 +69,7 @@ impl AddedArchive {
         let start = source.fill_buf().at("reading", what)?.to_vec();
         let Ok(mut inner) = decompress(source, &start) else { return Ok(None) };
         let mut block = Vec::new();
-        // What is damaged from the very start is a file like any other, as in Docker.
+        // A file damaged at its very beginning is copied like any other, as in Docker.
         if (&mut inner).take(512).read_to_end(&mut block).is_err() || !is_header(&block) {
             return Ok(None);
         }
@@ -78,11 +78,11 @@ impl AddedArchive {
         Ok(Some(Self { entries: Entries::new(bounded, what), left: limits.entries, what: what.to_owned() }))
     }
 
-    /// The next entry, or none at the end.
+    /// The next entry; none at the end.
     ///
     /// # Errors
-    /// When the archive is damaged, larger than the limits, or holds what may not be unpacked: a device, a sparse file, a
-    /// name that leads out.
+    /// When the archive is damaged, exceeds the limits, or has an entry that may not be unpacked: a device, a sparse
+    /// file, a name that leads outside.
     #[expect(
         clippy::should_implement_trait,
         reason = "an entry's content is read before the next is asked for"
@@ -111,7 +111,7 @@ impl AddedArchive {
         Ok(Some(Added { path, kind, mode, owner, mtime: found.mtime, xattrs: found.xattrs }))
     }
 
-    /// The bytes of the entry that came last.
+    /// The content of the entry returned last.
     pub fn content(&mut self) -> impl Read {
         self.entries.content()
     }
@@ -132,7 +132,7 @@ fn decompress(source: BufReader<File>, start: &[u8]) -> io::Result<Box<dyn Read>
     })
 }
 
-/// A name without slashes in front, `.` and `..`. None when it leads out, or is none that a file can have.
+/// A name without leading slashes, `.` and `..`. None if it leads outside, or cannot be the name of a file.
 fn clean(name: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {

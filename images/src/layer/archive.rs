@@ -1,7 +1,8 @@
-//! The entries of a stranger's archive: ustar headers with PAX records and GNU's long names, each bounded before it is read.
+//! Reads the entries of an untrusted archive: ustar headers with PAX records and GNU long names, each with a limit
+//! before it is read.
 //!
-//! PAX values may hold newlines (capabilities do), so records are cut by their lengths. GNU's sparse files are refused: no
-//! image needs them, and their size is another than what the archive holds.
+//! PAX values may contain newlines (capabilities do), so records are split by their lengths. GNU sparse files are
+//! refused: images do not need them, and their size differs from that of their data in the archive.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -11,7 +12,7 @@ use tar::{EntryType, Header};
 use crate::error::{At, Error, Result};
 
 const BLOCK: u64 = 512;
-/// The most bytes of one extension header: names and attributes are small.
+/// The most bytes of one extension header; names and attributes are small.
 const MAX_EXTENSION: u64 = 1 << 20;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -19,12 +20,12 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 pub(crate) struct Entries<R> {
     inner: R,
     what: String,
-    /// Bytes of the last entry's content that were not read, and its padding.
+    /// Unread bytes of the last entry's content, with its padding.
     left: u64,
     padding: u64,
 }
 
-/// An entry's header, with what its extensions say.
+/// An entry's header, merged with its extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) path: Vec<u8>,
@@ -54,7 +55,7 @@ impl<R: Read> Entries<R> {
         Self { inner, what: what.into(), left: 0, padding: 0 }
     }
 
-    /// The next entry, or none at the archive's end. What is left of the last one's content is skipped.
+    /// The next entry; none at the archive's end. Unread content of the last one is skipped.
     pub(crate) fn next(&mut self) -> Result<Option<Found>> {
         let mut extensions = Extensions::default();
         loop {
@@ -77,7 +78,7 @@ impl<R: Read> Entries<R> {
                     let records = records(&bytes).ok_or_else(|| self.refused("a malformed PAX header"))?;
                     set(&mut extensions.records, records, &self.what)?;
                 }
-                // What holds for all entries (comments, the commit of `git archive`) says nothing about one.
+                // A global header (comments, the commit of `git archive`) has nothing about an entry.
                 EntryType::XGlobalHeader => drop(self.extension()?),
                 EntryType::GNUSparse => return Err(self.refused("a sparse file, which no image may bring")),
                 _ => return self.found(header, extensions).map(Some),
@@ -85,7 +86,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// The content of the entry that came last.
+    /// The content of the entry returned last.
     pub(crate) fn content(&mut self) -> Content<'_, R> {
         Content(self)
     }
@@ -165,7 +166,7 @@ impl<R: Read> Entries<R> {
         Ok(bytes)
     }
 
-    /// GNU's long names end with a NUL.
+    /// GNU long names end with a NUL.
     fn name(&mut self) -> Result<Vec<u8>> {
         let mut name = self.extension()?;
         if name.last() == Some(&0) {
@@ -179,7 +180,7 @@ impl<R: Read> Entries<R> {
     }
 }
 
-/// The rest of an entry's content. It fails when the archive ends before.
+/// The rest of an entry's content. Reading fails if the archive ends early.
 pub(crate) struct Content<'a, R>(&'a mut Entries<R>);
 
 impl<R: Read> Read for Content<'_, R> {
@@ -197,7 +198,7 @@ impl<R: Read> Read for Content<'_, R> {
     }
 }
 
-/// Whether a block is the header of an entry, by its checksum.
+/// Whether a block is an entry's header, by its checksum.
 pub(super) fn is_header(block: &[u8]) -> bool {
     if block.len() as u64 != BLOCK || block.iter().all(|byte| *byte == 0) {
         return false;
@@ -215,7 +216,7 @@ fn set<T>(place: &mut Option<T>, value: T, what: &str) -> Result<()> {
     }
 }
 
-/// `length key=value\n` each, where the length counts itself.
+/// Records of the form `length key=value\n`, where the length includes itself.
 fn records(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut found = BTreeMap::new();
     while !bytes.is_empty() {
@@ -229,7 +230,7 @@ fn records(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
     Some(found)
 }
 
-/// Whole seconds of a decimal number, rounded down.
+/// A decimal number of seconds, rounded down.
 fn seconds(value: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

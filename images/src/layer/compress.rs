@@ -16,12 +16,12 @@ pub const COMPRESSOR: &str = "gzip: libdeflate level 5, a member for each MiB";
 
 const ZSTD_LEVEL: i32 = 3;
 
-/// How a layer's blob is compressed. Its identity is the diff ID, which does not depend on this.
+/// How a layer's blob is compressed. The layer's diff ID does not depend on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
-    /// Gzip, which every client reads.
+    /// Gzip, which every client supports.
     #[default]
     Gzip,
     /// Zstandard, one frame, level 3, one thread.
@@ -29,7 +29,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The media type of a layer that is compressed so.
+    /// The media type of a layer with this compression.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::None => descriptor::LAYER,
@@ -39,12 +39,12 @@ impl Compression {
     }
 }
 
-/// What becomes of a layer's archive.
+/// Whether a layer's archive is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeping {
-    /// A blob of the store.
+    /// As a blob with this compression.
     Blob(Compression),
-    /// Nothing: only what the layer is, is found out.
+    /// Not at all; only its diff ID is computed.
     DiffId,
 }
 
@@ -54,7 +54,7 @@ impl From<Compression> for Keeping {
     }
 }
 
-/// A blob that is being written, compressed on the way.
+/// A blob that is compressed while it is written.
 pub(super) enum Compressing {
     Nothing,
     None(BlobFile),
@@ -77,7 +77,7 @@ impl Compressing {
         })
     }
 
-    /// Ends the input. What is not compressed has the digest of the archive.
+    /// Ends the input. An uncompressed blob has the digest of the archive.
     pub(super) fn finish(self, diff_id: Digest, place: &Path) -> Result<Compressed> {
         Ok(match self {
             Self::Nothing => Compressed::Nothing,
@@ -93,7 +93,7 @@ impl Compressing {
 
 /// A blob that has all its input.
 pub(super) enum Compressed {
-    /// There is to be none.
+    /// Nothing is stored.
     Nothing,
     /// It is in the store.
     Whole(Descriptor),
@@ -102,7 +102,7 @@ pub(super) enum Compressed {
 }
 
 impl Compressed {
-    /// Whether there is nothing left to wait for but the disk.
+    /// Whether compression has ended, so that waiting takes no longer than the disk.
     pub(super) fn is_done(&self) -> bool {
         match self {
             Self::Nothing | Self::Whole(_) => true,
@@ -110,7 +110,7 @@ impl Compressed {
         }
     }
 
-    /// Waits for the blob, unless `stop` says to leave off.
+    /// Waits for the blob, until `stop` returns true.
     pub(super) fn wait(self, stop: &dyn Fn() -> bool, place: &Path) -> Result<Descriptor> {
         match self {
             Self::Nothing => {

@@ -1,5 +1,5 @@
-//! Entries on their way to a layer: a directory waits until something in it is written, since one that was merely passed
-//! through is no change.
+//! Writes the entries of a layer. A directory is held back until something in it is written, since a directory that
+//! was only traversed is not a change.
 
 use std::io::{self, Read};
 
@@ -10,25 +10,25 @@ use super::write::{LayerWriter, Packing};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// How names begin in an archive that delete something below.
+/// The prefix of whiteout names in an archive, which delete a path of a lower layer.
 pub(super) const WHITEOUT: &[u8] = b".wh.";
-/// The name in an archive that hides all that is below its directory.
+/// The name in an archive that hides the lower content of its directory.
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Takes entries in canonical order, each directory before what is in it.
+/// Takes entries in canonical order, each directory before its contents.
 pub(super) struct Emitter<'a> {
     store: &'a Store,
     keeping: Keeping,
     limits: Limits,
-    /// The bytes of files that were written so far.
+    /// The total size of the files written so far.
     bytes: u64,
-    /// The directories on the way to the present one in which nothing has changed so far.
+    /// The ancestors of the current entry in which nothing has been written so far.
     waiting: Vec<Entry>,
-    /// None before the first change: a step without changes makes no layer.
+    /// None before the first entry: a step without changes makes no layer.
     writer: Option<LayerWriter>,
 }
 
-/// How many directories waited when this one was entered.
+/// The number of waiting directories when this one was entered.
 #[derive(Clone, Copy)]
 pub(super) struct Entered(usize);
 
@@ -37,19 +37,19 @@ impl<'a> Emitter<'a> {
         Self { store, keeping, limits, bytes: 0, waiting: Vec::new(), writer: None }
     }
 
-    /// A directory, to be written before the first thing in it.
+    /// Enters a directory, whose entry is written before the first entry in it.
     pub(super) fn enter(&mut self, directory: Entry) -> Entered {
         self.waiting.push(directory);
         Entered(self.waiting.len())
     }
 
-    /// At the end of a directory: its entry, if nothing in it was written.
+    /// Leaves a directory. Returns its entry if nothing in it was written.
     pub(super) fn leave(&mut self, entered: Entered) -> Option<Entry> {
-        // Otherwise no directory would be waiting as long as it.
+        // If something was written, no directory was left waiting.
         if self.waiting.len() == entered.0 { self.waiting.pop() } else { None }
     }
 
-    /// Writes an entry, and those that wait before it.
+    /// Writes an entry, after its waiting ancestors.
     pub(super) fn emit(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
         self.check(entry)?;
         let writer = match &mut self.writer {
@@ -67,7 +67,7 @@ impl<'a> Emitter<'a> {
         self.writer.map(LayerWriter::pack).transpose()
     }
 
-    /// What could not be unpacked again is not written: neither more entries, nor a file that claims petabytes.
+    /// Refuses a layer that exceeds the limits for unpacking, in entries or in file sizes.
     fn check(&mut self, entry: &Entry) -> Result<()> {
         if let Kind::File { size } = entry.kind {
             self.bytes = self.bytes.saturating_add(size);
@@ -84,7 +84,7 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// A name that a layer would take for an order to delete something.
+/// A name that would be a whiteout in a layer.
 pub(super) fn refuse_whiteout_name(shown: String) -> Error {
     Error::refused(shown, "a step made a name that begins with `.wh.`: in a layer it would delete something")
 }

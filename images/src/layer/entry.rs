@@ -1,17 +1,18 @@
-//! The canonical form of one archive entry: the bytes that are hashed, so nothing here may depend on a library's taste.
+//! The canonical form of one archive entry. These bytes are hashed, so they are written here and do not depend on a
+//! library's choices.
 //!
-//! POSIX ustar headers; what does not fit stands in a PAX header before (path, link target, size, owner, time,
-//! extended attributes). The form is written down in `docs/layers.md`.
+//! POSIX ustar headers; values that do not fit are in a PAX header before (path, link target, size, owner, time,
+//! extended attributes). The form is specified in `docs/layers.md`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 const BLOCK: usize = 512;
-/// The largest size that eleven octal digits hold: 8 GiB less one byte.
+/// The largest size in eleven octal digits: 8 GiB less one byte.
 const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
-/// The largest owner that seven octal digits hold.
+/// The largest owner in seven octal digits.
 const MAX_OCTAL_OWNER: u32 = 0o7_777_777;
-/// The length of the name fields of the header.
+/// The length of the header's name fields.
 const NAME_LENGTH: usize = 100;
 
 /// One entry without its content.
@@ -19,11 +20,11 @@ const NAME_LENGTH: usize = 100;
 pub struct Entry {
     /// Its path without leading slash; a directory's without the trailing one.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The kind of entry.
     pub kind: Kind,
-    /// Permission bits with set-user-id, set-group-id and sticky: the low twelve.
+    /// Permission bits with setuid, setgid and sticky: the low twelve.
     pub mode: u32,
-    /// Its owner.
+    /// Its user.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
@@ -33,19 +34,19 @@ pub struct Entry {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A file with this many bytes.
+    /// A regular file.
     File {
         /// Its length in bytes.
         size: u64,
     },
     /// A directory.
     Directory,
-    /// A symbolic link to this text.
+    /// A symbolic link with its target.
     Symlink(Vec<u8>),
-    /// Another name of an entry that came before.
+    /// A hard link to an earlier entry.
     HardLink(Vec<u8>),
     /// A named pipe.
     Fifo,
@@ -56,7 +57,7 @@ pub enum Kind {
 }
 
 impl Entry {
-    /// An empty file whose name alone says something.
+    /// An empty file whose name alone has a meaning.
     pub(super) fn marker(path: Vec<u8>, epoch: i64) -> Self {
         let (kind, xattrs) = (Kind::File { size: 0 }, BTreeMap::new());
         Self { path, kind, mode: 0o600, uid: 0, gid: 0, mtime: epoch.max(0) as u64, xattrs }
@@ -85,7 +86,7 @@ impl Kind {
     }
 }
 
-/// Writes the header of `entry`; a file's content and its padding follow.
+/// Writes the header of `entry`. A file's content and its padding must follow.
 pub(crate) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()> {
     let mut path = entry.path.clone();
     if entry.kind == Kind::Directory {
@@ -109,13 +110,13 @@ pub(crate) fn write_header(entry: &Entry, out: &mut impl Write) -> io::Result<()
     out.write_all(&block(name, target, entry.kind.flag(), entry.mode, owner, size, mtime, device))
 }
 
-/// Fills the last block of a content of `size` bytes.
+/// Pads a content of `size` bytes to whole blocks.
 pub(crate) fn write_padding(size: u64, out: &mut impl Write) -> io::Result<()> {
     let rest = (size % BLOCK as u64) as usize;
     if rest == 0 { Ok(()) } else { out.write_all(&[0; BLOCK][rest..]) }
 }
 
-/// Two empty blocks end an archive.
+/// Writes the end of an archive: two empty blocks.
 pub(crate) fn write_end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 2 * BLOCK])
 }
@@ -156,7 +157,7 @@ fn needs_record(name: &[u8]) -> bool {
     name.len() > NAME_LENGTH || !name.is_ascii()
 }
 
-/// `length key=value\n`, where the length counts itself.
+/// A record of the form `length key=value\n`, where the length includes itself.
 fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -200,7 +201,7 @@ fn put(header: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
     header[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// `digits` octal digits and a NUL.
+/// Writes `digits` octal digits and a NUL.
 fn octal(header: &mut [u8; BLOCK], at: usize, digits: usize, value: u64) {
     put(header, at, format!("{value:0digits$o}\0").as_bytes());
 }

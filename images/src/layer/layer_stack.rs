@@ -1,5 +1,5 @@
-//! What lies below a step: layers above each other, each a directory in overlayfs's form or virtual, looked through as
-//! overlayfs would, without mounting anything.
+//! A layer stack: the layers below a step, each an overlayfs directory or virtual. Paths are looked up with
+//! overlayfs's rules, without a mount.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,23 +15,24 @@ use super::virtual_layer::VirtualLayer;
 use super::xattrs::Attributes;
 use crate::error::{At, Result};
 
-/// One layer of a root.
+/// One layer of a stack.
 #[derive(Debug, Clone)]
 pub enum StackedLayer {
     /// A directory in overlayfs's own form.
     Folder(PathBuf),
-    /// A layer that no directory stands for.
+    /// A layer that is not unpacked in a directory.
     Virtual(Arc<VirtualLayer>),
 }
 
-/// Layers above each other, the topmost first. Paths are bytes without a leading slash, and no link in them is followed.
+/// A stack of layers, the topmost first. Paths are bytes without a leading slash, and no symbolic link in them is
+/// followed.
 #[derive(Debug, Clone, Default)]
 pub struct LayerStack(Vec<StackedLayer>);
 
-/// Something that was found in one of the layers.
+/// An entry found in a layer.
 #[derive(Debug)]
 pub struct Found {
-    /// What is known of it.
+    /// Its kind and attributes.
     pub node: Node,
     place: Place,
 }
@@ -44,12 +45,12 @@ enum Place {
 }
 
 impl LayerStack {
-    /// Of layers, the topmost first.
+    /// A stack of these layers, the topmost first.
     pub fn new(layers: Vec<StackedLayer>) -> Self {
         Self(layers)
     }
 
-    /// What a step that begins now would see at `path`.
+    /// The entry that a step on this stack would see at `path`.
     ///
     /// # Errors
     /// When a directory cannot be read.
@@ -87,7 +88,7 @@ impl LayerStack {
 }
 
 impl Found {
-    /// A link's target; nothing of what is none.
+    /// A symbolic link's target; empty for other entries.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -113,7 +114,7 @@ impl Found {
         }
     }
 
-    /// Where its bytes are; none while its layer is virtual.
+    /// Its path on disk; none in a virtual layer.
     pub fn on_disk(&self) -> Option<&Path> {
         match &self.place {
             Place::Disk(place) => Some(place),
@@ -122,7 +123,7 @@ impl Found {
     }
 }
 
-/// What a step saw at `path` when it began, above these directories, the topmost first.
+/// The entry at `path` in a stack of directories, the topmost first, as the step saw it when it began.
 pub(super) fn on_disk(folders: &[PathBuf], path: &[u8]) -> Result<Option<(PathBuf, Metadata)>> {
     for folder in folders {
         match look(folder, path)? {

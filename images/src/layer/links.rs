@@ -1,7 +1,7 @@
-//! The first name of each file that has several, in constant memory.
+//! Remembers the first name of each file with several hard links, in constant memory.
 //!
-//! A tree may hold a million of them, so what is known stands in two files without a name: the names one after another, and a
-//! table of where each file's begins. Without hard links there are no files.
+//! A tree may have a million of them, so they are kept in two nameless files: the names one after another, and a hash
+//! table with the position of each file's name. Without hard links no files are created.
 
 use std::fs::File;
 use std::io;
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{At, Result};
 
-/// An inode's number, and where its name begins. A slot of zeros is free: no inode has the number zero.
+/// The bytes of a slot: an inode number, and the position of its name. A slot of zeros is free, since no inode has
+/// the number zero.
 const SLOT: u64 = 16;
-/// How many slots a table has at first; a power of two.
+/// The initial number of slots; a power of two.
 const FIRST: u64 = 1 << 12;
 
-/// First names by inode, open addressing over a file.
+/// First names by inode: a hash table in a file with open addressing.
 pub(super) struct Links {
     folder: PathBuf,
     kept: Option<Kept>,
@@ -30,7 +31,7 @@ struct Kept {
 }
 
 impl Links {
-    /// The files, if they are needed, lie in `folder`.
+    /// `folder` is where the files are created, if they are needed.
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), kept: None }
     }
@@ -43,7 +44,7 @@ impl Links {
         }
     }
 
-    /// Remembers the name of an inode of which none is known.
+    /// Remembers the name of an inode that has none yet.
     pub(super) fn remember(&mut self, inode: u64, name: &[u8]) -> Result<()> {
         let mut kept = match self.kept.take() {
             Some(kept) => kept,
@@ -109,9 +110,9 @@ fn empty_table(folder: &Path, slots: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// The slot of an inode, or the free one where it belongs. At least half of the table is free, so there is one.
+/// The slot of an inode, or the free one for it. At least half of the table is free, so there is one.
 fn slot(table: &File, slots: u64, inode: u64) -> io::Result<(u64, (u64, u64))> {
-    // Inodes of one directory are neighbours; the multiplication (by 2⁶⁴ over the golden ratio) spreads them.
+    // Inodes of one directory have close numbers; the multiplication (by 2⁶⁴ over the golden ratio) spreads them.
     let mut index = (inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % slots;
     loop {
         let found = read(table, index)?;
@@ -145,7 +146,7 @@ mod tests {
     fn names_are_found_again_after_the_table_grew() {
         let mut links = Links::new(Path::new("/tmp"));
         assert_eq!(links.first(1).unwrap(), None);
-        // Neighbours, as a file system gives them, and numbers that are far apart.
+        // Consecutive numbers, as a file system assigns them, and numbers that are far apart.
         let inodes = || (1..5000).chain((1..5000).map(|it| it << 40));
         for inode in inodes() {
             links.remember(inode, format!("name of {inode}").as_bytes()).unwrap();

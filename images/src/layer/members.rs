@@ -1,7 +1,8 @@
-//! Gzip as one member (RFC 1952 allows several) for each mebibyte of input, compressed side by side by libdeflate, behind the
-//! back of who writes: a block that finds no worker free waits on the disk, and the writer goes on.
+//! Gzip with one member (RFC 1952 allows several) per mebibyte of input. Members are compressed in parallel by
+//! libdeflate in the background: a block that finds no free worker is spooled to disk, and the writer continues.
 //!
-//! The cut is by input alone, so neither the number of processors nor the size of the writes shows in the bytes.
+//! Members are split by input size alone, so the result depends neither on the number of processors nor on the size
+//! of the writes.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,19 +15,19 @@ use std::time::Duration;
 
 use libdeflater::{CompressionLvl, Compressor};
 
-/// How much input goes into a member.
+/// The bytes of input per member.
 pub(super) const MEMBER: usize = 1 << 20;
 const LEVEL: i32 = 5;
-/// More threads compress faster than any disk here writes.
+/// More threads compress faster than the disks of this kind of machine write.
 const MOST_WORKERS: usize = 8;
-/// How far a worker stands back behind the threads that are waited for, from 0 to 19.
+/// The nice value of workers, from 0 to 19, so that threads that others wait for come first.
 const NICENESS: i32 = 10;
-/// The most bytes of one layer that wait on the disk; then whoever writes waits as well.
+/// The most bytes of one layer that are spooled to disk; beyond it the writer waits.
 const MOST_SPOOLED: u64 = 1 << 30;
-/// How often one who waits asks whether they still want to.
+/// The interval at which a waiting thread checks whether to stop.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes what is to be compressed.
+/// A writer that compresses its input.
 pub(super) struct Members<W> {
     block: Vec<u8>,
     folder: PathBuf,
@@ -35,17 +36,17 @@ pub(super) struct Members<W> {
 }
 
 enum Stage<W> {
-    /// Less than one member so far: that needs no threads.
+    /// Less than one member so far, which needs no threads.
     Small(W),
     Several(Workers<W>, Spool),
-    /// The workers could not be given more.
+    /// The workers failed and take no more input.
     Broken,
 }
 
-/// What was written, being compressed. Dropped, it leaves off.
-pub(super) struct Growing<W>(Way<W>);
+/// Compression in progress. Dropping it stops the compression.
+pub(super) struct Growing<W>(Remaining<W>);
 
-enum Way<W> {
+enum Remaining<W> {
     Done(W),
     Working(Workers<W>),
 }
@@ -55,7 +56,7 @@ struct Workers<W> {
     /// None once all blocks were handed out.
     jobs: Option<Sender<(usize, Block)>>,
     threads: Vec<JoinHandle<()>>,
-    /// How many blocks were handed out.
+    /// The number of blocks handed out.
     count: usize,
 }
 
@@ -71,24 +72,24 @@ struct Shared<W> {
 }
 
 struct State<W> {
-    /// The member that is to be written next: they are compressed in any order, and written in theirs.
+    /// The member to write next: they are compressed in any order, but written in order.
     next: usize,
-    /// How many blocks are held in memory.
+    /// The number of blocks in memory.
     held: usize,
-    /// Where members go; none while one is being written.
+    /// The output; none while a member is being written.
     out: Option<W>,
-    /// Why no more are, if so.
+    /// Why writing ended early, if it did.
     end: Option<End>,
 }
 
 enum End {
     Failed(io::Error),
-    /// The failure was told, or nobody wants the members any more.
-    Told,
+    /// The failure was returned, or the output is not wanted any more.
+    Returned,
 }
 
 impl<W: Write + Send + 'static> Members<W> {
-    /// `folder` is where blocks wait, in a file without a name.
+    /// `folder` is where blocks are spooled, in a nameless file.
     pub(super) fn new(out: W, folder: &Path) -> Self {
         let block = Vec::with_capacity(MEMBER);
         Self { block, folder: folder.to_owned(), most_spooled: MOST_SPOOLED, stage: Stage::Small(out) }
@@ -102,11 +103,11 @@ impl<W: Write + Send + 'static> Members<W> {
         match self.stage {
             Stage::Small(mut out) => {
                 out.write_all(&member(&self.block)?)?;
-                Ok(Growing(Way::Done(out)))
+                Ok(Growing(Remaining::Done(out)))
             }
             Stage::Several(mut workers, _) => {
                 workers.jobs = None;
-                Ok(Growing(Way::Working(workers)))
+                Ok(Growing(Remaining::Working(workers)))
             }
             Stage::Broken => Err(lost()),
         }
@@ -151,19 +152,20 @@ impl<W: Write + Send + 'static> Write for Members<W> {
 }
 
 impl<W> Growing<W> {
-    /// Whether there is nothing left to wait for.
+    /// Whether compression has ended.
     pub(super) fn is_done(&self) -> bool {
         match &self.0 {
-            Way::Done(_) => true,
-            Way::Working(workers) => workers.is_done(&workers.shared.state()),
+            Remaining::Done(_) => true,
+            Remaining::Working(workers) => workers.is_done(&workers.shared.state()),
         }
     }
 
-    /// Waits until all is compressed and written, unless `stop` says to leave off: then the error is `Interrupted`.
+    /// Waits until everything is compressed and written, or until `stop` returns true: then the error is
+    /// `Interrupted`.
     pub(super) fn wait(self, stop: &dyn Fn() -> bool) -> io::Result<W> {
         match self.0 {
-            Way::Done(out) => Ok(out),
-            Way::Working(workers) => workers.wait(stop),
+            Remaining::Done(out) => Ok(out),
+            Remaining::Working(workers) => workers.wait(stop),
         }
     }
 }
@@ -188,7 +190,8 @@ impl<W: Write + Send + 'static> Workers<W> {
 }
 
 impl<W> Workers<W> {
-    /// Makes room for a block in memory, one for each worker; says whether there is any, or waits until there is.
+    /// Reserves room for a block in memory, of which there is one per worker. Waits for it if `wait` is true, and
+    /// otherwise returns whether there is any.
     fn hold(&self, wait: bool) -> io::Result<bool> {
         let mut state = self.shared.state();
         loop {
@@ -239,15 +242,15 @@ impl<W> Workers<W> {
 }
 
 impl<W> Drop for Workers<W> {
-    /// Nobody waited: what is left is not worth doing. Each worker ends after its present member.
+    /// Nobody waited for the result, so the remaining work is cancelled. Each worker ends after its current member.
     fn drop(&mut self) {
         self.jobs = None;
         if self.threads.is_empty() {
             return;
         }
-        self.shared.end(End::Told);
+        self.shared.end(End::Returned);
         for thread in self.threads.drain(..) {
-            // Its panic, if any, is told where its work is waited for; here nobody wants it.
+            // `wait` reports a worker's panic; here the result is not wanted.
             let _ = thread.join();
         }
     }
@@ -267,8 +270,8 @@ impl<W> Shared<W> {
 impl<W: Write> Shared<W> {
     fn work(&self) {
         let _watch = Watch(self);
-        // Whoever writes is waited for, and what is written can wait. To stand back needs no right; who is refused it all the
-        // same does the same work.
+        // The writer's thread is waited for, while compression can lag behind. Raising the nice value needs no
+        // privilege; if it fails all the same, only the priority differs.
         rustix::process::setpriority_process(None, NICENESS).ok();
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -300,7 +303,7 @@ impl<W: Write> Shared<W> {
     }
 }
 
-/// Tells the others when a worker ends by a panic, so that nobody waits for its member.
+/// Ends the other workers when one panics, so that nobody waits for its member.
 struct Watch<'a, W>(&'a Shared<W>);
 
 impl<W> Drop for Watch<'_, W> {
@@ -312,23 +315,23 @@ impl<W> Drop for Watch<'_, W> {
 }
 
 impl<W> State<W> {
-    /// Why it ended, told once.
+    /// Why writing ended early. The cause is returned only once.
     fn failure(&mut self) -> Option<io::Error> {
-        self.end.as_mut().map(|end| match std::mem::replace(end, End::Told) {
+        self.end.as_mut().map(|end| match std::mem::replace(end, End::Returned) {
             End::Failed(cause) => cause,
-            End::Told => lost(),
+            End::Returned => lost(),
         })
     }
 }
 
-/// Blocks that wait on the disk.
+/// Blocks that are spooled to disk.
 struct Spool {
     file: Option<Arc<File>>,
     length: u64,
 }
 
 impl Spool {
-    /// None when it is full, or the disk is: waiting costs less room.
+    /// Spools a block; none if the spool or the disk is full, since waiting needs no space.
     fn put(&mut self, block: &[u8], folder: &Path, most: u64) -> io::Result<Option<Block>> {
         let (at, length) = (self.length, block.len());
         if at + length as u64 > most {
@@ -386,7 +389,7 @@ mod tests {
 
     const SIZE: usize = 20 * MEMBER + 12345;
 
-    /// Bytes that do not become fewer (xorshift).
+    /// Incompressible bytes (xorshift).
     fn noise() -> Vec<u8> {
         let mut state = 88_172_645_463_325_252_u64;
         let mut next = || {
@@ -416,7 +419,7 @@ mod tests {
         assert!(back == noise());
     }
 
-    /// Takes so many bytes, and no more.
+    /// Accepts this many bytes, and no more.
     struct Full(usize);
 
     impl Write for Full {
@@ -440,7 +443,7 @@ mod tests {
         }
     }
 
-    /// Takes nothing before it may.
+    /// Accepts nothing before it is allowed to.
     struct Slow {
         may: Arc<(Mutex<bool>, Condvar)>,
         taken: Arc<Mutex<usize>>,
@@ -474,7 +477,7 @@ mod tests {
         };
         assert_eq!(growing.wait(&stop).map(|_| ()).unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert!(*taken.lock().unwrap() < SIZE);
-        // The threads are gone, and with them the other hold on what they wrote to.
+        // The threads have ended, and with them the other reference to their output.
         assert_eq!(Arc::strong_count(&may), 1);
     }
 }

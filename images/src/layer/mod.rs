@@ -1,6 +1,6 @@
-//! Layers: written in one canonical form, read with suspicion.
+//! Layers: written in one canonical form; foreign ones are read as untrusted input.
 //!
-//! The form is written down in `docs/layers.md`; golden digests in the tests hold it still.
+//! The form is specified in `docs/layers.md`, and pinned by golden digests in the tests.
 
 mod added;
 mod archive;

@@ -1,8 +1,8 @@
-//! The names in a directory, sorted, in bounded memory however many they are.
+//! The names in a directory, sorted, in bounded memory however many there are.
 //!
-//! A step may leave a million names in one directory, and directories within directories. What does not fit is written to a
-//! file without a name, as sorted runs, and merged while it is read. Directories are left in the opposite order to that in
-//! which they are entered, so the file is used like a stack and never grows beyond the names on one path.
+//! A step may leave a million names in one directory, and nest directories. Names that do not fit are written to a
+//! nameless file as sorted runs, and merged when they are read. Directories are left in the reverse order of entering
+//! them, so the file is used like a stack and never grows beyond the names on one path.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,14 +14,14 @@ use std::rc::Rc;
 
 use crate::error::{At, Result};
 
-/// The most bytes of names that are held for all directories on a path together.
+/// The most bytes of names in memory, for all directories on a path together.
 const HELD: usize = 8 << 20;
 /// The most bytes of one sorted run.
 const RUN: usize = 4 << 20;
-/// What is read of a run at once. There are as many buffers as runs.
+/// The read buffer per run.
 const BUFFER: usize = 8 << 10;
 
-/// Where names go that do not fit into memory.
+/// The file for names that do not fit into memory.
 pub(super) struct Spill {
     folder: PathBuf,
     file: Option<Rc<File>>,
@@ -30,14 +30,14 @@ pub(super) struct Spill {
     limits: (usize, usize),
 }
 
-/// The names of one directory while they come, in any order.
+/// The names of one directory while they are added, in any order.
 pub(super) struct Names {
     block: Block,
     runs: Vec<Section>,
     begun: u64,
 }
 
-/// The names of one directory in the order of their bytes.
+/// The names of one directory in byte order.
 pub(super) struct Sorted {
     from: From,
     begun: u64,
@@ -49,14 +49,14 @@ enum From {
     Runs { heap: BinaryHeap<Reverse<(Vec<u8>, usize)>>, runs: Vec<BufReader<Section>> },
 }
 
-/// Names one after another, and where each begins and ends.
+/// Names in one buffer, with the start and end of each.
 #[derive(Default)]
 struct Block {
     bytes: Vec<u8>,
     places: Vec<(u32, u32)>,
 }
 
-/// A part of the file, read without moving its cursor.
+/// A range of the file, read without moving its cursor.
 struct Section {
     file: Rc<File>,
     at: u64,
@@ -64,7 +64,8 @@ struct Section {
 }
 
 impl Spill {
-    /// Makes no file before one is needed; then it lies in `folder`, nameless, so that even a killed process leaves none.
+    /// Creates no file until one is needed. It is nameless and in `folder`, so that even a killed process leaves none
+    /// behind.
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), file: None, end: 0, held: 0, limits: (HELD, RUN) }
     }
@@ -117,7 +118,7 @@ impl Spill {
         }
     }
 
-    /// Gives back what a directory took. Directories are left in the opposite order to that of [`Spill::begin`].
+    /// Releases the space of a directory. Must be called in the reverse order of [`Spill::begin`].
     pub(super) fn end(&mut self, sorted: Sorted) {
         self.held -= sorted.held;
         self.end = sorted.begun;
@@ -161,7 +162,7 @@ impl Block {
         self.places = places;
     }
 
-    /// Each name after its length; leaves the block empty.
+    /// Writes each name after its length, and clears the block.
     fn write(&mut self, mut file: &File, at: u64) -> io::Result<u64> {
         file.seek(SeekFrom::Start(at))?;
         let mut out = BufWriter::new(file);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     proptest! {
-        /// However little fits into memory, and whatever a directory above has left in the file.
+        /// With any amount of memory, and any names of upper directories in the file.
         #[test]
         fn names_come_sorted(
             outer in prop::collection::btree_set(prop::collection::vec(any::<u8>(), 1..20), 1..60),

@@ -1,40 +1,40 @@
-//! What is known of a path in a layer.
+//! The metadata of a path in a layer.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-/// What something is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeKind {
-    /// A folder.
+    /// A directory.
     Directory,
-    /// A file.
+    /// A regular file.
     File,
     /// A symbolic link.
     Link,
-    /// A pipe.
+    /// A named pipe.
     Fifo,
     /// A device or socket.
     Special,
 }
 
-/// What is known of a path without opening it.
+/// The metadata of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub kind: NodeKind,
     /// Permissions with setuid, setgid and sticky.
     pub mode: u32,
     /// User and group.
     pub owner: (u32, u32),
-    /// Last change of contents, in whole seconds since 1970.
+    /// Modification time, in whole seconds since 1970.
     pub mtime: i64,
-    /// Device and inode of a file that has several names, where they are known.
+    /// Device and inode of a file with several hard links, where they are known.
     pub shared: Option<(u64, u64)>,
 }
 
 impl Node {
-    /// Of what the file system says.
+    /// From file system metadata.
     pub fn of(metadata: &Metadata) -> Self {
         let file_type = metadata.file_type();
         let kind = match () {
@@ -55,12 +55,12 @@ impl Node {
     }
 }
 
-/// What one layer says of a path.
+/// One layer's result for a path.
 pub(super) enum Seen<T> {
-    /// Nothing: what lies below shows.
+    /// The layer has nothing about it; a lower layer decides.
     Through,
-    /// That nothing is there.
+    /// The layer hides the path.
     Nothing,
-    /// What is there.
+    /// The layer has this entry.
     This(T),
 }

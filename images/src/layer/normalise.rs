@@ -1,12 +1,12 @@
-//! What is taken out of a layer because it tells of the build and not of the image.
+//! Removes traces of the build from layers that are not part of the image's function.
 //!
-//! The list is short, explicit and versioned. No rule touches a file that may be executed, in whatever folder it lies, and what is
-//! on no rule stays as the step left it, so that a difference there is seen.
+//! The list is short, explicit and versioned. No rule applies to an executable file, wherever it is. Files without a
+//! rule stay as the step left them, so that differences in them remain visible.
 
 /// The version of these rules, as provenance records it.
 pub const NORMALISER: &str = attestations::provenance::NORMALISER;
 
-/// One rule: where it applies, what it does, and why.
+/// One rule: the files it applies to, its action, and the reason.
 #[derive(Debug)]
 struct Rule {
     name: &'static str,
@@ -14,23 +14,23 @@ struct Rule {
     action: Action,
 }
 
-/// What a rule does to a file that a step wrote.
+/// The action of a rule on a file that a step wrote.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Action {
     /// The file stays, without content.
     Empty,
-    /// The file is not part of the layer. It is a cache that its owner makes anew when it is missing.
+    /// The file is left out of the layer. It is a cache that its program recreates when missing.
     Drop,
-    /// The file says the same in other bytes, given the time (seconds since 1970); none when it is of another form than
-    /// the rule knows, and stays.
+    /// The content is rewritten with the same meaning, given the build's time (seconds since 1970). None if the file
+    /// does not have the expected form; it stays unchanged then.
     Rewrite(fn(&[u8], i64) -> Option<Vec<u8>>),
 }
 
-/// Larger files are not rewritten.
+/// The most bytes of a file that is rewritten.
 pub(super) const MAX_REWRITTEN: u64 = 16 << 20;
 
 const RULES: &[Rule] = &[
-    // Times and process ids of the build, one line an event.
+    // Times and process ids of the build, one line per event.
     Rule {
         name: "package-manager-logs",
         applies: |path| {
@@ -45,7 +45,7 @@ const RULES: &[Rule] = &[
         },
         action: Action::Empty,
     },
-    // Records by user id of logins that a build never has; their times are the build's.
+    // Records of logins by user id, which a build never has; their times are the build's.
     Rule {
         name: "login-records",
         applies: |path| {
@@ -62,19 +62,19 @@ const RULES: &[Rule] = &[
         applies: |path| path == "var/cache/ldconfig/aux-cache",
         action: Action::Drop,
     },
-    // Memory-mapped tables with addresses and times; apt makes them anew.
+    // Memory-mapped tables with addresses and times; apt recreates them.
     Rule {
         name: "apt-binary-caches",
         applies: |path| matches!(path, "var/cache/apt/pkgcache.bin" | "var/cache/apt/srcpkgcache.bin"),
         action: Action::Drop,
     },
-    // Directory times of the building machine; fontconfig makes them anew.
+    // Directory times of the building machine; fontconfig recreates them.
     Rule {
         name: "fontconfig-cache",
         applies: |path| path.starts_with("var/cache/fontconfig/"),
         action: Action::Drop,
     },
-    // The times at which certificates were added, in the order of a machine's directory.
+    // The times at which certificates were added, in the order of the machine's directory.
     Rule {
         name: "java-certificates",
         applies: |path| {
@@ -83,7 +83,7 @@ const RULES: &[Rule] = &[
         },
         action: Action::Rewrite(java_certificates),
     },
-    // Entries with the times of fetching, and logs named by the time. npm makes them anew.
+    // Entries with the times of downloads, and logs with a time as name. npm recreates them.
     Rule {
         name: "npm-cache",
         applies: |path| {
@@ -93,16 +93,16 @@ const RULES: &[Rule] = &[
         },
         action: Action::Drop,
     },
-    // Compiled packages with the times of their first use. Go makes them anew.
+    // Compiled packages with the times of their first use. Go recreates them.
     Rule { name: "go-build-cache", applies: |path| path.contains(".cache/go-build/"), action: Action::Drop },
-    // When each download was last used, and what the compiler answered about itself, by the times of its files.
+    // The time of each download's last use, and the compiler's answers about itself, by the times of its files.
     Rule {
         name: "cargo-caches",
         applies: |path| path.ends_with(".cargo/.global-cache") || path.ends_with("/.rustc_info.json"),
         action: Action::Drop,
     },
-    // Indexes of channels, with the times of fetching. Their clients (rattler, pixi) fetch them anew; the packages beside
-    // them stay.
+    // Indexes of channels, with the times of downloads. Their clients (rattler, pixi) fetch them again; the packages
+    // next to them stay.
     Rule {
         name: "conda-index-cache",
         applies: |path| {
@@ -110,7 +110,7 @@ const RULES: &[Rule] = &[
         },
         action: Action::Drop,
     },
-    // The state before the last change: which one that was depends on the order of a package manager's writes.
+    // The state before the last change, which depends on the order of a package manager's writes.
     Rule {
         name: "package-manager-backups",
         applies: |path| {
@@ -119,7 +119,7 @@ const RULES: &[Rule] = &[
         },
         action: Action::Drop,
     },
-    // A random identity. An image must have none: each machine makes its own.
+    // A random identity. An image must have none: each machine generates its own.
     Rule {
         name: "machine-id",
         applies: |path| matches!(path, "etc/machine-id" | "var/lib/dbus/machine-id"),
@@ -160,7 +160,7 @@ pub struct AppliedRule {
 }
 
 impl Normaliser {
-    /// What happens to the regular file at `path`, and by which rule.
+    /// The action on the regular file at `path`, with the name of its rule.
     pub(super) fn action(self, path: &[u8]) -> Option<(&'static str, Action)> {
         let path = std::str::from_utf8(path).ok()?;
         let rules = if self == Self::Version1 { RULES } else { &[] };

@@ -1,4 +1,4 @@
-//! Reading a layer that a stranger made: verified, decompressed and bounded, as a stream.
+//! Reads an untrusted layer as a stream: verified, decompressed and with limits.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::descriptor::{self, Descriptor};
 use crate::error::{At, Error, Result};
 use crate::store::{Store, VerifyingReader};
 
-/// How much is taken from a stranger's layer.
+/// The limits for an untrusted layer.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most bytes of the uncompressed archive.
@@ -23,13 +23,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 GiB and ten million entries: more than any algorithm needs, less than fills a disk unseen.
+    /// 64 GiB and ten million entries: more than any algorithm needs, and less than would fill a disk unnoticed.
     fn default() -> Self {
         Self { bytes: 64 << 30, entries: 10_000_000 }
     }
 }
 
-/// The uncompressed archive of a layer. Nothing read from it may be believed before [`Archive::finish`] said so.
+/// The uncompressed archive of a layer. Nothing read from it can be trusted before [`Archive::finish`] succeeded.
 pub struct Archive {
     shared: Rc<RefCell<Counting>>,
     diff_id: Option<Digest>,
@@ -44,10 +44,10 @@ struct Counting {
     what: String,
 }
 
-/// Opens a layer's blob. With `diff_id` the uncompressed bytes have to match it.
+/// Opens a layer's blob. With `diff_id`, the uncompressed bytes must have that digest.
 ///
 /// # Errors
-/// When the blob is missing or of a media type that is not known.
+/// When the blob is missing or its media type is not supported.
 pub fn open_archive(
     store: &Store,
     layer: &Descriptor,
@@ -68,7 +68,7 @@ fn decompress(blob: VerifyingReader<File>, media_type: &str) -> io::Result<Box<d
         descriptor::LAYER_GZIP | descriptor::DOCKER_LAYER => Box::new(MultiGzDecoder::new(blob)),
         descriptor::LAYER_ZSTD => {
             let mut decoder = zstd::Decoder::with_buffer(blob)?;
-            // 128 MiB of window at most: what the format recommends decoders to take.
+            // A window of at most 128 MiB: the maximum that the format recommends decoders to support.
             decoder.window_log_max(27)?;
             Box::new(decoder)
         }
@@ -85,7 +85,7 @@ impl Archive {
     /// Reads to the end and checks the digests of the blob and of the archive.
     ///
     /// # Errors
-    /// When either is another, or the archive is larger than the limits.
+    /// When a digest does not match, or the archive exceeds the limits.
     pub fn finish(self) -> Result<()> {
         io::copy(&mut self.reader(), &mut io::sink()).at("reading", &self.what)?;
         let found = Digest::from_bytes(self.shared.borrow_mut().hash.finalize_reset().into());
@@ -116,7 +116,8 @@ impl Read for Shared {
     }
 }
 
-/// An error that is neither the machine's nor the verifying reader's is the decompressor's: the blob is damaged.
+/// An error that is neither the machine's nor the verifying reader's comes from the decompressor: the blob is
+/// damaged.
 pub(super) fn damaged(cause: io::Error, what: &str) -> io::Error {
     let ours = cause.get_ref().is_some_and(|inner| inner.is::<Error>());
     if ours || cause.raw_os_error().is_some() || cause.kind() == io::ErrorKind::Interrupted {

@@ -1,4 +1,4 @@
-//! Compressing a layer again, which somebody may have compressed in another way.
+//! Recompresses a layer that may have been compressed by another program.
 
 use std::io::{self, Read, Write};
 
@@ -12,12 +12,12 @@ use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
 
-/// Reads a layer's blob from one store, and puts its archive into another as one that was written here is: the same bytes for the
-/// same diff ID.
+/// Reads a layer's blob from one store, and writes its archive into another with this builder's compression: equal
+/// diff IDs give equal blobs.
 ///
 /// # Errors
-/// When the layer is not what its digests say, is larger than `limits`, or the other store cannot be written; soon after `stop` says
-/// so, with [`io::ErrorKind::Interrupted`] as the cause.
+/// When the layer does not match its digests, exceeds `limits`, or the other store cannot be written; and soon after
+/// `stop` returns true, with [`io::ErrorKind::Interrupted`] as the cause.
 pub fn repack(
     (from, layer, diff_id): (&Store, &Descriptor, &Digest),
     (into, compression): (&Store, Compression),
@@ -41,7 +41,7 @@ pub fn repack(
     writer.pack_copied(count)
 }
 
-/// What is read from it is written to the layer.
+/// A reader that copies everything read to the layer writer.
 struct Passing<'a, R> {
     from: R,
     into: &'a mut LayerWriter,
@@ -51,7 +51,7 @@ struct Passing<'a, R> {
 impl<R: Read> Read for Passing<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if (self.stop)() {
-            // Not as a kind: readers would take that for a signal, and try again.
+            // Not as the error's own kind: readers would take it for a signal, and retry.
             return Err(io::Error::other(io::Error::from(io::ErrorKind::Interrupted)));
         }
         let count = self.from.read(buffer)?;
@@ -71,7 +71,7 @@ mod tests {
         let mut writer = LayerWriter::new(store, compression).unwrap();
         for name in ["a", "b"] {
             let mut entry = Entry::marker(name.into(), 7);
-            // Several members, of which the last is a part.
+            // Several members, the last one incomplete.
             let content: Vec<u8> = (0..3_000_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
             entry.kind = Kind::File { size: content.len() as u64 };
             writer.add(&entry, &mut &content[..]).unwrap();

@@ -12,14 +12,14 @@ use super::links::Links;
 use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
 
-/// Writes what lies in `root`: names in canonical order, with owners, modes, times and attributes. `scratch` is a folder
-/// for temporary files.
+/// Writes the file system in `root`: entries in canonical order, with owners, modes, times and attributes. `scratch`
+/// is a folder for temporary files.
 ///
 /// # Errors
-/// When something cannot be read or written; for devices and sockets, which no image may bring.
+/// When something cannot be read or written; for devices and sockets, which images must not have.
 pub fn write_root(root: &Path, scratch: &Path, out: &mut impl Write) -> Result<()> {
     let mut links = Links::new(scratch);
-    // Names of what is still to come, the next at the end; a folder's own come after it.
+    // A stack of paths still to write, the next one last; a folder's own entries are pushed on top.
     let mut open = names(root, b"")?;
     while let Some(path) = open.pop() {
         let place = root.join(OsStr::from_bytes(&path));

@@ -1,7 +1,8 @@
-//! Unpacking a stranger's layer into a directory that serves as a lower directory of an overlay.
+//! Unpacks an untrusted layer into a directory that is used as a lower directory of an overlay.
 //!
-//! Every path is opened relative to the target with `openat2` and `RESOLVE_IN_ROOT`, so that neither `..` nor a link that the
-//! layer itself planted leads out. Names that try are refused all the same: no honest layer has them.
+//! Every path is opened relative to the target with `openat2` and `RESOLVE_IN_ROOT`, so that neither `..` nor a
+//! symbolic link from the layer itself leads outside. Names that try are refused nevertheless: no legitimate layer
+//! has them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,11 +27,12 @@ const OPAQUE_MARKER: &str = ".wh..wh..opq";
 const WHITEOUT: &[u8] = b".wh.";
 const MAX_DEPTH: usize = 256;
 
-/// Unpacks a layer into the empty directory `into`: whiteouts become overlay's own, owners, modes, times and attributes stay.
+/// Unpacks a layer into the empty directory `into`. Whiteouts become overlayfs's own; owners, modes, times and
+/// attributes are kept.
 ///
 /// # Errors
-/// When the layer is not what its digests say, is larger than `limits`, holds device nodes or a path that leads out, or the
-/// disk refuses. Then `into` holds what had been unpacked, and must not be used.
+/// When the layer does not match its digests, exceeds `limits`, has device nodes or a path that leads outside, or the
+/// disk refuses. Then `into` has a part of the files, and must not be used.
 pub fn unpack(
     store: &Store,
     layer: &Descriptor,
@@ -50,7 +52,7 @@ pub fn unpack(
         if count > limits.entries {
             return Err(Error::refused(what, format!("it has more than {} entries", limits.entries)));
         }
-        // Before any of it is written: a bomb says how large it is.
+        // Checked before any of it is written: the header of a bomb gives its size.
         if entry.size > limits.bytes {
             return Err(Error::TooLarge { what: format!("the archive of {what}"), limit: limits.bytes });
         }
@@ -63,11 +65,12 @@ pub fn unpack(
 struct Unpacking {
     root: OwnedFd,
     into: PathBuf,
-    /// The directory that was opened last: archives list a directory's entries together.
+    /// The directory opened last: archives list a directory's entries together.
     parent: Option<Parent>,
 }
 
-/// A directory that is being filled. That changes its time, so the one before is set again when it is left.
+/// The directory that is being filled. Every new entry changes its time, so it is restored when the directory is
+/// left.
 struct Parent {
     path: PathBuf,
     fd: OwnedFd,
@@ -132,7 +135,7 @@ impl Unpacking {
         self.attributes(entry, &path, &folder, &name, mode)
     }
 
-    /// Owner first, then mode (a change of owner clears set-user-id), then attributes, then time.
+    /// Owner first, then mode (a change of owner clears setuid), then attributes, then time.
     fn attributes(
         &mut self,
         entry: &Found,
@@ -173,7 +176,7 @@ impl Unpacking {
         }
         match sys::mknodat(parent, &hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => Ok(()),
-            // Made and deleted in one layer: a whiteout hides what is below alone, so what was made stays.
+            // Created and deleted in one layer: a whiteout applies to lower layers only, so the entry stays.
             Err(rustix::io::Errno::EXIST) => {
                 hide_below(parent, &hidden).at("hiding", self.into.join(folder).join(hidden))
             }
@@ -190,7 +193,7 @@ impl Unpacking {
             .at("linking", self.into.join(folder).join(name))
     }
 
-    /// A later entry of the same name takes the place of an earlier one, but a directory stays one.
+    /// A later entry of the same name replaces an earlier one, but a directory stays a directory.
     fn clear_place(&mut self, path: &Path, name: &OsStr, kind: EntryType) -> Result<()> {
         let parent = self.parent_fd(path.parent().unwrap_or(Path::new("")))?;
         let stat = match sys::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -205,7 +208,7 @@ impl Unpacking {
                 self.into.join(path).display().to_string(),
                 "the layer puts a file in the place of its own directory",
             )),
-            // Its own whiteout: the directory that comes starts empty.
+            // The layer's own whiteout: the new directory starts empty.
             (false, true) if is_whiteout(&stat) => Ok(()),
             (false, _) => sys::unlinkat(parent, name, AtFlags::empty()).at("replacing", self.into.join(path)),
         }
@@ -225,7 +228,7 @@ impl Unpacking {
             }
             other => other.map_err(|error| leads_nowhere(folder, error))?,
         };
-        // First the old one is left: through a link, both may be one.
+        // The current one is left first: through a symbolic link, both may be the same.
         self.leave()?;
         let times = times_of(&opened).at("looking at", self.into.join(folder))?;
         self.parent = Some(Parent { path: folder.to_owned(), fd: opened, times });
@@ -237,7 +240,7 @@ impl Unpacking {
         sys::futimens(&parent.fd, &parent.times).at("setting the time of", self.into.join(parent.path))
     }
 
-    /// Folders that the archive does not list get the form that other tools give them: 0755, root's.
+    /// Creates folders that the archive does not list with the attributes that other tools use: 0755, owned by root.
     fn make_folders(&mut self, folder: &Path) -> Result<()> {
         let mut path = PathBuf::new();
         for component in folder.components() {
@@ -268,7 +271,8 @@ impl Unpacking {
     }
 }
 
-/// A folder that is not there after it was made, or was never to be one, is a link or a file of the layer's own.
+/// If a folder is missing after it was created, or is not a folder, the layer has a symbolic link or file in its
+/// place.
 fn leads_nowhere(folder: &Path, error: Error) -> Error {
     use rustix::io::Errno;
     let nowhere = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error);
@@ -295,7 +299,8 @@ fn times_of(folder: &OwnedFd) -> rustix::io::Result<Timestamps> {
     Ok(Timestamps { last_access: time, last_modification: time })
 }
 
-/// Makes a directory if there is none; in the place of its own whiteout it becomes opaque (image-spec, layer.md).
+/// Creates a directory if there is none. In place of the layer's own whiteout it becomes opaque (image-spec,
+/// layer.md).
 fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> rustix::io::Result<bool> {
     let make = || sys::mkdirat(parent, name, Mode::from_raw_mode(mode));
     match make() {
@@ -312,7 +317,7 @@ fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> rustix::io::Resu
     Ok(true)
 }
 
-/// Marks what `name` is as opaque, if it is a directory: all else hides what is below anyway.
+/// Marks `name` as opaque if it is a directory; other entries hide lower ones anyway.
 fn hide_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match sys::openat(parent, name, flags, Mode::empty()) {
@@ -326,7 +331,7 @@ fn mark_opaque(folder: &OwnedFd) -> rustix::io::Result<()> {
     sys::fsetxattr(folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())
 }
 
-/// No layer may bring a device, so a character device here is a whiteout that was made here.
+/// Layers must not have devices, so a character device here is a whiteout that was created while unpacking.
 fn is_whiteout(stat: &sys::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
 }
@@ -339,7 +344,7 @@ fn set_xattrs(entry: &Found, parent: &OwnedFd, name: &OsStr, place: &Path) -> Re
                 "it carries the overlay's own attributes, which no image may bring",
             ));
         }
-        // There is no call that sets an attribute relative to an open directory without following a link.
+        // No system call sets an attribute relative to an open directory without following a symbolic link.
         let path = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
         let attribute =
             std::ffi::CString::new(&attribute[..]).map_err(io::Error::from).at("reading", place)?;
@@ -348,7 +353,7 @@ fn set_xattrs(entry: &Found, parent: &OwnedFd, name: &OsStr, place: &Path) -> Re
     Ok(())
 }
 
-/// The path inside the layer: relative, without `.`; `..` and absolute names are refused.
+/// The path inside the layer: relative, without `.`. Absolute names and `..` are refused.
 fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
     let mut path = PathBuf::new();
     let mut depth = 0;
@@ -364,7 +369,7 @@ fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
         }
         depth += 1;
         if depth > MAX_DEPTH {
-            return Err("it lies deeper than 256 directories");
+            return Err("it is nested deeper than 256 directories");
         }
     }
     Ok(path)

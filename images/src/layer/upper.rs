@@ -1,8 +1,9 @@
-//! From what a step changed to a layer: the upper directory of an overlay, read in canonical order.
+//! Makes a layer from a step's changes: the upper directory of an overlay, read in canonical order.
 //!
-//! The upper directory is made on the way to say what the layer says (rules, times, what was only copied up), because the next
-//! step of the build stands on it, and nobody has to unpack the layer for that. One walk does it all: each file is looked at and read once. Memory does not grow with the
-//! tree: of a directory only its names are held, and they and the hard links go to the disk when they are many.
+//! Meanwhile the upper directory is changed to match the layer (rules, times, copied-up directories), because the
+//! next step of the build uses it as a lower directory, so that the layer need not be unpacked. One walk does
+//! everything: each file is inspected and read once. Memory does not grow with the tree: only the names of open
+//! directories are held, and they and the hard links are moved to disk when there are many.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -27,15 +28,15 @@ use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
 
-/// The mode of a root that no layer says anything about.
+/// The mode of a root that no layer sets.
 const ROOT_MODE: u32 = 0o755;
 
-/// The times that a layer may have, in seconds since 1970.
+/// The times allowed in a layer, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// The build's: later ones are set to it.
+    /// The build's time; later ones are set to it.
     pub epoch: i64,
-    /// That of another build, whose layer this was: it stands for the build's own.
+    /// The time of another build that the layer is from; it is replaced by this build's.
     pub other: Option<i64>,
 }
 
@@ -46,23 +47,23 @@ impl From<i64> for Times {
 }
 
 impl Times {
-    /// What a layer says of a time on the disk.
+    /// The time in the layer for a time on disk.
     fn of(self, time: i64) -> u64 {
         let time = if self.other == Some(time) { self.epoch } else { time };
         time.clamp(0, self.epoch) as u64
     }
 }
 
-/// Writes what is in `upper` as a layer: with these times, in canonical order, normalised by `rules`.
+/// Writes the content of `upper` as a layer: with these times, in canonical order, normalised by `rules`.
 ///
-/// `lowers` are the directories below it, the topmost first. A directory that differs from the one below in nothing but its
-/// time, and has nothing in it that changed, was only copied up, and is left out.
+/// `lowers` are the directories below it, the topmost first. A directory that was only copied up is left out: it
+/// differs from the lower one in nothing but its time, and nothing in it has changed.
 ///
-/// Afterwards `upper` itself is what the layer would be unpacked: it may serve as a lower directory in its place.
+/// Afterwards `upper` equals the unpacked layer, and can be used as a lower directory.
 ///
 /// # Errors
-/// When the directory cannot be read or the store cannot be written; when it holds more than [`Limits`] let anybody read again: found
-/// before that much is written.
+/// When the directory cannot be read or the store cannot be written; when the layer would exceed [`Limits`] and could
+/// not be unpacked again, which is detected before that much is written.
 pub fn from_upper(
     store: &Store,
     upper: &Path,
@@ -74,7 +75,7 @@ pub fn from_upper(
     from_upper_within(store, upper, lowers, times.into(), keeping.into(), rules, Limits::default())
 }
 
-/// The same with other limits than those of the layers that are read.
+/// The same with limits other than the default.
 fn from_upper_within(
     store: &Store,
     upper: &Path,
@@ -114,20 +115,20 @@ struct Walk<'a> {
 struct Folder {
     path: Vec<u8>,
     names: Sorted,
-    /// Whether nothing from below shows in it.
+    /// Whether nothing of the lower layers is visible in it.
     bare: bool,
-    /// Its time in the layer, and what waits for it. The root is no entry.
+    /// Its time in the layer, and its state in the emitter. The root has no entry.
     entry: Option<(u64, Entered)>,
 }
 
-/// Whether a directory lets show what lies below it.
+/// Whether the lower content of a directory is visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Below {
     Shows,
     Hidden,
 }
 
-/// What the overlay takes for a whiteout in a directory.
+/// The forms of whiteouts that overlayfs accepts in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whiteouts {
     /// Devices 0/0.
@@ -146,9 +147,9 @@ impl Walk<'_> {
     fn all(&mut self) -> Result<()> {
         let names = self.names(self.upper, Below::Shows, Whiteouts::of(&Attributes::of(self.upper)?))?;
         let root = Folder { path: Vec::new(), names, bare: false, entry: None };
-        // Not by recursion: how deep a step nests its directories is not ours to say.
-        let mut way = vec![root];
-        while let Some(mut folder) = way.pop() {
+        // Without recursion, since a step can nest directories arbitrarily deep.
+        let mut open = vec![root];
+        while let Some(mut folder) = open.pop() {
             let Some(name) = self.spill.next(&mut folder.names)? else {
                 self.leave(folder)?;
                 continue;
@@ -156,17 +157,17 @@ impl Walk<'_> {
             let path =
                 if folder.path.is_empty() { name.clone() } else { [&folder.path[..], b"/", &name].concat() };
             let bare = folder.bare;
-            way.push(folder);
+            open.push(folder);
             if name.starts_with(WHITEOUT) {
                 self.out.emit(&Entry::marker(path, self.times.epoch), &mut io::empty())?;
             } else {
-                way.extend(self.child(path, bare)?);
+                open.extend(self.child(path, bare)?);
             }
         }
         Ok(())
     }
 
-    /// The names in a directory as the archive has them, in its order: a whiteout has another name, and so another place.
+    /// The names in a directory in the form and order of the archive: a whiteout's prefix changes its position.
     fn names(&mut self, place: &Path, below: Below, whiteouts: Whiteouts) -> Result<Sorted> {
         let mut names = self.spill.begin();
         if below == Below::Hidden {
@@ -186,7 +187,7 @@ impl Walk<'_> {
         self.spill.sort(names)
     }
 
-    /// Writes what is at `path`, unless it is a directory: that is to be walked first.
+    /// Writes the entry at `path`, unless it is a directory, which is walked first.
     fn child(&mut self, path: Vec<u8>, bare: bool) -> Result<Option<Folder>> {
         let place = self.upper.join(OsStr::from_bytes(&path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
@@ -194,14 +195,14 @@ impl Walk<'_> {
             return self.enter(path, bare, &place, &metadata).map(Some);
         }
         if metadata.file_type().is_socket() {
-            // A socket means nothing without the process that listened; no archive holds one.
+            // A socket is meaningless without its process, and archives cannot have sockets.
             self.applied
                 .push(AppliedRule { rule: "sockets", path: String::from_utf8_lossy(&path).into_owned() });
             fs::remove_file(&place).at("removing", &place)?;
             return Ok(None);
         }
         let Some(metadata) = self.normalise(&path, &place, metadata)? else { return Ok(None) };
-        // Later steps see the time that the layer says.
+        // Later steps see the time in the layer.
         set_time(&place, (self.clamp(&metadata) as i64, 0), &metadata)?;
         let attributes = Attributes::of(&place)?;
         if attributes.whiteout() {
@@ -222,7 +223,8 @@ impl Walk<'_> {
     fn enter(&mut self, path: Vec<u8>, bare: bool, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
         let attributes = Attributes::of(place)?;
         let below = if bare { None } else { self.directory_below(&path)? };
-        // The kernel marks directories that are simply new as well, as it likes: the layer says what hides something.
+        // The kernel also marks some new directories as opaque; in the layer the mark is set only if it hides
+        // something.
         let hidden = if attributes.opaque() && below.is_some() { Below::Hidden } else { Below::Shows };
         let bare = below.is_none() || hidden == Below::Hidden;
         let names = self.names(place, hidden, Whiteouts::of(&attributes))?;
@@ -240,16 +242,16 @@ impl Walk<'_> {
         if let Some(entry) = self.out.leave(entered) {
             let below = if folder.bare { None } else { self.only_copied_up(&entry)? };
             if let Some(below) = below {
-                // The layer says nothing of it, so it has the time that it had.
+                // It has no entry in the layer, so it gets its lower time back.
                 return set_time(&place, (below.mtime(), below.mtime_nsec()), &metadata);
             }
             self.out.emit(&entry, &mut io::empty())?;
         }
-        // What the walk took out changed the time; the layer says the one before.
+        // The walk may have removed entries, which changes the time; the layer has the previous one.
         set_time(&place, (time as i64, 0), &metadata)
     }
 
-    /// The directory below that this one is a mere copy of.
+    /// The lower directory, if this one is a mere copy of it.
     fn only_copied_up(&self, entry: &Entry) -> Result<Option<fs::Metadata>> {
         let Some((place, below)) = self.directory_below(&entry.path)? else { return Ok(None) };
         let same = (below.mode() & 0o7777, below.uid(), below.gid()) == (entry.mode, entry.uid, entry.gid);
@@ -267,14 +269,14 @@ impl Walk<'_> {
         place: &Path,
         metadata: fs::Metadata,
     ) -> Result<Option<fs::Metadata>> {
-        // A program is the step's work, in whatever folder it lies.
+        // A program is the step's work, in whatever folder it is.
         let is_data = metadata.is_file() && metadata.mode() & 0o111 == 0;
         let Some((rule, action)) = is_data.then(|| self.rules.action(path)).flatten() else {
             return Ok(Some(metadata));
         };
         let written = metadata.nlink() > 1 && self.links.first(metadata.ino())?.is_some();
         if written && !matches!(action, Action::Drop) {
-            // Another name of a file that the layer already has: it stays what it is there.
+            // A hard link to a file that the layer already has: it stays as it is there.
             return Ok(Some(metadata));
         }
         let applied = AppliedRule { rule, path: String::from_utf8_lossy(path).into_owned() };
@@ -291,7 +293,7 @@ impl Walk<'_> {
             Action::Rewrite(rewrite) if metadata.len() <= MAX_REWRITTEN => {
                 let bytes = fs::read(place).at("reading", place)?;
                 if let Some(other) = rewrite(&bytes, self.times.epoch).filter(|other| *other != bytes) {
-                    // In place, so that owner, permissions and other names stay.
+                    // In place, so that owner, permissions and hard links stay.
                     fs::write(place, other).at("rewriting", place)?;
                     self.applied.push(applied);
                 }
@@ -314,7 +316,7 @@ impl Walk<'_> {
         }
         let file_type = metadata.file_type();
         if file_type.is_char_device() || file_type.is_block_device() {
-            // Nobody here would unpack it again; and on a machine that does, it is a way to that machine's disks.
+            // Unpacking would refuse it; and on a machine that does not, a device gives access to its disks.
             return Err(Error::refused(
                 format!("/{}", String::from_utf8_lossy(path)),
                 "a device node, which no image may bring",
@@ -336,7 +338,7 @@ impl Walk<'_> {
         metadata: &fs::Metadata,
         xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Entry {
-        // A symbolic link's own mode means nothing on Linux.
+        // A symbolic link's own mode has no meaning on Linux.
         let mode = if metadata.is_symlink() { 0o777 } else { metadata.mode() & 0o7777 };
         Entry {
             path,
@@ -350,7 +352,7 @@ impl Walk<'_> {
     }
 }
 
-/// The root of a layer is no entry of it: whatever the step made of its own root, the next one finds it as ever.
+/// The root has no entry in the layer: whatever attributes a step gave it, the next one finds the default.
 fn settle_root(upper: &Path) -> Result<()> {
     let own = Attributes::of(upper)?.own;
     for name in own.into_keys() {
@@ -363,7 +365,7 @@ fn settle_root(upper: &Path) -> Result<()> {
     set_time(upper, (0, 0), &fs::symlink_metadata(upper).at("reading", upper)?)
 }
 
-/// Sets seconds and nanoseconds, where they are others.
+/// Sets seconds and nanoseconds, if they differ.
 fn set_time(place: &Path, (seconds, nanoseconds): (i64, i64), metadata: &fs::Metadata) -> Result<()> {
     if (metadata.mtime(), metadata.mtime_nsec()) == (seconds, nanoseconds) {
         return Ok(());
@@ -373,7 +375,7 @@ fn set_time(place: &Path, (seconds, nanoseconds): (i64, i64), metadata: &fs::Met
     utimensat(CWD, place, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", place)
 }
 
-/// As overlayfs has them: a device 0/0, or an empty file with an attribute, in a directory that is marked for it.
+/// In overlayfs's forms: a device 0/0, or an empty file with an attribute, in a directory that is marked for it.
 fn is_whiteout(child: &DirEntry, whiteouts: Whiteouts) -> Result<bool> {
     let place = child.path();
     let file_type = child.file_type().at("reading", &place)?;
@@ -461,7 +463,7 @@ mod tests {
         assert!(few.contains("more than 3 entries"), "{few}");
         let small = made(Limits { bytes: 9, entries: 4 }).unwrap_err().to_string();
         assert!(small.contains("more than 9 bytes"), "{small}");
-        // It takes no room, and reading it would take days.
+        // It takes no space, but reading it would take days.
         File::create(upper.join("hole")).unwrap().set_len(1 << 42).unwrap();
         let hole = made(Limits::default()).unwrap_err().to_string();
         assert!(hole.contains("more than 68719476736 bytes"), "{hole}");

@@ -1,10 +1,10 @@
-//! A layer that lies in no directory: what it says of each path, without the contents of files.
+//! A virtual layer: its entries are kept in memory, without the contents of files and without a directory on disk.
 
 use std::collections::BTreeMap;
 
 use super::node::{Node, NodeKind, Seen};
 
-/// A layer that was built and written, but lies in no directory: what it says of each path.
+/// The entries of a layer that was written to the store, but not to a directory.
 #[derive(Debug, Default)]
 pub struct VirtualLayer {
     /// The root first.
@@ -18,7 +18,7 @@ pub(super) struct Inode {
     pub(super) owner: (u32, u32),
     pub(super) mtime: i64,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// How many names it has.
+    /// The number of its hard links.
     pub(super) names: u32,
 }
 
@@ -30,19 +30,19 @@ pub(super) enum What {
     Fifo,
 }
 
-/// How a directory stands to what lies below.
+/// The relation of a directory to the lower layers.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// Nothing lies below.
+    /// There is nothing at its path below.
     New,
-    /// It hides a directory.
+    /// It hides a lower directory.
     Instead,
-    /// It is that directory, which was so.
+    /// It extends a lower directory with these attributes.
     Over { mode: u32, owner: (u32, u32), xattrs: BTreeMap<Vec<u8>, Vec<u8>> },
 }
 
 pub(super) const ROOT: usize = 0;
-/// A root's mode, and that of a directory before anything is said of it.
+/// The mode of a root, and the default one of a directory.
 pub(super) const DIRECTORY_MODE: u32 = 0o755;
 
 impl VirtualLayer {
@@ -55,7 +55,7 @@ impl VirtualLayer {
         }
     }
 
-    /// Whether it says anything of a path, or of what is in it.
+    /// Whether it has an entry for a path, or hides it.
     pub fn mentions(&self, path: &std::path::Path) -> bool {
         !matches!(self.look(path.as_os_str().as_encoded_bytes()), Seen::Through)
     }
@@ -75,7 +75,7 @@ impl VirtualLayer {
         Seen::This(at)
     }
 
-    /// Whether what lies below shows in the directory at `path`, whether this layer has it or not.
+    /// Whether lower content is visible in the directory at `path`, whether or not this layer has an entry for it.
     pub(super) fn lets_through(&self, path: &[u8]) -> bool {
         let mut at = ROOT;
         for name in parts(path).map(Some).chain([None]) {

@@ -1,6 +1,5 @@
-//! A virtual layer in the making: what is put where, over what lies below, without a file system. Contents are
-//! asked for one after another while the layer is written, so that nobody has to make a hundred thousand files in order to
-//! read them again.
+//! Builds a virtual layer over a layer stack without a file system. File contents are only opened one by one when the
+//! layer is written, so that a hundred thousand files need not be created just to be read again.
 
 mod writing;
 
@@ -11,49 +10,49 @@ use super::node::{Node, NodeKind, Seen};
 use super::virtual_layer::{DIRECTORY_MODE, Inode, Origin, ROOT, VirtualLayer, What, parts};
 use crate::error::{Error, Result};
 
-/// A virtual layer that is being built. Files have contents of type `C`, whatever its user makes of that.
+/// A virtual layer that is being built. Files have contents of type `C`, which only the caller interprets.
 ///
-/// Paths are bytes without a leading slash, "" is the root. No link in them is followed: what is above a path must be a
-/// directory.
+/// Paths are bytes without a leading slash, "" is the root. No symbolic link in them is followed: the parent of a
+/// path must be a directory.
 #[derive(Debug)]
 pub struct VirtualLayerBuilder<'a, C> {
     below: &'a LayerStack,
-    /// Whether nothing of that is looked at before all is there.
+    /// Whether lower layers are only looked at once the layer is complete.
     is_apart: bool,
     epoch: i64,
     virtual_layer: VirtualLayer,
-    /// Of files, by number.
+    /// Contents of files, by inode.
     contents: Vec<Option<C>>,
 }
 
-/// What is put at a path.
+/// A new entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewNode<C> {
-    /// A directory, with nothing in it.
+    /// An empty directory.
     Directory,
-    /// A file.
+    /// A regular file.
     File(C),
-    /// A symbolic link to this text.
+    /// A symbolic link with this target.
     Link(Vec<u8>),
-    /// A pipe.
+    /// A named pipe.
     Fifo,
 }
 
-/// What is said of a path. None stays as it is.
+/// Attributes to set; None leaves one unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeAttributes {
-    /// Permissions with setuid, setgid and sticky; nothing for a symbolic link.
+    /// Permissions with setuid, setgid and sticky; ignored for a symbolic link.
     pub mode: Option<u32>,
     /// User and group.
     pub owner: Option<(u32, u32)>,
-    /// Seconds since 1970; later ones than the epoch become it.
+    /// Seconds since 1970; times after the epoch are set to it.
     pub mtime: Option<i64>,
-    /// Extended attributes beside those that are there.
+    /// Extended attributes to add.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl<'a, C> VirtualLayerBuilder<'a, C> {
-    /// Nothing yet, over what lies below. `epoch` is the time of now, in seconds since 1970.
+    /// An empty layer over `below`. `epoch` is the time of new entries, in seconds since 1970.
     pub fn over(below: &'a LayerStack, epoch: i64) -> Self {
         Self {
             below,
@@ -64,20 +63,21 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         }
     }
 
-    /// The same, as if nothing lay below: only what is built is put over it, directories into those that are there.
+    /// An empty layer that is built as if there were no lower layers. Once it is complete, its directories are merged
+    /// with existing ones.
     pub fn apart(below: &'a LayerStack, epoch: i64) -> Self {
         Self { is_apart: true, ..Self::over(below, epoch) }
     }
 
-    /// What lies below at `path`, as far as it counts.
+    /// The lower entry at `path`, unless the layer is built apart.
     fn below(&self, path: &[u8]) -> Result<Option<Found>> {
         if self.is_apart { Ok(None) } else { self.below.find(path) }
     }
 
-    /// Finds out which directories that were built apart are there already.
+    /// Merges directories that were built apart with the lower ones.
     fn join(&mut self) -> Result<()> {
-        let mut way = vec![(Vec::new(), ROOT)];
-        while let Some((path, at)) = way.pop() {
+        let mut open = vec![(Vec::new(), ROOT)];
+        while let Some((path, at)) = open.pop() {
             let What::Directory { children, .. } = &self.virtual_layer.inodes[at].what else { continue };
             for (name, child) in children.clone() {
                 let path = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
@@ -91,16 +91,16 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
                 if let What::Directory { origin, .. } = &mut self.virtual_layer.inodes[child].what {
                     *origin = Origin::Over { mode, owner, xattrs };
                 }
-                way.push((path, child));
+                open.push((path, child));
             }
         }
         Ok(())
     }
 
-    /// What is at `path`, if anything.
+    /// The entry at `path`, if any.
     ///
     /// # Errors
-    /// When what lies below cannot be read.
+    /// When a lower layer cannot be read.
     pub fn node(&self, path: &[u8]) -> Result<Option<Node>> {
         match self.virtual_layer.look(path) {
             Seen::This(at) => Ok(Some(self.virtual_layer.node(at))),
@@ -109,10 +109,10 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         }
     }
 
-    /// The target of the link at `path`.
+    /// The target of the symbolic link at `path`.
     ///
     /// # Errors
-    /// When what lies below cannot be read.
+    /// When a lower layer cannot be read.
     pub fn target(&self, path: &[u8]) -> Result<Vec<u8>> {
         match self.virtual_layer.look(path) {
             Seen::This(at) => Ok(self.virtual_layer.target(at).to_vec()),
@@ -121,10 +121,10 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         }
     }
 
-    /// Puts something at `path`, where nothing else is then, a directory's contents included.
+    /// Creates an entry at `path`, in place of an existing one with everything in it.
     ///
     /// # Errors
-    /// When what is above it is no directory, or what lies below cannot be read.
+    /// When its parent is not a directory, or a lower layer cannot be read.
     pub fn put(&mut self, path: &[u8], new: NewNode<C>, dress: NodeAttributes) -> Result<()> {
         let may_hide = matches!(new, NewNode::Directory) && self.virtual_layer.lets_through(parent(path));
         let below = if may_hide { self.below(path)? } else { None };
@@ -145,11 +145,11 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         Ok(())
     }
 
-    /// Puts another name of what is at `to`, which is no directory, at `path`. `content` makes of a file below what has its
-    /// bytes.
+    /// Creates a hard link at `path` to the entry at `to`, which is not a directory. For a file of a lower layer,
+    /// `content` makes the content from its path on disk.
     ///
     /// # Errors
-    /// When there is no such file, or its bytes are not to be had: its layer is virtual.
+    /// When there is no such entry, or its content is not available because its layer is virtual.
     pub fn link(
         &mut self,
         path: &[u8],
@@ -174,7 +174,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
                 let xattrs = found.xattrs()?;
                 let at = self.add(Inode { what, mode, owner, mtime, xattrs, names: 0 }, content);
                 let above = self.directory(parent(to))?;
-                // It is there already: only now this layer has it, which does not change its directory's time.
+                // The file existed before; that this layer now has it too does not change its directory's time.
                 let time = self.virtual_layer.inodes[above].mtime;
                 self.name(to, at)?;
                 self.virtual_layer.inodes[above].mtime = time;
@@ -184,10 +184,10 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         self.name(path, at)
     }
 
-    /// Says more of what is at `path`.
+    /// Sets attributes of the entry at `path`.
     ///
     /// # Errors
-    /// When it is neither in this layer nor a directory below.
+    /// When it is neither in this layer nor a lower directory.
     pub fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<()> {
         let at = match self.virtual_layer.look(path) {
             Seen::This(at) => at,
@@ -214,7 +214,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         self.virtual_layer.inodes.len() - 1
     }
 
-    /// Gives an inode a name, in the place of whatever has it.
+    /// Gives an inode a name, and replaces an existing entry of that name.
     fn name(&mut self, path: &[u8], at: usize) -> Result<()> {
         let above = self.directory(parent(path))?;
         let name = parts(path).next_back().unwrap_or_default().to_vec();
@@ -232,7 +232,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
         Ok(())
     }
 
-    /// The directory at `path`, taken into this layer with those above it if it only lies below.
+    /// The directory at `path`. If it is only in a lower layer, it is added to this one with its parents.
     fn directory(&mut self, path: &[u8]) -> Result<usize> {
         let mut at = ROOT;
         let mut end = 0;

@@ -1,4 +1,4 @@
-//! Writing a layer: one pass over the bytes, hashed before and after compression, both once.
+//! Writes a layer in one pass: hashed before and after compression.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -15,24 +15,24 @@ use crate::error::{At, Error, Result};
 use crate::hashing::Hashing;
 use crate::store::Store;
 
-/// A layer that is in a store.
+/// A layer in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Its blob.
     pub descriptor: Descriptor,
-    /// The digest of the uncompressed archive: what the layer is.
+    /// The digest of the uncompressed archive, which identifies the layer.
     pub diff_id: Digest,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: u64,
 }
 
-/// A layer whose archive is complete, so that what it is stands fast, and whose blob, if it is kept, is still being compressed.
-/// Once the last clone is dropped, that is left off, and leaves nothing.
+/// A layer whose archive is complete, so that its diff ID is known, while its blob, if stored, is still being
+/// compressed. Dropping the last clone cancels that and leaves nothing behind.
 #[derive(Clone)]
 pub struct Packing {
-    /// The digest of the uncompressed archive: what the layer is.
+    /// The digest of the uncompressed archive, which identifies the layer.
     pub diff_id: Digest,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: u64,
     /// None once it failed.
     blob: Arc<Mutex<Option<Compressed>>>,
@@ -43,16 +43,16 @@ impl Packing {
     /// Waits for the blob.
     ///
     /// # Errors
-    /// When the store cannot be written, or the layer was not to be kept. It is told once; afterwards only that the layer
-    /// could not be written.
+    /// When the store cannot be written, or the layer was not to be stored. The cause is returned once; later calls
+    /// only say that the layer could not be written.
     pub fn layer(&self) -> Result<Layer> {
         self.layer_unless(&|| false)
     }
 
-    /// Waits for the blob, and leaves off within a moment once `stop` says so.
+    /// Waits for the blob, but ends shortly after `stop` returns true.
     ///
     /// # Errors
-    /// When the store cannot be written, or `stop` said so.
+    /// When the store cannot be written, or `stop` returned true.
     pub fn layer_unless(&self, stop: &dyn Fn() -> bool) -> Result<Layer> {
         let mut blob = self.blob.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = || Error::refused(self.diff_id.to_string(), "the layer could not be written");
@@ -61,7 +61,7 @@ impl Packing {
         Ok(Layer { descriptor, diff_id: self.diff_id, entries: self.entries })
     }
 
-    /// Whether there is nothing left to wait for but the disk.
+    /// Whether compression has ended, so that waiting takes no longer than the disk.
     pub fn is_done(&self) -> bool {
         self.blob.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(Compressed::is_done)
     }
@@ -73,7 +73,7 @@ impl fmt::Debug for Packing {
     }
 }
 
-/// What came of what a step changed.
+/// The result of writing a step's changes.
 #[derive(Debug)]
 pub struct Written {
     /// The layer; none when the step changed nothing.
@@ -101,10 +101,11 @@ impl LayerWriter {
         Ok(Self { out, last: None, entries: 0, place })
     }
 
-    /// Adds an entry; `content` is read for a file, to exactly its size.
+    /// Adds an entry. For a file, `content` is read to exactly its size.
     ///
     /// # Errors
-    /// When the entry is out of order, its content is shorter or longer than it says, or the store cannot be written.
+    /// When the entry is out of order, its content is shorter or longer than its size, or the store cannot be
+    /// written.
     pub fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
         if self.last.as_ref().is_some_and(|last| order(last, &entry.path) != std::cmp::Ordering::Less) {
             return Err(Error::refused(
@@ -127,19 +128,19 @@ impl LayerWriter {
         Ok(())
     }
 
-    /// Where the bytes of an archive go that is taken over as it is.
+    /// The output for an archive that is copied unchanged.
     pub(super) fn copied(&mut self) -> &mut impl Write {
         &mut self.out
     }
 
-    /// Ends an archive that was taken over, with its end.
+    /// Ends an archive that was copied unchanged, including its end blocks.
     pub(super) fn pack_copied(self, entries: u64) -> Result<Packing> {
         let (diff_id, out) = self.out.finish().at("writing a layer in", &self.place)?;
         let blob = Arc::new(Mutex::new(Some(out.finish(diff_id, &self.place)?)));
         Ok(Packing { diff_id, entries, blob, place: self.place })
     }
 
-    /// How many entries were added.
+    /// The number of entries added.
     pub fn entries(&self) -> u64 {
         self.entries
     }
@@ -152,7 +153,7 @@ impl LayerWriter {
         self.pack()?.layer()
     }
 
-    /// Ends the archive, and goes on compressing behind the caller's back.
+    /// Ends the archive, while compression continues in the background.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -163,7 +164,7 @@ impl LayerWriter {
     }
 }
 
-/// The order of entries: by the bytes of the path's components, so that a directory comes right before what is in it.
+/// The order of entries: by the bytes of the path's components, so that a directory comes right before its contents.
 pub(super) fn order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/'))
 }

@@ -1,4 +1,4 @@
-//! The extended attributes of a path: those that belong to the image, and the overlay's own.
+//! The extended attributes of a path: those of the image, and overlayfs's own.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -16,17 +16,18 @@ const LONGEST_LIST: usize = 1 << 16;
 
 /// The attributes of one path.
 pub(super) struct Attributes {
-    /// Those that the image has.
+    /// Those of the image.
     pub(super) own: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The overlay's, without their prefix: a name may come twice.
+    /// Those of overlayfs, without their prefix. With two prefixes a name may occur twice.
     overlay: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Attributes {
-    /// Reads them; of a symbolic link, its own.
+    /// Reads the attributes; of a symbolic link, its own.
     ///
     /// # Errors
-    /// When they cannot be read, or say that the overlay keeps content or place elsewhere: then what lies here is not all.
+    /// When they cannot be read, or when overlayfs keeps the entry's content or position elsewhere, so that it is not
+    /// complete here.
     pub(super) fn of(place: &Path) -> Result<Self> {
         let mut found = Self { own: BTreeMap::new(), overlay: Vec::new() };
         let names = names(place)?;
@@ -44,7 +45,7 @@ impl Attributes {
         Ok(found)
     }
 
-    /// Whether the directory hides all that is below it.
+    /// Whether the directory hides its lower content.
     pub(super) fn opaque(&self) -> bool {
         self.overlay.iter().any(|(name, value)| name == b"opaque" && value == b"y")
     }
@@ -54,13 +55,13 @@ impl Attributes {
         self.overlay.iter().any(|(name, value)| name == b"opaque" && value == b"x")
     }
 
-    /// Whether it is a whiteout, if it is an empty file in such a directory.
+    /// Whether an empty file in such a directory is a whiteout.
     pub(super) fn whiteout(&self) -> bool {
         self.overlay.iter().any(|(name, _)| name == b"whiteout")
     }
 }
 
-/// Names, each ended by a NUL. A file system without attributes has none.
+/// The names, each ended by a NUL. None on a file system without attributes.
 fn names(place: &Path) -> Result<Vec<u8>> {
     let mut names = vec![0; 1 << 10];
     loop {

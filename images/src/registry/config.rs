@@ -1,8 +1,8 @@
-//! Which registries are reached how: by plain HTTP, through mirrors, with certificate authorities of one's own.
+//! How registries are reached: by plain HTTP, through mirrors, with additional certificate authorities.
 //!
-//! [`RegistryConfig`] is the written form, which both programs read from TOML (a file of its own, or a table of a larger
-//! one); [`Registries`] is the checked form that a client takes. Certificate files are named beside it, by
-//! [`read_certificates`]: they may serve other connections than those to registries as well.
+//! [`RegistryConfig`] is the written form, which both programs read from TOML (a file of its own, or a table of a
+//! larger one); [`Registries`] is the checked form that a client takes. Certificate files are read separately by
+//! [`read_certificates`], since they may also apply to connections other than those to registries.
 
 mod certificates;
 
@@ -17,29 +17,29 @@ pub use certificates::{CertificateError, MAX_CERTIFICATES, read_certificates};
 
 /// The most mirrors of one registry.
 const MAX_MIRRORS: usize = 16;
-/// How long a registry may take to answer at all, and how long it may say nothing in between.
+/// How long a registry may take to respond, and how long it may be silent in the middle of a response.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How registries are reached, as people write it.
+/// The written form of the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
-    /// Hosts that plain HTTP is spoken to, `host` or `host:port`. Loopback needs no mention.
+    /// Hosts for plain HTTP, `host` or `host:port`. Loopback need not be listed.
     pub insecure: Vec<String>,
-    /// The registries that have mirrors.
+    /// The registries with mirrors.
     pub registry: Vec<RegistryEntry>,
 }
 
-/// A registry that has mirrors.
+/// A registry with mirrors.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryEntry {
-    /// The registry's name, as it stands in references.
+    /// The registry's name in references.
     pub name: String,
-    /// Whether the mirrors alone are asked, and never the registry itself.
+    /// Whether only the mirrors are used, and never the registry itself.
     #[serde(default)]
     pub only: bool,
-    /// Its mirrors, in the order they are asked.
+    /// Its mirrors, in the order they are tried.
     pub mirror: Vec<MirrorEntry>,
 }
 
@@ -49,7 +49,7 @@ pub struct RegistryEntry {
 pub struct MirrorEntry {
     /// `HOST[:PORT][/PREFIX]`.
     pub at: String,
-    /// Whether it is also believed what a tag stands for, and what is attached to an image.
+    /// Whether it is also trusted to resolve tags and to list attachments.
     #[serde(default)]
     pub tags: bool,
 }
@@ -57,15 +57,15 @@ pub struct MirrorEntry {
 /// Why a mirror cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MirrorError {
-    /// What it stands in for is not the name of a registry.
+    /// The mirrored name is not the name of a registry.
     #[error("`{0}` is no registry's name")]
     Name(String),
-    /// Its address cannot be read.
+    /// Its address cannot be parsed.
     #[error("the mirror `{text}`: {reason}")]
     Malformed {
         /// The address.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A registry is listed without a mirror.
@@ -79,13 +79,13 @@ pub enum MirrorError {
 /// How registries are reached.
 #[derive(Debug, Clone)]
 pub struct Registries {
-    /// Hosts that plain HTTP is spoken to. Loopback needs no mention.
+    /// Hosts for plain HTTP. Loopback need not be listed.
     pub plain: Vec<String>,
-    /// Mirrors, by the name of the registry that they stand in for.
+    /// Mirrors, by the name of the registry.
     pub mirrored: BTreeMap<String, Mirrored>,
-    /// Certificates (DER) that are trusted beside the system's.
+    /// Certificates (DER) that are trusted in addition to the system's.
     pub roots: Vec<Vec<u8>>,
-    /// How long a registry may take to answer at all, and how long it may say nothing in between.
+    /// How long a registry may take to respond, and how long it may be silent in the middle of a response.
     pub patience: Duration,
 }
 
@@ -106,10 +106,10 @@ impl TryFrom<&RegistryConfig> for Registries {
 }
 
 impl Registries {
-    /// Adds what a configuration says, behind what is there.
+    /// Adds the settings of a configuration after the existing ones.
     ///
     /// # Errors
-    /// When a registry has no name, no mirror or too many, or a mirror's address cannot be read.
+    /// When a registry has no name, no mirror or too many, or a mirror's address cannot be parsed.
     pub fn add(&mut self, config: &RegistryConfig) -> Result<(), MirrorError> {
         self.plain.extend_from_slice(&config.insecure);
         for entry in &config.registry {
@@ -124,10 +124,10 @@ impl Registries {
         Ok(())
     }
 
-    /// Adds a mirror of the registry `name`, behind those it has.
+    /// Adds a mirror of the registry `name` after its existing ones.
     ///
     /// # Errors
-    /// When that is no registry's name or has too many mirrors, or the mirror's address cannot be read.
+    /// When that is not a registry's name or has too many mirrors, or the mirror's address cannot be parsed.
     pub fn add_mirror(&mut self, name: &str, mirror: &MirrorEntry) -> Result<(), MirrorError> {
         let is_name = format!("{name}/x").parse().is_ok_and(|it: Repository| it.registry() == name);
         if !is_name {
@@ -143,28 +143,28 @@ impl Registries {
     }
 }
 
-/// A registry's mirrors, in the order they are asked.
+/// A registry's mirrors, in the order they are tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mirrored {
     /// The mirrors.
     pub mirrors: Vec<Mirror>,
-    /// Whether nobody else is asked, not even the registry itself.
+    /// Whether no other server is used, not even the registry itself.
     pub only: bool,
 }
 
-/// A mirror. What it serves is held against the digest that was asked for, so it need not be trusted with content; what a
-/// tag stands for is another matter: a mirror can tell of yesterday's image, and nothing shows it.
+/// A mirror. Its content is verified against the requested digest, so it need not be trusted with content. Resolving
+/// tags needs trust: a mirror can give an outdated image, and that cannot be detected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     at: String,
-    /// Whether it is also believed what a tag stands for, and what is attached to an image.
+    /// Whether it is also trusted to resolve tags and to list attachments.
     pub tags: bool,
 }
 
 impl FromStr for Mirror {
     type Err = MirrorError;
 
-    /// `HOST[:PORT][/PREFIX]`; paths of the registry are appended to it.
+    /// `HOST[:PORT][/PREFIX]`; the registry's paths are appended to it.
     fn from_str(text: &str) -> Result<Self, MirrorError> {
         let at = text.trim_end_matches('/');
         let bad = |reason: String| MirrorError::Malformed { text: text.to_owned(), reason };
@@ -179,18 +179,18 @@ impl FromStr for Mirror {
 }
 
 impl Mirror {
-    /// The same, believed or not what a tag stands for.
+    /// The same mirror, trusted or not to resolve tags.
     #[must_use]
     pub fn believed(self, tags: bool) -> Self {
         Self { tags, ..self }
     }
 
-    /// The host, with its port where one was given.
+    /// The host, with its port if one was given.
     pub fn host(&self) -> &str {
         self.at.split('/').next().unwrap_or_default()
     }
 
-    /// Where it keeps what the registry has in `repository`. None when its prefix makes the name too long.
+    /// The repository on the mirror for `repository`. None if its prefix makes the name too long.
     pub(super) fn repository(&self, repository: &Repository) -> Option<Repository> {
         format!("{}/{}", self.at, repository.path()).parse().ok()
     }
@@ -245,7 +245,7 @@ mod tests {
         assert!(text.contains("`https://m.example`: not HOST"), "{text}");
     }
 
-    /// The form is a file of its own in one program and a table in the other.
+    /// One program has it in a file of its own, the other in a table.
     #[test]
     fn it_is_read_from_a_table_and_refuses_what_it_does_not_know() {
         let read = |text: &str| serde_json::from_str::<RegistryConfig>(text);

@@ -1,8 +1,8 @@
-//! Names of hosts: which of them plain HTTP is spoken to, and which host serves a registry.
+//! Host names: which of them plain HTTP is allowed for, and which host serves a registry.
 
 use attestations::Repository;
 
-/// Whether plain HTTP may be spoken to `authority` (`host` or `host:port`).
+/// Whether plain HTTP is allowed for `authority` (`host` or `host:port`).
 pub(super) fn is_plain(named: &[String], authority: &str) -> bool {
     let host = host_of(authority);
     is_loopback(host) || named.iter().any(|named| named == authority || named == host)
@@ -19,7 +19,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The host that serves a registry: its name, but for the one registry that is served elsewhere (by the word of `oci-spec`).
+/// The host that serves a registry: its name, except for Docker Hub, whose host `oci-spec` knows.
 pub(super) fn served_by(repository: &Repository) -> String {
     let (registry, path) = (repository.registry().to_owned(), repository.path().to_owned());
     oci_spec::distribution::Reference::with_tag(registry, path, String::new()).resolve_registry().to_owned()

@@ -1,10 +1,10 @@
-//! The registry (OCI distribution-spec): images and what is attached to them, from and to a stranger's server.
+//! Registries (OCI distribution-spec): images and their attachments, from and to untrusted servers.
 //!
-//! What has a digest may come from anybody, such as a mirror: it is held against the digest. What may pass by itself is
-//! tried again, and a blob that broke off goes on where it stopped.
+//! Content with a known digest may come from any server, such as a mirror: it is verified against the digest.
+//! Temporary failures are retried, and an interrupted blob is resumed.
 //!
-//! From below to above: [`config`] (which hosts are reached how), `auth` (who is asking), `client` (requests, pull and
-//! push), `attached` (what is attached to an image).
+//! From low to high level: [`config`] (how hosts are reached), `auth` (authentication), `client` (requests, pull and
+//! push), `attached` (attachments of an image).
 
 mod attached;
 mod auth;

@@ -1,4 +1,4 @@
-//! What a registry or its token service answers: expected statuses, refusals in its own words, and bounded bodies.
+//! Responses of registries and token services: expected statuses, error messages, and limited bodies.
 
 use attestations::Repository;
 use reqwest::{Response, StatusCode};
@@ -6,7 +6,7 @@ use reqwest::{Response, StatusCode};
 use super::retry::{Failed, asked_wait, is_passing};
 use crate::error::{Error, RegistryFailure, Result};
 
-/// The answer, unless a later one may be another.
+/// The response, unless its status is a temporary failure.
 pub(super) async fn passing(repository: &Repository, response: Response) -> Result<Response, Failed> {
     if !is_passing(response.status()) {
         return Ok(response);
@@ -15,7 +15,7 @@ pub(super) async fn passing(repository: &Repository, response: Response) -> Resu
     Err(Failed::Passing(refusal(repository, response).await, wait))
 }
 
-/// Fails with the registry's own words, shortened, unless the status is one of `wanted`.
+/// Fails with the registry's own message, shortened, unless the status is one of `wanted`.
 pub(super) async fn expect(
     repository: &Repository,
     response: Response,
@@ -35,7 +35,7 @@ async fn refusal(repository: &Repository, response: Response) -> Error {
     Error::registry(repository.registry(), failure_of(status), reason)
 }
 
-/// What kind of failure an answer with this status is.
+/// The kind of failure for a response with this status.
 pub(super) fn failure_of(status: StatusCode) -> RegistryFailure {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryFailure::Unauthorized,

@@ -1,4 +1,4 @@
-//! Trying again: what may pass by itself is asked for once more, a few times and with bounded waits, and nothing else is.
+//! Retries of temporary failures, a few times and with bounded waits. Nothing else is retried.
 
 use std::io;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::error::{Error, RegistryFailure, Result};
 
-/// How often one thing is asked for.
+/// The number of attempts.
 const TRIES: u32 = 4;
-/// The same of a mirror, behind which there is another place to ask.
+/// The number of attempts with a mirror, after which there is another server to try.
 const TRIES_OF_MIRROR: u32 = 2;
-/// The first wait; each further one is twice as long. Without chance in it: one builder is no herd.
+/// The first wait; each further one is twice as long. Without jitter, since a single client causes no burst.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait that a registry may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Why a try failed.
+/// Why an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// It may pass: the connection broke, or the registry is overloaded. With the wait that it asked for.
+    /// A temporary failure: the connection broke, or the registry is overloaded. With the wait that it asked for.
     Passing(Error, Option<Duration>),
-    /// It is so, however often one asks.
+    /// A permanent failure.
     Lasting(Error),
 }
 
@@ -34,9 +34,9 @@ impl From<Error> for Failed {
 }
 
 impl Failed {
-    /// A request that got no answer, or an answer that broke off.
+    /// From a request without a response, or an interrupted response.
     pub(super) fn of(repository: &Repository, cause: reqwest::Error) -> Self {
-        // What a redirect was refused for, or a blob of ours that was damaged under way, is no matter of luck.
+        // A refused redirect or a damaged local blob is not a temporary failure.
         let lasts =
             cause.is_redirect() || cause.is_builder() || causes(&cause).any(|inner| inner.is::<Error>());
         let error = registry_error(repository, cause);
@@ -44,7 +44,7 @@ impl Failed {
     }
 }
 
-/// A request that failed, with the whole chain of its causes.
+/// The error of a failed request, with the whole chain of its causes.
 pub(super) fn registry_error(repository: &Repository, cause: reqwest::Error) -> Error {
     let mut reason = cause.to_string();
     let mut source = std::error::Error::source(&cause);
@@ -56,7 +56,7 @@ pub(super) fn registry_error(repository: &Repository, cause: reqwest::Error) -> 
     Error::Registry { registry, failure, reason, source: Some(Box::new(cause)) }
 }
 
-/// What a request failed of. The client has a type for some of it and words for the rest.
+/// The kind of failure of a request. The client has types for some kinds, and only messages for others.
 fn failure_of(cause: &reqwest::Error) -> RegistryFailure {
     for inner in causes(cause) {
         if inner.is::<rustls::Error>() {
@@ -69,7 +69,7 @@ fn failure_of(cause: &reqwest::Error) -> RegistryFailure {
                 _ => {}
             }
         }
-        // The resolver of the standard library has no kind for it.
+        // The resolver of the standard library has no error kind for it.
         if inner.to_string().starts_with("failed to lookup address information") {
             return RegistryFailure::UnknownHost;
         }
@@ -80,7 +80,8 @@ fn failure_of(cause: &reqwest::Error) -> RegistryFailure {
     }
 }
 
-/// The errors below one, outermost first. One that was wrapped for I/O is no source of the wrapping, but comes too.
+/// The errors below one, outermost first. For an error wrapped in an I/O error, `source` skips the wrapped one, which
+/// is included here.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(std::error::Error::source(error), |inner| {
         match inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -90,17 +91,17 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
     })
 }
 
-/// Whether a server that says so may say something else a moment later.
+/// Whether a retry may get another status.
 pub(super) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-/// The seconds of a `Retry-After`. A date is not read: the own waits do then.
+/// The seconds of a `Retry-After`. A date is not supported: the default wait applies then.
 pub(super) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Counts the tries of one thing, and waits between them.
+/// Counts the attempts of one operation, and waits between them.
 #[derive(Debug)]
 pub(super) struct Tries {
     most: u32,
@@ -114,18 +115,18 @@ impl Tries {
         Self { most, made: 0, wait: FIRST_WAIT }
     }
 
-    /// The last try brought the work on, so that the next one counts as the first again.
+    /// Resets the count after an attempt that made progress.
     pub(super) fn start_again(&mut self) {
         *self = Self { made: 0, wait: FIRST_WAIT, ..*self };
     }
 
-    /// Waits before the next try, and tells `tell` why.
+    /// Waits before the next attempt, and passes the reason to `tell`.
     ///
     /// # Errors
-    /// The failure itself, when it lasts or it was the last try; then it says how many there were.
-    pub(super) async fn after(&mut self, failed: Failed, tell: impl Fn(&str)) -> Result<()> {
+    /// The failure itself, when it is permanent or it was the last attempt; then with the number of attempts.
+    pub(super) async fn after(&mut self, failed: Failed, report: impl Fn(&str)) -> Result<()> {
         let (error, wait) = self.next(failed)?;
-        tell(&format!("{error}; trying again in {} ms", wait.as_millis()));
+        report(&format!("{error}; trying again in {} ms", wait.as_millis()));
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -149,7 +150,7 @@ impl Tries {
     }
 }
 
-/// The same error with a note behind it.
+/// The same error with a note appended.
 pub(super) fn noting(error: Error, note: &str) -> Error {
     match error {
         Error::Registry { registry, failure, reason, source } => {

@@ -1,4 +1,4 @@
-//! Taking out of a store what nobody needs any more.
+//! Garbage collection of a store.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,26 +11,26 @@ use super::{REF_NAME, Store, TEMPORARY};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 
-/// Whether a collection removes what it finds.
+/// Whether unused blobs are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collect {
-    /// It only counts.
+    /// They are only counted.
     DryRun,
-    /// It removes.
+    /// They are removed.
     Remove,
 }
 
-/// What a collection found or removed.
+/// The blobs found or removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// How many blobs.
+    /// Their number.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Takes a name out of the layout's index; its blobs stay until [`Store::collect`].
+    /// Removes a name from the layout's index; its blobs stay until [`Store::collect`].
     ///
     /// # Errors
     /// When there is no such name, or the index cannot be written.
@@ -46,7 +46,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Every blob that is here, with its size on disk.
+    /// Every blob of the store, with its size on disk.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -68,8 +68,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes every blob that is not in `needed`, or only counts them. Whoever writes here at the same time must be kept
-    /// out by the caller: a blob that nothing names yet looks like one that nobody needs.
+    /// Removes every blob that is not in `needed`, or only counts them. The caller must exclude concurrent writers: a
+    /// new blob that nothing refers to yet would be removed.
     ///
     /// # Errors
     /// When the folder cannot be read or a blob not removed.

@@ -1,30 +1,30 @@
-//! The forms in which a secret is looked for.
+//! The forms of a secret to search for.
 
 use zeroize::Zeroizing;
 
-/// Shorter lines of a secret stand in many files.
+/// Shorter lines of a secret are not searched for, since they occur in many files.
 const MIN_LINE: usize = 16;
-/// Lines of a secret that are looked for one by one.
+/// The most lines of a secret that are searched for one by one.
 const MAX_LINES: usize = 256;
-/// Longest beginning of a secret, or of one of its lines, that is looked for, in bytes.
+/// The most bytes of a form, which is a prefix of the secret or of one of its lines.
 const MAX_PLAIN: usize = 1024;
-/// The same in base64, before encoding: short enough to be found in front of where lines are broken.
+/// The same for base64, in bytes before encoding: short enough that the form ends before a line break.
 const MAX_ENCODED: usize = 33;
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const FOR_URLS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Without the white space around it, which shells and tools take away.
+/// Without surrounding white space, which shells and tools remove.
 pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
 }
 
-/// A secret as it is, its longer lines, and each of these in base64 (both alphabets, whatever comes before it) and
+/// The secret itself, its longer lines, and each of these in base64 (both alphabets, at any alignment) and
 /// percent-encoded.
 pub(crate) fn of(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let whole = trimmed(secret);
     let lines = whole.split(|byte| *byte == b'\n').map(trimmed);
-    // The frame of a key in PEM is no secret.
+    // The header and footer of a PEM key are not secret.
     let lines = lines.filter(|line| line.len() >= MIN_LINE && !line.starts_with(b"-----")).take(MAX_LINES);
     let mut all = Vec::new();
     for part in std::iter::once(whole).chain(lines.filter(|line| *line != whole)) {
@@ -41,7 +41,7 @@ pub(crate) fn of(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     all.into_iter().map(Zeroizing::new).collect()
 }
 
-/// The digits that depend on `bytes` alone when so many bytes (modulo 3) are encoded in front of them.
+/// The base64 digits that depend on `bytes` alone if `before` bytes (modulo 3) are encoded before them.
 fn base64(bytes: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     let bit = |at: usize| match at / 8 {
         place if place < before => 0,
@@ -52,7 +52,7 @@ fn base64(bytes: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     (first..end).map(|group| alphabet[usize::from(digit(group))]).collect()
 }
 
-/// All but letters, digits and `-._~` encoded (RFC 3986, section 2.3).
+/// Everything but letters, digits and `-._~` percent-encoded (RFC 3986, section 2.3).
 fn percent(bytes: &[u8], upper: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for byte in bytes {
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn base64_is_found_whatever_is_in_front() {
         let secret = b"pa\xffss/wo+rd12";
-        // By another hand: `printf 'XXpa\377ss/wo+rd12' | base64`, and so on.
+        // Independently computed: `printf 'XXpa\377ss/wo+rd12' | base64`, and so on.
         for (before, alphabet, digits) in [
             (0, STANDARD, "cGH/c3Mvd28rcmQxM"),
             (1, STANDARD, "Bh/3NzL3dvK3JkMT"),

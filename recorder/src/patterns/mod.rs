@@ -1,4 +1,4 @@
-//! Looking for secrets in streams of bytes, whatever their length, in memory that depends on the secrets alone.
+//! Finds secrets in byte streams of any length, with memory that depends on the secrets alone.
 
 mod forms;
 mod redact;
@@ -11,14 +11,14 @@ use zeroize::Zeroizing;
 
 pub use redact::Redactor;
 
-/// The bytes of a form that are looked for first: no form is shorter.
+/// The bytes of a form that are looked up first; no form is shorter.
 const KEY: usize = 8;
-/// Bits of the table that says of most keys that they are none.
+/// The bits of a table that rules out most positions without a lookup.
 const SIEVE: usize = 1 << 16;
-/// How much of a stream is read at once.
+/// The bytes of a stream that are read at once.
 const BLOCK: usize = 1 << 16;
 
-/// What secrets look like.
+/// The patterns of a set of secrets.
 #[derive(Default)]
 pub struct SecretPatterns {
     forms: Vec<Form>,
@@ -32,7 +32,7 @@ struct Form {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Where a form of a secret lies.
+/// An occurrence of a secret.
 pub struct Hit<'a> {
     pub id: &'a str,
     pub start: usize,
@@ -40,7 +40,7 @@ pub struct Hit<'a> {
 }
 
 impl SecretPatterns {
-    /// The forms of these secrets, each with its id.
+    /// The patterns of these secrets, each with its id.
     pub fn of<'a>(secrets: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut all = Self::default();
         for (id, secret) in secrets {
@@ -66,17 +66,17 @@ impl SecretPatterns {
         self.forms.push(form);
     }
 
-    /// Whether there is nothing to look for.
+    /// Whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }
 
-    /// The id of a secret that stands in `bytes`.
+    /// The id of a secret that `bytes` contain.
     pub fn find(&self, bytes: &[u8]) -> Option<&str> {
         self.first(bytes, 0).map(|hit| hit.id)
     }
 
-    /// The first form that begins at `from` or later, the longest of those that begin there.
+    /// The first occurrence that begins at `from` or later; of several at one position, the longest.
     pub fn first(&self, bytes: &[u8], from: usize) -> Option<Hit<'_>> {
         if self.is_empty() {
             return None;
@@ -104,7 +104,7 @@ impl SecretPatterns {
         None
     }
 
-    /// How many of the last bytes could be the beginning of a form.
+    /// How many of the last bytes could be the beginning of an occurrence.
     pub fn beginning(&self, bytes: &[u8]) -> usize {
         let most = |form: &Form| {
             let longest = form.bytes.len().saturating_sub(1).min(bytes.len());
@@ -116,12 +116,12 @@ impl SecretPatterns {
         self.forms.iter().map(most).max().unwrap_or(0)
     }
 
-    /// Whether `bytes` begin a form that is longer.
+    /// Whether `bytes` are a proper prefix of a form.
     pub fn goes_on(&self, bytes: &[u8]) -> bool {
         self.forms.iter().any(|form| form.bytes.len() > bytes.len() && form.bytes.starts_with(bytes))
     }
 
-    /// The id of a secret that stands in what is read to its end.
+    /// Reads to the end, and returns the id of a secret that the content contains.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -149,30 +149,30 @@ impl std::fmt::Debug for SecretPatterns {
 }
 
 fn sieve_bit(key: u64) -> usize {
-    // Multiplication spreads all of the key over the upper bits.
+    // The multiplication spreads all bits of the key over the upper ones.
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize
 }
 
-/// A search through one stream, piece by piece: what lies across two pieces is found, too.
+/// A search in a stream that arrives in pieces. Occurrences across pieces are found too.
 pub struct PatternSearch {
     needles: Arc<SecretPatterns>,
-    /// The end of what came before, one byte shorter than the longest form.
+    /// The end of the stream so far, one byte shorter than the longest form.
     held: Vec<u8>,
 }
 
 impl PatternSearch {
-    /// At the beginning of a stream.
+    /// A search from the beginning of a stream.
     pub fn new(needles: &Arc<SecretPatterns>) -> Self {
         Self { needles: needles.clone(), held: Vec::new() }
     }
 
-    /// Takes the next bytes; the id of a secret that stands in what came so far.
+    /// Adds bytes; returns the id of a secret that the stream contains so far.
     pub fn take(&mut self, bytes: &[u8]) -> Option<String> {
         if self.needles.is_empty() {
             return None;
         }
         let keep = self.needles.longest - 1;
-        // Only what reaches over the border is looked at twice.
+        // Only the bytes around the border are searched twice.
         let over = bytes.len().min(keep);
         let border = [self.held.as_slice(), &bytes[..over]].concat();
         let found = self.needles.find(&border).or_else(|| self.needles.find(bytes)).map(str::to_owned);

@@ -1,25 +1,25 @@
-//! Taking secrets out of what people read.
+//! Removes secrets from text that people read.
 
 use std::sync::Arc;
 
 use super::SecretPatterns;
 
-/// What stands for a secret.
+/// The replacement for a secret.
 const INSTEAD: &[u8] = b"***";
 
-/// A stream from which secrets are taken. Bytes that could begin one are held until it is clear.
+/// A stream with secrets removed. Bytes that may begin a secret are held back until more follow.
 pub struct Redactor {
     needles: Arc<SecretPatterns>,
     held: Vec<u8>,
 }
 
 impl Redactor {
-    /// At the beginning of a stream.
+    /// A redactor at the beginning of a stream.
     pub fn new(needles: &Arc<SecretPatterns>) -> Self {
         Self { needles: needles.clone(), held: Vec::new() }
     }
 
-    /// Takes the next bytes, and gives out those that can be shown.
+    /// Adds bytes, and returns those that can be shown.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(bytes);
         let (mut shown, rest) = self.replaced(false);
@@ -30,14 +30,15 @@ impl Redactor {
         shown
     }
 
-    /// What was held at the end of the stream.
+    /// The bytes held back at the end of the stream.
     pub fn finish(self) -> Vec<u8> {
         let (mut shown, rest) = self.replaced(true);
         shown.extend_from_slice(&self.held[rest..]);
         shown
     }
 
-    /// Everything up to the end of the last secret, and where that is. One that may still go on is left for later.
+    /// Everything up to the end of the last complete secret, redacted, and its length in the input. An incomplete one
+    /// is left for later.
     fn replaced(&self, is_all: bool) -> (Vec<u8>, usize) {
         let (mut shown, mut at) = (Vec::new(), 0);
         while let Some(hit) = self.needles.first(&self.held, at) {
@@ -53,7 +54,7 @@ impl Redactor {
 }
 
 impl SecretPatterns {
-    /// A text without the secrets in it.
+    /// A text with the secrets removed.
     pub fn redacted(self: &Arc<Self>, text: &str) -> String {
         if self.find(text.as_bytes()).is_none() {
             return text.to_owned();

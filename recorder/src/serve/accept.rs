@@ -1,4 +1,4 @@
-//! Taking connections of a step: a bounded number at a time.
+//! Accepts a limited number of connections of a step at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Serves each connection, `most` of them at once, until the task is aborted, and they with it.
+/// Serves each connection, at most `most` at once, until the task is aborted; the connections end with it.
 pub(crate) async fn each<Served>(listener: TcpListener, most: usize, serve: impl Fn(TcpStream) -> Served)
 where
     Served: Future<Output = ()> + Send + 'static,
@@ -27,7 +27,7 @@ where
                     served.await;
                 });
             }
-            // Out of descriptors, or a client gone already: the next one may be better.
+            // No free descriptor, or the client is gone; the next connection may succeed.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

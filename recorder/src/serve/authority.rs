@@ -1,4 +1,4 @@
-//! The certificate authority of one build. Its key never leaves memory and dies with the build.
+//! The certificate authority of one build. Its key never leaves memory and ends with the build.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,13 @@ use super::http2::Wire;
 use crate::Error;
 use crate::host_name::HostName;
 
-/// Slack for a clock that is behind.
+/// Tolerance for a clock that is behind.
 const BEFORE: Duration = Duration::from_secs(24 * 3600);
 
-/// Longer than any build, shorter than what clients take for a server's certificate.
+/// Longer than any build, and shorter than the lifetime that clients accept for a server certificate.
 const AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Mints a certificate for each name the build talks to.
+/// Issues a certificate for each name that the build connects to.
 pub(crate) struct Authority {
     pem: String,
     der: Vec<u8>,
@@ -48,17 +48,17 @@ impl Authority {
         })
     }
 
-    /// The authority's own certificate, for the step to trust.
+    /// The CA certificate for the step to trust, as PEM.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// The same, as DER.
+    /// The CA certificate as DER.
     pub(crate) fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The TLS side of one name. The names come from the bounded table, so the cache is bounded too.
+    /// The TLS configuration for one name. The cache is bounded, because names come from the bounded table.
     pub(crate) fn config_for(&self, name: &HostName, wire: Wire) -> Result<Arc<ServerConfig>, Error> {
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), wire);
@@ -84,7 +84,7 @@ impl Authority {
 
     fn leaf(&self, name: &HostName) -> Result<Certificate, Error> {
         let mut params = CertificateParams::new(vec![name.as_str().to_owned()])?;
-        // A common name holds 64 characters at most; clients look at the alternative name.
+        // A common name has at most 64 characters; clients check the alternative name anyway.
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "countersign");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

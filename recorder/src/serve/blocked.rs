@@ -1,4 +1,5 @@
-//! What a step tries where nothing is captured: nothing comes of it, but the person who reads the build's output sees it.
+//! Connection attempts to anything that is not served: they fail, and are reported to whoever reads the build's
+//! output.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,27 +11,27 @@ use sandbox::{Attempt, Watch};
 use super::names::NameTable;
 use crate::step::{IncidentKind, StepRecorder};
 
-/// How long between two looks.
+/// The interval of checks for new attempts.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Different attempts of a step that are told of.
-const MAX_TOLD: usize = 64;
+/// The most different attempts of a step that are reported.
+const MAX_REPORTED: usize = 64;
 
-/// One step's watch.
+/// The blocked connections of one step.
 pub(crate) struct BlockedConnections {
     watch: Watch,
     ports: Vec<u16>,
     names: Arc<NameTable>,
-    told: Mutex<BTreeSet<Attempt>>,
+    reported: Mutex<BTreeSet<Attempt>>,
 }
 
 impl BlockedConnections {
     pub(crate) fn new(watch: Watch, ports: Vec<u16>, names: Arc<NameTable>) -> BlockedConnections {
-        BlockedConnections { watch, ports, names, told: Mutex::default() }
+        BlockedConnections { watch, ports, names, reported: Mutex::default() }
     }
 
-    /// Tells of attempts as they come, until the task is aborted. The kernel holds some hundreds between two looks; a step
-    /// that tries more at once is told of all the same, if not of each.
+    /// Reports attempts as they occur, until the task is aborted. The kernel queues some hundreds between two checks;
+    /// of more than that not every one is reported.
     pub(crate) async fn follow(self: Arc<Self>, recorder: Arc<StepRecorder>) {
         loop {
             self.take_all(&recorder);
@@ -38,9 +39,9 @@ impl BlockedConnections {
         }
     }
 
-    /// Tells of everything that was tried so far.
+    /// Reports all attempts so far.
     pub(crate) fn take_all(&self, recorder: &StepRecorder) {
-        // The kernel's refusal to tell more is no reason to end a build: nothing enters by what is told here.
+        // If the kernel fails to report more, the build need not fail: nothing entered it through these attempts.
         while let Ok(Some(attempt)) = self.watch.next() {
             self.report(attempt, recorder);
         }
@@ -48,14 +49,14 @@ impl BlockedConnections {
 
     fn report(&self, attempt: Attempt, recorder: &StepRecorder) {
         let ip = attempt.to.ip().to_canonical();
-        // A step may talk to itself; and a captured port answers, and tells, for itself.
+        // Loopback is allowed, and served ports report their own incidents.
         let captured =
             attempt.is_tcp && matches!(ip, IpAddr::V4(_)) && self.ports.contains(&attempt.to.port());
         if ip.is_loopback() || ip.is_unspecified() || captured {
             return;
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MAX_TOLD || !told.insert(attempt) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() >= MAX_REPORTED || !reported.insert(attempt) {
             return;
         }
         let host = self.names.name_of(ip).map_or_else(|| ip.to_string(), |name| name.to_string());

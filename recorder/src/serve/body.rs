@@ -1,4 +1,4 @@
-//! Bodies that are hashed while they pass, a frame at a time.
+//! Bodies that are hashed while they are forwarded, frame by frame.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +18,17 @@ use crate::step::{Complete, InFlight, IncidentKind, StepRecorder};
 use crate::store as materials;
 use crate::store::BodyWriter;
 
-/// How much of an answer is still fetched for the record after the step has hung up.
+/// The most bytes of a response that are still fetched for the record after the step closed the connection.
 const MAX_DRAIN: u64 = 256 << 20;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that ended otherwise than it should.
+/// A body that did not end properly.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Broken(pub IncidentKind);
 
-/// What became of a request's body.
+/// How a request's body ended.
 #[derive(Clone, Copy)]
 pub(crate) enum Sent {
     Nothing,
@@ -139,7 +139,7 @@ impl Drop for RequestBody {
     }
 }
 
-/// An exchange that is going on. It ends in exactly one of `complete` and `fail`; dropped before, it is an incident.
+/// A running exchange. It ends in either `complete` or `fail`; if it is dropped before, it becomes an incident.
 pub(crate) struct Pending {
     pub recorder: Arc<StepRecorder>,
     order: usize,
@@ -151,18 +151,18 @@ pub(crate) struct Pending {
     trailers: Vec<(String, String)>,
     status: u16,
     sent: SentState,
-    sink: Option<BodyWriter>,
+    body_writer: Option<BodyWriter>,
     search: PatternSearch,
     flight: Option<InFlight>,
 }
 
 impl Pending {
-    /// `asked` are the headers that go upstream.
+    /// `asked` are the headers that are sent upstream.
     pub(crate) fn begin(
         recorder: &Arc<StepRecorder>,
         (method, url, asked): (&str, &str, HeaderMap),
         sent: SentState,
-        sink: BodyWriter,
+        body_writer: BodyWriter,
     ) -> Pending {
         Pending {
             recorder: recorder.clone(),
@@ -175,20 +175,20 @@ impl Pending {
             trailers: Vec::new(),
             status: 0,
             sent,
-            sink: Some(sink),
+            body_writer: Some(body_writer),
             search: PatternSearch::new(recorder.secrets()),
             flight: Some(recorder.begin()),
         }
     }
 
-    /// Upstream answered with these headers, which are passed on.
+    /// Notes upstream's status and headers, which are forwarded.
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = status.as_u16();
         self.request_headers = materials::selecting(&self.asked, headers);
         self.response_headers = materials::listed(headers);
     }
 
-    /// The name of a header or trailer that would be kept and holds a secret.
+    /// The name of a header or trailer that would be recorded and contains a secret.
     pub(crate) fn header_with_secret(&self) -> Option<String> {
         let secrets = self.recorder.secrets();
         let holds = |(name, value): &&(String, String)| {
@@ -199,17 +199,17 @@ impl Pending {
         kept.filter(|_| !secrets.is_empty()).find(holds).map(|(name, _)| secrets.redacted(name))
     }
 
-    /// How much of the answer there was so far.
+    /// The number of response bytes so far.
     fn size(&self) -> u64 {
-        self.sink.as_ref().map_or(0, BodyWriter::size)
+        self.body_writer.as_ref().map_or(0, BodyWriter::size)
     }
 
-    /// Takes what comes next of the answer; says why it cannot be recorded.
+    /// Adds response bytes; an error says why the exchange cannot be recorded.
     fn update(&mut self, data: &[u8]) -> Result<(), (IncidentKind, String)> {
         if self.search.take(data).is_some() {
             return Err((IncidentKind::HoldsSecret, "the answer does".to_owned()));
         }
-        let taken = self.sink.as_mut().map_or(Ok(()), |sink| sink.take(data));
+        let taken = self.body_writer.as_mut().map_or(Ok(()), |body_writer| body_writer.take(data));
         taken.map_err(|error| (IncidentKind::NotKept, chain::line(&error)))
     }
 
@@ -227,7 +227,7 @@ impl Pending {
                 .fail(IncidentKind::HoldsSecret, &format!("its trailer {trailer} does, which is kept"));
         }
         let size = self.size();
-        let body = match self.sink.take().map(BodyWriter::finish) {
+        let body = match self.body_writer.take().map(BodyWriter::finish) {
             Some(Ok(digest)) => digest,
             Some(Err(error)) => return self.report(IncidentKind::NotKept, &chain::line(&error), size),
             None => return,
@@ -238,7 +238,7 @@ impl Pending {
             headers: std::mem::take(&mut self.request_headers),
             body: request_body,
         };
-        // Whoever has these can do what the step was let do: they are kept here, and go nowhere with an image.
+        // These values give access to whoever has them, so they are kept here and not published with an image.
         let has_credentials = request.headers.iter().any(|(_, value)| materials::is_withheld(value));
         let private = has_credentials || !self.recorder.secrets().is_empty();
         let kept = |headers| if private { materials::without_credentials(headers) } else { headers };
@@ -255,12 +255,12 @@ impl Pending {
         self.report(kind, detail, size);
     }
 
-    /// The same, when the step had got only the first bytes of what was fetched.
+    /// Fails the exchange after the step received only the first `bytes` of the response.
     fn fail_after(mut self, bytes: u64, kind: IncidentKind, detail: &str) {
         self.report(kind, detail, bytes);
     }
 
-    /// The same, when the step is told so in place of an answer: a replay tells it the same.
+    /// Fails the exchange with an error response to the step. A replay gives the same one.
     pub(crate) fn refuse(self, kind: IncidentKind, detail: &str, status: StatusCode) {
         let (method, url) = (self.method.clone(), self.url.clone());
         let reason = format!("{kind}: {detail}");
@@ -289,16 +289,16 @@ impl Drop for Pending {
     }
 }
 
-/// An answer's body on its way to the step.
+/// A response's body on its way to the step.
 ///
-/// The exchange is recorded before the step is given the last bytes, and an answer that breaks off reaches the step
-/// as a broken one.
+/// The exchange is recorded before the step receives the last bytes, and a response that is cut off reaches the step
+/// as an incomplete one.
 pub(crate) struct Recording {
     inner: reqwest::Body,
     pending: Option<Pending>,
     expected: Option<u64>,
     max: u64,
-    /// Whether trailers reach the step. Over HTTP/1.1 they do not.
+    /// Whether trailers reach the step; with HTTP/1.1 they do not.
     passes_trailers: bool,
     runtime: Handle,
 }
@@ -312,8 +312,8 @@ impl Recording {
         this
     }
 
-    /// Hyper stops asking once the announced length is there, so that the end must be seen with the last frame. Where
-    /// trailers may follow, it asks to the end.
+    /// Hyper stops polling once the announced length has arrived, so that the end must be detected with the last
+    /// frame. If trailers may follow, it polls to the end.
     fn settle_if_over(&mut self) {
         let size = self.pending.as_ref().map(Pending::size);
         let is_full = size.is_some() && size == self.expected && !self.passes_trailers;
@@ -345,7 +345,7 @@ impl Recording {
         Broken(kind)
     }
 
-    /// Trailers are the last that comes.
+    /// Trailers are always last.
     fn end_with(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BoxError>> {
         let trailers = frame.into_trailers().ok()?;
         if let Some(pending) = &mut self.pending {
@@ -406,7 +406,8 @@ impl Body for Recording {
 }
 
 impl Drop for Recording {
-    /// The step hung up. What it got is a prefix of the answer, so the rest is fetched to name the whole.
+    /// The step closed the connection. It received a prefix of the response, and the rest is fetched to record the
+    /// whole.
     fn drop(&mut self) {
         let Some(pending) = self.pending.take() else {
             return;

@@ -1,6 +1,7 @@
-//! The planted DNS responder: gives every name an address of the capture block and asks nobody.
+//! The DNS responder in a step's network. It gives every name an address of the block and never queries another
+//! server.
 //!
-//! Nothing is forwarded, so a name carries no data out of the build by being looked up.
+//! Since nothing is forwarded, no data can leave the build through DNS names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +17,19 @@ use super::names::NameTable;
 use crate::host_name::{BadName, HostName};
 use crate::step::{IncidentKind, StepRecorder};
 
-/// Longest question read. A question for one name needs at most 300 bytes with EDNS options.
+/// The most bytes of a query. One for a single name has at most 300 bytes with EDNS options.
 const MAX_QUESTION: usize = 1232;
 
-/// Seconds a name keeps its address; it never changes within a build.
+/// The TTL in seconds. A name's address never changes within a build.
 const TTL: u32 = 300;
 
-/// DNS connections over TCP served at once.
+/// The most DNS connections over TCP that are served at once.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long a TCP client may take for a question.
+/// How long a TCP client may take to send a query.
 const TCP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Answers questions for one step.
+/// Answers the queries of one step.
 #[derive(Clone)]
 pub(crate) struct Responder {
     pub names: Arc<NameTable>,
@@ -36,14 +37,14 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Serves datagrams until the task is aborted.
+    /// Serves UDP until the task is aborted.
     pub(crate) async fn serve_udp(self, socket: UdpSocket) {
         let mut buffer = [0u8; MAX_QUESTION + 1];
         loop {
             match socket.recv_from(&mut buffer).await {
                 Ok((length, peer)) => {
                     if let Some(answer) = self.answer(&buffer[..length]) {
-                        // A client that is gone is no concern of anyone else.
+                        // An error means that the client is gone, which concerns no other client.
                         let _ = socket.send_to(&answer, peer).await;
                     }
                 }
@@ -52,7 +53,7 @@ impl Responder {
         }
     }
 
-    /// Serves connections until the task is aborted.
+    /// Serves TCP until the task is aborted.
     pub(crate) async fn serve_tcp(self, listener: TcpListener) {
         accept::each(listener, MAX_CONNECTIONS, |stream| {
             let this = self.clone();
@@ -76,7 +77,7 @@ impl Responder {
         }
     }
 
-    /// The answer to one message, or nothing for what is no question at all.
+    /// The response to one message; none if it is not a query.
     pub(crate) fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         if question.len() < 12 || question.len() > MAX_QUESTION {
             return None;
@@ -124,7 +125,7 @@ impl Responder {
             return Err(ResponseCode::Refused);
         }
         let text = name.to_ascii();
-        // Service discovery and reverse look-ups: no such name, so that programs go on to the plain one.
+        // Service discovery and reverse lookups: there is no such name, so that programs continue with the plain one.
         let lower = text.to_ascii_lowercase();
         if kind == RecordType::SRV
             || kind == RecordType::PTR
@@ -161,7 +162,7 @@ fn refusal(id: u16, code: ResponseCode) -> Option<Vec<u8>> {
     Message::error_msg(id, OpCode::Query, code).to_vec().ok()
 }
 
-/// One length-prefixed question (RFC 1035, section 4.2.2); nothing at the end, or when it is too long.
+/// Reads one length-prefixed query (RFC 1035, section 4.2.2); none at the end, or if it is too long.
 async fn read_question(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let length = usize::from(stream.read_u16().await.ok()?);
     if length > MAX_QUESTION {

@@ -1,5 +1,6 @@
-//! What the builder itself fetches for a step, as ADD of a URL needs it: through the same gateway as what a step's programs
-//! ask, over a pipe within this process instead of a socket, and so recorded and replayed like everything else.
+//! Requests of the builder itself on behalf of a step, as for ADD of a URL. They go through the same gateway as those
+//! of the step's programs, over a pipe within this process instead of a socket, so that they are recorded and
+//! replayed in the same form.
 
 use std::io;
 use std::sync::Arc;
@@ -23,32 +24,32 @@ use crate::{Planted, StepRecord};
 
 /// As many redirects as other clients follow.
 const MAX_REDIRECTS: usize = 10;
-/// How much of an answer is between the gateway and us.
+/// The bytes buffered between the gateway and the fetcher.
 const PIPE: usize = 1 << 16;
-/// How often it is asked whether somebody has had enough.
+/// The interval of checks for cancellation.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Why something could not be fetched.
+/// Why a URL could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// A URL that leads where nothing is recorded, such as to an address or another port.
+    /// A URL that is not served, such as one with an IP address or another port.
     #[error("{url} cannot be fetched: {why}")]
     Target {
         /// The URL.
         url: Url,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// Redirected too often, or to where nothing can be fetched.
+    /// Too many redirects, or a redirect to a URL that cannot be fetched.
     #[error("{from} redirects {why}")]
     Redirect {
-        /// The URL that does.
+        /// The redirecting URL.
         from: Url,
-        /// Where to, or how often.
+        /// The target, or the number of redirects.
         why: String,
     },
-    /// Another status than 200.
+    /// A status other than 200.
     #[error("{url} was answered with {status}")]
     Status {
         /// The URL, after redirects.
@@ -56,28 +57,28 @@ pub enum FetchError {
         /// The status.
         status: StatusCode,
     },
-    /// The answer broke off.
+    /// The response was cut off.
     #[error("{url} could not be fetched: {why}")]
     Broken {
         /// The URL, after redirects.
         url: Url,
-        /// How.
+        /// The cause.
         why: String,
     },
-    /// The bytes could not be taken down.
+    /// The bytes could not be written.
     #[error("what {url} answers could not be written")]
     Write {
         /// The URL, after redirects.
         url: Url,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Somebody had enough.
+    /// The user cancelled.
     #[error("it was interrupted")]
     Cancelled,
 }
 
-/// Fetches for one step.
+/// A client for one step.
 pub struct Fetcher {
     planted: Planted,
     gateway: Arc<Gateway>,
@@ -89,12 +90,13 @@ impl Fetcher {
         Fetcher { planted, gateway, endpoints }
     }
 
-    /// Gives what a URL answers to `take`, piece by piece, as the server sends it: nothing is decoded. Redirects are followed.
+    /// Passes the response to a URL to `take`, piece by piece as the server sends it, without decoding. Redirects are
+    /// followed.
     ///
-    /// It blocks, so not from async code. `stop` is asked now and then.
+    /// Blocks, so it must not be called from async code. `stop` is polled for cancellation.
     ///
     /// # Errors
-    /// See [`FetchError`]; `take` may have got some of it then.
+    /// See [`FetchError`]; `take` may have received a part then.
     pub fn get(
         &self,
         url: &Url,
@@ -110,7 +112,7 @@ impl Fetcher {
         })
     }
 
-    /// Ends the step's fetching and returns what was recorded. It blocks as well.
+    /// Ends the step's requests and returns their record. Blocks as well.
     pub fn finish(self) -> StepRecord {
         self.planted.finish()
     }
@@ -121,7 +123,7 @@ impl Fetcher {
         take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), FetchError> {
         for _ in 0..=MAX_REDIRECTS {
-            // Ends what serves this one exchange with it.
+            // Dropping it ends the tasks of this exchange.
             let mut tasks = JoinSet::new();
             let answer = self.ask(&url, &mut tasks).await?;
             let next = match answer.status() {
@@ -133,7 +135,7 @@ impl Fetcher {
                 | StatusCode::PERMANENT_REDIRECT => redirected(&url, &answer)?,
                 status => return Err(FetchError::Status { url, status }),
             };
-            // Its body is read to the end, so that the record holds it whole.
+            // The body is read to the end, so that it is recorded completely.
             read(answer, &url, &mut |_| Ok(())).await?;
             url = next;
         }
@@ -150,7 +152,7 @@ impl Fetcher {
         let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
         let request = Request::get(path)
             .header(HOST, host)
-            // No version: an answer may depend on it, and a replay may be by a later one.
+            // Without a version: a response may depend on it, and a later version may replay it.
             .header(USER_AGENT, "countersign-builder")
             .header(ACCEPT, "*/*")
             .header(ACCEPT_ENCODING, "identity")
@@ -159,12 +161,12 @@ impl Fetcher {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         tasks.spawn(self.gateway.clone().http(theirs, name, endpoint));
         let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.map_err(broken)?;
-        // How it ends shows in the answer.
+        // An error of the connection shows in the response.
         tasks.spawn(async { drop(connection.await) });
         sender.send_request(request).await.map_err(broken)
     }
 
-    /// The name and the door that a URL leads to.
+    /// The name and the endpoint of a URL.
     fn target(&self, url: &Url) -> Result<(HostName, Endpoint), FetchError> {
         let refuse = |why: String| FetchError::Target { url: url.clone(), why };
         let scheme = match url.scheme() {
@@ -205,7 +207,7 @@ fn redirected(from: &Url, answer: &Response<Incoming>) -> Result<Url, FetchError
     url.set_fragment(None);
     match (from.scheme(), url.scheme()) {
         ("https", "http") => {
-            Err(refuse(format!("from https to {url}, where anybody on the way could change it")))
+            Err(refuse(format!("from https to {url}, which anyone on the network could change")))
         }
         (_, "http" | "https") => Ok(url),
         (_, other) => Err(refuse(format!("to {other}, which is not recorded"))),

@@ -1,4 +1,4 @@
-//! The planted listeners: from a connection of the step to an exchange with upstream.
+//! The HTTP side of a step's network: connections of the step become exchanges with upstream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,16 +34,16 @@ use crate::store::{BodyWriter, Replay, StoreWriter};
 use crate::upstream::Clients;
 use percent_encoding::percent_decode_str;
 
-/// Connections of a step served at once.
+/// The most connections of a step that are served at once.
 const MAX_CONNECTIONS: usize = 512;
 
 /// How long the step's side of a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 
-/// How long a connection may be idle, or take for a request's head.
+/// How long a connection may be idle, or take to send a request's head.
 const IDLE: Duration = Duration::from_secs(600);
 
-/// Most headers of a request, and most bytes of its head.
+/// The most headers of a request, and the most bytes of its head.
 const MAX_HEADERS: usize = 128;
 pub(crate) const MAX_HEAD: usize = 64 << 10;
 
@@ -58,17 +58,17 @@ pub(crate) struct Gateway {
     pub max_body: u64,
 }
 
-/// Where answers come from.
+/// The source of responses.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// The real servers; what they say is hashed, and kept where there is a keeper.
+    /// The real servers; responses are hashed, and stored if there is a writer.
     Upstream(Clients, Option<StoreWriter>),
     /// A record. There is no client then, so that nothing can be reached.
     Record(Arc<Replay>),
 }
 
 impl Gateway {
-    /// Accepts until the task is aborted, and its connections with it.
+    /// Accepts connections until the task is aborted; they end with it.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, endpoint: Endpoint) {
         accept::each(listener, MAX_CONNECTIONS, |stream| {
             let this = self.clone();
@@ -88,7 +88,7 @@ impl Gateway {
             self.recorder.incident(IncidentKind::UnknownAddress, &target, detail, 0);
             return;
         };
-        // Small answers must not wait for acknowledgements.
+        // Small responses must not wait for acknowledgements.
         let _ = stream.set_nodelay(true);
         match endpoint.scheme {
             Scheme::Http => self.http(stream, name, endpoint).await,
@@ -119,7 +119,7 @@ impl Gateway {
         Ok((stream, wire))
     }
 
-    /// Serves one connection to a name, over whatever it comes.
+    /// Serves one connection to a name, over any transport.
     pub(crate) async fn http<S>(self: Arc<Self>, stream: S, name: HostName, endpoint: Endpoint)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -135,7 +135,7 @@ impl Gateway {
             .header_read_timeout(IDLE)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
-            // The answer carries upstream's own date or none.
+            // The response has upstream's date or none.
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service)
             .await;
@@ -164,8 +164,8 @@ impl Gateway {
                 self.refuse(request.method().as_str(), url.as_str(), refusal)
             }
             Ok(url) if self.recorder.has_room() => match &self.source {
-                Source::Upstream(clients, keeper) => {
-                    self.forward(clients, keeper.as_ref(), request, url).await
+                Source::Upstream(clients, writer) => {
+                    self.forward(clients, writer.as_ref(), request, url).await
                 }
                 Source::Record(replay) => {
                     stored::answer(replay, &self.recorder, request, &url, self.max_body).await
@@ -184,7 +184,7 @@ impl Gateway {
         }
     }
 
-    /// Both stand in the provenance, for everybody to read.
+    /// Both are public in the provenance.
     fn holds_secret(&self, method: &str, url: &Url) -> bool {
         let secrets = self.recorder.secrets();
         let found = |bytes: &[u8]| secrets.find(bytes).is_some();
@@ -193,7 +193,8 @@ impl Gateway {
     }
 
     fn refuse(&self, method: &str, target: &str, refusal: Refusal) -> Answer {
-        // In the URL as it is decoded, a secret may stand in a form that is looked for nowhere else.
+        // Percent-encoding in a URL can hide a secret in forms that no pattern covers, so the decoded URL is
+        // searched.
         let target = match self.recorder.secrets().find(&decoded(target)) {
             Some(_) => format!("{method} {}", target.split(['/', '?']).nth(2).unwrap_or_default()),
             None => format!("{method} {target}"),
@@ -205,7 +206,7 @@ impl Gateway {
     async fn forward(
         &self,
         clients: &Clients,
-        keeper: Option<&StoreWriter>,
+        writer: Option<&StoreWriter>,
         request: Request<Incoming>,
         url: Url,
     ) -> Answer {
@@ -215,7 +216,7 @@ impl Gateway {
         let is_http2 = parts.version == Version::HTTP_2;
         let headers = request::upstream_headers(parts.headers, parts.version);
         let asked = (parts.method.as_str(), url.as_str(), headers.clone());
-        let pending = Pending::begin(&self.recorder, asked, sent.clone(), BodyWriter::new(keeper));
+        let pending = Pending::begin(&self.recorder, asked, sent.clone(), BodyWriter::new(writer));
         let mut upstream = reqwest::Request::new(parts.method, url);
         *upstream.headers_mut() = headers;
         if has_body {
@@ -245,7 +246,7 @@ impl Gateway {
         }
         request::strip_hop_by_hop(&mut parts.headers);
         if parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED {
-            // Without a body the length says nothing, and may not stand there (RFC 9110, section 8.6).
+            // Without a body the length has no meaning, and is not allowed (RFC 9110, section 8.6).
             parts.headers.remove(CONTENT_LENGTH);
         }
         pending.answered(parts.status, &parts.headers);
@@ -261,7 +262,7 @@ impl Gateway {
     }
 }
 
-/// Under TLS the name must be said in the clear, and be the one that DNS was asked for.
+/// With TLS, SNI must be present and have the name that DNS was asked for.
 fn check_sni(sni: Option<&str>, name: &HostName) -> Result<(), (IncidentKind, String)> {
     let sni =
         sni.ok_or_else(|| (IncidentKind::NamesDisagree, "the handshake names no host (SNI)".to_owned()))?;
@@ -292,7 +293,7 @@ fn give_up(pending: Pending, error: &reqwest::Error) -> Answer {
     say(status, &text)
 }
 
-/// The request's own body may be what failed.
+/// The failure may come from the request's own body.
 fn broken_body(error: &reqwest::Error) -> Option<IncidentKind> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -304,7 +305,7 @@ fn broken_body(error: &reqwest::Error) -> Option<IncidentKind> {
     None
 }
 
-/// An answer of our own, after which the connection is closed.
+/// An error response of the recorder, after which the connection is closed.
 pub(crate) fn say(status: StatusCode, text: &str) -> Answer {
     let text = Full::new(Bytes::from(format!("countersign: {text}\n")));
     let mut answer = Response::new(text.map_err(|never| match never {}).boxed_unsync());
@@ -315,7 +316,7 @@ pub(crate) fn say(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
-/// A text without percent-encoding; what is not encoded stays.
+/// Decodes percent-encoding; everything else stays.
 fn decoded(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }

@@ -1,7 +1,8 @@
-//! HTTP/2 (RFC 9113), for clients that speak nothing else: gRPC's, mostly. Whoever offers HTTP/1.1 too gets that.
+//! HTTP/2 (RFC 9113), for clients that support nothing else, mostly gRPC. Clients that offer HTTP/1.1 too get that.
 //!
-//! Each stream is an exchange like any other. What differs ends here: the request names its host in a pseudo-header,
-//! an answer may end in trailers, and streams run side by side, bounded in number, headers and early resets.
+//! Each stream is an exchange like any other. The differences are handled here: the request has its host in a
+//! pseudo-header, a response may end in trailers, and streams are concurrent, with limits on their number, headers
+//! and early resets.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,17 +22,17 @@ use super::request::Endpoint;
 use crate::host_name::HostName;
 use crate::step::IncidentKind;
 
-/// Streams of a connection that are served at once; more wait for their turn.
+/// The most streams of a connection that are served at once; more have to wait.
 const MAX_STREAMS: u32 = 128;
-/// Streams that were reset before they were served: one more ends the connection (CVE-2023-44487).
+/// The most streams that may be reset before they were served; one more ends the connection (CVE-2023-44487).
 const MAX_EARLY_RESETS: usize = 32;
-/// How much of requests' bodies may be under way, of one stream and of a connection.
+/// The flow-control windows for request bodies, of a stream and of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// A client that answers no ping for so long is gone.
+/// A client that does not answer a ping within this time is considered gone.
 const PING: Duration = Duration::from_secs(60);
 
-/// What is spoken on a connection of the step.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wire {
     /// HTTP/1.1, unless the client rules it out.
@@ -41,7 +42,7 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
-    /// What a client means that says hello so.
+    /// The protocol for a client with this ClientHello.
     pub(crate) fn of(hello: &ClientHello<'_>) -> Wire {
         let offered = |name: &[u8]| hello.alpn().is_some_and(|mut all| all.any(|one| one == name));
         match offered(Wire::Http2.alpn()) && !offered(Wire::Http1.alpn()) {
@@ -50,7 +51,7 @@ impl Wire {
         }
     }
 
-    /// Its name in a handshake (RFC 7301).
+    /// Its ALPN id (RFC 7301).
     pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Wire::Http1 => b"http/1.1",
@@ -59,7 +60,7 @@ impl Wire {
     }
 }
 
-/// Serves one connection; what is still going on when this is dropped ends with it.
+/// Serves one connection; running streams end when this is dropped.
 pub(crate) async fn serve<S>(gateway: Arc<Gateway>, stream: S, name: HostName, endpoint: Endpoint)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -79,7 +80,7 @@ where
         .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        // The answer carries upstream's own date or none.
+        // The response has upstream's date or none.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -90,7 +91,7 @@ where
     }
 }
 
-/// Whether the client broke the protocol, and did not just go away.
+/// Whether the client violated the protocol, and did not merely disconnect.
 fn is_clients_fault(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source.is_some_and(h2::Error::is_library)
@@ -111,7 +112,7 @@ where
     }
 }
 
-/// Ends the streams of a connection with it.
+/// Ends the streams of a connection when dropped.
 struct Ends(Streams);
 
 impl Drop for Ends {

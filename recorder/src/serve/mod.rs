@@ -1,4 +1,4 @@
-//! What is served in a step's network: names, connections, requests, and where their responses come from.
+//! The services in a step's network: names, connections, requests, and the sources of their responses.
 
 pub(crate) mod accept;
 pub(crate) mod authority;

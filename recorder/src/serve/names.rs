@@ -1,7 +1,7 @@
-//! Which name an address of the capture block stands for.
+//! The mapping between names and addresses of the block.
 //!
-//! Every name asked for gets one address, the same one in every step of a build, so that the address a program
-//! connects to says which name it meant.
+//! Every name gets one address, the same in every step of a build, so that the address a program connects to
+//! identifies the name.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use crate::block::Block;
 use crate::host_name::HostName;
 
-/// Names a build may ask for. Real builds need a few dozen; the bound keeps a RUN from growing our memory.
+/// The most names of a build. Real builds need a few dozen; the limit bounds the memory that a RUN can use here.
 const MAX_NAMES: usize = 4096;
 
-/// The addresses at the start of the block that no name gets: the network, and what the namespace itself carries.
+/// Addresses at the start of the block that no name gets: the network's, and those of the namespace itself.
 const RESERVED: u32 = 256;
 
 /// The table of names and their addresses, shared by all steps of one build.
@@ -41,10 +41,10 @@ impl NameTable {
         NameTable { block, table: Mutex::default() }
     }
 
-    /// The address of a name, given out at the first question.
+    /// The address of a name, assigned at its first query.
     ///
-    /// It follows from the name alone (but for collisions), so that an address that ends up in an image does not
-    /// depend on the order of questions.
+    /// It depends on the name alone (except for collisions), so that an address that ends up in an image does not
+    /// depend on the order of queries.
     pub(crate) fn address_of(&self, name: &HostName) -> Result<Ipv4Addr, TooManyNames> {
         let mut table = self.table();
         if let Some(address) = table.by_name.get(name) {
@@ -67,7 +67,7 @@ impl NameTable {
         Err(TooManyNames)
     }
 
-    /// The name that was answered with this address, if any was.
+    /// The name that has this address, if any.
     pub(crate) fn name_of(&self, address: IpAddr) -> Option<HostName> {
         let address = match address {
             IpAddr::V4(v4) => v4,

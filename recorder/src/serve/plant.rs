@@ -1,4 +1,4 @@
-//! The sockets of a step, made inside its network namespace.
+//! Creates the sockets of a step inside its network namespace.
 
 use crate::StepId;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,9 +8,10 @@ use crate::patterns::SecretPatterns;
 use crate::{Error, Planted, Recorder, Sockets};
 
 impl Recorder {
-    /// Plants DNS, listeners and a watch into the network of the step called `step` (for records and messages).
+    /// Sets up DNS, listeners and the detection of other connections in the network of the step with the id `step`.
     ///
-    /// Nothing of the step may run before this returns. Nothing that holds one of `secrets` is recorded.
+    /// No program of the step may run before this returns. An exchange that contains one of `secrets` is not
+    /// recorded.
     ///
     /// # Errors
     /// When the namespace refuses a socket, or its addresses cannot be claimed.

@@ -1,4 +1,4 @@
-//! Answers from a record instead of from upstream. Nothing here can reach the network.
+//! Responses from a record instead of from upstream. Nothing here can reach the network.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,10 +22,10 @@ use crate::step::{Complete, IncidentKind, StepRecorder};
 use crate::store as materials;
 use crate::store::{Asked, Exchange, Miss, Replay};
 
-/// How much of a kept body is read at once.
+/// The bytes of a stored body that are read at once.
 const PIECE: usize = 1 << 16;
 
-/// Answers one request of the step that `recorder` records.
+/// Answers one request of the step that `recorder` belongs to.
 pub(crate) async fn answer(
     replay: &Arc<Replay>,
     recorder: &Arc<StepRecorder>,
@@ -59,7 +59,7 @@ pub(crate) async fn answer(
         }
         Err(Miss(why)) => {
             recorder.incident(IncidentKind::NotRecorded, &target, &why, 0);
-            // An answer that nobody tries again: the build fails whatever the step makes of it.
+            // A status that clients do not retry: the build fails in any case.
             say(StatusCode::FORBIDDEN, &format!("{}: {why}", IncidentKind::NotRecorded))
         }
     }
@@ -102,13 +102,13 @@ async fn give(
         (_, Err(_)) => return changed("its status is none"),
     };
     let trailers = match found.trailers() {
-        // Over HTTP/1.1 trailers do not pass.
+        // HTTP/1.1 responses are forwarded without trailers.
         Ok(trailers) => trailers.filter(|_| is_http2),
         Err(why) => return changed(&why),
     };
     let opened = {
         let found = found.clone();
-        // A large body is hashed before its first byte is given.
+        // A large body is hashed before its first byte is sent.
         tokio::task::spawn_blocking(move || replay.body(&found)).await
     };
     let file = match opened {
@@ -125,13 +125,13 @@ async fn give(
     answer
 }
 
-/// A kept body on its way to the step.
+/// A stored body on its way to the step.
 struct Stored {
     file: File,
     left: u64,
-    /// Whether the recorded answer announced its length. One that did not ends as it did then.
+    /// Whether the recorded response had a Content-Length; one without it ends in the same form again.
     sized: bool,
-    /// What comes behind it.
+    /// Its trailers.
     trailers: Option<HeaderMap>,
 }
 
@@ -147,7 +147,7 @@ impl Body for Stored {
             return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
         }
         let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
-        // Small enough to read in place: it was read a moment ago to be checked.
+        // Short enough to read synchronously; it was just read for the verification, so it is cached.
         Poll::Ready(Some(match self.file.read(&mut piece) {
             Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(count) => {

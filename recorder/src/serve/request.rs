@@ -1,4 +1,4 @@
-//! Which requests are passed on, and in what form.
+//! Decides which requests are forwarded, and in what form.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -10,15 +10,15 @@ use url::Url;
 use crate::host_name::{BadName, HostName};
 use crate::step::IncidentKind;
 
-/// Longest path and query passed on. Servers in use refuse longer ones.
+/// The most bytes of a path and query. Servers in use refuse longer ones.
 const MAX_TARGET: usize = 8192;
 
-/// The two schemes that are captured.
+/// The schemes that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// HTTP in the clear.
+    /// HTTP without TLS.
     Http,
-    /// HTTP under TLS.
+    /// HTTP over TLS.
     Https,
 }
 
@@ -30,7 +30,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL of this scheme need not name.
+    /// The scheme's default port.
     fn own_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -39,19 +39,19 @@ impl Scheme {
     }
 }
 
-/// A port of every captured name, and what is spoken there.
+/// A port that every name has, and its scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What is spoken there.
+    /// The scheme.
     pub scheme: Scheme,
-    /// On which port.
+    /// The port.
     pub port: u16,
 }
 
 impl Endpoint {
-    /// Plain HTTP on its own port.
+    /// HTTP on its default port.
     pub const HTTP: Endpoint = Endpoint { scheme: Scheme::Http, port: 80 };
-    /// HTTPS on its own port.
+    /// HTTPS on its default port.
     pub const HTTPS: Endpoint = Endpoint { scheme: Scheme::Https, port: 443 };
 
     /// HTTP on another port.
@@ -64,7 +64,7 @@ impl Endpoint {
         Endpoint { scheme: Scheme::Https, port }
     }
 
-    /// The origin of a name here, as URLs write it.
+    /// The origin of a name at this endpoint, in the form of URLs.
     fn origin(self, name: &HostName) -> String {
         let scheme = self.scheme.text();
         match self.port == self.scheme.own_port() {
@@ -74,7 +74,7 @@ impl Endpoint {
     }
 }
 
-/// Why a request is not passed on, and what the step is told.
+/// Why a request is not forwarded, and the response to the step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub kind: IncidentKind,
@@ -88,9 +88,9 @@ impl Refusal {
     }
 }
 
-/// The URL to ask upstream, if the request is one that can be passed on unambiguously.
+/// The URL to request from upstream, if the request can be forwarded unambiguously.
 ///
-/// `name` is what DNS gave for the address the step connected to (and SNI said, under TLS).
+/// `name` is the name whose DNS address the step connected to (and that SNI has, with TLS).
 pub(crate) fn check<B>(request: &Request<B>, name: &HostName, endpoint: Endpoint) -> Result<Url, Refusal> {
     if request.method() == Method::CONNECT {
         let detail = "tunnels are not passed on";
@@ -115,7 +115,7 @@ pub(crate) fn check<B>(request: &Request<B>, name: &HostName, endpoint: Endpoint
         return Err(Refusal::new(IncidentKind::BadRequest, StatusCode::URI_TOO_LONG, detail));
     }
     let url = Url::parse(&format!("{}{target}", endpoint.origin(name))).map_err(|_| bad("not a URL"))?;
-    // The URL parser must have understood the name as we did.
+    // The URL parser must have read the same name.
     let own_port = url.port_or_known_default() == Some(endpoint.port);
     if url.host_str() != Some(name.as_str()) || !own_port || !url.username().is_empty() {
         return Err(bad("not a plain URL"));
@@ -127,7 +127,7 @@ fn bad(detail: &str) -> Refusal {
     Refusal::new(IncidentKind::BadRequest, StatusCode::BAD_REQUEST, detail)
 }
 
-/// HTTP/2 without TLS may be offered in passing and ignored (RFC 7540, section 3.2); anything else means to be served.
+/// An offer of HTTP/2 without TLS can be ignored (RFC 7540, section 3.2); any other upgrade is refused.
 fn check_upgrade(headers: &HeaderMap) -> Result<(), Refusal> {
     for value in headers.get_all(UPGRADE) {
         let wanted = value.to_str().unwrap_or("?").trim();
@@ -139,7 +139,7 @@ fn check_upgrade(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The host that HTTP/2 names in its pseudo-headers (RFC 9113, section 8.3.1).
+/// The host in the pseudo-headers of HTTP/2 (RFC 9113, section 8.3.1).
 fn pseudo_headers(uri: &Uri, endpoint: Endpoint) -> Result<Option<&Authority>, Refusal> {
     match uri.scheme_str() {
         Some(scheme) if scheme != endpoint.scheme.text() => Err(bad("`:scheme` is not what is spoken here")),
@@ -147,7 +147,7 @@ fn pseudo_headers(uri: &Uri, endpoint: Endpoint) -> Result<Option<&Authority>, R
     }
 }
 
-/// Every word about the host must be the same: `Host`, and the authority of HTTP/2 in its place or beside it.
+/// All statements about the host must agree: `Host`, and HTTP/2's authority in its place or in addition.
 fn check_host(
     headers: &HeaderMap,
     authority: Option<&Authority>,
@@ -184,7 +184,7 @@ fn check_host(
     Ok(())
 }
 
-/// Headers that concern one connection only (RFC 9110, section 7.6.1).
+/// Headers for one connection only (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TE,
@@ -197,7 +197,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-authenticate"),
 ];
 
-/// Takes away what belongs to the connection. The message is framed anew, so that there is one reading of it.
+/// Removes the headers for one connection. The message is framed anew, so that it can be read in only one form.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -211,14 +211,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The headers to send upstream: the step's own, without what belongs to its connection.
+/// The headers to send upstream: the step's own, without those for its connection.
 pub(crate) fn upstream_headers(mut headers: HeaderMap, version: Version) -> HeaderMap {
     let wants_trailers = version == Version::HTTP_2 && headers.get(TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(&mut headers);
     if version == Version::HTTP_2 {
         join_cookies(&mut headers);
     }
-    // The one value that HTTP/2 allows, and that servers of gRPC ask for.
+    // The only value that HTTP/2 allows, and that gRPC servers require.
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -228,7 +228,7 @@ pub(crate) fn upstream_headers(mut headers: HeaderMap, version: Version) -> Head
     headers
 }
 
-/// HTTP/2 may split cookies, and outside it they are one header (RFC 9113, section 8.2.3).
+/// HTTP/2 may split cookies, but elsewhere they must be one header (RFC 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if all.len() > 1

@@ -1,4 +1,4 @@
-//! KeptResponses in one file, for sites without a network: a tar archive of an OCI image layout.
+//! Recorded responses in one file, for machines without a network: a tar archive of an OCI image layout.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use errors::{Error, Kind, Result};
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const BLOBS: &str = "blobs/sha256/";
-/// The most bytes of an index and of a manifest that are read.
+/// The most bytes of an index or manifest.
 const MAX_SMALL: u64 = 4 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -24,18 +24,18 @@ struct Index {
     manifests: Vec<Descriptor>,
 }
 
-/// Writes some materials into one file, each blob held against its digest on the way.
+/// Writes the recorded responses of a build into one file; each blob is verified against its digest.
 ///
 /// # Errors
 /// When a blob is missing or damaged, or the file cannot be written; then there is no file.
 pub fn export(
-    place: &ResponseStore,
+    response_store: &ResponseStore,
     materials: &KeptResponses,
     private: PrivateResponses,
     path: &Path,
 ) -> Result<()> {
     let failed = |cause: io::Error| Error::io("writing", path, cause);
-    let blobs = place.blobs_to_send(materials, private)?;
+    let blobs = response_store.blobs_to_send(materials, private)?;
     let mut manifest =
         blobs.first().cloned().ok_or_else(|| Error::new(Kind::Bug, "materials without a manifest"))?;
     manifest.annotations.clear();
@@ -49,7 +49,7 @@ pub fn export(
         let mut written = std::collections::BTreeSet::new();
         for blob in blobs {
             if written.insert(blob.digest) {
-                let reader = place.store().open_blob(&blob)?;
+                let reader = response_store.store().open_blob(&blob)?;
                 add(&mut tar, &format!("{BLOBS}{}", blob.digest.hex()), blob.size, reader).map_err(failed)?;
             }
         }
@@ -66,11 +66,11 @@ fn add(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl 
     tar.append_data(&mut header, name, content)
 }
 
-/// Takes the materials of such a file into the store. What is there already, and undamaged, is not written again.
+/// Reads such a file into the store. Undamaged blobs that are already there are not written again.
 ///
 /// # Errors
-/// When the file holds anything else, or a blob that is not what its name says.
-pub fn import(place: &ResponseStore, path: &Path) -> Result<Vec<KeptResponses>> {
+/// When the file has anything else in it, or a blob that does not match its digest.
+pub fn import(response_store: &ResponseStore, path: &Path) -> Result<Vec<KeptResponses>> {
     let file = File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     let mut index = None;
@@ -87,38 +87,40 @@ pub fn import(place: &ResponseStore, path: &Path) -> Result<Vec<KeptResponses>> 
             Some(hex) => {
                 let digest = Digest::from_hex(hex)
                     .map_err(|_| malformed(path, &format!("{name:?} is no blob's name")))?;
-                take(place, &digest, &mut entry, path)?;
+                take(response_store, &digest, &mut entry, path)?;
             }
             None if name == "index.json" => index = Some(small(&mut entry, path)?),
             None if name == "oci-layout" => {}
-            None => return Err(malformed(path, &format!("{name:?} has no place in an image layout"))),
+            None => {
+                return Err(malformed(path, &format!("{name:?} has no response_store in an image layout")));
+            }
         }
     }
     let index = index.ok_or_else(|| malformed(path, "it has no index.json"))?;
     let index: Index = serde_json::from_slice(&index).map_err(|cause| malformed(path, &cause.to_string()))?;
-    index.manifests.iter().map(|manifest| adopt(place, manifest, path)).collect()
+    index.manifests.iter().map(|manifest| adopt(response_store, manifest, path)).collect()
 }
 
 fn take(
-    place: &ResponseStore,
+    response_store: &ResponseStore,
     digest: &Digest,
     entry: &mut tar::Entry<'_, impl Read>,
     path: &Path,
 ) -> Result<()> {
     let size = entry.header().size().map_err(|cause| malformed(path, &cause.to_string()))?;
     let wanted = Descriptor::new("", *digest, size);
-    let is_here = || io::copy(&mut place.store().open_blob(&wanted).ok()?, &mut io::sink()).ok();
+    let is_here = || io::copy(&mut response_store.store().open_blob(&wanted).ok()?, &mut io::sink()).ok();
     if is_here().is_some() {
         return Ok(());
     }
-    let mut writer = place.store().writer()?;
+    let mut writer = response_store.store().writer()?;
     io::copy(entry, &mut writer).map_err(|cause| Error::io("taking a blob from", path, cause))?;
     writer.commit_as(&wanted).map_err(Error::from).map(drop)
 }
 
-/// Names the materials of a manifest that came, if everything it names has come too.
-fn adopt(place: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptResponses> {
-    let bytes = place.store().read(found, MAX_SMALL)?;
+/// Names the recorded responses of an imported manifest, if all its blobs were imported too.
+fn adopt(response_store: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptResponses> {
+    let bytes = response_store.store().read(found, MAX_SMALL)?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|cause| malformed(path, &cause.to_string()))?;
     let (true, Some(image), Some(record)) = (
@@ -128,8 +130,8 @@ fn adopt(place: &ResponseStore, found: &Descriptor, path: &Path) -> Result<KeptR
     ) else {
         return Err(malformed(path, "what its index names are no materials"));
     };
-    place.replay(&record.digest)?;
-    place.name(image, &record.digest, jiff::Timestamp::now())
+    response_store.replay(&record.digest)?;
+    response_store.name(image, &record.digest, jiff::Timestamp::now())
 }
 
 fn small(entry: &mut impl Read, path: &Path) -> Result<Vec<u8>> {

@@ -1,11 +1,11 @@
-//! What entered a build over the network: kept by digest, replayed, and sent along with the image.
+//! Recorded responses: stored by digest, replayed, and attached to the image.
 //!
-//! A recording build writes every answer's body into a content-addressed store while it passes, and at its end one
-//! [`Record`] that says which request got which answer, in which order. The record's digest stands in the signed
-//! provenance. A replaying build reaches nothing but the store: a request that the record does not hold is answered
-//! with an error, and fails the build.
+//! While a build is recorded, every response body is written into a content-addressed store. At its end one
+//! [`Record`] lists which request got which response, in order. The signed provenance has the record's digest. A
+//! replay reads only the store: a request that the record does not have is answered with an error, and the build
+//! fails.
 //!
-//! The format is written down in `docs/materials.md`.
+//! The format is specified in `docs/materials.md`.
 
 pub mod archive;
 mod record;

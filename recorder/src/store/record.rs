@@ -1,4 +1,4 @@
-//! The record of a build: one document, whose digest the provenance names.
+//! The record of a build: one document, identified in the provenance by its digest.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +19,12 @@ const VERSION: u32 = 1;
 /// The most bytes of a record: about 100,000 exchanges.
 pub(crate) const MAX_RECORD: u64 = 64 << 20;
 
-/// What a build's steps asked of the network, and what they were answered.
+/// The requests of a build's steps, and the responses they got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
     version: u32,
-    /// The steps that asked for something, in the order they ran.
+    /// The steps that sent requests, in the order they ran.
     pub steps: Vec<StepExchanges>,
 }
 
@@ -32,17 +32,18 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StepExchanges {
-    /// Its name, as in the provenance's `step` annotations.
+    /// Its id, as in the provenance's `step` annotations.
     pub step: StepId,
-    /// What it asked and was answered, in the order it asked.
+    /// Its complete exchanges, in the order of the requests.
     pub exchanges: Vec<Exchange>,
-    /// What it asked in vain, in the order it asked: a replay says no to the same.
+    /// Its failed requests, in order; they fail in a replay too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
 }
 
 impl StepExchanges {
-    /// Its exchanges ordered by URL, method and digests, whichever was asked first: the provenance lists them so.
+    /// Its exchanges ordered by URL, method and digests, as in the provenance, independent of the order of the
+    /// requests.
     pub fn sorted(&self) -> Vec<&Exchange> {
         let mut all: Vec<_> = self.exchanges.iter().collect();
         all.sort_by(|a, b| a.listed_as().cmp(&b.listed_as()));
@@ -50,13 +51,13 @@ impl StepExchanges {
     }
 }
 
-/// A request and its whole answer. It exists only when the whole answer was received without an error.
+/// A request and its complete response. It exists only if the whole response was received without an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Exchange {
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// What was answered.
+    /// The response.
     pub response: Response,
     /// Whether the step had secrets, or the request credentials: what was answered may not be for everybody.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -70,7 +71,7 @@ impl Exchange {
     }
 }
 
-/// What was asked.
+/// A recorded request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Request {
@@ -78,8 +79,8 @@ pub struct Request {
     pub method: String,
     /// The URL.
     pub url: String,
-    /// The headers that can select another answer, in alphabetical order, names in lower case. Values that may be secret
-    /// are withheld.
+    /// The headers that can select another response, in alphabetical order, names in lower case. Values that may be
+    /// secret are withheld.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// SHA-256 of its body, if it had one.
@@ -87,24 +88,24 @@ pub struct Request {
     pub body: Option<Digest>,
 }
 
-/// What was answered.
+/// A recorded response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The headers as the step got them, in order. Bytes above 127 stand as the characters of ISO 8859-1.
+    /// The headers as the step received them, in order. Bytes above 127 are represented as characters of ISO 8859-1.
     pub headers: Vec<(String, String)>,
-    /// SHA-256 of the body as sent: still compressed, without transfer coding.
+    /// SHA-256 of the body as sent: still compressed, but without transfer coding.
     pub body: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// What came behind the body (HTTP/2 only), as the headers.
+    /// The trailers (HTTP/2 only), in the form of the headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trailers: Vec<(String, String)>,
 }
 
-/// A request that got no answer from upstream, and what the step was told instead.
+/// A request without a response from upstream, and the error that the step received instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failure {
@@ -112,23 +113,23 @@ pub struct Failure {
     pub method: String,
     /// The URL.
     pub url: String,
-    /// The status code that the step was given.
+    /// The status code that the step received.
     pub status: u16,
-    /// Why, as the step was told.
+    /// The reason that the step received.
     pub reason: String,
 }
 
 impl Record {
-    /// The record of these steps; one that asked for nothing is left out.
+    /// The record of these steps, without those that sent no request.
     pub fn new(steps: Vec<StepExchanges>) -> Record {
         let asked = |step: &StepExchanges| !step.exchanges.is_empty() || !step.failures.is_empty();
         Record { version: VERSION, steps: steps.into_iter().filter(asked).collect() }
     }
 
-    /// Reads a record.
+    /// Parses a record.
     ///
     /// # Errors
-    /// [`Kind::Input`] for anything that is not exactly one.
+    /// [`Kind::Input`] for anything that is not exactly one record.
     pub fn parse(bytes: &[u8]) -> Result<Record> {
         let bad = |why: String| Error::new(Kind::Input, format!("the record of the materials: {why}"));
         if bytes.len() as u64 > MAX_RECORD {
@@ -142,20 +143,20 @@ impl Record {
         }
     }
 
-    /// The record with this digest, from a store, and how the store describes it.
+    /// Reads the record with this digest from a store, together with its descriptor.
     ///
     /// # Errors
-    /// When it is not there, or not what its digest says, or no record.
+    /// When it is missing, does not match its digest, or is not a record.
     pub fn stored(store: &Store, digest: &Digest) -> Result<(Descriptor, Record)> {
         let described = store.describe(RECORD_MEDIA_TYPE, digest)?;
         let record = Record::parse(&store.read(&described, MAX_RECORD)?)?;
         Ok((described, record))
     }
 
-    /// Its bytes: the same for the same record.
+    /// Its bytes; equal records have equal bytes.
     ///
     /// # Errors
-    /// [`Kind::Input`] when there is more than a record may hold.
+    /// [`Kind::Input`] when it is larger than a record may be.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let bytes = serde_json::to_vec(self)
             .map_err(|cause| Error::new(Kind::Bug, "writing the record of the materials").because(cause))?;
@@ -168,17 +169,17 @@ impl Record {
         }
     }
 
-    /// Every exchange with its step's name.
+    /// All exchanges, each with its step's id.
     pub fn exchanges(&self) -> impl Iterator<Item = (&StepId, &Exchange)> {
         self.steps.iter().flat_map(|step| step.exchanges.iter().map(|found| (&step.step, found)))
     }
 
-    /// The bodies it needs, each once, with their sizes.
+    /// The bodies it refers to, each once, with their sizes.
     pub fn bodies(&self) -> BTreeMap<Digest, u64> {
         self.exchanges().map(|(_, found)| (found.response.body, found.response.size)).collect()
     }
 
-    /// The bodies that no other exchange than private ones had, each with one that had it.
+    /// The bodies that only private exchanges received, each with one of its requests.
     pub fn private_bodies(&self) -> BTreeMap<Digest, String> {
         let (private, public): (Vec<_>, Vec<_>) = self.exchanges().partition(|(_, found)| found.private);
         let name = |(step, found): (&StepId, &Exchange)| {
@@ -192,12 +193,12 @@ impl Record {
     }
 }
 
-/// A header's value as text, without losing a byte.
+/// A header's value as text, without loss of bytes.
 pub(crate) fn text_of(value: &[u8]) -> String {
     value.iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// The bytes of such text.
+/// The bytes of such a text.
 pub fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }

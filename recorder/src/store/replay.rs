@@ -1,4 +1,4 @@
-//! Answering from a record, and from nothing else.
+//! Answers requests from a record, and from nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,51 +15,51 @@ use super::writer::BODY_MEDIA_TYPE;
 use crate::StepId;
 use errors::{Error, Kind, Result};
 
-/// How many recorded requests are named when one was never recorded.
+/// How many similar recorded requests are listed for one that is not in the record.
 const NEAREST: usize = 3;
 
-/// What is asked, apart from headers: method, URL, body.
+/// A request without its headers: method, URL, body.
 type Key = (String, String, Option<Digest>);
 
-/// A record with the bodies it names.
+/// A record with its bodies.
 #[derive(Debug)]
 pub struct Replay {
     store: Store,
     digest: Digest,
     record: Record,
-    /// Places in the record by who asked for what, in the order of asking.
+    /// Positions in the record by request and step, in the order of the requests.
     by_request: BTreeMap<Key, BTreeMap<StepId, Vec<(usize, usize)>>>,
-    /// Whether another step's answer does, when the asking step has none: steps are added between commits.
+    /// Whether responses recorded for another step are used if the step has none: steps may be added between commits.
     from_any_step: bool,
     state: Mutex<ReplayState>,
 }
 
 #[derive(Debug, Default)]
 struct ReplayState {
-    /// Which places each step was given.
+    /// The positions that each step has received.
     given: BTreeSet<(StepId, (usize, usize))>,
-    /// Bodies whose digests were found right.
+    /// Bodies whose digests were verified.
     checked: BTreeSet<Digest>,
 }
 
-/// What the record says to a request.
+/// The record's answer to a request.
 #[derive(Debug)]
 pub enum Answer<'a> {
-    /// The recorded answer.
+    /// The recorded exchange.
     Exchange(&'a Exchange),
-    /// It failed when it was recorded, too.
+    /// The request failed when it was recorded.
     Failure(&'a Failure),
 }
 
-/// A request that the record cannot answer, with what it holds that is nearest.
+/// The request is not in the record; with similar ones that are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Miss(pub String);
 
 impl Replay {
-    /// The record with this digest, each of whose bodies must be in the store in full length.
+    /// Loads the record with this digest. Each of its bodies must be in the store with the recorded size.
     ///
     /// # Errors
-    /// When the record or a body is missing or is not what its digest says.
+    /// When the record or a body is missing, or the record does not match its digest.
     pub fn load(store: Store, digest: &Digest) -> Result<Replay> {
         let (_, record) = Record::stored(&store, digest)?;
         let private = record.private_bodies();
@@ -99,7 +99,7 @@ impl Replay {
         })
     }
 
-    /// The same for another commit than the one it was recorded for: what a step asked is answered to any step.
+    /// Allows every step to receive the responses of any step, for a replay of another commit than the recorded one.
     #[must_use]
     pub fn for_any_step(mut self) -> Replay {
         self.from_any_step = true;
@@ -116,11 +116,11 @@ impl Replay {
         &self.record
     }
 
-    /// The recorded answer to what `step` asks. Asked the same again, it gets the next recorded answer; after the last,
-    /// that one again, if all were the same.
+    /// The recorded answer to a request of `step`. A repeated request gets the next recorded response; after the
+    /// last, that one again if all were the same.
     ///
     /// # Errors
-    /// When the record does not hold it.
+    /// When the record does not have it.
     pub fn answer(&self, step: &StepId, asked: &Asked<'_>) -> std::result::Result<Answer<'_>, Miss> {
         let key = (asked.method.to_owned(), asked.url.to_owned(), asked.body);
         let by_step = self.by_request.get(&key);
@@ -149,7 +149,7 @@ impl Replay {
         Ok(Answer::Exchange(self.at(*place)))
     }
 
-    /// Answers a step from the beginning, which is done again.
+    /// Starts from the first responses for a step that is run again.
     pub fn again(&self, step: &StepId) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.given.retain(|(asker, _)| asker != step);
@@ -187,8 +187,8 @@ impl Replay {
         }
     }
 
-    /// What the record holds that is most like the request: the same request of another step or with another body, then
-    /// the URLs with the longest common beginning.
+    /// The recorded requests most similar to this one: the same request by another step or with another body, then
+    /// the URLs with the longest common prefix.
     fn nearest(&self, step: &StepId, asked: &Asked<'_>) -> String {
         let mut all: Vec<(usize, String)> = Vec::new();
         for (own, found) in self.record.exchanges() {
@@ -211,10 +211,11 @@ impl Replay {
         }
     }
 
-    /// A recorded body, whose digest was found right, at its beginning. Slow the first time: it reads the whole.
+    /// Opens a recorded body at its beginning, with its digest verified. Slow the first time, because it reads the
+    /// whole body.
     ///
     /// # Errors
-    /// When it is gone or not what its digest says.
+    /// When it is missing or does not match its digest.
     pub fn body(&self, exchange: &Exchange) -> io::Result<File> {
         let response = &exchange.response;
         let mut file = File::open(self.store.path_of(&response.body))?;
@@ -233,25 +234,25 @@ impl Replay {
 }
 
 impl Exchange {
-    /// The answer's headers.
+    /// The response's headers.
     ///
     /// # Errors
-    /// With the name of one that cannot be a header.
+    /// With the name of an invalid header.
     pub fn headers(&self) -> std::result::Result<HeaderMap, String> {
         header_map(&self.response.headers)
     }
 
-    /// What comes behind the answer's body, if anything does.
+    /// The response's trailers, if any.
     ///
     /// # Errors
-    /// With the name of one that cannot be a header.
+    /// With the name of an invalid header.
     pub fn trailers(&self) -> std::result::Result<Option<HeaderMap>, String> {
         let trailers = header_map(&self.response.trailers)?;
         Ok((!trailers.is_empty()).then_some(trailers))
     }
 }
 
-/// Private bodies are missing, which is as it should be anywhere but at the builder that was answered.
+/// Private bodies are missing, as they should be everywhere but at the first builder.
 pub(super) fn not_for_everybody(asked: Vec<String>) -> Error {
     Error::new(Kind::NotFound, "recorded responses are missing that were given to steps with secrets or credentials")
         .details(asked)

@@ -1,4 +1,5 @@
-//! Which request is the same as another: method, URL, body, and the headers that can select another answer.
+//! When two requests count as the same: equal method, URL and body, and equal headers that can select another
+//! response.
 
 use attestations::Digest;
 use http::HeaderMap;
@@ -6,8 +7,8 @@ use http::header::{AUTHORIZATION, COOKIE, VARY};
 
 use super::record::{Exchange, text_of};
 
-/// Headers that select an answer wherever they are understood (RFC 9110, sections 12 to 14), and git's choice of a
-/// protocol. What else selects one, the answer names in `Vary`.
+/// Headers that select a response wherever they are understood (RFC 9110, sections 12 to 14), and git's protocol
+/// version. Others are those in the response's `Vary`.
 const SELECTING: [&str; 13] = [
     "accept",
     "accept-charset",
@@ -24,16 +25,16 @@ const SELECTING: [&str; 13] = [
     "range",
 ];
 
-/// Headers whose values are secret. That they were there is all that is told.
+/// Headers with secret values. Only their presence is recorded.
 const SECRET: [http::HeaderName; 2] = [AUTHORIZATION, COOKIE];
 const WITHHELD: &str = "(withheld)";
 
-/// Whether a recorded header's value is not the one that was sent.
+/// Whether a recorded header's value was withheld.
 pub fn is_withheld(value: &str) -> bool {
     value == WITHHELD
 }
 
-/// Parameters by which URLs let in whoever has them: those of clouds' storage, and what people call them.
+/// Query parameters that give access to whoever has the URL: those of cloud storage, and other usual names.
 const SIGNING: [&str; 8] = [
     "x-amz-signature",
     "x-amz-security-token",
@@ -45,14 +46,14 @@ const SIGNING: [&str; 8] = [
     "private_token",
 ];
 
-/// Whether a URL's query holds a signature or token. A URL is named in the provenance, for everybody to read.
+/// Whether a URL's query contains a signature or token. URLs are public in the provenance.
 pub fn is_signed(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     url::form_urlencoded::parse(query.as_bytes())
         .any(|(name, value)| !value.is_empty() && SIGNING.contains(&name.to_ascii_lowercase().as_str()))
 }
 
-/// A request as it came, with the digest of its body.
+/// A request as received, with the digest of its body.
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {
     /// The method.
@@ -65,24 +66,24 @@ pub struct Asked<'a> {
     pub body: Option<Digest>,
 }
 
-/// The headers of a request that selected its answer, whose `Vary` names more.
+/// The request headers that can have selected the response, including those in its `Vary`.
 pub(crate) fn selecting(request: &HeaderMap, answer: &HeaderMap) -> Vec<(String, String)> {
     let vary = answer.get_all(VARY).iter().map(|value| text_of(value.as_bytes()));
     choose(request, vary)
 }
 
-/// An answer's headers as the record holds them, in order.
+/// A response's headers in the form of the record, in order.
 pub(crate) fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), text_of(value.as_bytes()))).collect()
 }
 
-/// Words in the names of headers whose values let in whoever has them.
+/// Parts of the names of headers whose values give access to whoever has them.
 const ADMITTING: [&str; 6] =
     ["authorization", "authentication-info", "token", "secret", "session", "api-key"];
 
-/// An answer's headers as the record holds them where the answer is private: a cookie keeps its name and attributes, since a
-/// client that is given none sends none, and a replay would miss that. What a client makes of the withheld values is
-/// withheld in what it asks too.
+/// A private response's headers in the form of the record. A cookie keeps its name and attributes, since a client
+/// without cookies sends none and its requests would then differ in a replay. Values that a client derives from
+/// withheld ones are withheld in its requests too.
 pub(crate) fn without_credentials(headers: Vec<(String, String)>) -> Vec<(String, String)> {
     let withhold = |(name, value): (String, String)| {
         let value = match name.as_str() {
@@ -120,7 +121,7 @@ fn choose(request: &HeaderMap, vary: impl Iterator<Item = String>) -> Vec<(Strin
 }
 
 impl Asked<'_> {
-    /// How it differs from a recorded request of the same method, URL and body; nothing when it is the same.
+    /// How it differs from a recorded request with the same method, URL and body; none if they are the same.
     pub fn differs_from(&self, recorded: &Exchange) -> Option<String> {
         let vary = recorded.response.headers.iter().filter(|(name, _)| name == "vary");
         let own = choose(self.headers, vary.map(|(_, value)| value.clone()));

@@ -1,7 +1,7 @@
-//! KeptResponses as artifacts: where they lie on this machine, how they come and go, and how long they stay.
+//! The store of recorded responses on this machine: listing, pushing and fetching them, and removing old ones.
 //!
-//! The store is an OCI image layout. Each build that kept its materials has one manifest in it, whose `subject` is the
-//! image; the first layer is the record, the others are the bodies. Equal bodies of different builds are one blob.
+//! It is an OCI image layout. Each build with stored responses has one manifest in it, whose `subject` is the image;
+//! its first layer is the record, the others are the bodies. Equal bodies of different builds are one blob.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,30 +20,30 @@ use super::replay::{Replay, not_for_everybody};
 use super::writer::{BODY_MEDIA_TYPE, StoreWriter};
 use errors::{Error, Kind, Result};
 
-/// The artifact type of a build's materials.
+/// The artifact type of a build's recorded responses.
 pub(crate) const MATERIALS_TYPE: &str = "application/vnd.countersign.materials.v1";
 
-/// The most bytes of a manifest of materials, which registries hold to.
+/// The most bytes of their manifest; registries enforce the same limit.
 const MAX_MANIFEST: u64 = 4 << 20;
 const CREATED: &str = "org.opencontainers.image.created";
 
-/// This machine's materials. While it is open, nothing of them is collected.
+/// The recorded responses on this machine. While it is open, none of them are removed.
 #[derive(Debug)]
 pub struct ResponseStore {
     store: Store,
     lock: File,
 }
 
-/// The materials of one build.
+/// The recorded responses of one build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeptResponses {
     /// The digest of the record.
     pub record: Digest,
-    /// The image they are of.
+    /// The digest of the build's image.
     pub image: Digest,
     /// When it was built, as RFC 3339.
     pub created: String,
-    /// How many bodies.
+    /// The number of bodies.
     pub bodies: usize,
     /// Bytes of the record and the bodies.
     pub size: u64,
@@ -51,75 +51,76 @@ pub struct KeptResponses {
     manifest: Descriptor,
 }
 
-/// Whether bodies go along that steps with secrets or credentials were given.
+/// Whether responses are included that steps with secrets, or requests with credentials, received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrivateResponses {
-    /// They stay here.
+    /// They stay on this machine.
     Withhold,
-    /// They go along: whoever can read what is sent can read them.
+    /// They are included, and can be read by everybody who can read the image or file.
     Include,
 }
 
-/// A registry, as far as a store of recorded responses needs one.
+/// A registry, with the operations that recorded responses need.
 pub trait Remote {
-    /// Attaches an artifact that is in a store to an image.
+    /// Attaches an artifact in a store to an image.
     ///
     /// # Errors
-    /// When the registry refuses, or a blob is missing or damaged.
+    /// When the registry refuses it, or a blob is missing or damaged.
     fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()>;
 
     /// Fetches blobs into a store.
     ///
     /// # Errors
-    /// When the registry lacks one or sends something else.
+    /// When the registry does not have one or sends something else.
     fn pull_blobs(&self, repository: &Repository, blobs: &[Descriptor], store: &Store) -> Result<()>;
 
     /// Reads one blob of at most `max` bytes.
     ///
     /// # Errors
-    /// When the registry lacks it, or sends something else or too much.
+    /// When the registry does not have it, or sends something else or too much.
     fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>>;
 }
 
 impl ResponseStore {
-    /// The materials below a state directory.
+    /// Opens the recorded responses below a state directory.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn open(state_dir: &Path) -> Result<ResponseStore> {
         let folder = state_dir.join("materials");
         let store = Store::open(&folder)?;
         let path = folder.join(".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(|cause| Error::io("opening", &path, cause))?;
-        // Waits for a collection that is going on.
+        // Waits for a running garbage collection.
         flock(&lock, FlockOperation::LockShared)
             .map_err(|cause| Error::io("locking", &path, cause.into()))?;
         Ok(ResponseStore { store, lock })
     }
 
-    /// What keeps the materials of a new build here.
-    pub fn keeper(&self) -> StoreWriter {
+    /// A writer for the responses of a new build.
+    pub fn writer(&self) -> StoreWriter {
         StoreWriter::new(self.store.clone())
     }
 
-    /// The store below.
+    /// The underlying store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The record with this digest, ready to be replayed.
+    /// The record with this digest, ready for a replay.
     ///
     /// # Errors
-    /// When it or one of its bodies is not here or damaged.
+    /// When it or one of its bodies is missing or damaged.
     pub fn replay(&self, record: &Digest) -> Result<Replay> {
         Replay::load(self.store.clone(), record)
     }
 
-    /// Names the materials of an image, so that they are listed, sent along, and kept until somebody lets them go.
+    /// Assigns recorded responses to an image, so that they are listed, attached when it is pushed, and kept until
+    /// they are explicitly removed.
     ///
     /// # Errors
-    /// When there are more bodies than a manifest holds, or the disk refuses.
+    /// When there are more bodies than a manifest can list, or the disk refuses.
     pub fn name(&self, image: &Descriptor, record: &Digest, created: Timestamp) -> Result<KeptResponses> {
         let (found, document) = Record::stored(&self.store, record)?;
         let mut layers = vec![found];
@@ -149,7 +150,7 @@ impl ResponseStore {
         self.read(&stored)
     }
 
-    /// Every build's materials that are here, the latest first.
+    /// The recorded responses of every build, the latest first.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -160,7 +161,7 @@ impl ResponseStore {
         Ok(all)
     }
 
-    /// The materials whose record, or whose image, has this digest.
+    /// The recorded responses whose record or image has this digest.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there are none.
@@ -192,10 +193,10 @@ impl ResponseStore {
         })
     }
 
-    /// How some materials are described to others: as here, or without the private bodies.
+    /// The manifest for others: the complete one, or one without the private bodies.
     ///
     /// # Errors
-    /// When they are not here.
+    /// When the recorded responses are missing.
     fn described(&self, materials: &KeptResponses, private: PrivateResponses) -> Result<Descriptor> {
         let withheld = self.private_bodies(materials)?;
         if private == PrivateResponses::Include || withheld.is_empty() {
@@ -206,10 +207,10 @@ impl ResponseStore {
         Ok(self.store.put(MANIFEST, &manifest.to_bytes()?)?)
     }
 
-    /// The bodies that only steps with secrets or credentials were given, each with what was asked.
+    /// The bodies that only private exchanges received, each with its request.
     ///
     /// # Errors
-    /// When the record is not here.
+    /// When the record is missing.
     pub fn private_bodies(&self, materials: &KeptResponses) -> Result<BTreeMap<Digest, String>> {
         Ok(Record::stored(&self.store, &materials.record)?.1.private_bodies())
     }
@@ -220,10 +221,10 @@ impl ResponseStore {
             .map_err(|cause| Error::new(Kind::Input, "the materials' manifest is malformed").because(cause))
     }
 
-    /// The same of what goes to others: see [`PrivateResponses`].
+    /// The descriptors of the blobs for others: see [`PrivateResponses`].
     ///
     /// # Errors
-    /// When they are not here.
+    /// When the recorded responses are missing.
     pub(super) fn blobs_to_send(
         &self,
         materials: &KeptResponses,
@@ -232,16 +233,16 @@ impl ResponseStore {
         self.blobs(&KeptResponses { manifest: self.described(materials, private)?, ..materials.clone() })
     }
 
-    /// The manifest's and every blob's digest of some materials.
+    /// The descriptors of the manifest and all blobs.
     pub fn blobs(&self, materials: &KeptResponses) -> Result<Vec<Descriptor>> {
         let manifest = self.manifest(materials)?;
         Ok([materials.manifest.clone(), manifest.config].into_iter().chain(manifest.layers).collect())
     }
 
-    /// Attaches materials to their image in a registry.
+    /// Attaches recorded responses to their image in a registry.
     ///
     /// # Errors
-    /// When the registry refuses, or a blob is missing or damaged here.
+    /// When the registry refuses them, or a blob is missing or damaged here.
     pub fn send(
         &self,
         registry: &dyn Remote,
@@ -252,10 +253,10 @@ impl ResponseStore {
         registry.attach_stored(subject, &self.store, &self.described(materials, private)?)
     }
 
-    /// Fetches what is missing here of a record from the repository that holds the image, and names it.
+    /// Fetches the missing blobs of a record from the image's repository, and assigns the record to the image.
     ///
     /// # Errors
-    /// When the registry does not have it, or sends something else.
+    /// When the registry does not have them, or sends something else.
     pub fn fetch(
         &self,
         registry: &dyn Remote,
@@ -273,7 +274,7 @@ impl ResponseStore {
             list.push(body);
         }
         registry.pull_blobs(image.repository(), &bodies, &self.store)?;
-        // They are there if the builder said so, and otherwise with whoever was given them.
+        // The registry has them only if the builder included them.
         others.retain(|body| !self.store.contains(&body.digest));
         registry.pull_blobs(image.repository(), &others, &self.store).map_err(|cause| {
             let asked = others.iter().filter_map(|body| private.get(&body.digest).cloned()).collect();
@@ -286,7 +287,7 @@ impl ResponseStore {
         self.name(described, record, Timestamp::now()).map(drop)
     }
 
-    /// Reads every blob of some materials and holds it against its digest.
+    /// Verifies every blob against its digest.
     ///
     /// # Errors
     /// The first that is missing or damaged.
@@ -303,8 +304,8 @@ impl ResponseStore {
         Ok(())
     }
 
-    /// Lets go of the materials of builds before `before`, and of everything that belongs to no build. Waits until no
-    /// build is going on.
+    /// Removes the recorded responses of builds before `before`, and everything that belongs to no build. Waits until
+    /// no build is running.
     ///
     /// # Errors
     /// When a blob cannot be removed.

@@ -1,4 +1,4 @@
-//! Keeping what passes: a body is written to the store, and hashed, on its way to the step.
+//! Stores responses: a body is hashed and written to the store while it is forwarded to the step.
 
 use std::io::{self, Write};
 
@@ -10,93 +10,93 @@ use sha2::{Digest as _, Sha256};
 use super::record::{RECORD_MEDIA_TYPE, Record};
 use errors::Result;
 
-/// The media type of a body in the store: whatever it is, it is bytes here.
+/// The media type of a body in the store, whatever its content.
 pub(crate) const BODY_MEDIA_TYPE: &str = "application/octet-stream";
 
-/// Where the bodies of a build are kept.
+/// The writer of a build's responses.
 #[derive(Debug, Clone)]
 pub struct StoreWriter {
     store: Store,
 }
 
 impl StoreWriter {
-    /// Keeps in `store`.
+    /// A writer to `store`.
     pub fn new(store: Store) -> StoreWriter {
         StoreWriter { store }
     }
 
-    /// Writes the record, once every body that it names is on the disk.
+    /// Writes the record, once all bodies that it refers to are synced to disk.
     ///
     /// # Errors
-    /// When the disk refuses, or there is more than a record holds.
+    /// When the disk refuses, or the record is too large.
     pub fn finish(&self, record: &Record) -> Result<Digest> {
         self.store.flush()?;
         Ok(self.store.put(RECORD_MEDIA_TYPE, &record.to_bytes()?)?.digest)
     }
 }
 
-/// A body that is being taken down. It has its name only when it is whole.
+/// A body that is being received. It gets its name in the store only when it is complete.
 pub(crate) struct BodyWriter {
     size: u64,
-    way: Mode,
+    output: Output,
 }
 
-enum Mode {
+enum Output {
     Hash(Sha256),
-    /// No byte yet: the empty body needs no file of its own.
+    /// No byte yet: an empty body needs no temporary file.
     Waiting(Store),
     Write(Box<BlobWriter>),
 }
 
 impl BodyWriter {
-    /// A body that goes to the keeper, or is only hashed when there is none.
-    pub(crate) fn new(keeper: Option<&StoreWriter>) -> BodyWriter {
-        let way = match keeper {
-            Some(keeper) => Mode::Waiting(keeper.store.clone()),
-            None => Mode::Hash(Sha256::new()),
+    /// A body that is stored, or only hashed if there is no writer.
+    pub(crate) fn new(writer: Option<&StoreWriter>) -> BodyWriter {
+        let output = match writer {
+            Some(writer) => Output::Waiting(writer.store.clone()),
+            None => Output::Hash(Sha256::new()),
         };
-        BodyWriter { size: 0, way }
+        BodyWriter { size: 0, output }
     }
 
-    /// How many bytes there were so far.
+    /// The number of bytes so far.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Takes the next bytes.
+    /// Adds bytes.
     ///
     /// # Errors
-    /// When the store refuses them; then the body can no longer be kept.
+    /// When the store cannot write them; then the body cannot be stored any more.
     pub(crate) fn take(&mut self, data: &[u8]) -> io::Result<()> {
         self.size += data.len() as u64;
-        if let Mode::Waiting(store) = &self.way {
-            self.way = Mode::Write(Box::new(store.writer().map_err(io::Error::other)?));
+        if let Output::Waiting(store) = &self.output {
+            self.output = Output::Write(Box::new(store.writer().map_err(io::Error::other)?));
         }
-        match &mut self.way {
-            Mode::Hash(hash) => {
+        match &mut self.output {
+            Output::Hash(hash) => {
                 hash.update(data);
                 Ok(())
             }
-            Mode::Write(writer) => writer.write_all(data),
-            Mode::Waiting(_) => Ok(()),
+            Output::Write(writer) => writer.write_all(data),
+            Output::Waiting(_) => Ok(()),
         }
     }
 
-    /// The digest of the whole. A kept body reaches the disk with [`StoreWriter::finish`].
+    /// The digest of the complete body. [`StoreWriter::finish`] syncs stored bodies to disk.
     ///
     /// # Errors
-    /// When the store refuses it.
+    /// When the store cannot write it.
     pub(crate) fn finish(self) -> io::Result<Digest> {
-        let kept = match self.way {
-            Mode::Hash(hash) => return Ok(Digest::from_bytes(hash.finalize().into())),
-            Mode::Waiting(store) => {
+        let kept = match self.output {
+            Output::Hash(hash) => return Ok(Digest::from_bytes(hash.finalize().into())),
+            Output::Waiting(store) => {
                 let empty = Digest::of(b"");
                 match store.contains(&empty) {
                     true => return Ok(empty),
                     false => store.put(BODY_MEDIA_TYPE, b""),
                 }
             }
-            Mode::Write(writer) => writer.commit_unflushed(BODY_MEDIA_TYPE),
+            Output::Write(writer) => writer.commit_unflushed(BODY_MEDIA_TYPE),
         };
         kept.map(|blob| blob.digest).map_err(io::Error::other)
     }
@@ -110,16 +110,16 @@ mod tests {
     fn kept_and_hashed_bodies_have_the_same_name() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let keeper = StoreWriter::new(store.clone());
+        let writer = StoreWriter::new(store.clone());
         for body in [&b""[..], b"some bytes"] {
-            for keeper in [None, Some(&keeper)] {
-                let mut sink = BodyWriter::new(keeper);
+            for writer in [None, Some(&writer)] {
+                let mut body_writer = BodyWriter::new(writer);
                 for piece in body.chunks(3) {
-                    sink.take(piece).unwrap();
+                    body_writer.take(piece).unwrap();
                 }
-                assert_eq!(sink.size(), body.len() as u64);
-                assert_eq!(sink.finish().unwrap(), Digest::of(body));
-                assert_eq!(store.contains(&Digest::of(body)), keeper.is_some());
+                assert_eq!(body_writer.size(), body.len() as u64);
+                assert_eq!(body_writer.finish().unwrap(), Digest::of(body));
+                assert_eq!(store.contains(&Digest::of(body)), writer.is_some());
             }
         }
     }
@@ -128,9 +128,9 @@ mod tests {
     fn a_body_that_breaks_off_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let mut sink = BodyWriter::new(Some(&StoreWriter::new(store.clone())));
-        sink.take(b"half").unwrap();
-        drop(sink);
+        let mut body_writer = BodyWriter::new(Some(&StoreWriter::new(store.clone())));
+        body_writer.take(b"half").unwrap();
+        drop(body_writer);
         let blobs = std::fs::read_dir(store.root().join("blobs/sha256")).unwrap();
         assert_eq!(blobs.count(), 0);
     }

@@ -1,5 +1,5 @@
-//! What servers, proxies and clients get wrong: each ends in a clear incident, or in an exchange that is exactly what the
-//! step got.
+//! Faults of servers, proxies and clients. Each ends in a clear incident, or in an exchange that is exactly what the
+//! step received.
 
 use attestations::Digest;
 use rcgen::CertificateParams;
@@ -9,7 +9,7 @@ use super::servers::{Script, plain, tls};
 use super::upstream::Proxies;
 use super::*;
 
-/// Framing that two parsers could read differently: none of it reaches upstream.
+/// Framing that two parsers could read differently never reaches upstream.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_two_readings_is_refused() {
     let head = "POST /first HTTP/1.1\r\nHost: a.example\r\n";
@@ -40,8 +40,8 @@ async fn a_request_with_two_readings_is_refused() {
     }
 }
 
-/// A server that says more than it announced: the step gets what was announced, the record says so, and what came behind
-/// is not the next answer.
+/// A server that sends more than it announced: the step receives the announced length, the record says so, and the
+/// rest is never taken for the next response.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_longer_than_announced_is_cut_and_never_the_next_answer() {
     let evil =
@@ -85,7 +85,7 @@ async fn an_answer_with_two_readings_is_no_exchange() {
         );
         assert_eq!(record.incidents[0].target, "GET http://a.example/x");
     }
-    // With both framings the chunks count (RFC 9112, section 6.3), and the step sees one framing.
+    // If both framings are present the chunks count (RFC 9112, section 6.3), and the step receives one framing.
     let both =
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
     let (http, _) = plain(Script::Say(both.to_vec())).await;
@@ -99,14 +99,14 @@ async fn an_answer_with_two_readings_is_no_exchange() {
     );
 }
 
-/// A server under TLS with a certificate that is valid for these days before and after now.
+/// A TLS server with a certificate that is valid for these days before and after now.
 async fn valid_for(name: &str, days: (i64, i64)) -> (SocketAddr, CertificateDer<'static>) {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     let at = |days: i64| {
         let (now, span) = (std::time::SystemTime::now(), Duration::from_secs(days.unsigned_abs() * 86_400));
         if days < 0 { now - span } else { now + span }
     };
-    // Of its own name, so that no other test's root is taken for its issuer.
+    // A name of its own, so that no other test's root is taken for its issuer.
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.not_before = at(days.0).into();
     params.not_after = at(days.1).into();
@@ -164,15 +164,16 @@ async fn a_bad_certificate_is_told_with_what_is_bad() {
     let record = stage.finish().await;
     assert_eq!((kinds(&record), record.step.exchanges.len()), (vec![IncidentKind::UpstreamFailed; 4], 0));
     for (incident, (name, words)) in record.incidents.iter().zip(cases) {
-        let told = incident.to_string();
-        assert!(told.starts_with(&format!("GET https://{name}/x")) && told.contains(words), "{told}");
+        let text = incident.to_string();
+        assert!(text.starts_with(&format!("GET https://{name}/x")) && text.contains(words), "{text}");
     }
 }
 
-/// A client that follows redirects without end is ended by the bound of the step, with words.
+/// A client that follows redirects without end reaches the step's limit, and gets a message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_itself_ends_by_the_bound() {
-    // It closes each connection, and says so: otherwise the next request might go into one that is just being closed.
+    // It announces that it closes each connection; otherwise the next request might use one that is just being
+    // closed.
     let again = b"HTTP/1.1 302 Found\r\nLocation: http://a.example/again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let again = again.to_vec();
     let (http, _) = plain(Script::Say(again)).await;
@@ -193,8 +194,8 @@ async fn a_redirect_to_itself_ends_by_the_bound() {
     assert_eq!(record.incidents[0].target, "GET http://a.example/again");
 }
 
-/// A server may close a connection while the next request is on its way. The step's own is new, so nobody there would ask
-/// again: that is done for it, but not for what may change something.
+/// A server may close a connection while the next request is on its way. The step's own connection is new, so its
+/// client would not retry: the recorder does, except for requests that may change something.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_kept_too_long_is_not_the_steps_problem() {
     let fine = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
@@ -203,7 +204,7 @@ async fn a_connection_that_was_kept_too_long_is_not_the_steps_problem() {
     for path in ["/1", "/2", "/3"] {
         let answer = text(&stage.raw("a.example", &get("a.example", path)).await);
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
-        // The recorder has the connection back a moment after the answer.
+        // The recorder gets the connection back a moment after the response.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let post = b"POST /4 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
@@ -216,7 +217,7 @@ async fn a_connection_that_was_kept_too_long_is_not_the_steps_problem() {
     assert_eq!(asked, ["/1", "/2", "/2", "/3", "/3", "/4"]);
 }
 
-/// What a step got in part and did not mind stays told: its materials are not complete.
+/// A response that the step received in part and ignored stays reported: the recorded responses are incomplete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_nobody_minded_is_not_forgotten() {
     let (cut, _) = plain(Script::Say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello".to_vec())).await;
@@ -244,7 +245,7 @@ fn kinds_of(incidents: &[Incident]) -> Vec<IncidentKind> {
     incidents.iter().map(|incident| incident.kind).collect()
 }
 
-/// A proxy that tunnels to `to` for whom it knows, and what it was asked.
+/// A proxy that tunnels to `to` for clients with a password, and the requests that it received.
 async fn tunnels(to: SocketAddr) -> (SocketAddr, servers::Seen) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), servers::Seen::default());

@@ -1,4 +1,4 @@
-//! Steps and servers that mean harm. Each case ends in an incident that names it, and never in a complete exchange.
+//! Malicious steps and servers. Each case ends in an incident that names it, and never in a complete exchange.
 
 use super::servers::{Script, plain, tls};
 use super::*;
@@ -18,7 +18,7 @@ async fn only(stage: Stage) -> Incident {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Attack 18 and 22: requests that two parsers could read differently, or that mean another host.
+/// Attacks 18 and 22: requests that two parsers could read differently, or that are for another host.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_requests_never_reach_upstream() {
     use IncidentKind::*;
@@ -208,7 +208,7 @@ async fn what_is_not_over_at_the_end_is_an_incident() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_leads_to_this_machine_is_not_followed() {
-    // `ip6-localhost` and the like are names of /etc/hosts for loopback; the machine's own name may be another.
+    // `ip6-localhost` and the like are names of loopback in /etc/hosts; the machine's own name may be another.
     let resolver = tokio::net::lookup_host(("ip6-localhost", 0)).await;
     if resolver.is_err() {
         return;

@@ -1,4 +1,4 @@
-//! HTTP/2: for those who insist on it, on either side.
+//! HTTP/2 with clients and servers that support nothing else.
 
 use std::convert::Infallible;
 
@@ -16,7 +16,7 @@ use super::*;
 
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
-/// A server that speaks HTTP/2 and nothing else, and ends each answer with trailers: its path, and how it was asked.
+/// A server that supports only HTTP/2. It answers with the request's path and details, and ends with trailers.
 async fn insisting(name: &str) -> (SocketAddr, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let root = made.cert.der().clone();
@@ -76,7 +76,7 @@ fn request(method: &str, url: &str, body: &[u8]) -> Request<Full<Bytes>> {
     builder.body(Full::new(Bytes::copy_from_slice(body))).unwrap()
 }
 
-/// All of an answer that a client sees.
+/// Everything of a response that a client sees.
 async fn ask(sender: &mut Sender, request: Request<Full<Bytes>>) -> Result<String, hyper::Error> {
     let (parts, body) = sender.send_request(request).await?.into_parts();
     let body = body.collect().await?;
@@ -118,7 +118,7 @@ async fn who_insists_is_served_and_the_replay_is_the_same() {
     assert_eq!(first.1, second.1);
 }
 
-/// Who offers both gets what was always recorded; a server that insists is asked as it wants, without its trailers.
+/// A client that offers both gets HTTP/1.1; a server that requires HTTP/2 gets it, and its trailers are dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn http1_stays_what_it_was_even_before_a_server_that_insists() {
     let (only, root) = insisting("g.example").await;
@@ -217,8 +217,8 @@ async fn garbage_and_http2_without_tls_are_named() {
     assert!(record.step.exchanges.is_empty() && seen.lock().unwrap().is_empty());
 }
 
-/// Streams that are opened and reset at once, by the thousand: the connection ends or they are just refused, and the next
-/// client is served as ever.
+/// Thousands of streams that are opened and reset at once: the connection ends or they are refused, and the next
+/// client is served as usual.
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_resets_are_bounded() {
     let (https, _, root) = tls("b.example", Script::Echo).await;
@@ -264,7 +264,7 @@ async fn what_breaks_off_breaks_off_here_too() {
     }
 }
 
-/// The end of a step ends its streams, and says so.
+/// The end of a step ends its streams, and reports them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_not_over_at_the_end_is_an_incident() {
     let stalls = Script::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello".to_vec());

@@ -22,7 +22,7 @@ use super::*;
 
 const LOOPBACK: Block = Block::new(Ipv4Addr::new(127, 18, 0, 0), 16);
 
-/// A planted step and the addresses of its listeners.
+/// A step's network and the addresses of its listeners.
 struct Stage {
     capture: Recorder,
     planted: Planted,
@@ -49,8 +49,8 @@ impl Stage {
         Stage::on(Mode::Record(None), options)
     }
 
-    fn on(way: Mode, options: Options) -> Stage {
-        let capture = Recorder::in_block(Handle::current(), way, options, LOOPBACK).unwrap();
+    fn on(mode: Mode, options: Options) -> Stage {
+        let capture = Recorder::in_block(Handle::current(), mode, options, LOOPBACK).unwrap();
         let tcp = || TcpListener::bind("0.0.0.0:0").unwrap();
         let sockets = Sockets {
             dns_udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
@@ -65,7 +65,7 @@ impl Stage {
         Stage { capture, planted, dns, http, https }
     }
 
-    /// Where a program connects to for a name, as DNS says.
+    /// The address that a program connects to for a name, from DNS.
     fn at(&self, name: &str, port: u16) -> SocketAddr {
         let name = crate::host_name::HostName::parse(name).unwrap();
         SocketAddr::from((self.capture.names.address_of(&name).unwrap(), port))
@@ -76,12 +76,12 @@ impl Stage {
         talk(TcpStream::connect(self.at(name, self.http)).await.unwrap(), request).await
     }
 
-    /// The same under TLS, with a choice of SNI.
+    /// The same over TLS, with a choice of SNI.
     async fn tls(&self, name: &str, sni: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
         Ok(talk(self.secure(name, sni, &[]).await?, request).await)
     }
 
-    /// A connection under TLS that offers these protocols.
+    /// A TLS connection that offers these protocols.
     async fn secure(
         &self,
         name: &str,
@@ -108,7 +108,7 @@ impl Stage {
     }
 }
 
-/// What came back until the connection ended, however it ended.
+/// The bytes received until the connection ended, in whatever form.
 async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     mut stream: S,
     request: &[u8],

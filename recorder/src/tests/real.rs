@@ -1,5 +1,5 @@
-//! Real clients in a network namespace of their own: resolver, sockets, TLS and HTTP are all theirs, and the ports are
-//! the real ones.
+//! Real clients in a network namespace of their own: resolver, sockets, TLS and HTTP are all theirs, and the ports
+//! are the real ones.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::servers::{Script, tls};
 use super::*;
 
-/// A named network namespace with the capture block on its loopback, gone when dropped.
+/// A named network namespace with the block on its loopback, deleted when dropped.
 struct Namespace(String);
 
 impl Namespace {
@@ -30,7 +30,7 @@ impl Namespace {
         None
     }
 
-    /// Makes the sockets from inside, as the sandbox does.
+    /// Creates the sockets from inside, as the sandbox does.
     fn sockets(&self) -> Sockets {
         let path = format!("/var/run/netns/{}", self.0);
         let make = move || {
@@ -44,7 +44,7 @@ impl Namespace {
                 watch: None,
             }
         };
-        // The thread that entered the namespace ends here; nobody else was moved.
+        // The thread that entered the namespace ends here; no other thread was moved.
         std::thread::spawn(make).join().unwrap()
     }
 
@@ -103,7 +103,7 @@ async fn pip_and_curl_know_nothing_of_the_recorder() {
     std::fs::write(&ca, capture.ca_pem()).unwrap();
     let (ca, target) = (ca.display(), dir.path().join("target"));
 
-    // Trust comes by the variables that a build sets.
+    // Tools trust the CA through the variables that a build sets.
     let trust =
         format!("env SSL_CERT_FILE={ca} REQUESTS_CA_BUNDLE={ca} PIP_CERT={ca} PIP_CONFIG_FILE=/dev/null");
     let pip = "python3 -m pip --disable-pip-version-check install -q --no-cache-dir --no-compile";
@@ -113,7 +113,7 @@ async fn pip_and_curl_know_nothing_of_the_recorder() {
     assert!(installed.status.success(), "{installed:?}");
     assert_eq!(std::fs::read_to_string(target.join("tiny.py")).unwrap(), "x = 1\n");
 
-    // Nothing but names and the two ports leads anywhere.
+    // Only names and the two ports can be reached.
     for url in ["https://192.0.2.1/", "http://198.18.0.1:8080/", "http://[2001:db8::1]/"] {
         let refused = namespace.run(&format!("curl -sS -g -m 5 --cacert {ca} {url}")).await;
         assert_eq!(refused.status.code(), Some(7), "{url}: {refused:?}");

@@ -1,4 +1,4 @@
-//! What was recorded is answered again, byte for byte, when the servers are gone.
+//! Recorded responses are replayed byte for byte when the servers are gone.
 
 use std::path::Path;
 
@@ -8,24 +8,24 @@ use super::servers::{Script, plain};
 use super::*;
 use crate::store::Record;
 
-fn keeper(folder: &Path) -> StoreWriter {
+fn writer(folder: &Path) -> StoreWriter {
     StoreWriter::new(Store::open(folder).unwrap())
 }
 
-/// The same talk, recorded and then replayed. Returns both sides' bytes and both records.
+/// The same requests, recorded and then replayed. Returns both sides' bytes and both records.
 pub(super) async fn twice(
     upstream: Upstream,
     talk: impl AsyncFn(&Stage) -> Vec<String>,
 ) -> ((Vec<String>, StepRecord), (Vec<String>, StepRecord)) {
     let folder = tempfile::tempdir().unwrap();
-    let keeper = keeper(folder.path());
-    let stage = Stage::on(Mode::Record(Some(keeper.clone())), options(upstream));
+    let writer = writer(folder.path());
+    let stage = Stage::on(Mode::Record(Some(writer.clone())), options(upstream));
     let said = talk(&stage).await;
     let first = stage.finish().await;
     let record = Record::new(vec![first.step.clone()]);
-    let digest = keeper.finish(&record).unwrap();
+    let digest = writer.finish(&record).unwrap();
     let replay = Replay::load(Store::open(folder.path()).unwrap(), &digest).unwrap();
-    // Nobody is upstream now: the names lead to a port that nothing listens on.
+    // There is no upstream now: the names lead to a port that nothing listens on.
     let stage = Stage::on(Mode::Replay(Arc::new(replay)), options(Upstream::system()));
     let again = talk(&stage).await;
     let second = stage.finish().await;
@@ -87,7 +87,7 @@ async fn what_failed_fails_again_and_what_was_not_asked_is_an_incident() {
     assert!(!second.1.incidents[0].kind.is_fatal());
 
     let folder = tempfile::tempdir().unwrap();
-    let digest = keeper(folder.path()).finish(&Record::new(vec![])).unwrap();
+    let digest = writer(folder.path()).finish(&Record::new(vec![])).unwrap();
     let replay = Replay::load(Store::open(folder.path()).unwrap(), &digest).unwrap();
     let stage = Stage::on(Mode::Replay(Arc::new(replay)), options(Upstream::system()));
     let answer = text(&stage.raw("a.example", &get("a.example", "/new")).await);
@@ -98,15 +98,15 @@ async fn what_failed_fails_again_and_what_was_not_asked_is_an_incident() {
     assert!(record.incidents[0].kind.is_fatal());
 }
 
-/// A store that cannot be written to: nothing counts as kept, and the step learns that its answer is broken.
+/// A store that cannot be written to: nothing is recorded, and the step gets an incomplete response.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_no_exchange() {
     let (echo, _) = plain(Script::Echo).await;
     let folder = tempfile::tempdir().unwrap();
-    let keeper = keeper(folder.path());
+    let writer = writer(folder.path());
     std::fs::remove_dir_all(folder.path().join("blobs")).unwrap();
     let upstream = Upstream::system().with_address("a.example", echo);
-    let stage = Stage::on(Mode::Record(Some(keeper)), options(upstream));
+    let stage = Stage::on(Mode::Record(Some(writer)), options(upstream));
     stage.raw("a.example", &get("a.example", "/x")).await;
     let record = stage.finish().await;
     assert_eq!(record.step.exchanges, []);

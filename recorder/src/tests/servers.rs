@@ -1,4 +1,4 @@
-//! Upstream servers: a well-behaved one, one under TLS, and one that says exactly the bytes it is given.
+//! Upstream servers: a well-behaved one, one with TLS, and one that sends exactly the bytes it is given.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,18 +12,18 @@ use tokio::net::TcpListener;
 /// Heads and bodies that a server received, as text.
 pub(super) type Seen = Arc<Mutex<Vec<String>>>;
 
-/// What a scripted server does on each connection.
+/// The behaviour of a scripted server on each connection.
 #[derive(Clone)]
 pub(super) enum Script {
-    /// Reads a request, says this, and closes.
+    /// Reads a request, sends this, and closes.
     Say(Vec<u8>),
-    /// Reads a request, says this, and then nothing more.
+    /// Reads a request, sends this, and then nothing more.
     Stall(Vec<u8>),
-    /// Answers the first request of a connection, and cuts off what comes next on it.
+    /// Answers the first request of a connection, and closes at the next one.
     Once(Vec<u8>),
     /// Answers every request of the connection with its body, or its path if there is none.
     Echo,
-    /// Answers with what is at the path, or that there is nothing.
+    /// Answers with the content at the path, or that there is none.
     Site(Arc<HashMap<String, (&'static str, Vec<u8>)>>),
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn plain(script: Script) -> (SocketAddr, Seen) {
     (address, seen)
 }
 
-/// A server under TLS for `name`, with a root of its own.
+/// A TLS server for `name`, with a root of its own.
 pub(super) async fn tls(name: &str, script: Script) -> (SocketAddr, Seen, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let root = made.cert.der().clone();
@@ -121,7 +121,7 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: Script, 
     }
 }
 
-/// One request with its body, which is expected plain or in chunks.
+/// Reads one request with its body, which is expected plain or in chunks.
 async fn read_request<S: AsyncRead + Unpin>(
     stream: &mut S,
     pending: &mut Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a well-behaved step sees, and what is recorded of it.
+//! The view of a well-behaved step, and its record.
 
 use attestations::Digest;
 
@@ -108,7 +108,7 @@ async fn what_a_client_did_not_read_to_its_end_is_still_named_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_of_the_environment_is_honoured() {
-    // The proxy is the well-behaved server itself: a plain proxy is asked in absolute form.
+    // The proxy is the well-behaved server itself: requests to a plain proxy are in absolute form.
     let (proxy, seen) = plain(Script::Echo).await;
     let through = Proxies::Through(format!("http://{proxy}").parse().unwrap());
     let mut options = options(Upstream::system());
@@ -120,7 +120,7 @@ async fn a_proxy_of_the_environment_is_honoured() {
     assert!(seen.lock().unwrap()[0].starts_with("GET http://a.example/x HTTP/1.1"));
 }
 
-/// Real curl, with its own TLS and its own idea of HTTP.
+/// Real curl, with its own TLS and its own HTTP implementation.
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_works_without_knowing() {
     let (https, _, root) = tls("b.example", Script::Echo).await;

@@ -1,5 +1,5 @@
-//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. What is fetched goes through the
-//! recorder, under the name of the step's line, as what a RUN fetches.
+//! COPY and ADD: from the commit, a stage, the Dockerfile itself, a URL or a git repository. Requests for remote
+//! sources go through the recorder under the step's id, like those of a RUN.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -21,41 +21,41 @@ use crate::source;
 use crate::source::{RecordedError, SourceError, Wanted};
 use recorder::{FetchError, StepId, StepRecord};
 
-/// Where this machine's programs look for what leads to names; a step's program sees the recorder's instead.
+/// The machine's files for name resolution. Fetching programs see the recorder's in their place.
 const NAMES: [(&str, &str); 3] =
     [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts"), ("nsswitch.conf", "/etc/nsswitch.conf")];
-/// Of `hosts` and DNS alone: neither a cache nor a service of the machine is asked.
+/// Only `hosts` and DNS, so that no cache or service of the machine is asked.
 const NSSWITCH: &str = "hosts: files dns\n";
-/// Where a daemon that caches names listens, if there is one; an empty folder is seen instead.
+/// The socket folder of a name-caching daemon, if there is one; it is replaced by an empty folder.
 const NAME_CACHE: &str = "/run/nscd";
 
-/// A commit that a step took files of.
+/// A commit that a step took files from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GitTaken {
     /// The repository's URL.
     pub(crate) url: String,
     /// The commit.
     pub(crate) commit: Commit,
-    /// What the Dockerfile calls it.
+    /// The branch, tag or commit in the Dockerfile.
     pub(crate) reference: Option<String>,
-    /// Its path, when it came as a submodule.
+    /// Its path, if it is a submodule.
     pub(crate) submodule: Option<String>,
     /// The step.
     pub(crate) step: StepId,
 }
 
-/// Something that a step copies from, which stays until its bytes are written.
+/// A source of a copy, which is kept until its bytes are written.
 struct Gathered<'a> {
     from: Origin<'a>,
     paths: Vec<String>,
     archives: bool,
-    /// Whether `--exclude` and `--parents` are for it.
+    /// Whether `--exclude` and `--parents` apply to it.
     is_picked: bool,
 }
 
 enum Origin<'a> {
     Context(&'a ContextTree),
-    /// With what keeps it mounted.
+    /// With the overlay that keeps it mounted.
     Stage(RootTree, #[expect(dead_code, reason = "it is held")] Overlay),
     Inline(InlineTree<'a>),
     Fetched(FetchedFile),
@@ -65,7 +65,7 @@ enum Origin<'a> {
 impl Gathered<'_> {
     fn copy<'t>(
         &'t self,
-        ground: &mut dyn LayerTarget<'t>,
+        target: &mut dyn LayerTarget<'t>,
         request: &copy::CopyRequest<'_>,
     ) -> std::result::Result<(), CopyError> {
         let request = copy::CopyRequest { sources: &self.paths, archives: self.archives, ..request.clone() };
@@ -74,17 +74,17 @@ impl Gathered<'_> {
             false => copy::CopyRequest { excludes: None, parents: false, ..request },
         };
         match &self.from {
-            Origin::Context(tree) => copy::copy(*tree, ground, &request),
-            Origin::Stage(tree, _) => copy::copy(tree, ground, &request),
-            Origin::Inline(tree) => copy::copy(tree, ground, &request),
-            Origin::Git(tree) => copy::copy(tree, ground, &request),
-            Origin::Fetched(file) => copy::copy_fetched(file, ground, &request),
+            Origin::Context(tree) => copy::copy(*tree, target, &request),
+            Origin::Stage(tree, _) => copy::copy(tree, target, &request),
+            Origin::Inline(tree) => copy::copy(tree, target, &request),
+            Origin::Git(tree) => copy::copy(tree, target, &request),
+            Origin::Fetched(file) => copy::copy_fetched(file, target, &request),
         }
     }
 }
 
 impl<'a> StageRun<'a> {
-    /// Does a COPY or ADD.
+    /// Executes a COPY or ADD.
     pub(crate) fn copy(
         &mut self,
         stage: &StageState,
@@ -106,25 +106,25 @@ impl<'a> StageRun<'a> {
         };
         let gathered = self.gather(step, copying, label)?;
         if gathered.iter().any(|one| one.archives) {
-            // An archive may give another name to a file that lies below.
+            // An archive may contain a hard link to a file of a lower layer, whose content is needed then.
             stage.root.folders(self.resources)?;
         }
-        let made = self.draw(stage, step, copying.apart, &mut |drawing| {
-            gathered.iter().try_for_each(|one| one.copy(drawing, &request))
+        let made = self.build_virtual(stage, step, copying.apart, &mut |layer_builder| {
+            gathered.iter().try_for_each(|one| one.copy(layer_builder, &request))
         })?;
         drop(gathered);
         sandbox::remove_tree(&self.fetched()).map_err(machine)?;
         Ok(made)
     }
 
-    /// All that a step copies from, in its order. What is remote is fetched.
+    /// All sources of the step, in order. Remote ones are fetched.
     fn gather<'s>(&mut self, step: &Step, copying: &'s Copying, label: &Label) -> Result<Vec<Gathered<'s>>>
     where
         'a: 's,
     {
         let Copying { from, sources, inline, archives, remote_archives, .. } = copying;
         let mut gathered = Vec::new();
-        // Paths that follow each other are one request: of several, one may match nothing.
+        // Consecutive paths are one request, since a pattern among several sources may match nothing.
         for group in sources.chunk_by(|a, b| matches!((a, b), (Source::Path(_), Source::Path(_)))) {
             let paths: Vec<String> = group.iter().filter_map(path_of).collect();
             if !paths.is_empty() {
@@ -164,7 +164,7 @@ impl<'a> StageRun<'a> {
         Ok(gathered)
     }
 
-    /// Where what is fetched lies until it is written.
+    /// The folder for fetched files until they are written.
     fn fetched(&self) -> PathBuf {
         self.resources.scratch.join("fetched")
     }
@@ -269,7 +269,7 @@ impl<'a> StageRun<'a> {
         Ok(tree)
     }
 
-    /// The files that lead names to the recorder, and the places where programs of this machine look for them.
+    /// The recorder's files for name resolution, each with the machine's path that it replaces.
     fn names(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         let scratch = self.resources.scratch;
         let path = scratch.join("nsswitch.conf");
@@ -284,10 +284,10 @@ impl<'a> StageRun<'a> {
         self.resources.workspace.report(&Event::Fetching { label, url });
     }
 
-    /// Keeps what fetching did on the network; what it came to, with what went wrong there.
-    fn noted<T>(&mut self, step: &Step, label: &Label, record: StepRecord, came: Result<T>) -> Result<T> {
+    /// Records the exchanges of a fetch; returns its result together with any network incident.
+    fn noted<T>(&mut self, step: &Step, label: &Label, record: StepRecord, fetched: Result<T>) -> Result<T> {
         let incidents = self.note(step, record, label)?;
-        came.map_err(|error| match incidents.is_empty() {
+        fetched.map_err(|error| match incidents.is_empty() {
             true => error,
             false => error.hint(format!("its network: {}", incidents.join("; "))),
         })

@@ -1,4 +1,4 @@
-//! What a step does, one file for each kind.
+//! The kinds of steps, one file each.
 
 pub(crate) mod add;
 pub(crate) mod copy;

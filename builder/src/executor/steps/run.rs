@@ -1,5 +1,5 @@
-//! Doing a RUN: its command over a fresh overlay, whose upper directory becomes one canonical layer, in a network of which all
-//! is recorded.
+//! Executes a RUN: its command runs over a fresh overlay, whose upper directory becomes one canonical layer, in a
+//! network whose exchanges are all recorded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::secrets::Redactor;
 use recorder::SecretPatterns;
 use recorder::{Incident, Planted, StepRecord};
 
-/// What a command sees of the network: nothing, or what is planted there.
+/// A command's network: an empty namespace, or one with the recorder in it.
 struct Reach {
     namespace: sandbox::Network,
     planted: Option<Planted>,
 }
 
 impl StageRun<'_> {
-    /// Runs a command; the layer that came of it, and the folder that stands for it in the next step.
+    /// Runs a command. Returns its layer, and the folder with the layer's files for the next step.
     pub(crate) fn run(
         &mut self,
         stage: &StageState,
@@ -38,14 +38,14 @@ impl StageRun<'_> {
         label: &Label,
     ) -> Result<Option<NewLayer>> {
         let mut mounts = self.mounts(step, execution)?;
-        let needles = Arc::new(self.report(step, execution, &mut mounts)?);
+        let needles = Arc::new(self.add_secrets(step, execution, &mut mounts)?);
         let user = self.user(&stage.root, &execution.user, step)?;
-        // The kernel lets both wait, and neither needs the other.
-        let (ground, network) = std::thread::scope(|scope| {
+        // Setting up either waits for the kernel, and neither needs the other.
+        let (overlay, network) = std::thread::scope(|scope| {
             let network = scope.spawn(|| self.network(step, execution.network, &needles));
-            (self.ground(stage, &mounts), network.join())
+            (self.overlay(stage, &mounts), network.join())
         });
-        let (overlay, lowers) = ground?;
+        let (overlay, lowers) = overlay?;
         let network = network.map_err(|_| Error::new(Kind::Bug, "setting up a network ended early"))??;
         let files = self.mounted_files()?;
         let mut process = self.process(execution, user, files.path());
@@ -79,14 +79,14 @@ impl StageRun<'_> {
         let made = layer.map(|layer| overlay.into_upper().map(|upper| (layer, upper)));
         let made = made.transpose().map_err(machine)?;
         drop(mounts);
-        // What was left would be in the next step's caches, which have to be empty.
+        // Caches have to be empty for the next step.
         sandbox::remove_tree(&self.resources.scratch.join("mounts")).map_err(machine)?;
         let Some((layer, upper)) = made else { return Ok(None) };
         Ok(Some(NewLayer { layer, files: LayerFiles::Written(upper) }))
     }
 
-    /// The root of a step, and the folders it stands on.
-    fn ground(&self, stage: &StageState, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
+    /// The overlay for a step, and its lower folders.
+    fn overlay(&self, stage: &StageState, mounts: &Mounts) -> Result<(Overlay, Vec<PathBuf>)> {
         let mut lowers = stage.root.folders(self.resources)?;
         let injected = self.injected();
         if !injected.exists() {
@@ -97,7 +97,7 @@ impl StageRun<'_> {
         Ok((overlay, lowers))
     }
 
-    /// What a command sees of the network.
+    /// Sets up a command's network.
     fn network(&self, step: &Step, network: Network, needles: &Arc<SecretPatterns>) -> Result<Reach> {
         let namespace = self.resources.host.network().map_err(machine)?;
         let planted = match network {
@@ -119,13 +119,18 @@ impl StageRun<'_> {
             .map_err(|error| mount_failed(step, error))
     }
 
-    /// Adds the step's secrets to what it has mounted; what they look like.
-    fn report(&mut self, step: &Step, execution: &Execution, mounts: &mut Mounts) -> Result<SecretPatterns> {
+    /// Adds the step's secrets to its mounts, and returns the patterns to search for.
+    fn add_secrets(
+        &mut self,
+        step: &Step,
+        execution: &Execution,
+        mounts: &mut Mounts,
+    ) -> Result<SecretPatterns> {
         let wanted = &execution.secrets;
         let (host, secrets) = (self.resources.host, self.resources.secrets);
         for one in wanted {
             let Some(bytes) = secrets.get(&one.id) else { continue };
-            mounts.report(one, bytes, host).map_err(|error| mount_failed(step, error))?;
+            mounts.add_secret(one, bytes, host).map_err(|error| mount_failed(step, error))?;
             self.reports.secrets.insert(one.id.clone());
             let reason = format!(
                 "line {}: the step was reports the secret {}, which only those have who were given it",
@@ -138,8 +143,8 @@ impl StageRun<'_> {
         Ok(secrets.needles(wanted.iter().map(|one| one.id.as_str())))
     }
 
-    /// Fresh copies of the files that a command has mounted over its image's, and may write to. In memory, and bounded:
-    /// they belong to no layer, so that what is written there must not outlive the step, nor fill a disk.
+    /// Fresh copies of the files that are mounted over the image's, and that a command may write to. In memory and
+    /// bounded, because they belong to no layer: changes must neither outlive the step nor fill a disk.
     fn mounted_files(&self) -> Result<Memory> {
         let capture = self.resources.capture;
         let files = self.resources.host.memory_of(environment::MOUNTED_SIZE).map_err(machine)?;
@@ -165,7 +170,8 @@ impl StageRun<'_> {
         process
     }
 
-    /// Puts a program of the Dockerfile where the runtime can mount it; `/dev` is the runtime's and leaves no trace.
+    /// Writes a program of the Dockerfile to a file and mounts it in `/dev`, which the runtime mounts, so that it
+    /// leaves no trace in the layer.
     fn script(&self, script: &Script) -> Result<Mount> {
         use std::os::unix::fs::PermissionsExt as _;
         let source = self.resources.scratch.join("script");
@@ -211,10 +217,10 @@ impl StageRun<'_> {
         Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
     }
 
-    /// Keeps what a step did on the network; returns what went wrong there.
+    /// Keeps the record of a step's network; returns its incidents.
     ///
     /// # Errors
-    /// When something went wrong that the step may not have minded, but after which the build is worth nothing.
+    /// At an incident that the step may have ignored, but that makes the build worthless.
     pub(crate) fn note(&mut self, step: &Step, record: StepRecord, label: &Label) -> Result<Vec<String>> {
         let of_line = |incident: &Incident| format!("line {}: {incident}", step.line);
         let incidents: Vec<String> = record.incidents.iter().map(of_line).collect();
@@ -239,7 +245,7 @@ impl StageRun<'_> {
         signed.sort_unstable();
         signed.dedup();
         for url in signed {
-            // The provenance holds the query; a log need not.
+            // The provenance has the query; the log does not need it.
             let place = url.split('?').next().unwrap_or_default();
             let message = format!(
                 "line {}: the query of {place} holds a signature or token, which stands in the record and the \
@@ -257,7 +263,7 @@ impl StageRun<'_> {
         }
     }
 
-    /// Takes down the lists of certificates when a step changed something near what they were made of.
+    /// Removes the injected certificate lists when a step changed something that they were made from.
     pub(crate) fn refresh(&self, changed: &dyn Fn(&Path) -> std::io::Result<bool>) -> Result<()> {
         let injected = self.injected();
         match trust::is_stale(&injected, changed).map_err(|cause| Error::io("reading", &injected, cause))? {
@@ -266,12 +272,13 @@ impl StageRun<'_> {
         }
     }
 
-    /// Where the lists of certificates lie that a stage's steps see, for as long as no step changes what is there.
+    /// The folder with the injected certificate lists of a stage, which its steps share until one changes the
+    /// originals.
     fn injected(&self) -> PathBuf {
         self.resources.scratch.join("injected")
     }
 
-    /// Puts what has to lie above a stage's folders into one of its own, which appears whole.
+    /// Creates the injected certificate lists for a stage's folders. The folder appears complete or not at all.
     fn inject(&self, folders: &[PathBuf], into: &Path) -> Result<()> {
         let making = into.with_extension("making");
         let failed = |cause| Error::io("making", into, cause);

@@ -1,4 +1,4 @@
-//! The gate beside the node.
+//! The gate compared with the node's policy.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,7 +42,7 @@ impl Signer for Key {
     }
 }
 
-/// What a case says of one review; the rest is honest and about the commit that is built.
+/// A test review: the given facts, and otherwise a valid one of the commit to build.
 #[derive(Clone)]
 struct Said {
     who: &'static str,
@@ -77,7 +77,7 @@ impl Said {
     }
 }
 
-/// Three commits: one before, the one that is built, and one of other words with the same tree.
+/// Three commits: an earlier one, the one to build, and one with another message but the same tree.
 struct World {
     keys: BTreeMap<&'static str, Key>,
     ci: Key,
@@ -237,7 +237,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Each case with whether the commit counts as reviewed: for the builder as for the node.
+/// Each case with whether the commit counts as reviewed, for the builder and for the node.
 #[test]
 fn the_gate_and_the_node_count_reviews_alike() {
     let world = World::new();

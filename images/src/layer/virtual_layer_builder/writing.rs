@@ -1,4 +1,4 @@
-//! From a virtual layer in the making to a layer: the same bytes as those of an upper directory with the same in it.
+//! Writes a virtual layer: the same bytes as for an upper directory with the same content.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -15,12 +15,12 @@ use crate::layer::write::Written;
 use crate::store::Store;
 
 impl<C> VirtualLayerBuilder<'_, C> {
-    /// Writes the layer, as [`crate::layer::from_upper`] would that of an upper directory with the same in it. `open` gives the size
-    /// of a file and its bytes.
+    /// Writes the layer as [`crate::layer::from_upper`] would an upper directory with the same content. `open` gives
+    /// a file's size and a reader.
     ///
     /// # Errors
-    /// When a content cannot be had, or the store cannot be written; when the layer would hold more than [`Limits`] let
-    /// anybody read again.
+    /// When a content cannot be opened or read, or the store cannot be written; when the layer would exceed
+    /// [`Limits`] and could not be unpacked again.
     pub fn write<E: From<Error>>(
         mut self,
         store: &Store,
@@ -53,7 +53,7 @@ impl<C> VirtualLayerBuilder<'_, C> {
     }
 }
 
-/// A virtual layer on its way to a written one.
+/// A virtual layer that is being written.
 struct Writing<'a, 'o, C, E> {
     out: Emitter<'a>,
     virtual_layer: &'a VirtualLayer,
@@ -62,35 +62,35 @@ struct Writing<'a, 'o, C, E> {
     rules: Normaliser,
     open: &'o mut dyn FnMut(C) -> Result<(u64, Box<dyn Read>), E>,
     applied: Vec<AppliedRule>,
-    /// The first names of what has several, once they are written.
+    /// The first name of each entry with several, once it is written.
     first: HashMap<usize, Vec<u8>>,
-    /// What the rules left out, by directory and name.
+    /// Entries that the rules removed, by directory and name.
     dropped: Vec<(usize, Vec<u8>)>,
 }
 
-/// A directory that is being written, and what is left of what is in it.
+/// A directory that is being written, with its remaining entries.
 struct Level<'d> {
     path: Vec<u8>,
     at: usize,
     left: std::vec::IntoIter<(&'d [u8], Child)>,
-    /// The root is no entry.
+    /// The root has no entry.
     entered: Option<Entered>,
 }
 
 #[derive(Clone, Copy)]
 enum Child {
     Inode(usize),
-    /// What says that nothing from below shows.
+    /// The marker that hides lower content.
     Marker,
 }
 
 impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
     fn all(&mut self) -> Result<(), E> {
-        // Not by recursion: how deep directories are nested is not ours to say.
-        let mut way: Vec<Level<'a>> = self.level(&[], ROOT).into_iter().collect();
-        while let Some(level) = way.last_mut() {
+        // Without recursion, since directories can be nested arbitrarily deep.
+        let mut open: Vec<Level<'a>> = self.level(&[], ROOT).into_iter().collect();
+        while let Some(level) = open.last_mut() {
             let Some((name, child)) = level.left.next() else {
-                if let Some(level) = way.pop() {
+                if let Some(level) = open.pop() {
                     self.leave(&level)?;
                 }
                 continue;
@@ -108,7 +108,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
                     return Err(refuse_whiteout_name(shown(&path)).into());
                 }
                 Child::Inode(at) => match self.level(&path, at) {
-                    Some(inner) => way.push(inner),
+                    Some(inner) => open.push(inner),
                     None => self.leaf(path, at, (above, name))?,
                 },
             }
@@ -116,7 +116,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
         Ok(())
     }
 
-    /// Enters a directory; none when it is something else.
+    /// Enters a directory; none for other entries.
     fn level(&mut self, path: &[u8], at: usize) -> Option<Level<'a>> {
         let What::Directory { children, origin } = &self.virtual_layer.inodes[at].what else { return None };
         let mut left: Vec<(&[u8], Child)> =
@@ -145,11 +145,11 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
         Ok(())
     }
 
-    /// Writes what is no directory, and is called `name` in one.
+    /// Writes an entry other than a directory, with its name in its directory.
     fn leaf(&mut self, path: Vec<u8>, at: usize, (above, name): (usize, &[u8])) -> Result<(), E> {
         let Inode { what, mode, names, .. } = &self.virtual_layer.inodes[at];
         let first = self.first.get(&at);
-        // A program is the step's work, in whatever folder it lies.
+        // A program is the step's work, in whatever folder it is.
         let is_data = matches!(what, What::File) && mode & 0o111 == 0;
         let rule = is_data.then(|| self.rules.action(&path)).flatten();
         if let Some((rule, Action::Drop)) = rule {

@@ -1,4 +1,4 @@
-//! Artifacts of many blobs that are attached to an image, such as the materials of its build.
+//! Artifacts with many blobs that are attached to an image, such as its recorded responses.
 
 use attestations::{Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -9,15 +9,15 @@ use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
 use crate::store::Store;
 
-/// Blobs that are sent or fetched at once.
+/// The number of concurrent transfers.
 const AT_ONCE: usize = 4;
 
 impl Client {
-    /// Attaches an artifact whose manifest and blobs are in `store` to the image `subject`. Blobs that the registry has
-    /// are not sent again; the manifest comes last.
+    /// Attaches an artifact, whose manifest and blobs are in `store`, to the image `subject`. Blobs that the registry
+    /// has are not sent again; the manifest comes last.
     ///
     /// # Errors
-    /// When the manifest names another subject, the registry refuses, or a blob is missing or damaged.
+    /// When the manifest names another subject, the registry refuses it, or a blob is missing or damaged.
     pub async fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
         let repository = subject.repository();
         let bytes = store.read(manifest, MAX_MANIFEST)?;
@@ -37,10 +37,10 @@ impl Client {
         self.put_attached(subject, entry, bytes).await.map(drop)
     }
 
-    /// Fetches blobs that are not in the store yet, each held against its digest and size.
+    /// Fetches the blobs that are not in the store yet, each verified against its digest and size.
     ///
     /// # Errors
-    /// When the registry lacks one or sends something else, or the disk refuses.
+    /// When the registry does not have one or sends something else, or the disk refuses.
     pub async fn pull_blobs(
         &self,
         repository: &Repository,
@@ -51,10 +51,10 @@ impl Client {
         fetched.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// The descriptor of a manifest that the registry has.
+    /// The descriptor of a manifest in the registry.
     ///
     /// # Errors
-    /// When it has none, or sends something else.
+    /// When there is none, or the registry sends something else.
     pub async fn describe(&self, image: &Pinned) -> Result<Descriptor> {
         let raw = self.manifest(image.repository(), image.digest()).await?;
         Ok(Descriptor::of(&raw.media_type, &raw.bytes))
@@ -63,7 +63,7 @@ impl Client {
     /// Reads one blob of at most `max` bytes.
     ///
     /// # Errors
-    /// When the registry lacks it, or sends something else or too much.
+    /// When the registry does not have it, or sends something else or too much.
     pub async fn blob(&self, repository: &Repository, digest: &Digest, max: u64) -> Result<Vec<u8>> {
         self.small_blob(repository, digest, max).await
     }

@@ -1,10 +1,10 @@
-//! How many bytes may be fetched in all, by several requests at a time.
+//! A byte budget that several concurrent requests share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// A bound for the sum of what several requests fetch.
+/// A limit for the total bytes of several requests.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
@@ -12,15 +12,15 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self { limit, taken: AtomicU64::new(0) }
     }
 
-    /// Takes bytes out of it.
+    /// Takes bytes from the budget.
     ///
     /// # Errors
-    /// When there are not as many left. They stay taken, so that [`Budget::exceeded`] tells of them.
+    /// When fewer are left. They are taken nevertheless, so that [`Budget::exceeded`] includes them.
     pub fn take(&self, bytes: u64) -> Result<()> {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         match before.saturating_add(bytes) > self.limit {
@@ -29,12 +29,12 @@ impl Budget {
         }
     }
 
-    /// How many bytes there are at least, when those are more than the budget.
+    /// The least number of bytes needed, if that is more than the budget.
     pub fn exceeded(&self) -> Option<u64> {
         Some(self.taken.load(Ordering::Relaxed)).filter(|taken| *taken > self.limit)
     }
 
-    /// The bytes that it has in all.
+    /// The total of the budget.
     pub fn limit(&self) -> u64 {
         self.limit
     }

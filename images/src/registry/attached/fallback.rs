@@ -1,5 +1,5 @@
-//! The tag `sha256-<hex>`, whose index lists what is attached to an image where the registry does not do so itself
-//! (distribution-spec, "Referrers Tag Schema"). Clients keep it.
+//! The tag `sha256-<hex>`, whose index lists an image's attachments if the registry has no referrers API
+//! (distribution-spec, "Referrers Tag Schema"). Clients maintain it.
 
 use attestations::Pinned;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, RegistryFailure, Result};
 use crate::index::Index;
 
-/// Updates of the tag race; each try reads what the others wrote.
+/// Clients race to update the tag; each attempt reads the others' changes.
 const TRIES: usize = 8;
 
 impl Client {

@@ -1,7 +1,7 @@
-//! What is attached to an image: signed bundles, as cosign v3 stores them (a manifest with a `subject`).
+//! Attachments of an image: signed bundles in the form of cosign v3 (a manifest with a `subject`).
 //!
-//! Registries with the referrers API list them; for the others the index under the tag `sha256-<hex>` does, which the
-//! client itself has to keep (distribution-spec, "Referrers Tag Schema").
+//! Registries with the referrers API list them. For others the index under the tag `sha256-<hex>` does, which the
+//! client itself has to maintain (distribution-spec, "Referrers Tag Schema").
 
 mod artifact;
 mod budget;
@@ -20,14 +20,14 @@ use crate::image::{MAX_MANIFEST, Manifest};
 use crate::store::Store;
 pub use budget::Budget;
 
-/// The most attachments of one image that are looked at. More are an error, not a choice among them.
+/// The most attachments of one image. More are an error, since choosing some could miss a veto.
 pub const MAX_ATTACHMENTS: usize = 256;
 /// The most bytes of a bundle.
 const MAX_BUNDLE: u64 = attestations::bundle::MAX_BUNDLE as u64;
-/// The most bytes of everything that is attached to one image, where the caller sets no budget.
+/// The most bytes of all attachments of one image, if the caller sets no budget.
 const MAX_SUM: u64 = 64 << 20;
 
-/// A bundle as it came, which nobody has verified.
+/// A bundle as received, which is not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// Its bytes.
@@ -37,10 +37,11 @@ pub struct Attachment {
 }
 
 impl Client {
-    /// Attaches a signed bundle to the image `subject`, whose manifest is `described`. `created` is an RFC 3339 time.
+    /// Attaches a signed bundle to the image `subject`, whose manifest has the descriptor `described`. `created` is
+    /// an RFC 3339 time.
     ///
     /// # Errors
-    /// When the registry refuses, or the fallback tag could not be kept.
+    /// When the registry refuses it, or the fallback tag could not be updated.
     pub async fn attach(
         &self,
         subject: &Pinned,
@@ -79,7 +80,8 @@ impl Client {
         self.put_attached(subject, entry, bytes).await
     }
 
-    /// Sends a manifest with a `subject`, and lists it where the registry does not do so itself.
+    /// Sends a manifest with a `subject`, and lists it under the fallback tag if the registry does not list it
+    /// itself.
     pub(super) async fn put_attached(
         &self,
         subject: &Pinned,
@@ -94,7 +96,7 @@ impl Client {
         Ok(digest)
     }
 
-    /// The bundles attached to an image. None is an answer; an error of the registry never is one.
+    /// The bundles attached to an image. There may be none, but an error of the registry is never taken for that.
     ///
     /// # Errors
     /// When the registry fails, sends something malformed, or has more than [`MAX_ATTACHMENTS`].
@@ -102,13 +104,13 @@ impl Client {
         self.attachments_within(subject, &Budget::new(MAX_SUM), None, &|_| false).await
     }
 
-    /// As [`Client::attachments`], with a bound for the sum and a store. The list is asked for each time, and only what is not
-    /// in the store is fetched; what the store holds is read by its digest like everything else. What `is_kept` says no to is
-    /// not put there: anybody may attach something, and nobody's word is worth a node's disk.
+    /// As [`Client::attachments`], with a byte budget and a store as cache. The list is fetched each time, but
+    /// attachments only if they are not in the store, which is read by digest as well. Only attachments that
+    /// `is_kept` accepts are stored: anybody may attach something, and must not be able to fill a node's disk.
     ///
     /// # Errors
-    /// As [`Client::attachments`], when the store cannot keep what was fetched, and when the budget does not suffice: then it
-    /// [says so](Budget::exceeded).
+    /// As [`Client::attachments`], when the store cannot write them, and when the budget is too small, which [it
+    /// reports](Budget::exceeded).
     pub async fn attachments_within(
         &self,
         subject: &Pinned,
@@ -127,14 +129,14 @@ impl Client {
             ));
         }
         let gathering = Gathering { client: self, subject, budget, kept, is_kept };
-        // Indexes of older writers hold a wrong artifactType: each manifest is asked itself.
+        // Indexes of older writers have wrong artifactTypes, so each manifest is fetched.
         let found = stream::iter(listed.into_iter().map(|entry| gathering.attachment(entry))).buffered(8);
         let found: Vec<Option<Attachment>> = found.try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// What the referrers API lists and what the fallback tag does, each once: a registry that has learnt the API still
-    /// holds what was attached before, and that may be a veto.
+    /// The attachments that the referrers API and the fallback tag list, each once. A registry that has gained the
+    /// API still has earlier attachments under the tag, and one of them may be a veto.
     async fn listed(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
         let (mut found, fallback) =
             futures_util::future::try_join(self.referrers(subject), self.fallback(subject)).await?;
@@ -147,7 +149,7 @@ impl Client {
     }
 }
 
-/// One look at what is attached to an image.
+/// Fetches the attachments of an image.
 struct Gathering<'a> {
     client: &'a Client,
     subject: &'a Pinned,
@@ -173,7 +175,7 @@ impl Gathering<'_> {
         if layer.size > MAX_BUNDLE {
             return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
         }
-        // Before it is fetched, so that what is on its way counts as well.
+        // Before it is fetched, so that concurrent fetches count as well.
         self.budget.take(layer.size)?;
         let origin = format!("{repository}@{}", entry.digest);
         if let Some(bytes) = self.stored(layer, MAX_BUNDLE) {

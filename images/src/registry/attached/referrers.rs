@@ -1,4 +1,4 @@
-//! The referrers API (distribution-spec): the registry itself lists what is attached to an image.
+//! The referrers API (distribution-spec), by which the registry itself lists an image's attachments.
 
 use attestations::{Pinned, Repository};
 use reqwest::Url;
@@ -44,8 +44,8 @@ impl Client {
     }
 }
 
-/// The path of the next page, below the same repository of the same server. A next page that lies elsewhere may hold a
-/// veto, so it is an error and never the end.
+/// The path of the next page, in the same repository of the same server. A next page anywhere else may have a veto,
+/// so it is an error and not the end.
 fn next_page(headers: &HeaderMap, asked: &Url, repository: &Repository) -> Result<Option<String>> {
     let refused = |reason: String| Error::refused(format!("the list of referrers of {repository}"), reason);
     for value in headers.get_all(LINK) {

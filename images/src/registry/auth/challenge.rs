@@ -1,28 +1,28 @@
-//! How a registry says what it wants to see (`WWW-Authenticate`, RFC 9110, section 11.6.1).
+//! A registry's authentication challenge (`WWW-Authenticate`, RFC 9110, section 11.6.1).
 
 use http_auth::{ChallengeParser, ChallengeRef};
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// What a registry wants.
+/// The required authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// A token of this service.
     Bearer {
         /// The URL of the service.
         realm: String,
-        /// The name by which the service knows the registry.
+        /// The registry's name at the service.
         service: Option<String>,
     },
     /// A name and a password.
     Basic,
-    /// Something that is not known here.
+    /// An unsupported scheme.
     Other,
 }
 
-/// Reads the challenges of an answer; a token is preferred, since a password is then not sent with each request.
+/// Parses the challenges of a response. A token is preferred, since the password is then not sent with each request.
 ///
 /// # Errors
-/// With a reason for people, when there is none or it cannot be read.
+/// With a reason for people, when there is none or it cannot be parsed.
 pub(super) fn read(headers: &HeaderMap) -> Result<Challenge, String> {
     let mut found = None;
     for value in headers.get_all(WWW_AUTHENTICATE) {

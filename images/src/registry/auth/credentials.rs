@@ -1,4 +1,4 @@
-//! People's own credentials: Docker's configuration and its credential helpers, read as Docker does.
+//! The user's credentials: Docker's configuration and its credential helpers, read as Docker does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,34 +9,34 @@ use crate::files;
 
 /// The most bytes of a configuration.
 const MAX_CONFIG: u64 = 1 << 20;
-/// How long a helper may take; it may have to ask a person to unlock a key ring.
+/// How long a helper may take; it may have to ask the user to unlock a key ring.
 const HELPER: Duration = Duration::from_secs(60);
-/// The most characters of what a helper says that are told on.
-const MAX_TOLD: usize = 200;
+/// The most characters of a helper's output that are shown.
+const MAX_SHOWN: usize = 200;
 
-/// What proves who asks.
+/// Credentials for a request.
 #[derive(Clone)]
 pub(in crate::registry) enum Auth {
-    /// Nothing.
+    /// None.
     Anonymous,
     /// A name and a password.
     Basic(String, String),
-    /// A token: from a token service, or what such a service takes in place of a password.
+    /// A token: from a token service, or an identity token for such a service in place of a password.
     Bearer(String),
 }
 
-/// The credentials for a host (`host` or `host:port`). None are an answer.
+/// The credentials for a host (`host` or `host:port`), which may be none.
 ///
 /// # Errors
-/// With a reason, when the configuration or a helper cannot be read: no request is quietly made without credentials that
-/// somebody meant it to have.
+/// With a reason, when the configuration or a helper cannot be read: a request is never silently sent without
+/// credentials that the user configured.
 pub(super) async fn of(host: &str) -> Result<Auth, String> {
     let Some(config) = read_config()? else { return Ok(Auth::Anonymous) };
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let asked = host.to_owned();
-    // A thread of its own: a helper that never ends must not keep the runtime from ending.
+    // A thread of its own, so that a helper that never ends does not block the end of the runtime.
     std::thread::spawn(move || {
-        // Nobody listens any more when it took too long.
+        // The receiver is gone after the timeout.
         let _ = sender.send(look_up(&config, &asked));
     });
     match tokio::time::timeout(HELPER, receiver).await {
@@ -64,14 +64,14 @@ fn read_config() -> Result<Option<Vec<u8>>, String> {
     Ok(Some(bytes))
 }
 
-/// Asks for the host, and for the form in which helpers know the oldest of all registries.
+/// Looks up the host, also in the URL form that helpers know Docker Hub by.
 fn look_up(config: &[u8], host: &str) -> Result<Auth, String> {
     for server in [host.to_owned(), format!("https://{host}/v1/")] {
         match docker_credential::get_credential_from_reader(config, &server) {
             Ok(Found::UsernamePassword(user, password)) => return Ok(Auth::Basic(user, password)),
             Ok(Found::IdentityToken(token)) => return Ok(Auth::Bearer(token)),
             Err(Failure::NoCredentialConfigured) => {}
-            // The words by which helpers say so (Docker's own protocol of helpers).
+            // The message of helpers for this case (Docker's helper protocol).
             Err(Failure::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {}
             Err(failure) => return Err(words(&failure)),
         }
@@ -84,7 +84,7 @@ fn words(failure: &Failure) -> String {
         Failure::HelperFailure { helper, stdout, stderr } => {
             let said = format!("{stdout} {stderr}");
             let said: String =
-                said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TOLD).collect();
+                said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN).collect();
             format!("{helper} failed: {}", said.trim())
         }
         Failure::HelperCommunicationError => {

@@ -1,5 +1,5 @@
-//! Logging in. A password goes to the registry itself or to its own token service, by a request that is made here: what
-//! was judged is what is used.
+//! Authentication. A password is only sent to the registry or to its own token service, in a request that is made
+//! here, so that the URL that was checked is the one that is used.
 
 mod challenge;
 mod credentials;
@@ -18,7 +18,7 @@ use crate::error::{Error, RegistryFailure, Result};
 use challenge::Challenge;
 pub(super) use credentials::Auth;
 
-/// The most bytes of a token service's answer.
+/// The most bytes of a token service's response.
 const MAX_TOKEN: u64 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -27,32 +27,32 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// What a token is asked for.
+/// The operation that a token is requested for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Operation {
     Pull,
     Push,
 }
 
-/// How a registry's challenge is answered.
+/// The answer to a registry's challenge.
 pub(super) enum Answer {
-    /// By the credentials themselves.
+    /// The credentials themselves.
     Credentials(Auth),
-    /// By a token, which has to be asked for first.
+    /// A token, which has to be requested first.
     Token(TokenRequest),
 }
 
-/// What a token service is asked.
+/// A request to a token service.
 pub(super) struct TokenRequest {
     realm: Url,
     service: Option<String>,
     credentials: Auth,
 }
 
-/// Finds people's credentials for a registry, and what its challenge wants of them.
+/// Finds the user's credentials for a registry, and how its challenge is answered with them.
 ///
 /// # Errors
-/// When the challenge cannot be met, or asks to send credentials to somebody else.
+/// When the challenge cannot be met, or would send credentials to another party.
 pub(super) async fn answer(repository: &Repository, headers: &HeaderMap, plain: &[String]) -> Result<Answer> {
     let challenge = challenge::read(headers).map_err(|reason| failed(repository, reason))?;
     let credentials = credentials::of(&served_by(repository)).await.map_err(|reason| {
@@ -78,12 +78,12 @@ impl TokenRequest {
         self.realm.scheme() == "http"
     }
 
-    /// Asks the token service (distribution's token specification; its OAuth 2 form for a refresh token).
+    /// Requests a token (distribution's token specification; its OAuth 2 form for a refresh token).
     ///
-    /// `http` must follow no redirect: what is sent may be a password or a refresh token.
+    /// `http` must not follow redirects, since the request may contain a password or a refresh token.
     ///
     /// # Errors
-    /// When it cannot be reached, refuses, redirects, or answers something else than a token.
+    /// When the service cannot be reached, refuses, redirects, or does not send a token.
     pub(super) async fn send(
         self,
         http: &reqwest::Client,
@@ -130,7 +130,7 @@ impl TokenRequest {
     }
 }
 
-/// Adds what was granted to a request.
+/// Adds credentials to a request.
 pub(super) fn with_auth(building: reqwest::RequestBuilder, auth: Option<&Auth>) -> reqwest::RequestBuilder {
     match auth {
         Some(Auth::Basic(user, password)) => building.basic_auth(user, Some(password)),

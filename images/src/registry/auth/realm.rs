@@ -1,4 +1,4 @@
-//! Whether a token service is the registry's own.
+//! Checks that a token service belongs to the registry.
 
 use attestations::Repository;
 use reqwest::Url;
@@ -7,7 +7,7 @@ use super::super::hosts::{host_of, is_plain, served_by};
 use super::failed;
 use crate::error::Result;
 
-/// Domains of clouds and hosts of registries below which each customer has a name, and which the public suffix list lacks.
+/// Cloud domains and registry hosts with a subdomain per customer that the public suffix list does not have.
 const SHARED: [&str; 12] = [
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -23,8 +23,9 @@ const SHARED: [&str; 12] = [
     "tencentcloudcr.com",
 ];
 
-/// A token service gets the registry's password, so it has to be the registry's own: its host, the domain that the host is
-/// in, or a sibling in that domain. A domain has an owner: it is no public suffix, nor another name that strangers share.
+/// A token service receives the registry's password, so it must belong to the registry: it is at the registry's host,
+/// at the parent domain of the host, or at a sibling in that domain. The domain must have one owner: it must be
+/// neither a public suffix nor another shared name.
 pub(super) fn check(repository: &Repository, realm: &str, plain: &[String]) -> Result<Url> {
     let refused = |reason: &str| failed(repository, format!("its token service `{realm}` {reason}"));
     let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
@@ -45,13 +46,13 @@ pub(super) fn check(repository: &Repository, realm: &str, plain: &[String]) -> R
     Err(refused("is on a host of another domain: no credentials are sent there"))
 }
 
-/// The name without its first label, unless that is an address or an ending that strangers share.
+/// The name without its first label, unless it is an address or the rest is shared between owners.
 fn domain(host: &str) -> Option<&str> {
     if host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
         return None;
     }
     let (_, parent) = host.split_once('.')?;
-    // Names come in small letters from a URL; whatever else is no name that the list knows, and has no domain then.
+    // Names in URLs are in lower case; other names are not in the list, and have no domain then.
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     if !parent.contains('.') || !parent.bytes().all(is_plain) || SHARED.contains(&parent) {
         return None;
@@ -108,7 +109,7 @@ mod tests {
             assert!(!fine(&mine, &format!("https://{ending}/t")), "{ending}");
             assert!(fine(&mine, &format!("https://{mine}/t")), "{ending}");
         }
-        // A hospital's own names, also where its ending is short or known to nobody.
+        // An organisation's own names, also with a short or unknown suffix.
         for ours in ["ukb.de", "example.org", "klinik.internal", "mine.co.uk", "mine.jfrog.io"] {
             assert!(fine(&format!("registry.{ours}"), &format!("https://auth.{ours}/t")), "{ours}");
         }

@@ -1,4 +1,4 @@
-//! What goes along with a request.
+//! Request bodies.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -10,14 +10,14 @@ use crate::store::Store;
 
 const CHUNK: usize = 1 << 20;
 
-/// What goes along.
+/// The body of a request.
 pub(in crate::registry) enum Body {
     None,
     Bytes(String, Vec<u8>),
     Blob(Store, Descriptor),
 }
 
-/// A blob of a store as the body of a request, verified on the way, and seen by who watches.
+/// A blob of a store as a request body, verified while it is read, and reported to the observer.
 pub(super) fn stream_of(
     store: &Store,
     blob: &Descriptor,
@@ -26,7 +26,7 @@ pub(super) fn stream_of(
     let reader = store.open_blob(blob)?;
     let chunks = stream::unfold(Some((reader, observer)), |open| async move {
         let (mut reader, observer) = open?;
-        // Small enough to read in place: a mebibyte from the page cache or the disk.
+        // Small enough to read synchronously: a mebibyte from the page cache or the disk.
         match read_chunk(&mut reader) {
             Ok(chunk) if chunk.is_empty() => None,
             Ok(chunk) => {

@@ -1,4 +1,4 @@
-//! A client for any number of registries: images from and to a stranger's server.
+//! A client for any number of registries, which are untrusted.
 
 mod body;
 mod places;
@@ -26,39 +26,39 @@ pub use traffic::Traffic;
 /// A client for any number of registries.
 pub struct Client {
     registries: Registries,
-    teller: Option<Teller>,
+    reporter: Option<Reporter>,
     /// One for each [`Channel`].
     http: [OnceCell<reqwest::Client>; Channel::COUNT],
-    /// What was granted, by repository and deed. A refused one is asked for again.
+    /// Tokens and credentials by repository and operation. A refused one is requested again.
     granted: Mutex<BTreeMap<(String, Operation), Auth>>,
     /// Mirrors that could not be reached.
     shunned: Mutex<BTreeSet<String>>,
     observer: Option<traffic::Observer>,
 }
 
-/// Who is told of what is tried again, and of mirrors that are passed over.
-type Teller = Box<dyn Fn(&str) + Send + Sync>;
+/// Receives messages about retries and skipped mirrors.
+type Reporter = Box<dyn Fn(&str) + Send + Sync>;
 
-/// What a reference names.
+/// The target of a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
     /// An image, by the digest of its manifest.
     Image(Digest),
-    /// An index of several.
+    /// An index of several images.
     Index(Index),
 }
 
 impl Client {
-    /// A client that speaks TLS to every host but those on this machine's loopback and those named in `plain`.
+    /// A client that uses TLS for every host but those on this machine's loopback and those in `plain`.
     pub fn new(plain: impl IntoIterator<Item = String>) -> Self {
         Self::with(Registries { plain: plain.into_iter().collect(), ..Registries::default() })
     }
 
-    /// A client that reaches registries as these say.
+    /// A client with these settings.
     pub fn with(registries: Registries) -> Self {
         Self {
             registries,
-            teller: None,
+            reporter: None,
             http: [const { OnceCell::const_new() }; Channel::COUNT],
             granted: Mutex::default(),
             shunned: Mutex::default(),
@@ -66,17 +66,18 @@ impl Client {
         }
     }
 
-    /// The same, telling `teller` in a line of text what is tried again, and which mirror was passed over.
+    /// Calls `teller` with a line of text for each retry and each skipped mirror.
     #[must_use]
-    pub fn telling(self, teller: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { teller: Some(Box::new(teller)), ..self }
+    pub fn telling(self, reporter: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { reporter: Some(Box::new(reporter)), ..self }
     }
 
-    /// The digest of the image manifest that `reference` names now. Where a tag names an index, the manifest for this
+    /// The digest of the image manifest that `reference` names now. If a tag names an index, the manifest for this
     /// machine's platform.
     ///
     /// # Errors
-    /// When there is none, the registry cannot be reached, or a digest names an index: which of its images was meant is not said.
+    /// When there is none, the registry cannot be reached, or a digest names an index, since it does not say which of
+    /// its images is meant.
     pub async fn resolve(&self, reference: &Reference) -> Result<Digest> {
         let here = Platform::here();
         let index = match self.look(reference).await? {
@@ -97,7 +98,7 @@ impl Client {
         ))
     }
 
-    /// What `reference` names now: an image, or an index of several.
+    /// The target of `reference` now: an image, or an index of several.
     ///
     /// # Errors
     /// When there is none, or the registry cannot be reached.
@@ -128,9 +129,9 @@ impl Client {
         granted.insert((repository.to_string(), operation), auth);
     }
 
-    fn tell(&self, text: &str) {
-        if let Some(teller) = &self.teller {
-            teller(text);
+    fn report(&self, text: &str) {
+        if let Some(reporter) = &self.reporter {
+            reporter(text);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where something may be asked for: a registry's mirrors, and the registry itself.
+//! The servers for a request: a registry's mirrors, and the registry itself.
 
 use attestations::Repository;
 
@@ -6,19 +6,19 @@ use super::super::config::Mirror;
 use super::Client;
 use crate::error::{Error, Result};
 
-/// Where something may be asked for.
+/// A server for a request.
 pub(super) struct Place {
     pub(super) repository: Repository,
     pub(super) is_mirror: bool,
 }
 
 impl Client {
-    /// Where what has a digest may be asked for: the mirrors in their order, and the registry itself last.
+    /// The servers for content with a known digest: the mirrors in order, and the registry itself last.
     pub(super) fn places(&self, repository: &Repository) -> Result<Vec<Place>> {
         self.places_of(repository, |_| true)
     }
 
-    /// Where it may be asked what a tag stands for.
+    /// The servers that may resolve a tag.
     pub(super) fn places_of_tags(&self, repository: &Repository) -> Result<Vec<Place>> {
         let places = self.places_of(repository, |mirror| mirror.tags)?;
         match places.is_empty() {
@@ -29,7 +29,8 @@ impl Client {
         }
     }
 
-    /// Who is asked what is attached to an image. It may be a veto, so a mirror answers only where nobody else does.
+    /// The server that lists attachments. One of them may be a veto, so a mirror is asked only if the registry must
+    /// not be.
     pub(in crate::registry) fn lists_of(&self, repository: &Repository) -> Result<Repository> {
         let places = self.places_of_tags(repository)?;
         let itself = places.iter().position(|place| !place.is_mirror).unwrap_or(0);
@@ -37,7 +38,7 @@ impl Client {
         found.ok_or_else(|| nobody(repository, "for what is attached", "allow a mirror `tags = true`"))
     }
 
-    /// Where is written to: never a mirror.
+    /// Checks that the registry may be written to; mirrors never are.
     pub(super) fn check_writable(&self, repository: &Repository) -> Result<()> {
         match self.registries.mirrored.get(repository.registry()) {
             Some(mirrored) if mirrored.only => {
@@ -59,7 +60,7 @@ impl Client {
         if !mirrored.only {
             places.push(itself);
         }
-        // One that could not be reached is not waited for again, unless nobody else is left.
+        // Unreachable mirrors are skipped, unless there is no other server.
         let (alive, dead): (Vec<_>, Vec<_>) =
             places.into_iter().partition(|place| !place.is_mirror || !self.is_shunned(&place.repository));
         Ok(if alive.is_empty() { dead } else { alive })

@@ -1,4 +1,5 @@
-//! From a registry into a store: manifest, config, layers, each held against the digest it was asked for by.
+//! Pulls from a registry into a store: manifest, config, layers, each verified against the digest it was requested
+//! by.
 
 use std::io::Write;
 
@@ -18,14 +19,15 @@ use crate::store::{BlobWriter, Store};
 
 /// The most bytes of one compressed layer.
 const MAX_LAYER: u64 = 32 << 30;
-/// How many bytes a try must bring for the next one to count as the first: a long blob over a bad line may break often.
+/// An attempt that brings this many bytes resets the count of attempts, since a large blob over a bad line may break
+/// off often.
 const PROGRESS: u64 = 1 << 20;
 
 impl Client {
-    /// Pulls an image. What the store has already is not fetched again.
+    /// Pulls an image. Blobs in the store are not fetched again.
     ///
     /// # Errors
-    /// When the registry does not have it, sends anything else than what the digests say, or the disk refuses.
+    /// When the registry does not have it, sends content that does not match a digest, or the disk refuses.
     pub async fn pull(&self, pinned: &Pinned, store: &Store) -> Result<Image> {
         let repository = pinned.repository();
         if let Ok(image) = Image::load(store, pinned.digest())
@@ -44,7 +46,7 @@ impl Client {
         for blob in blobs() {
             self.pull_blob(repository, blob, store).await?;
         }
-        // The manifest comes last: an image that is here is whole.
+        // The manifest comes last: an image in the store is complete.
         store.put(manifest.media_type.as_deref().unwrap_or(descriptor::MANIFEST), &raw.bytes)?;
         Image::load(store, pinned.digest())
     }
@@ -82,13 +84,13 @@ impl Client {
                     if coming.has_progressed() {
                         tries.start_again();
                     }
-                    tries.after(failed, |text| self.tell(text)).await?;
+                    tries.after(failed, |text| self.report(text)).await?;
                 }
             }
         }
     }
 
-    /// Fetches what is still missing of a blob. The registry may send it from its beginning instead.
+    /// Fetches the missing part of a blob. The registry may send the whole blob instead.
     async fn pull_rest(&self, repository: &Repository, coming: &mut Coming<'_>) -> Result<(), Failed> {
         let blob = coming.blob;
         let request = Request { first: coming.first(), ..Request::get(format!("blobs/{}", blob.digest)) };
@@ -130,14 +132,14 @@ async fn found(repository: &Repository, blob: &Descriptor, response: Response) -
     }
 }
 
-/// A blob that has come in part.
+/// A partially received blob.
 struct Coming<'a> {
     blob: &'a Descriptor,
     store: &'a Store,
     writer: BlobWriter,
-    /// How far it came at most; what a registry sends a second time is no progress.
+    /// The most bytes received so far; bytes that are sent again are no progress.
     furthest: u64,
-    /// Whether the registry is still believed to send parts.
+    /// Whether range requests are still used.
     by_ranges: bool,
 }
 
@@ -172,7 +174,7 @@ impl Coming<'_> {
     }
 }
 
-/// Whether a partial answer (RFC 9110, section 14.4) is the rest of `size` bytes from `first` on.
+/// Whether a partial response (RFC 9110, section 14.4) is the rest of `size` bytes from `first` on.
 fn goes_on(headers: &HeaderMap, first: u64, size: u64) -> bool {
     let value = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let Some((range, whole)) = value.and_then(|value| value.strip_prefix("bytes ")?.split_once('/')) else {

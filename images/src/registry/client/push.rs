@@ -1,4 +1,5 @@
-//! From a store into a registry: blobs first, the manifest last, so that what breaks off halfway is never an image.
+//! Pushes from a store into a registry: blobs first, the manifest last, so that an interrupted push never leaves an
+//! image.
 
 use attestations::{Digest, Repository};
 use reqwest::header::LOCATION;
@@ -18,10 +19,11 @@ use crate::index::Index;
 use crate::store::Store;
 
 impl Client {
-    /// Pushes an image under its digest, and under `tag` if one is given. Blobs that are there already are not sent again.
+    /// Pushes an image under its digest, and under `tag` if one is given. Blobs that the registry has are not sent
+    /// again.
     ///
     /// # Errors
-    /// When the registry refuses or breaks off; then the manifest has not been sent.
+    /// When the registry refuses it or the connection breaks; the manifest has not been sent then.
     pub async fn push(
         &self,
         store: &Store,
@@ -47,10 +49,10 @@ impl Client {
         Ok(image.digest())
     }
 
-    /// Pushes an index under its digest, or under `tag` if one is given, once its images are there.
+    /// Pushes an index under its digest, or under `tag` if one is given. Its images must have been pushed before.
     ///
     /// # Errors
-    /// When the registry refuses, as it does for an index whose images it lacks.
+    /// When the registry refuses it, as it does for an index whose images it does not have.
     pub async fn push_index(
         &self,
         store: &Store,
@@ -97,7 +99,7 @@ impl Client {
         self.upload(repository, &blob.digest, body).await
     }
 
-    /// Pushes a small blob that is in memory.
+    /// Pushes a small blob from memory.
     pub(in crate::registry) async fn push_bytes(&self, bytes: &[u8], repository: &Repository) -> Result<()> {
         self.check_writable(repository)?;
         let digest = Digest::of(bytes);
@@ -108,8 +110,8 @@ impl Client {
         self.upload(repository, &digest, body).await
     }
 
-    /// Sends a blob that the registry lacks, from its beginning each time: what an upload that broke off left behind, the
-    /// registry forgets.
+    /// Sends a blob that the registry does not have. Each attempt starts from the beginning; the registry discards
+    /// interrupted uploads.
     async fn upload(
         &self,
         repository: &Repository,
@@ -120,12 +122,12 @@ impl Client {
         loop {
             match self.upload_once(repository, digest, body()).await {
                 Ok(()) => return Ok(()),
-                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+                Err(failed) => tries.after(failed, |text| self.report(text)).await?,
             }
         }
     }
 
-    /// Opens an upload, and sends the whole in one request (distribution-spec, "Pushing a blob monolithically").
+    /// Opens an upload, and sends the whole blob in one request (distribution-spec, "Pushing a blob monolithically").
     async fn upload_once(&self, repository: &Repository, digest: &Digest, body: Body) -> Result<(), Failed> {
         let open = Request::new(Method::POST, To::Path("blobs/uploads/".to_owned()));
         let opened = self.send_once(repository, Operation::Push, &open).await?;
@@ -138,8 +140,8 @@ impl Client {
         Ok(())
     }
 
-    /// Where the registry wants the bytes, which may be another server: then it gets no credentials, and plain HTTP is
-    /// spoken to it only when it was named for that.
+    /// The upload URL that the registry gives. If it is on another server, that gets no credentials, and plain HTTP
+    /// is only used if the server is configured for it.
     fn upload_place(&self, repository: &Repository, opened: &Response) -> Result<Url> {
         let refused = |reason: &str| {
             let reason = format!("it opened an upload {reason}");

@@ -1,4 +1,5 @@
-//! Requests to a registry, with bounded answers. Credentials go to nobody but the registry and its own token service.
+//! Requests to a registry, with limited response bodies. Credentials are only sent to the registry and its own token
+//! service.
 
 use attestations::{Digest, Repository};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE};
@@ -15,7 +16,7 @@ use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, refuse_schema_1};
 
-/// A manifest as it came, with the digest of what came.
+/// A manifest as received, with the digest of its bytes.
 #[derive(Debug)]
 pub(in crate::registry) struct RawManifest {
     pub(in crate::registry) bytes: Vec<u8>,
@@ -23,14 +24,14 @@ pub(in crate::registry) struct RawManifest {
     pub(in crate::registry) media_type: String,
 }
 
-/// A whole answer.
+/// A complete response.
 pub(in crate::registry) struct Fetched {
     pub(in crate::registry) headers: HeaderMap,
     pub(in crate::registry) bytes: Vec<u8>,
 }
 
 impl Client {
-    /// Reads a manifest by its digest, wherever it is served.
+    /// Reads a manifest by its digest, from any server.
     pub(in crate::registry) async fn manifest(
         &self,
         repository: &Repository,
@@ -39,8 +40,8 @@ impl Client {
         self.manifest_at(&self.places(repository)?, &digest.to_string()).await
     }
 
-    /// Reads a manifest by tag or digest, from the first of these places that has it. What is asked for by digest has that
-    /// digest.
+    /// Reads a manifest by tag or digest, from the first of these servers that has it. One requested by digest is
+    /// verified.
     pub(super) async fn manifest_at(&self, places: &[Place], version: &str) -> Result<RawManifest> {
         let mut passed = Passed::new(self, places);
         for place in places {
@@ -54,7 +55,7 @@ impl Client {
         Err(passed.none())
     }
 
-    /// The same from one place, where none is an answer too.
+    /// The same from one server, where it may be missing.
     pub(in crate::registry) async fn manifest_if_any(
         &self,
         repository: &Repository,
@@ -78,14 +79,14 @@ impl Client {
                 found: digest,
             }),
             _ => {
-                // What was accepted is not what every registry looks at.
+                // Not every registry respects the Accept header.
                 refuse_schema_1(media_type)?;
                 Ok(Some(RawManifest { bytes, digest, media_type: media_type.to_owned() }))
             }
         }
     }
 
-    /// Reads a small blob whole.
+    /// Reads a small blob completely.
     pub(in crate::registry) async fn small_blob(
         &self,
         repository: &Repository,
@@ -119,7 +120,7 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Reads an answer of at most `max` bytes, or learns that there is none. Tried again where that can help.
+    /// Reads a response of at most `max` bytes; none if there is no such thing. Retried where that can help.
     pub(in crate::registry) async fn fetch(
         &self,
         repository: &Repository,
@@ -131,7 +132,7 @@ impl Client {
         loop {
             match self.fetch_once(repository, request, max, what).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+                Err(failed) => tries.after(failed, |text| self.report(text)).await?,
             }
         }
     }
@@ -153,13 +154,13 @@ impl Client {
         Ok(Some(Fetched { headers, bytes }))
     }
 
-    /// The tries of one request there.
+    /// The retries of one request there.
     pub(super) fn tries(&self, repository: &Repository) -> Tries {
         let of_mirror = self.registries.mirrored.values().flat_map(|mirrored| &mirrored.mirrors);
         Tries::new(of_mirror.into_iter().any(|mirror| mirror.host() == repository.registry()))
     }
 
-    /// Sends a request, and again where that can help.
+    /// Sends a request, and retries where that can help.
     pub(in crate::registry) async fn send(
         &self,
         repository: &Repository,
@@ -170,13 +171,13 @@ impl Client {
         loop {
             match self.send_once(repository, operation, request).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => tries.after(failed, |text| self.tell(text)).await?,
+                Err(failed) => tries.after(failed, |text| self.report(text)).await?,
             }
         }
     }
 
-    /// Sends a request, authenticates when the registry asks for it, and sends it again. An answer that may be another a
-    /// moment later is a failure.
+    /// Sends a request, authenticates if the registry requires it, and sends it again. A response that a retry may
+    /// change is a failure.
     pub(super) async fn send_once(
         &self,
         repository: &Repository,
@@ -192,7 +193,7 @@ impl Client {
         passing(repository, response).await
     }
 
-    /// Gets a token, or gives the credentials themselves where the registry asks for them.
+    /// Gets a token, or returns the credentials themselves if the registry requires them.
     async fn authorize(
         &self,
         repository: &Repository,
@@ -221,7 +222,7 @@ impl Client {
             To::Path(path) => self.url(repository, path)?,
             To::Upload(url) => url.clone(),
         };
-        // Where the registry wants an upload, it need not be itself.
+        // An upload URL may be on another server.
         let auth = auth.filter(|_| url.origin() == own.origin());
         let http = self.http(repository, Channel::of_content(url.scheme() == "http")).await?;
         let mut building = http.request(request.method.clone(), url);
@@ -248,7 +249,7 @@ impl Client {
         Url::parse(&text).map_err(|cause| Error::refused(text, cause.to_string()))
     }
 
-    /// The client for a purpose, made when it is first needed.
+    /// The HTTP client for a channel, created when it is first needed.
     async fn http(&self, repository: &Repository, channel: Channel) -> Result<&reqwest::Client> {
         let made = self.http[channel as usize].get_or_try_init(|| async { self.make_http(channel) }).await;
         made.map_err(|cause| registry_error(repository, cause))
@@ -266,13 +267,14 @@ impl Client {
             .http1_only()
             .redirect(redirects);
         match channel {
-            // No roots: nothing here may speak TLS, and loading the system's takes longer than a whole decision.
+            // No roots: this channel may not use TLS, and loading the system's roots takes longer than a whole
+            // decision.
             Channel::Plain | Channel::PlainTokens => builder.tls_certs_only([]).no_proxy().build(),
             Channel::Secure | Channel::SecureTokens => {
                 let roots = self.registries.roots.iter().map(|der| reqwest::Certificate::from_der(der));
                 let roots = roots.collect::<Result<Vec<_>, _>>()?;
                 let builder = builder.https_only(true);
-                // What the platform verifies by itself must not change for who adds nothing.
+                // Without additional roots, the platform's own verification is left unchanged.
                 match roots.is_empty() {
                     true => builder.build(),
                     false => builder.tls_certs_merge(roots).build(),
@@ -282,8 +284,8 @@ impl Client {
     }
 }
 
-/// What requests are sent by. Those for tokens hold passwords and follow no redirect, which a client decides for all of
-/// its requests.
+/// The channels for requests. Token requests contain passwords and must not follow redirects, which is a setting of
+/// the whole HTTP client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Channel {
     Plain,
@@ -293,7 +295,7 @@ pub(super) enum Channel {
 }
 
 impl Channel {
-    /// How many there are.
+    /// The number of channels.
     pub(super) const COUNT: usize = 4;
 
     fn of_content(is_plain: bool) -> Self {
@@ -305,7 +307,7 @@ impl Channel {
     }
 }
 
-/// The places that could not answer so far, and why.
+/// The servers that could not answer so far, and why.
 pub(super) struct Passed<'a> {
     client: &'a Client,
     left: usize,
@@ -317,10 +319,10 @@ impl<'a> Passed<'a> {
         Self { client, left: places.len(), notes: Vec::new() }
     }
 
-    /// Goes on to the next place.
+    /// Continues with the next server.
     ///
     /// # Errors
-    /// When there is none, or it is no fault of the place.
+    /// When there is none, or when the error is not the server's fault.
     pub(super) fn over(&mut self, place: &Place, error: Error) -> Result<()> {
         self.left = self.left.saturating_sub(1);
         if matches!(error, Error::Io { .. }) {
@@ -337,32 +339,32 @@ impl<'a> Passed<'a> {
                 noting(error, &format!("before that: {notes}"))
             });
         }
-        self.client.tell(&format!("the mirror {} is passed over: {error}", place.repository.registry()));
+        self.client.report(&format!("the mirror {} is passed over: {error}", place.repository.registry()));
         self.notes.push(error.to_string());
         Ok(())
     }
 
-    /// There was no place at all.
+    /// There was no server at all.
     pub(super) fn none(&self) -> Error {
         Error::refused("registry", "there is no place to ask".to_owned())
     }
 }
 
-/// What is asked of a registry.
+/// A request to a registry.
 pub(in crate::registry) struct Request {
     pub(in crate::registry) method: Method,
     pub(in crate::registry) to: To,
     pub(in crate::registry) accept: Option<String>,
-    /// The first byte that is wanted, when it is not the first of all.
+    /// The first byte to request, if not from the beginning.
     pub(in crate::registry) first: Option<u64>,
     pub(in crate::registry) body: Body,
 }
 
-/// Where it goes.
+/// The target of a request.
 pub(in crate::registry) enum To {
-    /// Below the repository.
+    /// A path in the repository.
     Path(String),
-    /// Where the registry said that it takes an upload.
+    /// The upload URL that the registry gave.
     Upload(Url),
 }
 
@@ -376,8 +378,8 @@ impl Request {
     }
 }
 
-/// Redirects are followed (blobs often live elsewhere), five at most, never from TLS to plain, and by plain HTTP to no host
-/// that was not named for it; `reqwest` keeps credentials from other hosts.
+/// Redirects are followed (blobs are often on other servers), at most five, never from TLS to plain HTTP, and by
+/// plain HTTP only to hosts configured for it; `reqwest` keeps credentials from other hosts.
 fn redirects(plain: Vec<String>) -> reqwest::redirect::Policy {
     reqwest::redirect::Policy::custom(move |attempt| {
         let url = attempt.url();

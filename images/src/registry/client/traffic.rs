@@ -1,23 +1,23 @@
-//! Who wants to see bytes on their way: for people who wait, and for nothing else.
+//! Observers of transferred bytes, for progress reports only.
 
 use std::sync::Arc;
 
 use super::Client;
 
-/// What is told of blobs on their way, in either direction.
+/// A report about blobs being transferred, in either direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// So many more bytes have to move: what is there already is not among them.
+    /// This many more bytes have to be transferred, not counting those that are already there.
     Expected(u64),
-    /// So many more bytes have moved. What breaks off and begins again is counted again.
+    /// This many more bytes were transferred. A transfer that starts again is counted again.
     Moved(u64),
 }
 
-/// Is called from whichever thread moves the bytes, and must not wait.
+/// Called on whichever thread transfers the bytes, and must not block.
 pub(super) type Observer = Arc<dyn Fn(Traffic) + Send + Sync>;
 
 impl Client {
-    /// Tells `observer` of every blob's bytes, as they move.
+    /// Reports every blob's bytes to `observer` while they are transferred.
     #[must_use]
     pub fn observed(mut self, observer: impl Fn(Traffic) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
@@ -29,7 +29,7 @@ impl Client {
     }
 }
 
-/// The same for who cannot keep the client.
+/// The same for callers that do not own the client.
 pub(super) fn saw(observer: Option<&Observer>, traffic: Traffic) {
     if let Some(observer) = observer {
         observer(traffic);

@@ -1,4 +1,4 @@
-//! Certificate authorities of one's own: PEM files whose certificates are trusted beside the system's.
+//! Additional certificate authorities: PEM files with certificates that are trusted in addition to the system's.
 
 use std::path::{Path, PathBuf};
 
@@ -9,34 +9,34 @@ use rustls::pki_types::pem::PemObject;
 
 /// The most bytes of a file of certificates.
 const MAX_FILE: u64 = 1 << 20;
-/// The most certificates that are added to the system's.
+/// The most additional certificates.
 pub const MAX_CERTIFICATES: usize = 256;
 
 /// Why certificates cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The file cannot be read, is larger than any of certificates, or others may change it.
+    /// The file cannot be read, is too large, or other users may change it.
     #[error(transparent)]
     Read(#[from] errors::Error),
-    /// What the file holds is no certificates.
+    /// The file has something other than certificates.
     #[error("{}: {reason}", path.display())]
     Malformed {
         /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// All files together hold too many.
+    /// All files together have too many.
     #[error("more than {MAX_CERTIFICATES} certificates")]
     TooMany,
 }
 
-/// Reads PEM files, for [`Registries::roots`](super::Registries::roots) and for whatever else their authorities vouch
-/// for. The certificates come as DER, in the order of the files.
+/// Reads PEM files, for [`Registries::roots`](super::Registries::roots) and other TLS connections. Returns the
+/// certificates as DER, in the order of the files.
 ///
 /// # Errors
-/// When a file cannot be read, others may change it, it holds no certificate or something that is none, or all hold
-/// more than [`MAX_CERTIFICATES`].
+/// When a file cannot be read, other users may change it, it has no certificate or an invalid one, or all files
+/// together have more than [`MAX_CERTIFICATES`].
 pub fn read_certificates(paths: &[impl AsRef<Path>]) -> Result<Vec<Vec<u8>>, CertificateError> {
     let mut all = Vec::new();
     for path in paths {
@@ -50,10 +50,10 @@ pub fn read_certificates(paths: &[impl AsRef<Path>]) -> Result<Vec<Vec<u8>>, Cer
     Ok(all)
 }
 
-/// The certificates in PEM text as DER, each of which can be a root; at least one.
+/// The certificates of PEM text as DER, each valid as a root; at least one.
 ///
 /// # Errors
-/// With what is wrong, for people.
+/// With the reason, for people.
 fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|cause| format!("it cannot be read as PEM: {cause:?}"))?;

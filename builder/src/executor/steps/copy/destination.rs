@@ -1,4 +1,4 @@
-//! What goes where: BuildKit's rules of `COPY`, on whatever ground.
+//! BuildKit's rules for the destination of a `COPY`, for any target.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use super::tree::child;
 use super::{CopyError, CopyRequest, Node, NodeKind, Tree, Walk, lookup, show};
 use crate::dockerfile::Chmod;
 
-/// Where the files of one step go.
+/// The destination of the files of one step.
 pub(crate) struct Destination<'g, 't> {
     pub(crate) target: &'g mut dyn LayerTarget<'t>,
     pub(crate) request: &'g CopyRequest<'g>,
-    /// Where a file with several names was put first.
+    /// The first path of a file with several hard links, by device and inode.
     shared: BTreeMap<(u64, u64), Vec<u8>>,
 }
 
-/// What is copied: what is walked through, and the tree that has the bytes, which lasts until they are written.
+/// A source: the view to walk through, and the tree with the contents, which lives until they are written.
 #[derive(Clone, Copy)]
 pub(crate) struct From<'w, 't> {
     pub(crate) walk: &'w dyn Walk,
@@ -35,7 +35,8 @@ impl<'g, 't> Destination<'g, 't> {
         Self { target, request, shared: BTreeMap::new() }
     }
 
-    /// Whether the destination is a folder already, as it has to be where several things are put there that does not end with a slash.
+    /// Checks that the destination is an existing folder, which several sources require if it does not end with a
+    /// slash.
     pub(crate) fn needs_folder(&self) -> Result<(), CopyError> {
         let destination = lookup(&*self.target, self.request.destination.as_bytes())?;
         match self.target.node(&destination)? {
@@ -44,7 +45,7 @@ impl<'g, 't> Destination<'g, 't> {
         }
     }
 
-    /// Puts one source at the destination: a folder's contents, a file or link under its own or the given name.
+    /// Copies one source: a folder's contents, or a file or symbolic link under its own or the given name.
     pub(crate) fn put(
         &mut self,
         from: From<'_, 't>,
@@ -58,7 +59,7 @@ impl<'g, 't> Destination<'g, 't> {
             .ok_or_else(|| CopyError::NoSource { path: show(source), origin: from.tree.name() })?;
         let destination = lookup(&*self.target, self.request.destination.as_bytes())?;
         if node.kind == NodeKind::Directory {
-            // Its contents are copied and not itself: a new folder is like any that is made on the way.
+            // A folder's contents are copied, not the folder: if it has to be created, it gets default attributes.
             self.folder(&destination)?;
             return self.contents(from, source, &destination);
         }
@@ -127,7 +128,7 @@ impl<'g, 't> Destination<'g, 't> {
             self.target.put(path, NewNode::Directory, NodeAttributes::default())?;
         }
         self.contents(from, source, path)?;
-        // Once everything is in it: what is put into one changes its time.
+        // Set once its contents are complete, since every new entry changes its time.
         let dress = match exists && from.walk.is_on_the_way(source) {
             true => NodeAttributes { mode: Some(node.mode), ..NodeAttributes::default() },
             false => NodeAttributes { xattrs: from.tree.xattrs(source)?, ..self.dress(node) },
@@ -159,13 +160,13 @@ impl<'g, 't> Destination<'g, 't> {
         }
     }
 
-    /// The folder that a path leads to, made with those above it when it is missing: of the owner asked for, and 0755 unless
-    /// a number says otherwise.
+    /// Creates the folder that a path leads to, and missing ones above it, with the requested owner. Permissions are
+    /// 0755, unless the request gives them as a number.
     pub(crate) fn folder(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
         self.folder_of(path, self.request.mode)
     }
 
-    /// The same for an archive, for which permissions that are asked for mean nothing.
+    /// The same for an archive, whose folders ignore requested permissions.
     pub(crate) fn folder_of_archive(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
         self.folder_of(path, None)
     }
@@ -187,7 +188,7 @@ impl<'g, 't> Destination<'g, 't> {
     }
 }
 
-/// Makes the folders of a path that are missing, which has no links in it.
+/// Creates the missing folders of a path without symbolic links.
 pub(crate) fn make_folders(
     target: &mut dyn LayerTarget<'_>,
     path: &[u8],

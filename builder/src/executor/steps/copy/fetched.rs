@@ -1,4 +1,4 @@
-//! A file that was fetched, on its way into the image.
+//! A fetched file as a source to copy from.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::tree::opened;
 use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 
-/// One file of root's, 0600 as in Docker, dated with the commit: what a server says of its time is no part of what was asked
-/// for, and differs between mirrors of the same file.
+/// One file, owned by root and 0600 as in Docker, with the commit's time. The server's time is not used: it is not
+/// part of the content, and mirrors of the same file differ in it.
 pub(crate) struct FetchedFile {
     file: PathBuf,
     name: String,
@@ -15,10 +15,10 @@ pub(crate) struct FetchedFile {
 }
 
 impl FetchedFile {
-    /// Where it is in this tree.
+    /// Its path in this tree.
     pub(crate) const PATH: &[u8] = b"file";
 
-    /// The file at a path of this machine, with the name it gets in a folder, which may be none.
+    /// The file at a path of this machine, and its name if copied into a folder; empty if it has none.
     pub(crate) fn new(file: PathBuf, name: &str, epoch: i64) -> Self {
         Self { file, name: name.to_owned(), epoch }
     }

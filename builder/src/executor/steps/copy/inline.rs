@@ -1,4 +1,4 @@
-//! Files that the Dockerfile itself holds, in here-documents.
+//! Here-documents of the Dockerfile as a source to copy from.
 
 use super::tree::held;
 use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
@@ -11,7 +11,7 @@ pub(crate) struct InlineTree<'a> {
 }
 
 impl<'a> InlineTree<'a> {
-    /// Of these documents, dated with the commit.
+    /// These documents, with the commit's time.
     pub(crate) fn new(documents: &'a [Inline], epoch: i64) -> Self {
         Self { documents, epoch }
     }
@@ -21,7 +21,7 @@ impl<'a> InlineTree<'a> {
     }
 
     fn find(&self, path: &[u8]) -> Option<&Inline> {
-        // Of several by one name the last counts.
+        // The last of several with one name counts.
         self.documents.iter().rfind(|document| document.name.as_bytes() == path)
     }
 }

@@ -1,9 +1,9 @@
-//! `COPY`: from the commit's tree, or from another stage's root, into the layer of a step, which is drawn and never made as
-//! files; or into a folder of this machine.
+//! `COPY` from the commit's tree or from another stage's root, into the virtual layer of a step or into a folder of
+//! this machine.
 //!
-//! Paths are worked out against the tree they are in, never against the machine's: a link that points to `/etc` means
-//! the image's `/etc`. Semantics are BuildKit's: a folder's contents are copied and not the folder; links given as a
-//! source are followed, links inside a folder stay links; what exists is merged into. `ADD` unpacks what is an archive.
+//! Paths are resolved within their own tree, never on the machine: a link to `/etc` means the image's `/etc`. The
+//! semantics are BuildKit's: of a folder its contents are copied; symbolic links given as a source are followed,
+//! those inside a folder stay links; existing folders are merged into. `ADD` unpacks archives.
 
 mod destination;
 mod fetched;
@@ -31,31 +31,31 @@ pub(crate) enum CopyError {
     /// A source that matches nothing.
     #[error("{path} is not in {origin}")]
     NoSource {
-        /// As written.
+        /// As written in the Dockerfile.
         path: String,
-        /// Where it was looked for.
+        /// The kind of tree that was searched.
         origin: &'static str,
     },
-    /// Several sources, and a destination that is no folder.
+    /// Several sources, and a destination that is not a folder.
     #[error("several files cannot be put at {0}, which is no folder: end it with /")]
     NoFolder(String),
     /// A pattern that cannot be parsed.
     #[error(transparent)]
     Pattern(#[from] crate::dockerfile::pattern::PatternError),
-    /// Links that go in a circle.
+    /// A cycle of symbolic links.
     #[error("{0} goes through too many links")]
     Loop(String),
-    /// A file where a folder is needed, or the other way round.
+    /// A file where a folder is needed, or the reverse.
     #[error("{path} exists and is {is}, so {what} cannot be put there")]
     InTheWay {
         /// In the image.
         path: String,
-        /// What is there.
+        /// The kind of the existing entry.
         is: &'static str,
-        /// What was to be put there.
+        /// The kind of the new one.
         what: &'static str,
     },
-    /// A file that is fetched from a URL without one, into a folder.
+    /// A file from a URL without a file name, into a folder.
     #[error("{0} is a folder, and what is fetched has no name to be put there by")]
     Unnamed(String),
     /// A secret that cannot be a variable.
@@ -64,23 +64,23 @@ pub(crate) enum CopyError {
     /// An archive that may not be unpacked.
     #[error("the archive {0}")]
     Archive(#[source] images::Error),
-    /// What lies below, or the layer itself.
+    /// Reading the lower layers, or writing the new one, failed.
     #[error(transparent)]
     Layer(#[from] images::Error),
     /// A device or socket.
     #[error("{0} is a device or a socket, which no image may bring")]
     Special(String),
-    /// The commit's objects.
+    /// Reading the commit's objects failed.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),
-    /// The file system.
+    /// The file system failed.
     #[error("{doing} {path}")]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
         /// The path in the image.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -90,7 +90,7 @@ impl CopyError {
         Self::Io { doing, path: show(path), source: source.into() }
     }
 
-    /// Whether the machine is at fault, and not the Dockerfile.
+    /// Whether the machine is the cause, and not the Dockerfile.
     pub(crate) fn is_machine(&self) -> bool {
         matches!(
             self,
@@ -99,39 +99,39 @@ impl CopyError {
     }
 }
 
-/// What to copy, with everything expanded.
+/// A copy with all variables expanded.
 #[derive(Debug, Clone)]
 pub(crate) struct CopyRequest<'a> {
     /// Paths and patterns.
     pub(crate) sources: &'a [String],
     /// Absolute; a slash at the end means a folder.
     pub(crate) destination: &'a str,
-    /// Whose everything becomes; by default it stays as it is in the source.
+    /// The owner of all files; that of the source by default.
     pub(crate) owner: Option<(u32, u32)>,
-    /// The permissions of everything.
+    /// The permissions of all files.
     pub(crate) mode: Option<&'a Chmod>,
     /// Whether a source that is an archive is unpacked into the destination, which is a folder then.
     pub(crate) archives: bool,
-    /// What is not copied: paths within a source that is a folder, names of sources that are none.
+    /// Patterns to leave out: matched against paths within a source that is a folder, and names of other sources.
     pub(crate) excludes: Option<&'a Ignore>,
-    /// Whether the folders above each source are made as well; those in front of `/./` are not.
+    /// Whether the folders above each source are created as well; those before `/./` are not.
     pub(crate) parents: bool,
-    /// The time of folders that are made on the way, in seconds since 1970.
+    /// The time of folders that are created on the way, in seconds since 1970.
     pub(crate) epoch: i64,
 }
 
 impl<'a> CopyRequest<'a> {
-    /// Everything as it is.
+    /// Without any option.
     pub(crate) fn plain(sources: &'a [String], destination: &'a str, epoch: i64) -> Self {
         let (owner, mode, archives, excludes, parents) = (None, None, false, None, false);
         Self { sources, destination, owner, mode, archives, excludes, parents, epoch }
     }
 }
 
-/// Copies what is asked for.
+/// Copies the sources.
 ///
 /// # Errors
-/// See [`CopyError`]. The ground may have some of the files then: the caller throws it away.
+/// See [`CopyError`]. The target may have some of the files then, so the caller must discard it.
 pub(crate) fn copy<'t>(
     tree: &'t dyn Tree,
     target: &mut dyn LayerTarget<'t>,
@@ -142,7 +142,7 @@ pub(crate) fn copy<'t>(
     }
     let mut found = Vec::new();
     for source in request.sources {
-        // A pattern may match nothing.
+        // One pattern among several sources may match nothing.
         found.extend(select(tree, source)?);
     }
     let mut place = Destination::new(target, request);
@@ -156,7 +156,7 @@ pub(crate) fn copy<'t>(
     Ok(())
 }
 
-/// Copies what was fetched from one URL.
+/// Copies a file fetched from a URL.
 ///
 /// # Errors
 /// As [`copy`].
@@ -193,7 +193,7 @@ fn one<'t>(
     }
 }
 
-/// Each source is what its pattern picks out of the root, or out of the folder in front of `/./`.
+/// Each source's pattern is matched from the root, or from the folder before `/./`.
 fn with_parents<'t>(
     tree: &'t dyn Tree,
     target: &mut dyn LayerTarget<'t>,
@@ -209,7 +209,7 @@ fn with_parents<'t>(
         for (path, name) in select(tree, base)? {
             match (is_folder(tree, &path)?, is_pattern(base)) {
                 (true, _) => {}
-                // What else a pattern fits has nothing in it.
+                // Other matches of the pattern have no files in them.
                 (false, true) => continue,
                 (false, false) => return Err(missing()),
             }
@@ -223,10 +223,10 @@ fn with_parents<'t>(
     Ok(())
 }
 
-/// Makes the folder `path` and those above it, as `WORKDIR` does.
+/// Creates the folder `path` and those above it, as `WORKDIR` does.
 ///
 /// # Errors
-/// When a file is in the way, or what is there cannot be read.
+/// When a file is in the way, or an existing entry cannot be read.
 pub(crate) fn make_folder(
     target: &mut dyn LayerTarget<'_>,
     path: &str,
@@ -237,7 +237,7 @@ pub(crate) fn make_folder(
     Destination::new(target, &request).folder(path.as_bytes()).map(drop)
 }
 
-/// Whether there is a folder at a path without links.
+/// Whether a path without symbolic links is a folder.
 ///
 /// # Errors
 /// When nothing is there, or it cannot be read.
@@ -245,7 +245,7 @@ pub(crate) fn is_folder(tree: &dyn Tree, path: &[u8]) -> Result<bool, CopyError>
     Ok(existing(tree, path)?.kind == NodeKind::Directory)
 }
 
-/// What is at a path without links.
+/// The entry at a path without symbolic links.
 ///
 /// # Errors
 /// When nothing is there, or it cannot be read.
@@ -253,10 +253,10 @@ pub(crate) fn existing(tree: &dyn Tree, path: &[u8]) -> Result<Node, CopyError> 
     tree.node(path)?.ok_or_else(|| CopyError::NoSource { path: show(path), origin: tree.name() })
 }
 
-/// A path of the tree, links followed, and the name it gets in a folder.
+/// A path in the tree with symbolic links followed, and its name if copied into a folder.
 type Selected = (Vec<u8>, Vec<u8>);
 
-/// The paths a source means.
+/// The paths that a source stands for.
 fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
     let clean = clean(source);
     if !is_pattern(source) {
@@ -285,7 +285,7 @@ fn select(tree: &dyn Tree, source: &str) -> Result<Vec<Selected>, CopyError> {
     matched.into_iter().map(|path| Ok((lookup(tree, &path)?, base_name(&path)))).collect()
 }
 
-/// A source without leading slash, `.` and doubled slashes. Above the root there is the root.
+/// A source without leading slash, `.` and doubled slashes. The parent of the root is the root.
 fn clean(source: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in source.split('/') {

@@ -1,4 +1,4 @@
-//! What `--exclude` and `--parents` leave of a tree.
+//! A tree as filtered by `--exclude` and `--parents`.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use super::{CopyError, Node, NodeKind, NodeLookup, Tree, Walk};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::pattern::{Pattern, is_pattern};
 
-/// A tree of which, below one folder, only some is there.
+/// A tree with only some of the entries below one folder.
 pub(crate) struct Picked<'a> {
     tree: &'a dyn Tree,
     base: &'a [u8],
-    /// What is there, and whether only for what lies in it.
+    /// The entries, and whether each is there only because it contains others.
     paths: BTreeMap<Vec<u8>, bool>,
 }
 
 impl<'a> Picked<'a> {
-    /// Of what lies in the folder `base`: what `pattern` names, with everything in it, and `excludes` does not; both see
-    /// paths relative to `base`. A folder that neither picks stands above something picked, or is not there.
+    /// Entries below the folder `base` that `pattern` matches, with their contents, and that `excludes` does not;
+    /// both match paths relative to `base`. Other folders are there only if they contain a selected entry.
     ///
     /// # Errors
     /// A pattern that cannot be parsed, a folder that cannot be read.
@@ -53,7 +53,7 @@ impl<'a> Picked<'a> {
         Ok(picked)
     }
 
-    /// Whether there is anything.
+    /// Whether anything was selected.
     pub(crate) fn found(&self) -> bool {
         !self.paths.is_empty()
     }
@@ -100,12 +100,12 @@ fn within(base: &[u8], path: &[u8]) -> Vec<u8> {
     if path.is_empty() { base.to_vec() } else { child(base, path) }
 }
 
-/// A pattern, and what is known of the folders that it can lead into: so that not all of a stage is walked for one file.
+/// A pattern with limits on the folders that it can match in, so that a whole stage is not walked for one file.
 struct Wanted {
     pattern: Pattern,
-    /// Its first parts that are plain names.
+    /// Its leading parts without wildcards.
     plain: Vec<Vec<u8>>,
-    /// How deep it can lead; without limit where it holds `**`.
+    /// The depth of its matches; unlimited if it contains `**`.
     depth: Option<usize>,
 }
 

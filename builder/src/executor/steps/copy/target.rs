@@ -1,4 +1,4 @@
-//! What files are copied into: a layer that is drawn, or a folder of this machine.
+//! The target of a copy: a virtual layer, or a folder of this machine.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,20 +11,20 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use super::tree::opened;
 use super::{Content, CopyError, NodeKind, NodeLookup, RootTree};
 
-/// What files are put into. Paths are bytes without a leading slash; no link in them is followed.
+/// A target of files. Paths are bytes without a leading slash, and no symbolic link in them is followed.
 pub(crate) trait LayerTarget<'t>: NodeLookup {
-    /// Puts something at `path`, in the place of whatever is there and is no folder.
+    /// Creates an entry at `path`, and replaces an existing one unless that is a folder.
     ///
     /// # Errors
-    /// When it cannot be put there.
+    /// When it cannot be created.
     fn put(&mut self, path: &[u8], new: NewNode<Content<'t>>, dress: NodeAttributes)
     -> Result<(), CopyError>;
-    /// Puts another name of the file at `to` at `path`.
+    /// Creates a hard link at `path` to the file at `to`.
     ///
     /// # Errors
-    /// When it cannot be put there.
+    /// When it cannot be created.
     fn link(&mut self, path: &[u8], to: &[u8]) -> Result<(), CopyError>;
-    /// Says more of what is at `path`.
+    /// Sets attributes of the entry at `path`.
     ///
     /// # Errors
     /// When it cannot be changed.
@@ -67,7 +67,8 @@ impl<'t> LayerTarget<'t> for VirtualLayerBuilder<'_, Content<'t>> {
     }
 }
 
-/// A folder of this machine. Each file is made and opened without following any link, so nothing outside can be touched.
+/// A folder of this machine. Files are created and opened without following symbolic links, so nothing outside can be
+/// changed.
 pub(crate) struct Folder {
     root: RootTree,
 }
@@ -76,12 +77,12 @@ impl Folder {
     /// Opens the folder.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not exist.
     pub(crate) fn open(root: &Path) -> Result<Self, CopyError> {
         Ok(Self { root: RootTree::open(root)? })
     }
 
-    /// The folder above a path, and the name in it.
+    /// The folder that contains a path, opened, and the name in it.
     fn above<'p>(&self, path: &'p [u8]) -> Result<(OwnedFd, &'p [u8]), CopyError> {
         let (folder, name) = split(path);
         Ok((self.root.folder(folder)?, name))
@@ -143,7 +144,7 @@ impl<'t> LayerTarget<'t> for Folder {
     /// Owner first, then mode (a change of owner clears setuid), then attributes, then time.
     fn dress(&mut self, path: &[u8], dress: NodeAttributes) -> Result<(), CopyError> {
         let node = self.root.node(path)?;
-        // The folder itself has no name in it.
+        // The target folder itself has no name to address it by.
         let (folder, name) =
             if path.is_empty() { (self.root.folder(path)?, &b"."[..]) } else { self.above(path)? };
         if let Some((user, group)) = dress.owner {
@@ -157,7 +158,7 @@ impl<'t> LayerTarget<'t> for Folder {
                 .map_err(|error| CopyError::io("setting the permissions of", path, error))?;
         }
         for (attribute, value) in &dress.xattrs {
-            // There is no call that sets an attribute relative to an open folder without following a link.
+            // No system call sets an attribute relative to an open folder without following a symbolic link.
             let place = [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name].concat();
             rustix::fs::lsetxattr(&place[..], &attribute[..], value, XattrFlags::empty())
                 .map_err(|error| CopyError::io("setting an attribute of", path, error))?;
@@ -172,7 +173,7 @@ impl<'t> LayerTarget<'t> for Folder {
     }
 }
 
-/// The folder that a path is in, and its name there.
+/// The folder part and the name of a path.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),

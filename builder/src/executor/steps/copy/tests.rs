@@ -58,17 +58,18 @@ impl Roots {
         self.ask(&CopyRequest { excludes: Some(&excludes), parents, ..request })
     }
 
-    /// Copies into the folder, and into a drawing over what it was before: both come to the same.
+    /// Copies into the folder and into a virtual layer over its previous state, and checks that both results are the
+    /// same.
     fn ask(&self, request: &CopyRequest<'_>) -> Result<(), CopyError> {
         let before = self.folder.path().join("before");
         let copied = std::process::Command::new("cp").arg("-a").arg(self.to()).arg(&before).status().unwrap();
         assert!(copied.success());
         let tree = RootTree::open(&self.from()).unwrap();
         let below = LayerStack::new(vec![StackedLayer::Folder(before.clone())]);
-        let mut drawing = VirtualLayerBuilder::over(&below, 1_000_000);
-        let drawn = copy(&tree, &mut drawing, request);
+        let mut layer_builder = VirtualLayerBuilder::over(&below, 1_000_000);
+        let virtually = copy(&tree, &mut layer_builder, request);
         let made = copy(&tree, &mut Folder::open(&self.to()).unwrap(), request);
-        assert_eq!(drawn.as_ref().map_err(reports), made.as_ref().map_err(reports));
+        assert_eq!(virtually.as_ref().map_err(reports), made.as_ref().map_err(reports));
         if made.is_ok() {
             let folder = RootTree::open(&self.to()).unwrap();
             let mut left = vec![Vec::new()];
@@ -81,7 +82,7 @@ impl Roots {
                 };
                 let of_folder = said(&folder);
                 if !path.is_empty() {
-                    assert_eq!(said(&drawing), of_folder, "{}", path.escape_ascii());
+                    assert_eq!(said(&layer_builder), of_folder, "{}", path.escape_ascii());
                 }
                 if of_folder.is_some_and(|it| it.0 == NodeKind::Directory) {
                     left.extend(folder.children(&path).unwrap().iter().map(|name| join(&path, name)));

@@ -1,4 +1,4 @@
-//! Trees to copy from. Paths are bytes without a leading slash; "" is the top.
+//! Trees to copy from. Paths are bytes without a leading slash; "" is the root.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,46 +13,46 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use super::{CopyError, join};
 use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
 
-/// As many links as Linux follows.
+/// As many symbolic links as Linux follows.
 const LINK_LIMIT: usize = 40;
 
-/// A file's bytes, to be opened when they are written: how many there are, and what reads them.
+/// A file's content, opened only when it is written: its size and a reader.
 pub(crate) type Content<'t> = Box<dyn FnOnce() -> Result<(u64, Box<dyn Read>), CopyError> + 't>;
 
-/// Names in a root. No method follows a link.
+/// Path lookup in a root. No method follows a symbolic link.
 pub(crate) trait NodeLookup {
-    /// What is at `path`.
+    /// The entry at `path`.
     ///
     /// # Errors
-    /// When it cannot be read; a path that is not there is no error.
+    /// When it cannot be read; a missing path is not an error.
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError>;
-    /// A link's target.
+    /// A symbolic link's target.
     ///
     /// # Errors
     /// When it cannot be read.
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError>;
 }
 
-/// Names in folders, to be gone through.
+/// A tree whose folders can be listed.
 pub(crate) trait Walk: NodeLookup {
     /// The names in a folder, sorted.
     ///
     /// # Errors
     /// When it cannot be read.
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError>;
-    /// Whether a folder is there only for what lies in it, so that one that exists keeps its owner.
+    /// Whether a folder is there only because it contains others; an existing folder keeps its owner then.
     fn is_on_the_way(&self, _folder: &[u8]) -> bool {
         false
     }
 }
 
-/// Something to copy from.
+/// A tree to copy from.
 pub(crate) trait Tree: Walk {
     /// For messages: "the context", "the stage".
     fn name(&self) -> &'static str;
-    /// A file's bytes.
+    /// A file's content.
     fn content<'t>(&'t self, path: &[u8]) -> Content<'t>;
-    /// The extended attributes of a file or folder, without those that belong to the machine.
+    /// The extended attributes of a file or folder, without machine-specific ones.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -61,8 +61,8 @@ pub(crate) trait Tree: Walk {
     }
 }
 
-/// Where `path` leads within a root when every link is followed. What is missing keeps its name, so that the result
-/// can also be a place to make something.
+/// Resolves `path` within a root with all symbolic links followed. Missing parts keep their names, so the result can
+/// also be a path to create.
 ///
 /// # Errors
 /// [`CopyError::Loop`] after 40 links.
@@ -101,7 +101,7 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The context: what `.dockerignore` leaves of a folder of the commit's tree. Each name is held once.
+/// The build context: a folder of the commit's tree without the entries in `.dockerignore`. Each name is stored once.
 pub(crate) struct ContextTree {
     blobs: Blobs,
     top: Held,
@@ -115,7 +115,7 @@ enum Held {
 }
 
 impl ContextTree {
-    /// Of the walked entries; folders above an entry are there even when they are left out themselves.
+    /// From the walked entries. Folders above an entry are included even if they are ignored themselves.
     ///
     /// # Errors
     /// When the repository cannot be read.
@@ -141,7 +141,7 @@ impl ContextTree {
         Some(at)
     }
 
-    /// The object of a file or link.
+    /// The object id of a file or symbolic link.
     fn id(&self, path: &[u8]) -> Result<Oid, CopyError> {
         match self.find(path) {
             Some(Held::File { id, .. } | Held::Link(id)) => Ok(*id),
@@ -155,7 +155,7 @@ impl Held {
         Self::Folder(BTreeMap::new())
     }
 
-    /// Puts something at a path, and makes the folders above it that are not there.
+    /// Adds an entry, and missing folders above it.
     fn put(&mut self, path: &[u8], held: Held) -> Result<(), SourceError> {
         let twice = || git2::Error::from_str("a tree has two entries of one name");
         let mut at = self;
@@ -211,12 +211,12 @@ impl Tree for ContextTree {
     }
 }
 
-/// A content that lies in memory.
+/// A content in memory.
 pub(crate) fn held(bytes: Vec<u8>) -> (u64, Box<dyn Read>) {
     (bytes.len() as u64, Box::new(Cursor::new(bytes)))
 }
 
-/// A root directory of this machine, such as another stage's.
+/// A root directory on this machine, such as another stage's.
 pub(crate) struct RootTree {
     top: OwnedFd,
 }
@@ -225,7 +225,7 @@ impl RootTree {
     /// Opens the directory.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not exist.
     pub(crate) fn open(root: &Path) -> Result<Self, CopyError> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::open(root, flags, Mode::empty()) {
@@ -237,7 +237,7 @@ impl RootTree {
     fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, rustix::io::Errno> {
         let path: &[u8] = if path.is_empty() { b"." } else { path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        // With NOFOLLOW and PATH the last part may be a link, which is then the thing opened.
+        // With NOFOLLOW and PATH, a symbolic link as the last part is opened itself.
         rustix::fs::openat2(
             &self.top,
             path,
@@ -247,7 +247,7 @@ impl RootTree {
         )
     }
 
-    /// A folder's descriptor, for the operations that need one.
+    /// Opens a folder for reading, as some operations need.
     pub(crate) fn folder(&self, path: &[u8]) -> Result<OwnedFd, CopyError> {
         self.at(path, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| CopyError::io("opening", path, error))
@@ -345,7 +345,7 @@ pub(crate) fn opened(file: File, path: &[u8]) -> Result<(u64, Box<dyn Read>), Co
     Ok((metadata.len(), Box::new(file)))
 }
 
-/// Extended attributes, among them file capabilities. Those that belong to the machine are left out.
+/// The extended attributes, including file capabilities, without machine-specific ones.
 fn xattrs(from: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Errno> {
     let mut found = BTreeMap::new();
     let mut names = vec![0_u8; 64 * 1024];
@@ -366,7 +366,7 @@ fn xattrs(from: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, rustix::io::Err
     Ok(found)
 }
 
-/// Whether an attribute belongs to the machine, or to the overlay, and not to an image.
+/// Whether an attribute belongs to the machine or to the overlay, and not to an image.
 pub(crate) fn is_the_machines(name: &[u8]) -> bool {
     [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux"].iter().any(|it| name.starts_with(it))
 }

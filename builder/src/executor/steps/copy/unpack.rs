@@ -1,4 +1,5 @@
-//! `ADD` of an archive. The destination is the root of what is unpacked: no name and no link leads out of it, as in Docker.
+//! Unpacks an archive for `ADD`. The destination is the root of the archive: no name or link in it leads outside, as
+//! in Docker.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +14,7 @@ use super::target::{LayerTarget, split};
 use super::tree::{child, is_the_machines};
 use super::{Content, CopyError, Node, NodeKind, NodeLookup, Tree, lookup, show};
 
-/// Unpacks the file at `source` into the destination. False when it is no archive; then nothing is done.
+/// Unpacks the file at `source` into the destination. False when it is not an archive; nothing is changed then.
 pub(crate) fn unpack(
     tree: &dyn Tree,
     source: &[u8],
@@ -38,7 +39,7 @@ pub(crate) fn unpack(
     let mut unpacking =
         Unpacking { within, owner: place.request.owner, folders: BTreeMap::new(), spool, end: 0 };
     while let Some(entry) = archive.next().map_err(CopyError::Archive)? {
-        // The archive's own folder is the destination, which keeps what it is.
+        // The archive's root entry is the destination, which keeps its attributes.
         if !entry.path.is_empty() {
             unpacking.entry(&entry, &mut archive)?;
         }
@@ -72,9 +73,9 @@ impl NodeLookup for Within<'_, '_> {
 struct Unpacking<'g, 't> {
     within: Within<'g, 't>,
     owner: Option<(u32, u32)>,
-    /// The times of folders, set at the end: what is put into one changes its time.
+    /// The times of folders, set at the end, since every new entry changes them.
     folders: BTreeMap<Vec<u8>, i64>,
-    /// The bytes of the files, one after another: they are written in another order than the archive's.
+    /// The files' contents, one after another. They are written to the layer in another order than the archive's.
     spool: Rc<File>,
     end: u64,
 }
@@ -89,7 +90,7 @@ impl Unpacking<'_, '_> {
         let whole = self.within.path(&path);
         let dress = self.dress(entry, &path)?;
         match &entry.kind {
-            // What an entry replaces is gone: all but a folder that stays one.
+            // An entry replaces an existing one, unless both are folders.
             AddedKind::Directory if is_folder => {}
             AddedKind::Directory => {
                 self.within.target.put(&whole, NewNode::Directory, NodeAttributes::default())?
@@ -110,7 +111,7 @@ impl Unpacking<'_, '_> {
         self.within.target.dress(&whole, dress)
     }
 
-    /// Keeps a file's bytes until they are written.
+    /// Stores a file's content until it is written.
     fn spool<'t>(&mut self, archive: &mut AddedArchive, path: &[u8]) -> Result<Content<'t>, CopyError> {
         let start = self.end;
         let mut out = Spooled { file: self.spool.clone(), at: start, end: u64::MAX };
@@ -135,7 +136,7 @@ impl Unpacking<'_, '_> {
         let is_link = matches!(entry.kind, AddedKind::Symlink(_) | AddedKind::Fifo);
         let mut xattrs = entry.xattrs.clone();
         xattrs.retain(|name, _| !is_the_machines(name));
-        // As the kernel has it.
+        // The same rule as in the kernel.
         if let Some(name) = xattrs.keys().find(|name| !may_have(name, is_link)) {
             let cause = io::Error::from(io::ErrorKind::Unsupported);
             let what = [path, b" (", name, b")"].concat();
@@ -149,7 +150,7 @@ impl Unpacking<'_, '_> {
         })
     }
 
-    /// The folders of a path without links, made when they are missing: 0755 and root's, whoever owns the entries.
+    /// Creates the missing folders of a path without symbolic links: 0755, owned by root, whoever owns the entries.
     fn folder(&mut self, path: &[u8]) -> Result<(), CopyError> {
         let dress = NodeAttributes { mode: Some(0o755), owner: Some((0, 0)), ..NodeAttributes::default() };
         let whole = self.within.path(path);
@@ -158,7 +159,7 @@ impl Unpacking<'_, '_> {
 
     fn settle(&mut self) -> Result<(), CopyError> {
         for (path, mtime) in &self.folders {
-            // A later entry may have taken its place.
+            // A later entry may have replaced it.
             if let Some(Node { kind: NodeKind::Directory, .. }) = self.within.node(path)? {
                 let dress = NodeAttributes { mtime: Some(*mtime), ..NodeAttributes::default() };
                 self.within.target.dress(&self.within.path(path), dress)?;
@@ -168,7 +169,7 @@ impl Unpacking<'_, '_> {
     }
 }
 
-/// A part of a spool.
+/// A range of the stored contents.
 struct Spooled {
     file: Rc<File>,
     at: u64,
@@ -196,7 +197,7 @@ impl Write for Spooled {
     }
 }
 
-/// Whether Linux lets a file have an attribute of this name; links and pipes have none of a user's.
+/// Whether Linux allows a file to have an attribute of this name; symbolic links and pipes can have no `user.` ones.
 fn may_have(name: &[u8], is_link: bool) -> bool {
     let starts = |prefix: &[u8]| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     starts(b"security.")
@@ -204,7 +205,7 @@ fn may_have(name: &[u8], is_link: bool) -> bool {
         || (!is_link && (starts(b"user.") || starts(b"system.posix_acl_")))
 }
 
-/// The archive's fault comes back as what it is; the rest is the file system's.
+/// An error of the archive is passed on as such; others come from the file system.
 fn write_failed(cause: io::Error, path: &[u8]) -> CopyError {
     match cause.downcast::<images::Error>() {
         Ok(archive) => CopyError::Archive(archive),
