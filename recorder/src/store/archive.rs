@@ -92,7 +92,7 @@ pub fn import(response_store: &ResponseStore, path: &Path) -> Result<Vec<KeptRes
             None if name == "index.json" => index = Some(small(&mut entry, path)?),
             None if name == "oci-layout" => {}
             None => {
-                return Err(malformed(path, &format!("{name:?} has no response_store in an image layout")));
+                return Err(malformed(path, &format!("{name:?} has no place in an image layout")));
             }
         }
     }
