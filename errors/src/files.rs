@@ -94,7 +94,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 /// then renamed, so that it appears whole or not at all. `mode` is lessened by the umask.
 ///
 /// # Errors
-/// Those of `content`; as [`write`] and [`write_new`] otherwise. The temporary file is removed.
+/// Those of `content`; as [`write()`] and [`write_new`] otherwise. The temporary file is removed.
 pub fn write_with<T, E: From<Error>>(
     path: &Path,
     existing: Existing,

@@ -10,7 +10,7 @@
 //!
 //! Ports other than 80 and 443 can be added. Connections to any other port are refused, noticed and reported.
 //!
-//! Responses are stored by [`crate::store`]; a replay reads them from there and has no network access at all.
+//! Responses are stored by `store`; a replay reads them from there and has no network access at all.
 //!
 //! Deliberately absent: HTTP/2 without TLS, HTTP/3, websockets, tunnels, ports that were not added.
 

@@ -141,7 +141,7 @@ impl Queue {
     /// fail, because half a result is none.
     ///
     /// # Errors
-    /// When the task is not being worked on, a text about it is longer than [`MAX_TEXT`], or the disk fails.
+    /// When the task is not being worked on, a text about it is longer than `MAX_TEXT`, or the disk fails.
     pub fn finish(&self, id: i64, ending: &Ending) -> Result<(), Error> {
         let row = Finished::of(ending)?;
         let change =
