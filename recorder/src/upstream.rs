@@ -22,7 +22,31 @@ pub struct Upstream {
     roots: Vec<CertificateDer<'static>>,
     proxies: Proxies,
     addresses: HashMap<String, SocketAddr>,
-    private: BTreeSet<HostName>,
+    private: PrivateHosts,
+}
+
+/// The hosts that may have addresses of private networks.
+#[derive(Clone, Debug)]
+enum PrivateHosts {
+    /// These, and no others.
+    Named(BTreeSet<HostName>),
+    /// Every host: for machines whose resolver leads to an organisation's own mirrors.
+    All,
+}
+
+impl Default for PrivateHosts {
+    fn default() -> Self {
+        Self::Named(BTreeSet::new())
+    }
+}
+
+impl PrivateHosts {
+    fn contain(&self, name: &HostName) -> bool {
+        match self {
+            Self::Named(names) => names.contains(name),
+            Self::All => true,
+        }
+    }
 }
 
 /// The HTTP proxies to use. The operator of the builder chose them, so they may have any address. The proxy also
@@ -56,12 +80,19 @@ impl Upstream {
         self
     }
 
-    /// Permits a name to have addresses of this machine or of private networks.
+    /// Permits a name, or with `*` every name, to have addresses of private networks.
     ///
     /// # Errors
     /// When it is not a host name that a step could request.
     pub fn with_private(mut self, name: &str) -> Result<Upstream, NotAHost> {
-        self.private.insert(HostName::parse(name).map_err(|why| NotAHost(format!("{name:?} {why}")))?);
+        if name == "*" {
+            self.private = PrivateHosts::All;
+            return Ok(self);
+        }
+        let name = HostName::parse(name).map_err(|why| NotAHost(format!("{name:?} {why}")))?;
+        if let PrivateHosts::Named(names) = &mut self.private {
+            names.insert(name);
+        }
         Ok(self)
     }
 
@@ -248,7 +279,7 @@ struct Resolver {
 
 /// Names that may have other addresses.
 struct Permitted {
-    names: BTreeSet<HostName>,
+    names: PrivateHosts,
     /// Hosts of proxies, which all other names are requested through. If a step requests one of them directly, it
     /// reaches nothing that it could not reach through the proxy.
     proxies: HashSet<String>,
@@ -260,7 +291,7 @@ impl Permitted {
         if self.proxies.contains(name) {
             return Ok(found);
         }
-        let is_named = HostName::parse(name).is_ok_and(|name| self.names.contains(&name));
+        let is_named = HostName::parse(name).is_ok_and(|name| self.names.contain(&name));
         let refused = found.first().map(SocketAddr::ip);
         let may =
             |address: &SocketAddr| is_global(address.ip()) || is_named && can_be_permitted(address.ip());
@@ -333,6 +364,9 @@ mod tests {
         assert_eq!(of("a.example", &[private, public]), Ok(vec![public]));
         assert_eq!(of("mirror.example", &[private]), Ok(vec![private]));
         assert_eq!(of("proxy.example", &[private]), Ok(vec![private]));
+        let all = Upstream::system().with_private("*").unwrap().resolver().permitted;
+        assert_eq!(all.of("any.example", vec![private]), Ok(vec![private]));
+        assert!(all.of("any.example", vec![link]).is_err(), "no option permits the link");
         let never = of("mirror.example", &[link]).unwrap_err().to_string();
         assert!(!never.contains("--allow-private") && never.contains("169.254.169.254"), "{never}");
         assert!(of("localhost", &[address("127.0.0.1")]).is_err());

@@ -280,7 +280,7 @@ fn repositories_that_cannot_be_added_are_refused_with_the_reason() {
         (
             "http://git.example/x.git#nested /x".to_owned(),
             3,
-            "nested cannot be fetched: .gitmodules does not",
+            "nested cannot be fetched: .gitmodules has no URL",
         ),
         ("http://git.example/x.git#none /x".to_owned(), 6, "neither a branch nor a tag none"),
         (format!("http://git.example/x.git#{nobody} /x"), 6, nobody),

@@ -208,13 +208,18 @@ fn a_node_takes_the_image_for_its_platform_with_that_image_s_evidence() {
     assert!(refused.text().contains(&words), "{words} in {}", refused.text());
     // A rule that allows the index's digest allows nothing: what runs has another.
     let policy = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
-    let by_digest = |digest: &Value| {
+    let by_digest = |digest: &Value, asked: &str| {
         let name = format!("name = \"{}\"", scene.image());
         let changed = policy.replace(&name, &format!("digest = {digest}"));
         scene.write("by-digest.toml", &changed);
-        runner(["--policy", &scene.text("by-digest.toml"), "--json", "verify", &tag])
+        runner(["--policy", &scene.text("by-digest.toml"), "--json", "verify", asked])
     };
-    by_digest(&digest_of(&here())).expect(0);
-    let denied = by_digest(&built["digest"]).expect(1);
-    assert!(denied.text().contains("no-rule"), "{}", denied.text());
+    let own = digest_of(&here());
+    let named = format!("{}@{}", scene.image(), own.as_str().unwrap());
+    by_digest(&own, &named).expect(0);
+    // A tag is looked up only where a rule names its repository.
+    for (digest, asked) in [(&own, &tag), (&built["digest"], &tag), (&built["digest"], &named)] {
+        let denied = by_digest(digest, asked).expect(1);
+        assert!(denied.text().contains("no-rule"), "{}", denied.text());
+    }
 }

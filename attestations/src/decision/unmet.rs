@@ -273,7 +273,10 @@ impl Unmet {
         match self {
             Self::OtherDigest { .. } => "ask for the digest that is meant",
             Self::Revoked { .. } => "use an image that is not revoked",
-            Self::NoRule { .. } => "add an [[algorithm]] for this exact name to the policy",
+            Self::NoRule { .. } => {
+                "add an [[algorithm]] for this exact name to the policy; where a rule allows the image by its digest, \
+                 ask for it as NAME@sha256:…"
+            }
             Self::Function { .. } => "add it to the rule's functions",
             Self::Source { .. } => "build from an allowed repository, or add this one to the rule's source",
             Self::Base { .. } => "build on an allowed base, or add this one to the rule's bases",

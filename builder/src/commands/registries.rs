@@ -44,9 +44,15 @@ pub(crate) struct Authorities {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Registries and servers")]
 pub(crate) struct PrivateHosts {
-    /// Let build steps fetch from this host although it has a private address, as a package mirror of one's own
-    /// network has; may be given several times.
-    #[arg(long = "allow-private", value_name = "NAME")]
+    /// Let build steps fetch from this host although it has a private address, such as a package mirror of your own
+    /// network; `*` permits every host; may be given several times, or with commas.
+    #[arg(
+        long = "allow-private",
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "COUNTERSIGN_ALLOW_PRIVATE",
+        hide_env_values = true
+    )]
     allow_private: Vec<String>,
 }
 
