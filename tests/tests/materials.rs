@@ -375,7 +375,7 @@ fn a_lock_replays_or_tells_what_has_drifted() {
     let out = lock.to_str().unwrap();
     let locked =
         run(program("countersign-builder"), ["lock", "--provenance", &bundle, "--out", out]).expect(0);
-    assert!(locked.stdout.contains("1 bases, 1 packages; commit it as Dockerfile.lock"), "{}", locked.stdout);
+    assert!(locked.stdout.contains("1 base, 1 package; commit it as Dockerfile.lock"), "{}", locked.stdout);
     let text = std::fs::read_to_string(&lock).unwrap();
     assert!(text.contains("pkg:pypi/pandas@2.2.3?"), "{text}");
 
