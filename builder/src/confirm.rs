@@ -12,9 +12,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::packages;
-use recorder::is_withheld;
-use recorder::{Clients, Upstream};
-use recorder::{Exchange, Record, StepId, bytes_of};
+use recorder::{Clients, Exchange, Record, StepId, Upstream, bytes_of, is_withheld};
 
 /// The number of concurrent requests.
 const AT_ONCE: usize = 8;

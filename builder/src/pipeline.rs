@@ -11,31 +11,25 @@ use jiff::Timestamp;
 use sandbox::Canceller;
 
 use crate::bases::{Bases, Registry};
-use crate::dockerfile;
-use crate::dockerfile::Dockerfile;
-use crate::dockerfile::ignore;
-use crate::dockerfile::ignore::Ignore;
+use crate::dockerfile::ignore::{self, Ignore};
+use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Kind, Result};
 use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
 use crate::executor::scratch::Scratch;
 use crate::executor::stage::Resources;
 use crate::executor::steps::copy::ContextTree;
-use crate::lock;
-use crate::lock::{Lock, LockedBase};
-use crate::packages;
-use crate::packages::Package;
+use crate::lock::{self, Lock, LockedBase};
+use crate::packages::{self, Package};
 use crate::plan::{Plan, PlanRequest};
 use crate::progress::{Event, Summary};
-use crate::project;
-use crate::project::{Project, Recipe};
+use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
 use crate::source::{Location, Repository, Snapshot};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
-use recorder::{Endpoint, Mode, Options, Recorder, Upstream};
-use recorder::{Record, Replay, ResponseStore, StoreWriter};
+use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
 
 /// What to build, and how.
 #[derive(Debug, Clone)]

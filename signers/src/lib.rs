@@ -11,10 +11,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use attestations::keys::Signer;
-use errors::{files, trusted};
+use errors::{Kind, files, trusted};
 use zeroize::Zeroizing;
-
-use errors::Kind;
 
 pub use generate::{Generated, Protection, generate};
 pub use password::PasswordSource;

@@ -13,12 +13,9 @@ use serde_json::json;
 
 use super::registries::{Authorities, PrivateHosts, Reach};
 use super::{Answer, Session};
-use crate::confirm;
-use crate::confirm::{Confirmed, Verdict};
+use crate::confirm::{self, Confirmed, Verdict};
 use crate::registry::Registry;
-use recorder::archive;
-use recorder::{KeptResponses, PrivateResponses, ResponseStore};
-use recorder::{Record, Upstream};
+use recorder::{KeptResponses, PrivateResponses, Record, ResponseStore, Upstream, archive};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;

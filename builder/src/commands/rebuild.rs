@@ -25,8 +25,7 @@ use crate::speculation::reference::ReferenceImage;
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
-use crate::provenance;
-use crate::provenance::Identity;
+use crate::provenance::{self, Identity};
 use crate::secrets::{Given, Secrets};
 use crate::source::Location;
 use recorder::ResponseStore;

@@ -6,12 +6,11 @@ use attestations::keys::PublicKey;
 use attestations::review::{Person, Review, Scope, Verdict};
 use attestations::statement::Predicate;
 use clap::Subcommand;
-use errors::{files, trusted};
+use errors::{Form, files, trusted};
 use serde_json::json;
 
 use super::{Answer, Session};
 use crate::review::{Opinion, Subjects, verify, visible};
-use errors::Form;
 
 use super::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use sandbox::{Host, Memory, Mount, MountPoint, Overlay, Tmpfs};
 use zeroize::Zeroizing;
 
-use super::steps::copy;
-use super::steps::copy::{ContextTree, CopyError, Folder, RootTree};
+use super::steps::copy::{self, ContextTree, CopyError, Folder, RootTree};
 use crate::dockerfile::SecretMount;
 use crate::error::Error;
 use crate::plan::step::{MountSource, Mounted};

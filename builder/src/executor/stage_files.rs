@@ -11,8 +11,7 @@ use sandbox::Upper;
 
 use super::failures::machine;
 use super::stage::Resources;
-use super::steps::copy;
-use super::steps::copy::{CopyError, Node, NodeLookup};
+use super::steps::copy::{self, CopyError, Node, NodeLookup};
 use crate::error::{Error, Kind, Result};
 
 /// The layer stack of a stage. Cheap to clone, since the layers are shared.

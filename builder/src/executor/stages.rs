@@ -7,9 +7,8 @@ use super::stage::Resources;
 use super::steps::copy::ContextTree;
 use crate::bases::Base;
 use crate::error::{Error, Result};
-use crate::plan;
-use crate::plan::Plan;
 use crate::plan::step::{Action, MountSource};
+use crate::plan::{self, Plan};
 use crate::progress::Label;
 
 /// A needed stage with its steps.

@@ -12,8 +12,7 @@ use std::thread;
 
 use memchr::memmem;
 
-use super::steps::copy;
-use super::steps::copy::{CopyError, Folder, Node, NodeKind, NodeLookup, RootTree};
+use super::steps::copy::{self, CopyError, Folder, Node, NodeKind, NodeLookup, RootTree};
 
 /// The lists of the distributions: Debian and Alpine, Red Hat, SUSE, and OpenSSL's default name.
 const LISTS: [&str; 5] = [

@@ -1,8 +1,7 @@
 //! Expands the instructions of one stage, with the variables as they are set at each instruction.
 
 use super::Plan;
-use super::config;
-use super::config::Config;
+use super::config::{self, Config};
 use super::step::{Action, Copying, Execution, Inline, MountSource, Mounted, Script, Source, Step};
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::{Remote, is_remote};

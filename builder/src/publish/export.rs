@@ -13,8 +13,7 @@ use images::{Image, LayerCache, Store};
 use crate::bases::copy_blobs;
 use crate::error::{Error, Kind, Result};
 use crate::executor::failures::machine;
-use crate::executor::steps::copy;
-use crate::executor::steps::copy::{Folder, RootTree};
+use crate::executor::steps::copy::{self, Folder, RootTree};
 use crate::workspace::Workspace;
 
 /// One `--output`.

@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 use attestations::review::Person;
 use serde::Serialize;
 
-use super::contents;
-use super::contents::{Flag, Item};
-use super::diff;
-use super::diff::Change;
+use super::contents::{self, Flag, Item};
+use super::diff::{self, Change};
 use super::{Subjects, visible};
 use crate::error::{Error, Kind, Result};
 

@@ -11,8 +11,7 @@ use attestations::Commit;
 use git2::ObjectType;
 use url::Url;
 
-use super::submodules;
-use super::submodules::Submodule;
+use super::submodules::{self, Submodule};
 use super::{Location, Repository, Snapshot, SourceError, Walk, fetch as cache_fetch};
 
 /// The name of the fetched reference in the local repository.

@@ -13,8 +13,7 @@ use attestations::Commit;
 use git2::ObjectType;
 use url::Url;
 
-use super::recorded;
-use super::recorded::{RecordedError, Said, Wanted};
+use super::recorded::{self, RecordedError, Said, Wanted};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
 use super::{SourceError, commit_id, object_id};
 

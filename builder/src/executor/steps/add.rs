@@ -9,16 +9,14 @@ use std::sync::Arc;
 use attestations::Commit;
 use sandbox::Overlay;
 
-use super::copy;
-use super::copy::{ContextTree, CopyError, FetchedFile, InlineTree, LayerTarget, RootTree};
+use super::copy::{self, ContextTree, CopyError, FetchedFile, InlineTree, LayerTarget, RootTree};
 use crate::dockerfile::remote::{Remote, RemoteFile, RemoteGit};
 use crate::error::{Error, Kind, Result};
 use crate::executor::failures::{cancelled, copy_failed, machine};
 use crate::executor::stage::{NewLayer, StageRun, StageState};
 use crate::plan::step::{Copying, Source, Step};
 use crate::progress::{Event, Label};
-use crate::source;
-use crate::source::{RecordedError, SourceError, Wanted};
+use crate::source::{self, RecordedError, SourceError, Wanted};
 use recorder::{FetchError, StepId, StepRecord};
 
 /// The machine's files for name resolution. Fetching programs see the recorder's in their place.

@@ -19,8 +19,7 @@ use crate::executor::{environment, leak, trust};
 use crate::plan::step::{Execution, Script, Step};
 use crate::progress::{Event, Label};
 use crate::secrets::Redactor;
-use recorder::SecretPatterns;
-use recorder::{Incident, Planted, StepRecord};
+use recorder::{Incident, Planted, SecretPatterns, StepRecord};
 
 /// A command's network: an empty namespace, or one with the recorder in it.
 struct Reach {
