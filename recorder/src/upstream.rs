@@ -52,13 +52,15 @@ impl PrivateHosts {
 /// The HTTP proxies to use. The operator of the builder chose them, so they may have any address. The proxy also
 /// decides which servers are reachable through it, since it resolves their names itself.
 #[derive(Clone, Debug, Default)]
-pub enum Proxies {
+pub(crate) enum Proxies {
     /// `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the builder's own environment.
     #[default]
     Environment,
     /// No proxy, whatever the environment says.
+    #[cfg(test)]
     Direct,
     /// This one for everything.
+    #[cfg(test)]
     Through(url::Url),
 }
 
@@ -75,7 +77,8 @@ impl Upstream {
     }
 
     /// Sets the proxies.
-    pub fn with_proxies(mut self, proxies: Proxies) -> Upstream {
+    #[cfg(test)]
+    pub(crate) fn with_proxies(mut self, proxies: Proxies) -> Upstream {
         self.proxies = proxies;
         self
     }
@@ -97,7 +100,8 @@ impl Upstream {
     }
 
     /// Sets the address of a name instead of a DNS lookup; a port other than 0 replaces the scheme's default.
-    pub fn with_address(mut self, name: &str, address: SocketAddr) -> Upstream {
+    #[cfg(test)]
+    pub(crate) fn with_address(mut self, name: &str, address: SocketAddr) -> Upstream {
         self.addresses.insert(name.to_ascii_lowercase(), address);
         self
     }
@@ -135,7 +139,9 @@ impl Upstream {
         let builder = if http1 { builder.http1_only() } else { builder };
         let builder = match &self.proxies {
             Proxies::Environment => builder,
+            #[cfg(test)]
             Proxies::Direct => builder.no_proxy(),
+            #[cfg(test)]
             Proxies::Through(url) => builder.no_proxy().proxy(reqwest::Proxy::all(url.clone())?),
         };
         Ok(builder.build()?)
@@ -143,7 +149,9 @@ impl Upstream {
 
     fn resolver(&self) -> Resolver {
         let proxies = match &self.proxies {
+            #[cfg(test)]
             Proxies::Direct => HashSet::new(),
+            #[cfg(test)]
             Proxies::Through(url) => url.host_str().map(str::to_owned).into_iter().collect(),
             Proxies::Environment => {
                 PROXY_VARIABLES.iter().filter_map(|name| host_of(&std::env::var(name).ok()?)).collect()
