@@ -31,6 +31,11 @@ impl<'a> Gathering<'a> {
         Self { client, policy, kept, budget: Budget::new(MAX_EVIDENCE) }
     }
 
+    /// The policy that is decided by.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.policy
+    }
+
     /// How many bytes of evidence there are at least, when those are too many.
     pub(crate) fn exceeded(&self) -> Option<u64> {
         self.budget.exceeded()

@@ -3,12 +3,16 @@
 
 mod admitted;
 mod evidence;
+mod memory;
 mod policy;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use attestations::{Admitted, Case, Decision, Denial, Digest, Evidence, Gathered, Reference, Unmet};
+use attestations::{
+    Admitted, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference, Remembered, Seen,
+    Unmet, Weighed,
+};
 use errors::{Error, Kind, Result};
 use images::registry::{Client, Registries};
 use images::{Image, Store};
@@ -16,6 +20,7 @@ use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
 use evidence::Gathering;
+pub use memory::{KeptNewest, KeptNo, Memory};
 
 /// What decides, and where evidence and images are.
 #[derive(Debug, Clone)]
@@ -24,6 +29,8 @@ pub struct Config {
     pub policy: PathBuf,
     /// How registries are reached.
     pub registries: Registries,
+    /// Where the node remembers what it saw; none where nothing is remembered.
+    pub memory: Option<PathBuf>,
 }
 
 /// What is asked, and where evidence may come from.
@@ -37,6 +44,10 @@ pub struct Question {
     pub evidence: Vec<PathBuf>,
     /// Whether registries are asked too.
     pub sources: Sources,
+    /// The moment that is decided for; none for now. Another one is to find out what would be, and is not remembered.
+    pub at: Option<Timestamp>,
+    /// What becomes of an image that is older than one that ran before.
+    pub older: Older,
 }
 
 /// Whether registries are asked.
@@ -48,17 +59,29 @@ pub enum Sources {
     Offline,
 }
 
+/// How much is told of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Verdict,
+    Everything,
+}
+
 /// Decides, and pulls what was admitted.
 pub struct Admission {
     policy: PathBuf,
     client: Client,
+    memory: Option<Memory>,
 }
 
 impl Admission {
-    /// One that decides by this configuration. Nothing is read or asked yet.
-    pub fn new(config: Config) -> Self {
+    /// One that decides by this configuration. No policy is read and nobody is asked yet.
+    ///
+    /// # Errors
+    /// When the memory cannot be opened.
+    pub fn new(config: Config) -> Result<Self> {
         let client = Client::with(config.registries).telling(|text| tracing::warn!("{text}"));
-        Self { policy: config.policy, client }
+        let memory = config.memory.map(|path| Memory::open(&path)).transpose()?;
+        Ok(Self { policy: config.policy, client, memory })
     }
 
     /// Decides whether an image may run, now. The name decides first: no registry is asked before a rule of the policy may be
@@ -68,9 +91,30 @@ impl Admission {
     /// # Errors
     /// When it cannot be decided: no policy, no such image, a registry that fails.
     pub async fn decide(&self, question: &Question, kept: Option<&Store>) -> Result<Decision> {
+        Ok(self.weigh(question, kept, Telling::Verdict).await?.0)
+    }
+
+    /// As [`Admission::decide`], and how each piece of evidence weighed.
+    ///
+    /// # Errors
+    /// As [`Admission::decide`].
+    pub async fn explain(
+        &self,
+        question: &Question,
+        kept: Option<&Store>,
+    ) -> Result<(Decision, Vec<Weighed>)> {
+        self.weigh(question, kept, Telling::Everything).await
+    }
+
+    async fn weigh(
+        &self,
+        question: &Question,
+        kept: Option<&Store>,
+        telling: Telling,
+    ) -> Result<(Decision, Vec<Weighed>)> {
         let policy = policy::read(&self.policy)?;
         if let Some(denial) = policy.denies_by_name(&question.reference, question.function.as_deref()) {
-            return Ok(Decision::Denied(denial));
+            return Ok((Decision::Denied(denial), Vec::new()));
         }
         let asked = attestations::Question {
             asked: question.reference.clone(),
@@ -84,10 +128,11 @@ impl Admission {
                 let size = gathering.exceeded().ok_or(error)?;
                 let unmet = vec![Unmet::EvidenceSize { size, limit: evidence::MAX_EVIDENCE }];
                 let denial = Denial { question: asked.into(), unmet, ignored: Vec::new() };
-                return Ok(Decision::Denied(denial));
+                return Ok((Decision::Denied(denial), Vec::new()));
             }
         };
-        let case = Case::open(&policy, &asked, &found, Timestamp::now());
+        let now = question.at.unwrap_or_else(Timestamp::now);
+        let case = Case::open(&policy, &asked, &found, now);
         let mut bases = BTreeMap::new();
         for base in case.bases() {
             let gathered = match question.sources {
@@ -97,7 +142,45 @@ impl Admission {
             };
             bases.insert(base.digest, gathered);
         }
-        Ok(case.decide(&bases))
+        let remembered = self.remembered(question, &policy, &case, &bases)?;
+        let decision = case.decide(&bases, &remembered);
+        if let (Some(memory), None) = (&self.memory, question.at) {
+            memory.decided(now, remembered.latest)?;
+        }
+        let weighed = match telling {
+            Telling::Everything => case.weigh(&decision, &remembered),
+            Telling::Verdict => Vec::new(),
+        };
+        Ok((decision, weighed))
+    }
+
+    /// What the node remembers that bears on this. The noes at hand are kept first, so that what was seen once cannot be lost
+    /// again, whatever happens next.
+    fn remembered(
+        &self,
+        question: &Question,
+        policy: &Policy,
+        case: &Case<'_>,
+        bases: &BTreeMap<Digest, Gathered>,
+    ) -> Result<Remembered> {
+        let older = question.older;
+        let Some(memory) = &self.memory else { return Ok(Remembered { older, ..Remembered::default() }) };
+        let now = Timestamp::now();
+        memory.keep(&case.noes(), now)?;
+        for gathered in bases.values() {
+            if let Gathered::Bundles(bundles) = gathered {
+                memory.keep(&attestations::noes(policy, bundles), now)?;
+            }
+        }
+        let newest =
+            case.rule().map(|rule| memory.newest(&rule, question.reference.repository())).transpose()?;
+        Ok(Remembered {
+            noes: memory.noes(&case.about())?,
+            newest: newest.flatten(),
+            older,
+            // Another moment than now is asked about: the clock has nothing to do with it.
+            latest: if question.at.is_some() { None } else { memory.latest()? },
+        })
     }
 
     /// The evidence about the image itself.
@@ -114,6 +197,9 @@ impl Admission {
         if question.sources == Sources::Registries {
             let pinned = question.reference.repository().clone().pin(digest);
             found.extend(gathering.attached(&pinned).await?);
+            for repository in gathering.policy().evidence_repositories() {
+                found.extend(gathering.attached(&repository.clone().pin(digest)).await?);
+            }
         }
         Ok(found)
     }
@@ -128,6 +214,11 @@ impl Admission {
             Sources::Registries => self.client.pull(admitted.pinned(), store).await,
         };
         let image = image.map_err(|cause| cause.during(format!("getting {}", admitted.pinned())))?;
+        if let Some(memory) = &self.memory {
+            let seen =
+                Seen { digest: *admitted.pinned().digest(), commit_time: admitted.commit_time().as_second() };
+            memory.ran(admitted.rule(), admitted.pinned().repository(), seen)?;
+        }
         AdmittedImage::new(admitted, image, store)
     }
 

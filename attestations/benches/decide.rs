@@ -89,7 +89,8 @@ fn row(what: &str, policy: &Policy, evidence: &[Evidence], bases: &BTreeMap<Dige
         .map(|_| {
             let started = Instant::now();
             let question = question();
-            let decision = Case::open(policy, &question, evidence, now()).decide(bases);
+            let decision = Case::open(policy, &question, evidence, now())
+                .decide(bases, &attestations::Remembered::default());
             assert!(matches!(decision, Decision::Admitted(_)));
             started.elapsed().as_secs_f64() * 1e3
         })

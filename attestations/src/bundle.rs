@@ -3,6 +3,9 @@
 //! [`Bundle::parse`] checks the form alone. Only [`Bundle::verify`] gives out a payload that somebody vouches for: it
 //! checks the signature over the payload's bytes as they came; [`Verified::statement`] parses those very bytes, once.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use sigstore_types::bundle::{
     MediaType, PublicKeyIdentifier, SignatureContent, VerificationMaterial, VerificationMaterialContent,
 };
@@ -22,6 +25,8 @@ pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+js
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The most bytes a bundle may have: provenance of 10,000 network exchanges takes about 3 MiB.
 pub const MAX_BUNDLE: usize = 16 << 20;
+/// The most signatures that are tried in a bundle of another form.
+const MAX_SIGNATURES: usize = 16;
 
 /// A bundle that is well formed. Nothing in it has been verified.
 #[derive(Debug, Clone)]
@@ -57,6 +62,11 @@ impl Bundle {
     /// The digest of the bundle as it came.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
+    }
+
+    /// The digest of the signed bytes, which names the statement whatever bundle it is in.
+    pub fn statement_digest(&self) -> Digest {
+        Digest::of(self.envelope.payload.as_bytes())
     }
 
     /// Which key is said to have signed it. Never proof.
@@ -129,6 +139,28 @@ pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<SignedBundle, 
     let bundle = sigstore_types::Bundle::new(MediaType::Bundle0_3, VerificationMaterial::new(hint), content);
     let bundle = Bundle { bytes: serde_json::to_vec(&bundle)?, envelope };
     Ok(SignedBundle { bundle, predicate_type: statement.predicate.predicate_type().to_owned() })
+}
+
+/// Which of `keys` signed a statement of a kind known here in a bundle that [`Bundle::parse`] refuses: one with several
+/// signatures, or of a later version. It cannot be read as it is meant, and it is no stranger's.
+pub(crate) fn is_loosely_signed(bytes: &[u8], keys: &[&PublicKey]) -> Option<usize> {
+    if bytes.len() > MAX_BUNDLE {
+        return None;
+    }
+    let bundle: Value = serde_json::from_slice(bytes).ok()?;
+    let envelope = bundle.get("dsseEnvelope").unwrap_or(&bundle);
+    let decoded = |value: &Value| STANDARD.decode(value.as_str()?).ok();
+    let payload = decoded(envelope.get("payload")?)?;
+    let kind = envelope.get("payloadType")?.as_str()?;
+    if !crate::statement::may_be_ours(&payload) {
+        return None;
+    }
+    let message = pae(kind, &payload);
+    let signatures = envelope.get("signatures")?.as_array()?;
+    let signatures = signatures.iter().take(MAX_SIGNATURES).filter_map(|it| decoded(it.get("sig")?));
+    signatures
+        .filter_map(|signature| keys.iter().position(|key| key.verify(&message, &signature).is_ok()))
+        .next()
 }
 
 /// The bytes that were signed, not read yet.
@@ -223,6 +255,13 @@ impl Unverified<Statement> {
     /// The provenance alone, if it is some.
     pub fn into_provenance(self) -> Option<Unverified<Provenance>> {
         self.0.predicate.into_provenance().map(Unverified)
+    }
+}
+
+impl Payload<'_> {
+    /// The digest of the bytes, which names the statement.
+    pub(crate) fn digest(self) -> Digest {
+        Digest::of(self.0)
     }
 }
 

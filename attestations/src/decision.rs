@@ -8,11 +8,15 @@ mod evidence;
 mod few;
 mod judge;
 mod materials;
+mod parameters;
 mod reason;
+mod remembered;
 mod reviews;
+mod sort;
 mod unmet;
+mod weigh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -30,7 +34,9 @@ pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
 pub use evidence::is_signed;
 pub use few::Few;
 pub use reason::{Ignored, Reason};
+pub use remembered::{About, No, Older, Remembered, Seen};
 pub use unmet::{Denial, Unmet};
+pub use weigh::{Weighed, Weight};
 
 /// The most bundles that are looked at. More deny: a choice among them could leave out a veto.
 pub const MAX_EVIDENCE: usize = 512;
@@ -82,7 +88,13 @@ pub struct Admitted {
     reviews: Vec<String>,
     builds: Vec<String>,
     bases: Vec<BuiltBase>,
+    policy: Digest,
+    evidence: BTreeSet<Digest>,
+    commit_time: Timestamp,
+    older: Older,
     decided_at: Timestamp,
+    #[serde(skip)]
+    ignored: Vec<Ignored>,
 }
 
 impl Admitted {
@@ -126,6 +138,31 @@ impl Admitted {
         &self.bases
     }
 
+    /// The digest of the policy that admitted it.
+    pub fn policy(&self) -> &Digest {
+        &self.policy
+    }
+
+    /// The digests of the bundles about the image that counted; those about its bases stand with these.
+    pub fn evidence(&self) -> &BTreeSet<Digest> {
+        &self.evidence
+    }
+
+    /// The time of its commit.
+    pub fn commit_time(&self) -> Timestamp {
+        self.commit_time
+    }
+
+    /// Whether it was allowed although a newer image ran before.
+    pub fn older(&self) -> Older {
+        self.older
+    }
+
+    /// What was not counted, and why.
+    pub fn ignored(&self) -> &[Ignored] {
+        &self.ignored
+    }
+
     /// When this was decided.
     pub fn decided_at(&self) -> Timestamp {
         self.decided_at
@@ -135,7 +172,12 @@ impl Admitted {
 /// Decides by `policy`, where nothing was asked about bases: then those that are listed are allowed, and no others. The order
 /// of the evidence changes nothing, and evidence that does not count is reported. The proof is made by [`Case::decide`].
 pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: Timestamp) -> Decision {
-    Case::open(policy, question, evidence, now).decide(&BTreeMap::new())
+    Case::open(policy, question, evidence, now).decide(&BTreeMap::new(), &Remembered::default())
+}
+
+/// The noes in evidence, and the withdrawals of noes, as [`Case::noes`] finds them: for evidence about a base.
+pub fn noes<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<No<'a>> {
+    remembered::noes(&evidence::check(policy, evidence))
 }
 
 /// One question with the evidence about its image, of which every signature is checked; not decided yet.
@@ -173,7 +215,7 @@ impl<'a> Case<'a> {
     fn wanted(&self) -> Vec<WantedBase> {
         let (Some(rule), Some(checked)) = (self.rule, &self.checked) else { return Vec::new() };
         let Some(built) = &rule.built_bases else { return Vec::new() };
-        let sorted = evidence::sort(self.policy, &rule.image, &self.question.digest, checked, self.now);
+        let sorted = sort::sort(self.policy, &rule.image, &self.question.digest, checked, self.now);
         bases::wanted(self.policy, &rule.image, built, &self.question.digest, &sorted)
     }
 
@@ -183,10 +225,28 @@ impl<'a> Case<'a> {
         if self.bases.len() > MAX_BASES { &[] } else { &self.bases }
     }
 
-    /// Decides, with what was found out about the bases.
-    pub fn decide(self, gathered: &BTreeMap<Digest, Gathered>) -> Decision {
+    /// All that the evidence is about. A no to any of it would bear on the decision, wherever that no was seen.
+    pub fn about(&self) -> BTreeSet<About> {
+        let images = self.bases.iter().map(|base| base.digest).chain([self.question.digest]);
+        remembered::about(self.checked.as_deref().unwrap_or_default(), images)
+    }
+
+    /// The noes in the evidence, and the withdrawals of noes: a node keeps them, since whoever they are about may be able to
+    /// take them away from where they were found.
+    pub fn noes(&self) -> Vec<No<'a>> {
+        remembered::noes(self.checked.as_deref().unwrap_or_default())
+    }
+
+    /// What selects the rule that the decision is made by.
+    pub fn rule(&self) -> Option<String> {
+        self.rule.map(Rule::selector)
+    }
+
+    /// Decides, with what was found out about the bases, and what the node remembers.
+    pub fn decide(&self, gathered: &BTreeMap<Digest, Gathered>, remembered: &Remembered) -> Decision {
         let Self { policy, question, now, count, rule, checked, bases: wanted } = self;
-        let mut unmet = Vec::new();
+        let (now, count) = (*now, *count);
+        let mut unmet = remembered.against(policy, now);
         let pinned = question.asked.pin(question.digest);
         if pinned.is_err() {
             unmet.push(Unmet::OtherDigest { asked: question.asked.to_string(), found: question.digest });
@@ -194,8 +254,9 @@ impl<'a> Case<'a> {
         if policy.revoked.contains(&question.digest) {
             unmet.push(Unmet::Revoked { digest: question.digest });
         }
-        let denied =
-            |unmet, ignored| Decision::Denied(Denial { question: question.clone().into(), unmet, ignored });
+        let denied = |unmet, ignored| {
+            Decision::Denied(Denial { question: (*question).clone().into(), unmet, ignored })
+        };
         let Some(rule) = rule else {
             unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
             return denied(unmet, Vec::new());
@@ -211,10 +272,17 @@ impl<'a> Case<'a> {
             unmet.push(Unmet::TooManyBases { count: wanted.len() });
             return denied(unmet, Vec::new());
         }
-        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: &checked, gathered, now });
+        let known: BTreeSet<&[u8]> = checked.iter().map(|one| one.bytes).collect();
+        let mut at_hand: Vec<&Checked<'_>> = checked.iter().collect();
+        let noes = evidence::check(policy, &remembered.noes);
+        at_hand.extend(noes.iter().filter(|one| !known.contains(one.bytes)));
+        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: &at_hand, gathered, now });
         let mut bases = Bases::new(built);
-        let sorted = evidence::sort(policy, &rule.image, &question.digest, &checked, now);
+        let sorted = sort::sort(policy, &rule.image, &question.digest, at_hand.iter().copied(), now);
         let judged = judge::judge(policy, &rule.image, &question.digest, sorted, &mut bases);
+        if let Ok(met) = &judged.met {
+            unmet.extend(remembered.older(&question.digest, met.group().commit_time()));
+        }
         match (pinned, judged.met) {
             (Ok(pinned), Ok(met)) if unmet.is_empty() => Decision::Admitted(Admitted {
                 pinned,
@@ -225,7 +293,12 @@ impl<'a> Case<'a> {
                 reviews: met.reviews().to_vec(),
                 builds: met.group().names(),
                 bases: bases.built(met.group().bases()),
+                policy: policy.digest(),
+                evidence: met.evidence().clone(),
+                commit_time: remembered::moment(met.group().commit_time()),
+                older: remembered.older,
                 decided_at: now,
+                ignored: judged.ignored,
             }),
             (_, met) => {
                 unmet.extend(met.err().unwrap_or_default());

@@ -10,6 +10,7 @@ pub mod foreign;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod incomplete;
 pub mod keys;
 pub mod policy;
 pub mod provenance;
@@ -17,11 +18,13 @@ pub mod purl;
 pub mod reference;
 pub mod review;
 pub mod statement;
+pub mod withdrawal;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
 pub use decision::count as reviews;
 pub use decision::{
-    Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, Question, Reason, Unmet, decide,
+    About, Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, No, Older, Question, Reason,
+    Remembered, Seen, Unmet, Weighed, Weight, decide, noes,
 };
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;

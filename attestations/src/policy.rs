@@ -1,28 +1,39 @@
 //! What a node admits: typed TOML, checked as a whole before anything is decided by it. See `docs/policy.md`.
 
+mod age;
 mod bases;
 mod demands;
 mod materials;
+mod parameters;
 mod pattern;
 mod read;
 mod text;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::digest::Digest;
 use crate::keys::PublicKey;
 use crate::reference::{Reference, Repository};
 use crate::review::OwnWork;
 
+pub(crate) use age::{MaxAge, Validity};
 pub(crate) use bases::BuiltBases;
 pub(crate) use materials::{Gaps, Materials};
+pub(crate) use parameters::Parameters;
 pub use pattern::Pattern;
 pub use text::PolicyError;
 
 /// A policy that was read whole and makes sense.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    digest: Digest,
+    pub(crate) expires: Option<Timestamp>,
+    /// Repositories that are asked for evidence besides the image's own.
+    pub(crate) evidence: Vec<Repository>,
     pub(crate) revoked: Vec<Digest>,
+    pub(crate) revoked_keys: Vec<RevokedKey>,
     pub(crate) people: BTreeMap<String, Person>,
     pub(crate) builders: BTreeMap<String, Builder>,
     pub(crate) rules: Vec<Rule>,
@@ -38,6 +49,16 @@ impl Policy {
     /// On empty text, unknown fields, and anything that contradicts itself; with line, column and a hint.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         read::read(text)
+    }
+
+    /// The digest of the text it was read from, which names it in what is recorded.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Repositories that are asked for evidence about each image, besides the image's own.
+    pub fn evidence_repositories(&self) -> &[Repository] {
+        &self.evidence
     }
 
     /// The rule for this image: one by digest goes before one by name, that before the first pattern in the file.
@@ -66,7 +87,7 @@ impl Policy {
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
     pub(crate) emails: Vec<String>,
-    pub(crate) keys: Vec<PublicKey>,
+    pub(crate) keys: Vec<HeldKey>,
 }
 
 /// A builder whose builds can count.
@@ -74,7 +95,21 @@ pub(crate) struct Person {
 pub(crate) struct Builder {
     pub(crate) id: String,
     pub(crate) operator: String,
-    pub(crate) keys: Vec<PublicKey>,
+    pub(crate) keys: Vec<HeldKey>,
+}
+
+/// A key, and when it is believed.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldKey {
+    pub(crate) key: PublicKey,
+    pub(crate) valid: Validity,
+}
+
+/// A key that is not believed from some moment on.
+#[derive(Debug, Clone)]
+pub(crate) struct RevokedKey {
+    pub(crate) key: PublicKey,
+    pub(crate) from: Timestamp,
 }
 
 /// What one `[[algorithm]]` asks.
@@ -95,8 +130,16 @@ pub(crate) struct Demands {
     pub(crate) source: Allowed<String>,
     pub(crate) bases: Allowed<Digest>,
     pub(crate) reviews: Threshold,
+    pub(crate) reviews_age: Option<MaxAge>,
     pub(crate) own_work: OwnWork,
     pub(crate) builds: Threshold,
+    pub(crate) builds_age: Option<MaxAge>,
+    /// How many operators must have seen for themselves what entered over the network.
+    pub(crate) independent: usize,
+    /// Builders whose word on the image is waited for.
+    pub(crate) must_hear: Vec<String>,
+    /// What may be chosen beside the reviewed tree.
+    pub(crate) parameters: Parameters,
     pub(crate) failed_rebuild: FailedRebuild,
     /// What its materials must be; none where the rule does not ask.
     pub(crate) materials: Option<Materials>,

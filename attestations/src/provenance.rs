@@ -10,8 +10,12 @@ use crate::digest::{Commit, Digest, Tree};
 use crate::review::Person;
 
 mod named;
+mod overrides;
+mod responses;
 
 pub use named::{NamedExchange, RecordedBase, UnnamedBase};
+pub use overrides::Override;
+pub use responses::{Confirmation, Responses};
 
 /// The URI that names provenance.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
@@ -93,6 +97,9 @@ pub struct ExternalParameters {
     /// Ports other than 80 and 443 that steps could reach, and what is spoken there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<u16, Spoken>,
+    /// Which of these the reviewed tree does not give: somebody chose them on the command line.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub overrides: BTreeSet<Override>,
 }
 
 /// What is spoken on a port.
@@ -123,6 +130,10 @@ pub struct InternalParameters {
     pub layers: Vec<LayerRecord>,
     /// Whether everything that entered is named.
     pub materials: Materials,
+    /// How the builder came by the responses that entered over the network. Where nothing is said, it saw none of them
+    /// for itself.
+    #[serde(default)]
+    pub responses: Responses,
     /// Which rules of the normaliser changed a file, and how many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub normalised: BTreeMap<String, u64>,
@@ -170,20 +181,6 @@ pub struct RebuildOf {
     pub provenance: Digest,
     /// How it came out.
     pub verdict: RebuildVerdict,
-    /// Where its materials came from.
-    #[serde(default)]
-    pub materials: RebuildMaterials,
-}
-
-/// Where a rebuild's materials came from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RebuildMaterials {
-    /// From what the first builder kept: it repeats what that one says to have got.
-    #[default]
-    Replayed,
-    /// From where the first builder had them: the servers still give the same.
-    Fetched,
 }
 
 /// How a rebuild came out.
@@ -273,6 +270,8 @@ impl ResourceDescriptor {
 
     /// The annotation of a base that keeps its name in the Dockerfile.
     pub const BASE_NAME: &str = "name";
+    /// The annotation of a base that keeps the digest of the index it was chosen from by its platform.
+    pub const BASE_INDEX: &str = "index";
 
     fn of(kind: &str, uri: impl Into<String>, algorithm: &str, digest: impl Into<String>) -> Self {
         Self {

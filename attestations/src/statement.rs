@@ -8,11 +8,16 @@ use serde_json::value::RawValue;
 
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
+use crate::incomplete::{self, Incomplete};
 use crate::provenance::{self, Provenance};
 use crate::review::{self, Review};
+use crate::withdrawal::{self, Withdrawal};
 
 /// The statement's own type.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// What the predicate types of this project begin with, provenance apart.
+const OURS: [&str; 3] = [review::PREDICATE_TYPES, incomplete::PREDICATE_TYPES, withdrawal::PREDICATE_TYPES];
 
 /// What somebody says, and what about.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +43,11 @@ impl Subject {
     /// An image, by the digest of its manifest.
     pub fn image(name: impl Into<String>, digest: &Digest) -> Self {
         Self { name: name.into(), digest: BTreeMap::from([("sha256".to_owned(), digest.hex())]) }
+    }
+
+    /// A signed statement, by the digest of its bytes.
+    pub fn statement(name: impl Into<String>, payload: &Digest) -> Self {
+        Self::image(name, payload)
     }
 
     /// A commit of a repository.
@@ -66,6 +76,10 @@ pub enum Predicate {
     Review(Review),
     /// Somebody built an image.
     Provenance(Box<Provenance>),
+    /// Somebody could not repeat a build.
+    Incomplete(Incomplete),
+    /// Somebody takes back what they signed.
+    Withdrawal(Withdrawal),
     /// Something else, kept as it came. It never counts for admission.
     Other {
         /// Its type.
@@ -105,6 +119,8 @@ impl Predicate {
         match self {
             Self::Review(_) => review::PREDICATE_TYPE,
             Self::Provenance(_) => provenance::PREDICATE_TYPE,
+            Self::Incomplete(_) => incomplete::PREDICATE_TYPE,
+            Self::Withdrawal(_) => withdrawal::PREDICATE_TYPE,
             Self::Other { predicate_type, .. } => predicate_type,
         }
     }
@@ -129,6 +145,8 @@ impl Statement {
         let predicate = match &self.predicate {
             Predicate::Review(review) => serde_json::to_value(review)?,
             Predicate::Provenance(provenance) => serde_json::to_value(provenance)?,
+            Predicate::Incomplete(incomplete) => serde_json::to_value(incomplete)?,
+            Predicate::Withdrawal(withdrawal) => serde_json::to_value(withdrawal)?,
             Predicate::Other { value, .. } => value.clone(),
         };
         let wire = Wire {
@@ -158,6 +176,8 @@ impl Statement {
         let text = wire.predicate.get();
         let predicate = match wire.predicate_type.as_str() {
             review::PREDICATE_TYPE => Predicate::Review(serde_json::from_str(text)?),
+            incomplete::PREDICATE_TYPE => Predicate::Incomplete(serde_json::from_str(text)?),
+            withdrawal::PREDICATE_TYPE => Predicate::Withdrawal(serde_json::from_str(text)?),
             provenance::PREDICATE_TYPE => match provenance::build_type(text)?.as_str() {
                 provenance::BUILD_TYPE => Predicate::Provenance(Box::new(serde_json::from_str(text)?)),
                 later if later.starts_with(provenance::BUILD_TYPES) => {
@@ -168,13 +188,22 @@ impl Statement {
                     predicate_type: wire.predicate_type,
                 },
             },
-            later if later.starts_with(review::PREDICATE_TYPES) => {
+            later if OURS.iter().any(|ours| later.starts_with(ours)) => {
                 return Err(StatementError::Version(Foreign::new(later)));
             }
             _ => Predicate::Other { value: serde_json::from_str(text)?, predicate_type: wire.predicate_type },
         };
         Ok(Self { subject: wire.subject, predicate })
     }
+}
+
+/// Whether signed bytes may be a statement of a kind known here, in whatever version. Bytes that are no JSON may be anything.
+pub(crate) fn may_be_ours(payload: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(payload) else { return true };
+    let kind = value.get("predicateType").and_then(Value::as_str).unwrap_or_default();
+    let build =
+        value.pointer("/predicate/buildDefinition/buildType").and_then(Value::as_str).unwrap_or_default();
+    OURS.iter().any(|ours| kind.starts_with(ours)) || build.starts_with(provenance::BUILD_TYPES)
 }
 
 /// Why bytes are no statement.

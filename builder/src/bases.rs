@@ -20,8 +20,25 @@ pub(crate) struct Base {
     pub(crate) asked: String,
     /// Its origin, for the provenance.
     pub(crate) uri: String,
+    /// Who chose it.
+    pub(crate) origin: BaseOrigin,
+    /// The index that it was chosen from by its platform, where it was.
+    pub(crate) index: Option<Digest>,
     /// The image.
     pub(crate) image: Image,
+}
+
+/// Who chose a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BaseOrigin {
+    /// The tree, by a digest.
+    Pinned,
+    /// The tree, by a name that was looked up where it says.
+    Named,
+    /// The caller: another place, for a name without a digest.
+    Given,
+    /// An earlier build, whose provenance says which.
+    Recorded,
 }
 
 /// A source of images in registries; a trait so that tests need no registry.
@@ -71,6 +88,7 @@ impl Bases<'_> {
             bytes,
             seconds,
         });
+        self.refuse_contradiction(&base)?;
         if let Some(recorded) = self.recorded {
             let digest = &recorded.get(name).ok_or_else(|| not_recorded(name))?.digest;
             if base.image.digest() != *digest {
@@ -87,30 +105,58 @@ impl Bases<'_> {
     }
 
     fn fetch(&self, name: &str, store: &Store) -> Result<Base> {
-        let base = |uri: String, image| Base { asked: name.to_owned(), uri, image };
+        let given = self.given.get(name).is_some();
+        let origin = match (self.pinned_digest(name), self.recorded, given) {
+            (Some(_), ..) => BaseOrigin::Pinned,
+            (None, Some(_), _) => BaseOrigin::Recorded,
+            (None, None, true) => BaseOrigin::Given,
+            (None, None, false) => BaseOrigin::Named,
+        };
+        let base = |uri: String, image, index| Base { asked: name.to_owned(), uri, origin, index, image };
         if let Some(place) = self.given.get(name) {
             let folder = Path::new(place.strip_prefix("oci:").unwrap_or(place));
             if folder.is_dir() {
-                return Ok(base(format!("oci-layout:{name}"), from_layout(folder, self.platform, store)?));
+                let (image, index) = from_layout(folder, self.platform, store)?;
+                return Ok(base(format!("oci-layout:{name}"), image, index));
             }
         }
         if let Some(known) = self.recorded.and_then(|recorded| recorded.get(name))
             && self.given.get(name).is_none()
         {
             let pinned = recorded_place(name, known)?;
-            return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?));
+            return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?, known.index));
         }
-        let pinned = match (self.given.get(name), self.project.base(name)) {
+        let (pinned, index) = match (self.given.get(name), self.project.base(name)) {
             (Some(place), _) => self.pin(place, store)?,
             (None, Some(pinned)) => self.pin(&pinned.to_string(), store)?,
             (None, None) => self.pin(name, store)?,
         };
         let image = self.registry.pull(&pinned, store)?;
-        Ok(base(registry_uri(&pinned), image))
+        Ok(base(registry_uri(&pinned), image, index))
     }
 
-    /// Pins the base to a digest; for an index, that of the image for this platform.
-    fn pin(&self, text: &str, store: &Store) -> Result<Pinned> {
+    /// The digest that the tree gives a base: in the Dockerfile's name of it, or in countersign.toml.
+    fn pinned_digest(&self, name: &str) -> Option<Digest> {
+        let named = name.parse::<Reference>().ok().and_then(|reference| reference.digest().copied());
+        named.or_else(|| self.project.base(name).map(|pinned| *pinned.digest()))
+    }
+
+    /// Refuses a base that was mapped to another one than the reviewed tree pins.
+    fn refuse_contradiction(&self, base: &Base) -> Result<()> {
+        let Some(pinned) = self.pinned_digest(&base.asked) else { return Ok(()) };
+        let found = base.image.digest();
+        if found == pinned || base.index == Some(pinned) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Refused,
+            format!("the commit pins the base {} to {pinned}, and what was given is {found}", base.asked),
+        )
+        .hint("give the image with that digest, or change the pin in a commit and have that reviewed"))
+    }
+
+    /// Pins the base to a digest; for an index, that of the image for this platform, and the index's own.
+    fn pin(&self, text: &str, store: &Store) -> Result<(Pinned, Option<Digest>)> {
         let bad = |cause| {
             Error::new(
                 Kind::NotFound,
@@ -125,7 +171,8 @@ impl Bases<'_> {
             Some(digest) if Image::load(store, digest).is_ok() => *digest,
             _ => self.registry.resolve(&reference, self.platform)?,
         };
-        Ok(reference.repository().clone().pin(digest))
+        let index = reference.digest().copied().filter(|named| *named != digest);
+        Ok((reference.repository().clone().pin(digest), index))
     }
 
     fn check(&self, base: &Base) -> Result<()> {
@@ -165,7 +212,7 @@ fn registry_uri(pinned: &Pinned) -> String {
 }
 
 fn recorded_place(name: &str, recorded: &RecordedBase) -> Result<Pinned> {
-    let RecordedBase { uri, digest } = recorded;
+    let RecordedBase { uri, digest, .. } = recorded;
     let place = uri.strip_prefix("oci://").and_then(|text| text.parse::<Reference>().ok());
     let pinned = place.and_then(|reference| reference.pin(*digest).ok());
     pinned.ok_or_else(|| {
@@ -174,11 +221,18 @@ fn recorded_place(name: &str, recorded: &RecordedBase) -> Result<Pinned> {
     })
 }
 
-fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<Image> {
+/// The image of a layout for a platform, and the index of the layout that lists it, where one does.
+fn from_layout(folder: &Path, platform: &Platform, store: &Store) -> Result<(Image, Option<Digest>)> {
     let layout = Store::open_existing(folder)?;
-    let image = Image::load(&layout, &in_layout(&layout, platform)?)?;
+    let digest = in_layout(&layout, platform)?;
+    let index = layout.manifests()?.into_iter().map(|entry| entry.digest).find(|listed| {
+        *listed != digest
+            && Index::load(&layout, listed)
+                .is_ok_and(|it| it.manifests().iter().any(|entry| entry.digest == digest))
+    });
+    let image = Image::load(&layout, &digest)?;
     copy_blobs(&layout, store, image.layers())?;
-    Ok(image)
+    Ok((image, index))
 }
 
 /// The only image for a platform in a layout, listed there directly or by an index.

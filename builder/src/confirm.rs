@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use attestations::Digest;
+use attestations::provenance::Confirmation;
 use errors::chain;
 use futures_util::StreamExt as _;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -33,6 +35,8 @@ pub(crate) struct Confirmed {
     /// The package in it, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) package: Option<String>,
+    /// Whether it is an index, which changes with each package that is published.
+    pub(crate) is_index: bool,
     /// How the present response compares.
     pub(crate) verdict: Verdict,
     /// The reason, if it is not the same.
@@ -79,6 +83,29 @@ impl Serialize for Verdict {
     }
 }
 
+/// What a signed statement says of these results.
+pub(crate) fn confirmation(all: &[Confirmed], record: Digest, now: Timestamp) -> Confirmation {
+    let mut found = Confirmation {
+        record,
+        confirmed_on: now,
+        same: 0,
+        changed_indexes: 0,
+        gone: Vec::new(),
+        differs: Vec::new(),
+    };
+    for one in all {
+        let name = || one.package.clone().unwrap_or_else(|| one.url.clone());
+        match one.verdict {
+            Verdict::Same => found.same += 1,
+            // What an index led to is a response of its own.
+            _ if one.is_index => found.changed_indexes += 1,
+            Verdict::Other => found.differs.push(name()),
+            Verdict::Unavailable | Verdict::NotAsked => found.gone.push(name()),
+        }
+    }
+    found
+}
+
 /// Sends every request of a record once, several at a time. `told` gets each result in the order of the record, with
 /// the number of results so far and the total.
 ///
@@ -87,7 +114,7 @@ impl Serialize for Verdict {
 pub(crate) fn confirm(
     record: &Record,
     upstream: &Upstream,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &tokio::runtime::Handle,
     told: &dyn Fn(&Confirmed, usize, usize),
 ) -> Result<Vec<Confirmed>, recorder::Error> {
     let clients = upstream.clients(CONNECT, STALL)?;
@@ -122,6 +149,7 @@ async fn one(clients: &Clients, step: &StepId, exchange: &Exchange) -> Confirmed
         method: exchange.request.method.clone(),
         url: exchange.request.url.clone(),
         package: packages::brought_by(exchange).map(|purl| purl.to_string()),
+        is_index: packages::is_index(&exchange.request.url),
         verdict,
         reason,
     }

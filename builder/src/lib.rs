@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod lock;
 mod lookup;
 mod packages;
+mod parameters;
 mod pipeline;
 mod plan;
 mod progress;

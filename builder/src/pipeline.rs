@@ -1,9 +1,9 @@
 //! A whole build: from the request to the image in the store and the facts that its provenance states.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use attestations::provenance::{ExternalParameters, RecordedBase, Spoken};
+use attestations::provenance::{ExternalParameters, RecordedBase, Responses, Spoken};
 use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
@@ -21,6 +21,7 @@ use crate::executor::stage::Resources;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock::{self, Lock, LockedBase};
 use crate::packages::{self, Package};
+use crate::parameters::{self, BuildSelection};
 use crate::plan::{Plan, PlanRequest};
 use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
@@ -70,31 +71,6 @@ pub(crate) enum NetworkSource {
     Locked(Arc<ResponseStore>),
 }
 
-/// Which image of a commit to build.
-#[derive(Debug, Clone)]
-pub(crate) enum BuildSelection {
-    /// As the repository's `countersign.toml` says, with the caller's changes.
-    Project {
-        /// The image's name.
-        image: Option<String>,
-        /// Another target stage.
-        target: Option<String>,
-        /// Additional or changed build arguments.
-        arguments: BTreeMap<String, String>,
-        /// Labels in addition to those of the Dockerfile.
-        labels: BTreeMap<String, String>,
-        /// Other platforms.
-        platforms: BTreeSet<Platform>,
-    },
-    /// Exactly as a provenance says.
-    Recorded {
-        /// Its parameters.
-        parameters: Box<ExternalParameters>,
-        /// Its bases, by the name in the Dockerfile: origin and digest.
-        bases: BTreeMap<String, RecordedBase>,
-    },
-}
-
 /// The result of a build for one platform.
 pub(crate) struct BuildOutcome {
     /// The image, its layers and the reports of its steps.
@@ -107,6 +83,8 @@ pub(crate) struct BuildOutcome {
     pub(crate) authors: Vec<Person>,
     /// The commit's time, in seconds since 1970.
     pub(crate) epoch: i64,
+    /// How its responses were come by.
+    pub(crate) observed: Responses,
     /// The packages recognised among the recorded responses.
     pub(crate) packages: Vec<Package>,
     /// The commit's lock, if it has one.
@@ -127,7 +105,8 @@ impl BuildOutcome {
     /// The inputs that the build used, in the form of a lock.
     pub(crate) fn used(&self) -> Lock {
         let bases = self.executed.bases.iter().map(|base| {
-            let locked = LockedBase { digest: base.image.digest(), from: base.uri.clone() };
+            let locked =
+                LockedBase { digest: base.image.digest(), from: base.uri.clone(), index: base.index };
             (base.asked.clone(), locked)
         });
         let packages = self.packages.iter().map(|package| (package.purl.to_string(), package.digest));
@@ -163,12 +142,12 @@ pub(crate) fn build(
     let snapshot = repository.commit(&build_request.commit)?;
     gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
-    let recipe = recipe(&build_request.what, &project)?;
-    refuse_secrets(&build_request.secrets, &recipe)?;
+    let recipe = parameters::recipe(&build_request.what, &project)?;
+    parameters::refuse_secrets(&build_request.secrets, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
     let created = rfc3339(epoch)?;
-    let requests: Vec<PlanRequest> = platforms(&recipe)
+    let requests: Vec<PlanRequest> = parameters::platforms(&recipe)
         .into_iter()
         .map(|platform| PlanRequest {
             target: recipe.target.clone(),
@@ -305,9 +284,19 @@ impl PlatformBuilds<'_> {
         };
         Ok(BuildOutcome {
             emulator: if executed.runs { emulator.part() } else { None },
+            observed: match &mode {
+                Mode::Record(_) => Responses::Fetched,
+                Mode::Replay(_) => Responses::Replayed,
+            },
             parameters: ExternalParameters {
                 secrets: executed.secrets.clone(),
-                ..parameters(&build_request.location, &build_request.commit, &self.recipe, platform)
+                overrides: parameters::overrides(
+                    &build_request.what,
+                    &self.project,
+                    (&self.recipe, platform),
+                    &executed.bases,
+                )?,
+                ..parameters::external(&build_request.location, &build_request.commit, &self.recipe, platform)
             },
             executed,
             tree: self.tree.clone(),
@@ -358,32 +347,6 @@ fn summary(platform: &Platform, executed: &Executed, seconds: f64) -> Summary {
         seconds,
         exchanges: exchanges().count(),
         recorded: exchanges().fold(0, |sum, exchange| exchange.response.size.saturating_add(sum)),
-    }
-}
-
-fn recipe(what: &BuildSelection, project: &Project) -> Result<Recipe> {
-    match what {
-        BuildSelection::Project { image, target, arguments, labels, platforms } => {
-            let mut recipe = project.recipe(image.as_deref())?.clone();
-            recipe.target = target.clone().or(recipe.target);
-            recipe.arguments.extend(arguments.clone());
-            recipe.labels.extend(labels.clone());
-            if !platforms.is_empty() {
-                recipe.platforms = platforms.iter().cloned().collect();
-            }
-            Ok(recipe)
-        }
-        BuildSelection::Recorded { parameters, .. } => Ok(Recipe {
-            image: parameters.image.clone(),
-            context: project::relative(&parameters.context, "context")?,
-            dockerfile: project::relative(&parameters.dockerfile, "dockerfile")?,
-            target: parameters.target.clone(),
-            arguments: parameters.build_args.clone(),
-            labels: parameters.labels.clone(),
-            platforms: vec![parameters.platform.parse().map_err(|why: String| Error::new(Kind::Input, why))?],
-            ports: parameters.ports.clone(),
-            repository: None,
-        }),
     }
 }
 
@@ -441,13 +404,6 @@ fn recorded(what: &BuildSelection) -> Option<&BTreeMap<String, RecordedBase>> {
     }
 }
 
-fn platforms(recipe: &Recipe) -> Vec<Platform> {
-    match recipe.platforms.is_empty() {
-        true => vec![Platform::here()],
-        false => recipe.platforms.clone(),
-    }
-}
-
 fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Result<()> {
     match &build_request.alone {
         Some(why) if requests.len() > 1 => {
@@ -455,20 +411,6 @@ fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Res
                 .hint("give one with --platform"))
         }
         _ => Ok(()),
-    }
-}
-
-/// Arguments and labels are published in the provenance and in the image.
-fn refuse_secrets(secrets: &Secrets, recipe: &Recipe) -> Result<()> {
-    let needles = secrets.all_needles();
-    let all = recipe.arguments.iter().chain(&recipe.labels);
-    let mut found = all.filter_map(|(name, value)| Some((name, needles.find(value.as_bytes())?)));
-    match found.next() {
-        None => Ok(()),
-        Some((name, id)) => {
-            Err(Error::new(Kind::Usage, format!("the argument or label {name} holds the secret {id}"))
-                .hint("it would stand in the provenance and in the image: use RUN --mount=type=secret alone"))
-        }
     }
 }
 
@@ -493,28 +435,6 @@ fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
         }
     }
     Ok(Ignore::default())
-}
-
-fn parameters(
-    location: &Location,
-    commit: &Commit,
-    recipe: &Recipe,
-    platform: &Platform,
-) -> ExternalParameters {
-    let recipe = recipe.clone();
-    ExternalParameters {
-        source: format!("git+{}", location.uri()),
-        commit: commit.clone(),
-        image: recipe.image,
-        dockerfile: recipe.dockerfile,
-        context: if recipe.context.is_empty() { ".".to_owned() } else { recipe.context },
-        target: recipe.target,
-        build_args: recipe.arguments,
-        labels: recipe.labels,
-        platform: platform.to_string(),
-        ports: recipe.ports,
-        secrets: BTreeSet::new(),
-    }
 }
 
 fn rfc3339(seconds: i64) -> Result<String> {

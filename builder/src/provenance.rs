@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use attestations::incomplete::Incomplete;
 use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
     RebuildOf, ResourceDescriptor, RunDetails,
 };
-use attestations::{Predicate, SignedBundle, Signer, Statement, Subject};
+use attestations::{Digest, Predicate, SignedBundle, Signer, Statement, Subject};
 use images::layer::AppliedRule;
 
 use crate::error::{Error, Kind, Result};
@@ -45,6 +46,22 @@ pub(crate) fn sign(
         .map_err(|cause| Error::new(Kind::Key, "the provenance could not be signed").because(cause))
 }
 
+/// Signs that a rebuild of `image` came to nothing.
+///
+/// # Errors
+/// When signing fails.
+pub(crate) fn sign_incomplete(
+    name: &str,
+    image: &Digest,
+    said: Incomplete,
+    key: &dyn Signer,
+) -> Result<SignedBundle> {
+    let subject = vec![Subject::image(name, image)];
+    let statement = Statement { subject, predicate: Predicate::Incomplete(said) };
+    attestations::sign(&statement, key)
+        .map_err(|cause| Error::new(Kind::Key, "the statement could not be signed").because(cause))
+}
+
 /// The unsigned provenance.
 pub(crate) fn of(
     outcome: &BuildOutcome,
@@ -65,6 +82,7 @@ pub(crate) fn of(
                 config_digest: executed.image.config_descriptor().digest,
                 layers: executed.layers.clone(),
                 materials: materials(&executed.unrecorded),
+                responses: outcome.observed.clone(),
                 normalised: normalised(&executed.applied),
                 rebuild_of,
             },
@@ -146,8 +164,12 @@ fn dependencies(outcome: &BuildOutcome, reviews: &[HandedIn]) -> Vec<ResourceDes
     let mut bases: Vec<_> = outcome.executed.bases.iter().collect();
     bases.dedup_by(|a, b| a.asked == b.asked);
     all.extend(bases.iter().map(|base| {
-        ResourceDescriptor::base(&base.uri, &base.image.digest())
-            .annotated(ResourceDescriptor::BASE_NAME, base.asked.clone())
+        let named = ResourceDescriptor::base(&base.uri, &base.image.digest())
+            .annotated(ResourceDescriptor::BASE_NAME, base.asked.clone());
+        match &base.index {
+            Some(index) => named.annotated(ResourceDescriptor::BASE_INDEX, index.to_string()),
+            None => named,
+        }
     }));
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));

@@ -193,6 +193,11 @@ impl Config {
         trusted::state_directory(&self.state_dir, 0o700)
     }
 
+    /// The file in which the node remembers what it saw.
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.state_dir.join("memory.sqlite")
+    }
+
     /// How registries are reached.
     ///
     /// # Errors

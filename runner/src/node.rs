@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use admission::{Admission, Question};
-use attestations::{Decision, Denial};
+use attestations::{Decision, Denial, Weighed};
 use errors::trusted;
 use images::Store;
 use sandbox::Canceller;
@@ -21,6 +21,15 @@ pub struct Node {
     config: Config,
     admission: Admission,
     runtime: tokio::runtime::Handle,
+}
+
+/// Whether a node keeps in its state directory what it saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembering {
+    /// It does, from now on at the latest.
+    Always,
+    /// If it does already: a question alone begins no memory.
+    IfItDoes,
 }
 
 /// What is to run.
@@ -52,10 +61,18 @@ impl Node {
     /// A node by its configuration, on a runtime.
     ///
     /// # Errors
-    /// When a mirror or a file of certificates is not usable.
-    pub fn new(config: Config, runtime: tokio::runtime::Handle) -> Result<Self> {
+    /// When a mirror or a file of certificates is not usable, or the node's memory.
+    pub fn new(config: Config, runtime: tokio::runtime::Handle, remembering: Remembering) -> Result<Self> {
         let registries = config.registries()?;
-        let admission = Admission::new(admission::Config { policy: config.policy.clone(), registries });
+        let memory = match remembering {
+            Remembering::Always => {
+                config.make_state_dir()?;
+                Some(config.memory())
+            }
+            Remembering::IfItDoes => Some(config.memory()).filter(|path| path.exists()),
+        };
+        let policy = config.policy.clone();
+        let admission = Admission::new(admission::Config { policy, registries, memory })?;
         Ok(Self { config, admission, runtime })
     }
 
@@ -65,6 +82,14 @@ impl Node {
     /// When that cannot be decided.
     pub async fn verify(&self, question: &Question) -> Result<Decision> {
         self.admission.decide(question, None).await
+    }
+
+    /// As [`Node::verify`], and how each piece of evidence weighed.
+    ///
+    /// # Errors
+    /// As [`Node::verify`].
+    pub async fn explain(&self, question: &Question) -> Result<(Decision, Vec<Weighed>)> {
+        self.admission.explain(question, None).await
     }
 
     /// Verifies, and runs exactly what was admitted. Blocks; not to be called on the runtime's own threads.

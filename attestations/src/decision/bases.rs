@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::evidence::{self, Checked, Sorted};
+use super::evidence::{self, Checked};
 use super::judge::{Judged, Met, judge};
+use super::sort::{Sorted, sort};
 use super::{Evidence, Few, Ignored, MAX_EVIDENCE, Reason, Unmet, builds};
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
@@ -53,6 +54,8 @@ pub struct BuiltBase {
     pub reviews: Vec<String>,
     /// The builders whose builds counted.
     pub builds: Vec<String>,
+    /// The digests of the bundles that counted.
+    pub evidence: BTreeSet<Digest>,
 }
 
 /// Which bases are allowed. Each is judged once, when the first build that stands on it is looked at.
@@ -66,7 +69,7 @@ pub(super) struct Bases<'a> {
 pub(super) struct Built<'a> {
     pub(super) rule: &'a BuiltBases,
     /// What is at hand about the image: a no about its base is one wherever it hangs.
-    pub(super) at_hand: &'a [Checked<'a>],
+    pub(super) at_hand: &'a [&'a Checked<'a>],
     pub(super) gathered: &'a BTreeMap<Digest, Gathered>,
     pub(super) now: Timestamp,
 }
@@ -124,8 +127,8 @@ impl Built<'_> {
             None => return lacks(Unmet::BaseEvidence { reason: Foreign::new("nobody asked for it") }),
         };
         let own = evidence::check(policy, bundles);
-        let all = own.iter().chain(self.at_hand);
-        let sorted = evidence::sort(policy, &self.rule.base, digest, all, self.now);
+        let all = own.iter().chain(self.at_hand.iter().copied());
+        let sorted = sort(policy, &self.rule.base, digest, all, self.now);
         // What this base stands on is listed, or it is not allowed: there is no further level.
         judge(policy, &self.rule.base, digest, sorted, &mut Bases::new(None))
     }
@@ -133,7 +136,7 @@ impl Built<'_> {
 
 fn told(digest: Digest, met: &Met) -> BuiltBase {
     let (commit, builds) = (met.group().commit().clone(), met.group().names());
-    BuiltBase { digest, commit, reviews: met.reviews().to_vec(), builds }
+    BuiltBase { digest, commit, reviews: met.reviews().to_vec(), builds, evidence: met.evidence().clone() }
 }
 
 /// The bases of the image `digest` that are neither listed nor revoked, by the builds that may count. What strangers signed

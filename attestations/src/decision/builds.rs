@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bases::Bases;
-use super::evidence::{SignedBuild, Sorted};
-use super::{Ignored, Reason, Unmet, materials};
+use super::sort::{SignedBuild, Sorted};
+use super::{Few, Ignored, Reason, Unmet, materials, parameters};
 use crate::digest::{Commit, Digest, Tree};
 use crate::foreign::Foreign;
 use crate::policy::{Demands, FailedRebuild, Policy, normal_source};
 use crate::provenance::{
-    BuildDefinition, ExternalParameters, RebuildVerdict, ResourceDescriptor as Resource, Spoken,
+    BuildDefinition, ExternalParameters, Override, RebuildVerdict, ResourceDescriptor as Resource, Spoken,
 };
 
 /// What builders of one image have to say alike, so that they count together. Where the commit was fetched from is not
@@ -28,7 +28,9 @@ struct Agreement {
     secrets: BTreeSet<String>,
     ports: BTreeMap<u16, Spoken>,
     bases: BTreeSet<Option<Digest>>,
+    overrides: BTreeSet<Override>,
     config_digest: Digest,
+    source_date_epoch: i64,
 }
 
 impl Agreement {
@@ -46,6 +48,7 @@ impl Agreement {
             platform,
             secrets,
             ports,
+            overrides,
         } = definition.external_parameters.clone();
         let bases = definition.resolved_dependencies.iter().filter(|it| it.is(Resource::BASE));
         Self {
@@ -61,7 +64,9 @@ impl Agreement {
             secrets,
             ports,
             bases: bases.map(Resource::sha256).collect(),
+            overrides,
             config_digest: definition.internal_parameters.config_digest,
+            source_date_epoch: definition.internal_parameters.source_date_epoch,
         }
     }
 }
@@ -71,8 +76,11 @@ pub(super) struct Group {
     agreement: Agreement,
     pub(super) authors: BTreeSet<String>,
     operators: BTreeMap<String, String>,
+    /// Those of them who saw for themselves what entered.
+    observers: BTreeSet<String>,
     refused: Vec<Unmet>,
     told_by: Vec<String>,
+    origins: BTreeSet<String>,
 }
 
 impl Group {
@@ -81,8 +89,10 @@ impl Group {
             agreement,
             authors: BTreeSet::new(),
             operators: BTreeMap::new(),
+            observers: BTreeSet::new(),
             refused: Vec::new(),
             told_by: Vec::new(),
+            origins: BTreeSet::new(),
         }
     }
 
@@ -99,8 +109,18 @@ impl Group {
         &self.agreement.bases
     }
 
+    /// The time of its commit, in seconds since 1970.
+    pub(super) fn commit_time(&self) -> i64 {
+        self.agreement.source_date_epoch
+    }
+
     pub(super) fn config_digest(&self) -> Digest {
         self.agreement.config_digest
+    }
+
+    /// Where the builds that counted came from.
+    pub(super) fn origins(&self) -> &BTreeSet<String> {
+        &self.origins
     }
 
     /// One builder for each operator.
@@ -109,11 +129,20 @@ impl Group {
     }
 
     pub(super) fn unmet(&self, demands: &Demands) -> Vec<Unmet> {
-        if self.operators.len() >= demands.builds.threshold {
-            return Vec::new();
+        let mut unmet = Vec::new();
+        if self.operators.len() < demands.builds.threshold {
+            unmet.extend(self.refused.iter().cloned());
+            unmet.push(Unmet::builds(demands, Some(self.commit().clone()), self.names()));
         }
-        let mut unmet = self.refused.clone();
-        unmet.push(Unmet::builds(demands, Some(self.commit().clone()), self.names()));
+        // Where too few built it at all, that is what lacks.
+        if unmet.is_empty() && self.observers.len() < demands.independent {
+            let counted = self.observers.iter().filter_map(|operator| self.operators.get(operator));
+            unmet.push(Unmet::IndependentMaterials {
+                wanted: demands.independent,
+                from: demands.builds.from.clone(),
+                counted: counted.cloned().collect(),
+            });
+        }
         unmet
     }
 }
@@ -140,6 +169,11 @@ pub(super) fn groups(
     }
     if demands.failed_rebuild == FailedRebuild::Veto {
         unmet.extend(sorted.failed.iter().map(|by| Unmet::FailedRebuild { by: by.clone() }));
+        let differ = |(by, found): (&String, &BTreeSet<String>)| Unmet::MaterialsDiffer {
+            by: by.clone(),
+            found: Few::of(found),
+        };
+        unmet.extend(sorted.doubted.iter().map(differ));
     }
     for group in groups.values_mut() {
         group.refused.sort_by_key(ToString::to_string);
@@ -225,6 +259,7 @@ fn add(
     for base in group.bases() {
         refused.extend(allowed.against(policy, demands, *base));
     }
+    refused.extend(parameters::lacking(demands, definition));
     if let Some(wanted) = &demands.materials {
         refused.extend(materials::lacking(wanted, definition));
     }
@@ -236,6 +271,10 @@ fn add(
             if build.builder < name.as_str() {
                 build.builder.clone_into(name);
             }
+            if materials::are_seen(definition) {
+                group.observers.insert(builder.operator.clone());
+            }
+            group.origins.insert(build.origin.to_owned());
         }
     } else {
         ignored.push(Ignored::new(build.origin, Reason::Lacks(refused.clone())));

@@ -108,6 +108,8 @@ impl Rejection {
 pub struct Count {
     /// The reviewers who approved it.
     pub approved_by: BTreeSet<String>,
+    /// Where the approvals that counted came from, those of the commits before among them.
+    pub counted: BTreeSet<String>,
     /// Every no to it.
     pub rejected: Vec<Rejection>,
     /// What was not counted.
@@ -164,6 +166,7 @@ impl<'a> Reviews<'a> {
             wanted,
             commits,
             ignored: Vec::new(),
+            counted: BTreeSet::new(),
             seen: BTreeSet::new(),
             path: Vec::new(),
             steps: 0,
@@ -171,12 +174,12 @@ impl<'a> Reviews<'a> {
         let mut rejected: Vec<Rejection> = counter.rejections(commit)?.cloned().collect();
         rejected.sort();
         let approved_by = counter.approvers(commit)?;
-        let Counter { mut ignored, seen, .. } = counter;
+        let Counter { mut ignored, counted, seen, .. } = counter;
         let others = self.approvals.iter().filter(|it| !seen.contains(&it.commit));
         ignored.extend(
             others.map(|it| Ignored::new(it.origin, Reason::OtherCommit { commit: it.commit.clone() })),
         );
-        Ok(Count { approved_by, rejected, ignored })
+        Ok(Count { approved_by, counted, rejected, ignored })
     }
 }
 
@@ -185,6 +188,7 @@ struct Counter<'a, C> {
     wanted: Wanted,
     commits: &'a C,
     ignored: Vec<Ignored>,
+    counted: BTreeSet<String>,
     /// The commits whose reviews were looked at.
     seen: BTreeSet<Commit>,
     /// Those that stand on each other, from the one that is asked about.
@@ -224,7 +228,10 @@ impl<'a, C: Commits> Counter<'a, C> {
         let mut before = BTreeMap::new();
         for one in approvals {
             match self.refusal(one, tree.as_ref(), &authors, &mut before)? {
-                None => _ = approved.insert(one.reviewer.name.to_owned()),
+                None => {
+                    approved.insert(one.reviewer.name.to_owned());
+                    self.counted.insert(one.origin.to_owned());
+                }
                 Some(reason) => self.ignored.push(Ignored::new(one.origin, reason)),
             }
         }

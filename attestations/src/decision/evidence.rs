@@ -4,32 +4,52 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Evidence, Ignored, Reason, Unmet};
-use crate::bundle::{Bundle, BundleError, Payload, Verified};
-use crate::clock;
-use crate::decision::count::{Reviewer, Reviews, Standing};
+use super::remembered::{About, No};
+use super::{Evidence, Reason};
+use crate::bundle::{Bundle, BundleError, Payload, Verified, is_loosely_signed};
 use crate::digest::Digest;
-use crate::foreign::Foreign;
-use crate::keys::{KeyId, PublicKey};
-use crate::policy::{Demands, Policy};
-use crate::provenance::{Provenance, RebuildVerdict};
+use crate::keys::KeyId;
+use crate::policy::{HeldKey, Policy};
+use crate::provenance::{Provenance, RebuildVerdict, Responses};
+use crate::review::{Scope, Verdict};
 use crate::statement::{Predicate, Statement, Subject};
 
 /// One bundle, its signature checked: whose it is, and what it says. Neither depends on what is asked, so it is found out once.
 pub(super) struct Checked<'a> {
-    origin: &'a str,
-    found: Result<(Holder<'a>, Result<Verified<Statement>, BundleError>), Reason>,
+    pub(super) origin: &'a str,
+    pub(super) bytes: &'a [u8],
+    pub(super) found: Result<Signed<'a>, Reason>,
+}
+
+/// What somebody of the policy signed.
+pub(super) struct Signed<'a> {
+    pub(super) holder: Holder<'a>,
+    pub(super) key: &'a HeldKey,
+    /// What it says; where nobody here can read it, why not.
+    pub(super) said: Result<Verified<Statement>, BundleError>,
+    /// The digest of the signed bytes; found out only where something can depend on it.
+    pub(super) statement: Option<Digest>,
 }
 
 /// Checks each signature, and reads what was signed.
 pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Checked<'a>> {
     let holders = Holders::of(policy);
-    let found = |one: &Evidence| {
-        let bundle = Bundle::parse(&one.bytes)?;
-        let (holder, payload) = holders.signed(&bundle).ok_or(Reason::UnknownKey)?;
-        Ok((holder, payload.statement()))
+    let revokes = !policy.revoked.is_empty();
+    let found = |one: &Evidence| match Bundle::parse(&one.bytes) {
+        Ok(bundle) => {
+            let (holder, key, payload) = holders.signed(&bundle).ok_or(Reason::UnknownKey)?;
+            let bytes = *payload.value();
+            let said = payload.statement();
+            let is_named = revokes || said.as_ref().is_ok_and(|it| stands_alone(it.value()));
+            Ok(Signed { holder, key, statement: is_named.then(|| bytes.digest()), said })
+        }
+        // It may be a no in a form that is not known here: that is never the same as silence.
+        Err(error) => match holders.loosely_signed(&one.bytes) {
+            Some((holder, key)) => Ok(Signed { holder, key, said: Err(error), statement: None }),
+            None => Err(error.into()),
+        },
     };
-    evidence.iter().map(|one| Checked { origin: &one.origin, found: found(one) }).collect()
+    evidence.iter().map(|one| Checked { origin: &one.origin, bytes: &one.bytes, found: found(one) }).collect()
 }
 
 /// Whether somebody of the policy signed this bundle: only then is it worth keeping.
@@ -37,157 +57,117 @@ pub fn is_signed(policy: &Policy, bundle: &[u8]) -> bool {
     Bundle::parse(bundle).is_ok_and(|bundle| Holders::of(policy).signed(&bundle).is_some())
 }
 
-/// What was signed, by what it means for one image.
-#[derive(Default)]
-pub(super) struct Sorted<'a> {
-    /// A no counts from every person of the policy, whatever else is wrong with it.
-    pub(super) reviews: Reviews<'a>,
-    pub(super) builds: Vec<SignedBuild<'a>>,
-    /// Who got another image from the same inputs. Counts from every builder of the policy, too.
-    pub(super) failed: BTreeSet<String>,
-    /// What somebody of the policy signed and nobody here can read: who, where, and why not.
-    pub(super) unreadable: Vec<Unreadable>,
-    pub(super) ignored: Vec<Ignored>,
-}
-
-/// What nobody here can read.
-#[derive(PartialEq, Eq)]
-pub(super) struct Unreadable {
-    pub(super) by: String,
-    pub(super) origin: Foreign,
-    pub(super) reason: BundleError,
-}
-
-impl From<Unreadable> for Unmet {
-    fn from(Unreadable { by, origin, reason }: Unreadable) -> Self {
-        Self::Unreadable { by, origin, reason }
+impl<'a> Checked<'a> {
+    fn said(&self) -> Option<(Holder<'a>, &Statement)> {
+        let signed = self.found.as_ref().ok()?;
+        Some((signed.holder, signed.said.as_ref().ok()?.value()))
     }
-}
 
-pub(super) struct SignedBuild<'a> {
-    pub(super) origin: &'a str,
-    pub(super) builder: &'a str,
-    pub(super) subject: &'a Subject,
-    pub(super) provenance: Verified<&'a Provenance>,
-}
-
-/// Sorts evidence by what it means for the image `digest`.
-pub(super) fn sort<'a>(
-    policy: &'a Policy,
-    demands: &'a Demands,
-    digest: &'a Digest,
-    checked: impl IntoIterator<Item = &'a Checked<'a>>,
-    now: Timestamp,
-) -> Sorted<'a> {
-    let asked = Asked { policy, demands, digest, now };
-    let mut sorted = Sorted::default();
-    for one in checked {
-        if let Err(reason) = asked.take(one, &mut sorted) {
-            sorted.ignored.push(Ignored::new(one.origin, reason));
+    /// All that a no would have to be about to bear on this.
+    pub(super) fn about(&self) -> BTreeSet<About> {
+        let Some((_, statement)) = self.said() else { return BTreeSet::new() };
+        let own = self.found.as_ref().ok().and_then(|signed| signed.statement);
+        match &statement.predicate {
+            Predicate::Review(review) => {
+                let commits = statement.subject.iter().filter_map(Subject::git_commit);
+                let since = match &review.scope {
+                    Scope::Changes { since } => Some(since.clone()),
+                    Scope::Tree => None,
+                };
+                let commits = commits.chain(since).map(About::Commit);
+                let own = own.map(About::Statement);
+                commits.chain([About::Tree(review.tree.clone())]).chain(own).collect()
+            }
+            Predicate::Provenance(provenance) => {
+                let commit = provenance.build_definition.external_parameters.commit.clone();
+                let trees = provenance.build_definition.resolved_dependencies.iter();
+                let trees = trees.filter_map(|it| it.digest.get("gitTree")?.parse().ok());
+                let own = own.map(About::Statement);
+                trees.map(About::Tree).chain([About::Commit(commit)]).chain(own).collect()
+            }
+            Predicate::Incomplete(_) | Predicate::Withdrawal(_) | Predicate::Other { .. } => BTreeSet::new(),
         }
     }
-    sorted
-}
 
-/// What evidence is sorted by.
-struct Asked<'a> {
-    policy: &'a Policy,
-    demands: &'a Demands,
-    digest: &'a Digest,
-    now: Timestamp,
-}
-
-impl<'a> Asked<'a> {
-    fn take(&self, one: &'a Checked<'a>, sorted: &mut Sorted<'a>) -> Result<(), Reason> {
-        let (holder, statement) = one.found.as_ref().map_err(Clone::clone)?;
-        let statement = match statement {
-            Ok(statement) => statement,
-            // It may be a no in words that are not known here: that is never the same as silence.
-            Err(reason) => {
-                let (by, origin) = (holder.name().to_owned(), Foreign::new(one.origin));
-                sorted.unreadable.push(Unreadable { by, origin, reason: reason.clone() });
-                return Err(reason.clone().into());
+    /// The no in it, if it is one; or the withdrawal of one.
+    pub(super) fn no(&self) -> Option<No<'a>> {
+        let (holder, statement) = self.said()?;
+        let about = match (holder, &statement.predicate) {
+            (Holder::Person(_), Predicate::Review(review)) if review.verdict == Verdict::Rejected => {
+                self.about()
             }
+            (Holder::Builder(_), Predicate::Provenance(it)) => {
+                [About::Image(denied_image(it, statement)?)].into()
+            }
+            (_, Predicate::Withdrawal(_)) => withdrawn(statement).map(About::Statement).into_iter().collect(),
+            _ => return None,
         };
-        match (*holder, statement.provenance(), &statement.value().predicate) {
-            (Holder::Builder(name), Some(provenance), _) => {
-                let subjects = &statement.value().subject;
-                sorted.builds.extend(self.build(
-                    one.origin,
-                    name,
-                    subjects,
-                    provenance,
-                    &mut sorted.failed,
-                )?);
-                Ok(())
-            }
-            (Holder::Person(name), None, Predicate::Review(_)) => {
-                sorted.reviews.take(one.origin, self.reviewer(name), statement, self.now)
-            }
-            (Holder::Builder(name), None, Predicate::Review(_)) => {
-                Err(Reason::KeyOfBuilder { builder: name.to_owned() })
-            }
-            (Holder::Person(name), Some(_), _) => Err(Reason::KeyOfPerson { person: name.to_owned() }),
-            (_, None, other) => Err(Reason::OtherPredicate(Foreign::new(other.predicate_type()))),
-        }
+        let statement = self.found.as_ref().ok()?.statement?;
+        let about = about.into_iter().filter(|it| *it != About::Statement(statement)).collect();
+        Some(No { bundle: self.bytes, statement, about })
     }
+}
 
-    fn reviewer(&self, name: &'a str) -> Reviewer<'a> {
-        let emails = self.policy.people.get(name).map_or(&[][..], |person| &person.emails);
-        let standing = match self.demands.reviews.from.iter().any(|it| it == name) {
-            true => Standing::Full,
-            false => Standing::VetoOnly,
-        };
-        Reviewer { name, emails, standing }
+/// Whether it is of a kind that is remembered by the digest of its statement.
+fn stands_alone(statement: &Statement) -> bool {
+    match &statement.predicate {
+        Predicate::Review(review) => review.verdict == Verdict::Rejected,
+        Predicate::Provenance(it) => denied_image(it, statement).is_some(),
+        Predicate::Withdrawal(_) => true,
+        Predicate::Incomplete(_) | Predicate::Other { .. } => false,
     }
+}
 
-    /// The build, unless it is a rebuild that differs, which goes into `failed`.
-    fn build(
-        &self,
-        origin: &'a str,
-        builder: &'a str,
-        subjects: &'a [Subject],
-        provenance: Verified<&'a Provenance>,
-        failed: &mut BTreeSet<String>,
-    ) -> Result<Option<SignedBuild<'a>>, Reason> {
-        let said = *provenance.value();
-        let rebuild = said.build_definition.internal_parameters.rebuild_of.as_ref();
-        if rebuild.is_some_and(|it| it.subject == *self.digest && it.verdict == RebuildVerdict::Differs) {
-            failed.insert(builder.to_owned());
-            return Ok(None);
-        }
-        let [subject] = subjects else { return Err(Reason::ProvenanceOfSeveral) };
-        if !self.demands.builds.from.iter().any(|name| name == builder) {
-            return Err(Reason::NoBuilder { builder: builder.to_owned() });
-        }
-        let id = &said.run_details.builder.id;
-        if self.policy.builders.get(builder).is_none_or(|known| known.id != *id) {
-            return Err(Reason::OtherBuilder { builder: builder.to_owned(), claimed: Foreign::new(id) });
-        }
-        if clock::is_ahead(said.run_details.metadata.finished_on, self.now) {
-            return Err(Reason::BuiltLater);
-        }
-        Ok(Some(SignedBuild { origin, builder, subject, provenance }))
+/// The image that this provenance speaks against, if it does.
+pub(super) fn denied_image(provenance: &Provenance, statement: &Statement) -> Option<Digest> {
+    let internal = &provenance.build_definition.internal_parameters;
+    if let Some(of) = internal.rebuild_of.as_ref().filter(|of| of.verdict == RebuildVerdict::Differs) {
+        return Some(of.subject);
     }
+    match &internal.responses {
+        Responses::Confirmed(found) if !found.differs.is_empty() => statement.subject.first()?.sha256(),
+        _ => None,
+    }
+}
+
+/// The statement that a withdrawal takes back.
+pub(super) fn withdrawn(statement: &Statement) -> Option<Digest> {
+    let [subject] = statement.subject.as_slice() else { return None };
+    subject.sha256()
 }
 
 /// Whose key it is. The policy gives one key to one holder.
 #[derive(Clone, Copy)]
-enum Holder<'a> {
+pub(super) enum Holder<'a> {
     Person(&'a str),
     Builder(&'a str),
 }
 
 impl<'a> Holder<'a> {
-    fn name(self) -> &'a str {
+    pub(super) fn name(self) -> &'a str {
         match self {
             Self::Person(name) | Self::Builder(name) => name,
         }
     }
 }
 
+impl Signed<'_> {
+    /// Why this signer's yes of that time is not believed; nothing when it is. A no always is.
+    pub(super) fn disbelieved(&self, policy: &Policy, time: Timestamp) -> Option<Reason> {
+        let revoked = policy.revoked_keys.iter().filter(|it| it.key == self.key.key).map(|it| it.from).min();
+        if let Some(from) = revoked.filter(|from| *from <= time) {
+            return Some(Reason::KeyRevoked { from: (from != Timestamp::MIN).then_some(from) });
+        }
+        if !self.key.valid.covers(time) {
+            return Some(Reason::KeyNotValid { at: time });
+        }
+        let statement = self.statement.filter(|digest| policy.revoked.contains(digest));
+        statement.map(|digest| Reason::StatementRevoked { digest })
+    }
+}
+
 /// Every key of a policy with its holder.
-struct Holders<'a>(Vec<(KeyId, &'a PublicKey, Holder<'a>)>);
+struct Holders<'a>(Vec<(KeyId, &'a HeldKey, Holder<'a>)>);
 
 impl<'a> Holders<'a> {
     fn of(policy: &'a Policy) -> Self {
@@ -195,13 +175,23 @@ impl<'a> Holders<'a> {
         let builders = policy.builders.iter().map(|(name, it)| (Holder::Builder(name), &it.keys));
         let keys =
             people.chain(builders).flat_map(|(holder, keys)| keys.iter().map(move |key| (holder, key)));
-        Self(keys.map(|(holder, key)| (key.id(), key, holder)).collect())
+        Self(keys.map(|(holder, key)| (key.key.id(), key, holder)).collect())
     }
 
     /// Who signed it. The bundle's hint says which key is tried first, and nothing else: every key is tried.
-    fn signed<'b>(&self, bundle: &'b Bundle) -> Option<(Holder<'a>, Verified<Payload<'b>>)> {
+    fn signed<'b>(&self, bundle: &'b Bundle) -> Option<(Holder<'a>, &'a HeldKey, Verified<Payload<'b>>)> {
         let hinted = |id: &KeyId| bundle.hint() == Some(id.as_str());
         let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|(id, ..)| hinted(id));
-        first.into_iter().chain(rest).find_map(|(_, key, holder)| Some((*holder, bundle.verify(key).ok()?)))
+        first
+            .into_iter()
+            .chain(rest)
+            .find_map(|(_, held, holder)| Some((*holder, *held, bundle.verify(&held.key).ok()?)))
+    }
+
+    /// Who signed a statement of ours in a bundle that is not of the form that is read here.
+    fn loosely_signed(&self, bundle: &[u8]) -> Option<(Holder<'a>, &'a HeldKey)> {
+        let keys: Vec<_> = self.0.iter().map(|(_, held, _)| &held.key).collect();
+        let found = is_loosely_signed(bundle, &keys)?;
+        self.0.get(found).map(|(_, held, holder)| (*holder, *held))
     }
 }

@@ -1,9 +1,11 @@
 //! One image's bundles, held against what is asked of it. There is one such judgement, for the algorithm's image and for a base
 //! that it stands on, so that the two cannot drift apart.
 
+use std::collections::BTreeSet;
+
 use super::bases::Bases;
-use super::evidence::Sorted;
-use super::{Ignored, Unmet, builds, reviews};
+use super::sort::Sorted;
+use super::{Few, Ignored, Unmet, builds, reviews};
 use crate::digest::Digest;
 use crate::policy::{Demands, Policy};
 
@@ -15,6 +17,7 @@ use crate::policy::{Demands, Policy};
 pub(super) struct Met {
     group: builds::Group,
     reviews: Vec<String>,
+    evidence: BTreeSet<Digest>,
 }
 
 impl Met {
@@ -27,6 +30,11 @@ impl Met {
     pub(super) fn reviews(&self) -> &[String] {
         &self.reviews
     }
+
+    /// The digests of the bundles that counted.
+    pub(super) fn evidence(&self) -> &BTreeSet<Digest> {
+        &self.evidence
+    }
 }
 
 /// How one image came off.
@@ -38,7 +46,7 @@ pub(super) struct Judged {
 }
 
 /// What one group of builds lacks, what was not counted for it, the group, and who approved its commit.
-type Candidate = (Vec<Unmet>, Vec<Ignored>, builds::Group, Vec<String>);
+type Candidate = (Vec<Unmet>, Vec<Ignored>, builds::Group, reviews::Approved);
 
 /// Judges the image with the manifest `digest` by what was signed about it.
 pub(super) fn judge(
@@ -52,6 +60,7 @@ pub(super) fn judge(
     unreadable.sort_by_cached_key(Unmet::found);
     unreadable.dedup();
     let mut unmet = unreadable;
+    unmet.extend(silent(demands, &sorted));
     let groups = builds::groups(policy, demands, digest, bases, &mut sorted, &mut unmet);
     let mut best: Option<Candidate> = None;
     for group in groups {
@@ -62,14 +71,36 @@ pub(super) fn judge(
             best = Some((own, ignored, group, reviews));
         }
     }
-    let mut ignored = sorted.ignored;
-    let Some((own, more, group, reviews)) = best else {
+    let mut ignored = std::mem::take(&mut sorted.ignored);
+    let Some((own, more, group, approved)) = best else {
         unmet.push(Unmet::builds(demands, None, Vec::new()));
         unmet.push(Unmet::reviews(demands, None, Vec::new()));
+        unmet.extend(stale(&sorted));
         return Judged { met: Err(unmet), ignored };
     };
     ignored.extend(more);
+    // An old yes is worth telling of where a yes lacks.
+    if own.iter().any(Unmet::is_of_number) {
+        unmet.extend(stale(&sorted));
+    }
     unmet.extend(own);
-    let met = if unmet.is_empty() { Ok(Met { group, reviews }) } else { Err(unmet) };
+    let met = match unmet.is_empty() {
+        true => {
+            let evidence = sorted.digests(approved.origins.iter().chain(group.origins()));
+            Ok(Met { group, reviews: approved.by, evidence })
+        }
+        false => Err(unmet),
+    };
     Judged { met, ignored }
+}
+
+/// The builders whose word is waited for.
+fn silent(demands: &Demands, sorted: &Sorted<'_>) -> Option<Unmet> {
+    let silent: Vec<String> =
+        demands.must_hear.iter().filter(|name| !sorted.heard.contains(name.as_str())).cloned().collect();
+    (!silent.is_empty()).then_some(Unmet::MustHear { silent })
+}
+
+fn stale(sorted: &Sorted<'_>) -> Option<Unmet> {
+    (!sorted.stale.is_empty()).then(|| Unmet::Stale { found: Few::of(&sorted.stale) })
 }

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{Few, Unmet};
 use crate::policy::{Allowed, Gaps, Materials as Wanted, Pattern};
-use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource};
+use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource, Responses};
 use crate::purl;
 
 /// What one build lacks of what is wanted of its materials.
@@ -31,6 +31,20 @@ pub(super) fn lacking(wanted: &Wanted, build: &BuildDefinition) -> Vec<Unmet> {
         add(packages.unreadable, |found| Unmet::PackageNames { found });
     }
     unmet
+}
+
+/// Whether the builder saw for itself what entered over the network: nothing did, or it fetched it, or it asked the servers
+/// afterwards and they gave all of it.
+pub(super) fn are_seen(build: &BuildDefinition) -> bool {
+    match &build.internal_parameters.responses {
+        Responses::Fetched => true,
+        Responses::Confirmed(found) => found.is_complete(),
+        Responses::Replayed => {
+            let entered = [Resource::EXCHANGE, Resource::PACKAGE, Resource::GIT];
+            build.internal_parameters.materials == Materials::Complete
+                && !build.resolved_dependencies.iter().any(|it| entered.iter().any(|kind| it.is(kind)))
+        }
+    }
 }
 
 /// Why the materials are not complete; never empty when they are not.

@@ -115,6 +115,45 @@ pub enum Reason {
     /// Provenance that is dated later than now.
     #[error("built in the future")]
     BuiltLater,
+    /// A yes that is older than the rule allows.
+    #[error("it is of {at}, which is too long ago for this rule")]
+    TooOld {
+        /// Its date.
+        at: Timestamp,
+    },
+    /// A yes from outside the time in which the key is believed.
+    #[error("it is of {at}, and the policy does not believe its key then")]
+    KeyNotValid {
+        /// Its date.
+        at: Timestamp,
+    },
+    /// A yes by a key that is not believed any more.
+    #[error("its key is revoked{}", since(.from))]
+    KeyRevoked {
+        /// From when on; none for all that it ever signed.
+        from: Option<Timestamp>,
+    },
+    /// A yes that the policy revokes by its digest.
+    #[error("the policy revokes this statement, {digest}")]
+    StatementRevoked {
+        /// The digest of the signed bytes.
+        digest: Digest,
+    },
+    /// A no that was taken back.
+    #[error("{by} withdrew it")]
+    Withdrawn {
+        /// Who.
+        by: String,
+    },
+    /// The withdrawal of a no.
+    #[error("it takes back another statement")]
+    Withdrawal,
+    /// A rebuild that came to nothing, which is neither a yes nor a no.
+    #[error("a rebuild that could not be finished: {reason}")]
+    IncompleteRebuild {
+        /// Why not.
+        reason: Foreign,
+    },
     /// A build of something else.
     #[error("it is about another image")]
     OtherImage,
@@ -151,6 +190,10 @@ impl Reason {
     pub(super) fn is_elsewhere(&self) -> bool {
         matches!(self, Self::OtherImage | Self::OtherCommit { .. })
     }
+}
+
+fn since(from: &Option<Timestamp>) -> String {
+    from.map_or_else(String::new, |from| format!(" from {from} on"))
 }
 
 fn wanted(unmet: &[Unmet]) -> String {

@@ -9,6 +9,12 @@ use crate::decision::count::{Commits, Reviews, Wanted};
 use crate::digest::{Commit, Tree};
 use crate::policy::Demands;
 
+/// Whose reviews counted, and where those came from.
+pub(super) struct Approved {
+    pub(super) by: Vec<String>,
+    pub(super) origins: BTreeSet<String>,
+}
+
 /// Who approved the group's commit; what lacks goes into `unmet`.
 pub(super) fn count(
     demands: &Demands,
@@ -16,7 +22,7 @@ pub(super) fn count(
     reviews: &Reviews<'_>,
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
-) -> Vec<String> {
+) -> Approved {
     let wanted = Wanted { threshold: demands.reviews.threshold, own_work: demands.own_work };
     let commit = group.commit();
     let Ok(count) = reviews.count(commit, wanted, group);
@@ -27,7 +33,7 @@ pub(super) fn count(
     if approved.len() < demands.reviews.threshold {
         unmet.push(Unmet::reviews(demands, Some(commit.clone()), approved.clone()));
     }
-    approved
+    Approved { by: approved, origins: count.counted }
 }
 
 /// A node has no repository: of the commit that was built it knows what its builders say, and of others nothing.

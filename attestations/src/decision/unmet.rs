@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Asked, Few, Ignored};
@@ -130,6 +131,58 @@ pub enum Unmet {
         /** The names, and the steps. */
         found: Few,
     },
+    /// Too few operators saw for themselves what entered the build.
+    IndependentMaterials {
+        /** How many are wanted. */
+        wanted: usize,
+        /** Of whom. */
+        from: Vec<String>,
+        /** Who counted. */
+        counted: Vec<String>,
+    },
+    /// A builder asked the servers again, and they give another thing than was recorded.
+    MaterialsDiffer {
+        /** Whose finding it is. */
+        by: String,
+        /** What differs. */
+        found: Few,
+    },
+    /// Builders that must have come to a verdict have not.
+    MustHear {
+        /** Which. */
+        silent: Vec<String>,
+    },
+    /// Somebody chose parameters that the reviewed tree does not give.
+    Parameters {
+        /** Which, with their values. */
+        found: Few,
+    },
+    /// Evidence that would count if it were younger.
+    Stale {
+        /** Which. */
+        found: Few,
+    },
+    /// A newer image ran here before.
+    OlderThanSeen {
+        /** The time of this image's commit. */
+        found: Timestamp,
+        /** The time of the newest one's. */
+        seen: Timestamp,
+        /** The newest image that ran. */
+        newest: Digest,
+    },
+    /// The policy has ended.
+    PolicyExpired {
+        /** When. */
+        expired: Timestamp,
+    },
+    /// The clock is behind an earlier decision.
+    ClockSetBack {
+        /** What it says. */
+        now: Timestamp,
+        /** The latest moment at which something was decided. */
+        seen: Timestamp,
+    },
     /// More evidence than is looked at.
     TooMuchEvidence {
         /** How many bundles. */
@@ -175,6 +228,11 @@ impl Unmet {
         }
     }
 
+    /// Whether it says that too few said yes.
+    pub(super) fn is_of_number(&self) -> bool {
+        matches!(self, Self::Builds { .. } | Self::Reviews { .. } | Self::IndependentMaterials { .. })
+    }
+
     /// The kind of condition, for machines; it never changes.
     pub fn code(&self) -> &'static str {
         match self {
@@ -195,6 +253,14 @@ impl Unmet {
             Self::MissingPackages { .. } => "missing-packages",
             Self::ForbiddenPackages { .. } => "forbidden-packages",
             Self::PackageNames { .. } => "package-names",
+            Self::IndependentMaterials { .. } => "independent-materials",
+            Self::MaterialsDiffer { .. } => "materials-differ",
+            Self::MustHear { .. } => "must-hear",
+            Self::Parameters { .. } => "parameters",
+            Self::Stale { .. } => "stale",
+            Self::OlderThanSeen { .. } => "older-than-seen",
+            Self::PolicyExpired { .. } => "policy-expired",
+            Self::ClockSetBack { .. } => "clock-set-back",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
             Self::EvidenceSize { .. } => "evidence-size",
             Self::OfBase { .. } => "built-base",
@@ -227,6 +293,17 @@ impl Unmet {
             Self::MissingPackages { .. } => "every required package is in the build".into(),
             Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
             Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
+            Self::IndependentMaterials { wanted, from, .. } => format!(
+                "{wanted} operator(s) of {} that saw for themselves what entered over the network",
+                from.join(", ")
+            ),
+            Self::MaterialsDiffer { .. } => "the servers give what was recorded".into(),
+            Self::MustHear { silent } => format!("a verdict of {}", silent.join(", ")),
+            Self::Parameters { .. } => "the reviewed tree or the rule gives every parameter".into(),
+            Self::Stale { .. } => "reviews and builds that are not too old".into(),
+            Self::OlderThanSeen { .. } => "no newer image ran here by the same rule".into(),
+            Self::PolicyExpired { .. } => "the policy has not expired".into(),
+            Self::ClockSetBack { .. } => "the clock does not go back".into(),
             Self::TooMuchEvidence { .. } => format!("at most {} bundles of evidence", super::MAX_EVIDENCE),
             Self::EvidenceSize { limit, .. } => format!("at most {} MiB of evidence in all", limit >> 20),
             Self::OfBase { base, unmet } => format!("of base {base}: {}", unmet.condition()),
@@ -259,6 +336,20 @@ impl Unmet {
             | Self::Hosts { found: few }
             | Self::ForbiddenPackages { found: few }
             | Self::PackageNames { found: few } => few.to_string(),
+            Self::IndependentMaterials { counted, .. } if counted.is_empty() => {
+                "none: every rebuild replayed recorded responses".into()
+            }
+            Self::IndependentMaterials { counted, .. } => {
+                format!("{} alone: other rebuilds replayed recorded responses", counted.join(", "))
+            }
+            Self::MaterialsDiffer { by, found } => format!("{by} got another thing for {found}"),
+            Self::MustHear { .. } => "nothing signed by them about this image".into(),
+            Self::Parameters { found } | Self::Stale { found } => found.to_string(),
+            Self::OlderThanSeen { found, seen, newest } => {
+                format!("a commit of {found}, and {newest} of {seen} ran before")
+            }
+            Self::PolicyExpired { expired } => format!("it expired at {expired}"),
+            Self::ClockSetBack { now, seen } => format!("it is {now}, and at {seen} something was decided"),
             Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
             Self::EvidenceSize { size, .. } => format!("at least {size} bytes"),
@@ -312,6 +403,30 @@ impl Unmet {
                 "push the base with its evidence to one of the repositories of [algorithm.built_bases] and build from there"
             }
             Self::TooManyBases { .. } => "build on fewer bases, or list their digests in the rule's bases",
+            Self::IndependentMaterials { .. } => {
+                "let another listed operator run `countersign-builder rebuild --confirm`, or `--online`, and attach the result"
+            }
+            Self::MaterialsDiffer { .. } => {
+                "find out what the first builder was given, with `countersign-builder materials confirm`"
+            }
+            Self::MustHear { .. } => {
+                "have each run `countersign-builder rebuild` and attach the result, whichever it is"
+            }
+            Self::Parameters { .. } => {
+                "put these into countersign.toml or the Dockerfile, have that reviewed and build again without them; or \
+                 allow them in the rule's [algorithm.parameters]"
+            }
+            Self::Stale { .. } => {
+                "have the commit reviewed and built again, or raise max_age of the rule's reviews or builds"
+            }
+            Self::OlderThanSeen { .. } => {
+                "use the newer image; or say --allow-older, which is recorded"
+            }
+            Self::PolicyExpired { .. } => "get the policy that follows it from whoever wrote it, or move `expires`",
+            Self::ClockSetBack { .. } => {
+                "set the clock right; if it was wrong before, remove the later moment with \
+                 `countersign-runner memory reset-clock`"
+            }
             Self::TooMuchEvidence { .. } | Self::EvidenceSize { .. } => {
                 "remove what does not belong to the image from its registry"
             }

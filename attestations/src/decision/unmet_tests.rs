@@ -37,7 +37,19 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::OfBase { .. } => 19,
         Unmet::BaseEvidence { .. } => 20,
         Unmet::TooManyBases { .. } => 21,
+        Unmet::IndependentMaterials { .. } => 22,
+        Unmet::MaterialsDiffer { .. } => 23,
+        Unmet::MustHear { .. } => 24,
+        Unmet::Parameters { .. } => 25,
+        Unmet::Stale { .. } => 26,
+        Unmet::OlderThanSeen { .. } => 27,
+        Unmet::PolicyExpired { .. } => 28,
+        Unmet::ClockSetBack { .. } => 29,
     }
+}
+
+fn moment(seconds: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(seconds).unwrap()
 }
 
 fn few(texts: &[&str]) -> Few {
@@ -85,6 +97,14 @@ fn samples() -> Vec<Unmet> {
         },
         Unmet::BaseEvidence { reason: Foreign::new("registry.example: no answer") },
         Unmet::TooManyBases { count: 17 },
+        Unmet::IndependentMaterials { wanted: 2, from: names(&["ci", "auditor"]), counted: names(&["ci"]) },
+        Unmet::MaterialsDiffer { by: "auditor".to_owned(), found: few(&["pkg:pypi/pandas@2.2.3"]) },
+        Unmet::MustHear { silent: names(&["auditor"]) },
+        Unmet::Parameters { found: few(&["build-arg:LEVEL=debug"]) },
+        Unmet::Stale { found: few(&["review.json by alice of 2025-01-01T00:00:00Z"]) },
+        Unmet::OlderThanSeen { found: moment(0), seen: moment(86_400), newest: digest },
+        Unmet::PolicyExpired { expired: moment(86_400) },
+        Unmet::ClockSetBack { now: moment(0), seen: moment(86_400) },
     ]
 }
 

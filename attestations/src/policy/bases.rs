@@ -5,6 +5,7 @@ use toml::Spanned;
 
 use super::demands::{BuildsText, DemandsText, ReviewsText};
 use super::materials::MaterialsText;
+use super::parameters::ParametersText;
 use super::text::{At, ListText, PolicyError};
 use super::{Allowed, Demands, Pattern, Policy};
 use crate::reference::Repository;
@@ -44,6 +45,7 @@ pub(super) struct BuiltBasesText {
     reviews: ReviewsText,
     builds: BuildsText,
     materials: Option<MaterialsText>,
+    parameters: Option<ParametersText>,
 }
 
 impl BuiltBasesText {
@@ -54,8 +56,8 @@ impl BuiltBasesText {
                 .ok_or_else(|| at.error(span, &format!("`{text}` can match no repository"), hint))
         })?;
         let span = self.bases.span();
-        let Self { source, bases, reviews, builds, materials, .. } = self;
-        let base = DemandsText { source, bases, reviews, builds, materials }.read(at, policy)?;
+        let Self { source, bases, reviews, builds, materials, parameters, .. } = self;
+        let base = DemandsText { source, bases, reviews, builds, materials, parameters }.read(at, policy)?;
         if base.bases == Allowed::Any {
             let hint = "list their digests; [] is for bases that are built from scratch";
             return Err(at.error(span, "a chain of bases that ends in anything proves nothing", hint));

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::age::{self, KeyText};
 use super::bases::BuiltBasesText;
 use super::demands::{BuildsText, DemandsText, ReviewsText};
 use super::materials::MaterialsText;
+use super::parameters::ParametersText;
 use super::text::{At, ListText, PolicyError};
-use super::{Allowed, Builder, Pattern, Person, Policy, Rule, Selector};
+use super::{Allowed, Builder, HeldKey, Pattern, Person, Policy, RevokedKey, Rule, Selector};
+use crate::digest::Digest;
 use crate::keys::PublicKey;
 
 /// Larger policies are refused before they are parsed.
@@ -20,8 +24,13 @@ const MAX_POLICY: usize = 1 << 20;
 #[serde(deny_unknown_fields)]
 struct Document {
     version: Spanned<u32>,
+    expires: Option<Spanned<String>>,
+    #[serde(default)]
+    evidence: Vec<Spanned<String>>,
     #[serde(default)]
     revoked: Vec<Spanned<String>>,
+    #[serde(default)]
+    revoked_key: Vec<RevokedKeyText>,
     #[serde(default)]
     people: BTreeMap<String, PersonText>,
     #[serde(default)]
@@ -36,7 +45,7 @@ struct PersonText {
     #[serde(rename = "name")]
     _name: String,
     emails: Vec<String>,
-    keys: Vec<Spanned<String>>,
+    keys: Vec<Spanned<KeyText>>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +53,14 @@ struct PersonText {
 struct BuilderText {
     id: String,
     operator: String,
-    keys: Vec<Spanned<String>>,
+    keys: Vec<Spanned<KeyText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokedKeyText {
+    key: Spanned<String>,
+    from: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +75,7 @@ struct RuleText {
     reviews: ReviewsText,
     builds: BuildsText,
     materials: Option<MaterialsText>,
+    parameters: Option<ParametersText>,
     built_bases: Option<BuiltBasesText>,
 }
 
@@ -91,7 +108,13 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     }
     let revoked =
         document.revoked.iter().map(|it| at.parse(it.span(), it.get_ref())).collect::<Result<_, _>>()?;
-    let mut policy = Policy { revoked, people, builders, rules: Vec::new() };
+    let expires = document.expires.map(|text| age::moment(at, text.span(), text.get_ref())).transpose()?;
+    let evidence =
+        document.evidence.iter().map(|it| at.parse(it.span(), it.get_ref())).collect::<Result<_, _>>()?;
+    let revoked_keys = document.revoked_key.iter().map(|it| it.read(at)).collect::<Result<_, _>>()?;
+    let digest = Digest::of(text.as_bytes());
+    let mut policy =
+        Policy { digest, expires, evidence, revoked, revoked_keys, people, builders, rules: Vec::new() };
     let mut selectors = BTreeSet::new();
     for rule in document.algorithm {
         let span = rule.span();
@@ -111,21 +134,35 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    fn read(&mut self, texts: Vec<Spanned<String>>) -> Result<Vec<PublicKey>, PolicyError> {
+    fn read(&mut self, texts: Vec<Spanned<KeyText>>) -> Result<Vec<HeldKey>, PolicyError> {
         let mut keys = Vec::new();
         for text in texts {
-            let key = PublicKey::parse(text.get_ref())
-                .map_err(|error| self.at.error(text.span(), &error.to_string(), "give a public key"))?;
+            let span = text.span();
+            let (text, valid) = text.into_inner().read(self.at, span.clone())?;
+            let key = public_key(self.at, span.clone(), &text)?;
             if !self.seen.insert(key.spki_der().to_vec()) {
-                return Err(self.at.error(
-                    text.span(),
-                    "this key is given twice",
-                    "one key belongs to one holder",
-                ));
+                return Err(self.at.error(span, "this key is given twice", "one key belongs to one holder"));
             }
-            keys.push(key);
+            keys.push(HeldKey { key, valid });
         }
         Ok(keys)
+    }
+}
+
+fn public_key(at: At<'_>, span: Range<usize>, text: &str) -> Result<PublicKey, PolicyError> {
+    PublicKey::parse(text).map_err(|error| at.error(span, &error.to_string(), "give a public key"))
+}
+
+impl RevokedKeyText {
+    fn read(&self, at: At<'_>) -> Result<RevokedKey, PolicyError> {
+        Ok(RevokedKey {
+            key: public_key(at, self.key.span(), self.key.get_ref())?,
+            // Without a moment, nothing that the key ever signed is believed.
+            from: self
+                .from
+                .as_ref()
+                .map_or(Ok(Timestamp::MIN), |text| age::moment(at, text.span(), text.get_ref()))?,
+        })
     }
 }
 
@@ -140,9 +177,9 @@ fn rule(at: At<'_>, policy: &Policy, span: Range<usize>, text: RuleText) -> Resu
             return Err(at.error(span, "not exactly one of name, pattern, digest", "keep one of them"));
         }
     };
-    let RuleText { source, bases, reviews, builds, materials, .. } = text;
+    let RuleText { source, bases, reviews, builds, materials, parameters, .. } = text;
     let bases_span = bases.span();
-    let image = DemandsText { source, bases, reviews, builds, materials }.read(at, policy)?;
+    let image = DemandsText { source, bases, reviews, builds, materials, parameters }.read(at, policy)?;
     // Such a rule would look strict and ask nothing.
     if image.bases == Allowed::Any && text.built_bases.is_some() {
         let hint = "write the digests that are allowed as they are, or []; or leave built_bases out";

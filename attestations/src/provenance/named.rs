@@ -14,6 +14,8 @@ pub struct RecordedBase {
     pub uri: String,
     /// The digest of its manifest.
     pub digest: Digest,
+    /// The index that it was chosen from by its platform, where it was.
+    pub index: Option<Digest>,
 }
 
 /// A base without its name in the Dockerfile, or without its digest.
@@ -32,7 +34,10 @@ impl Provenance {
             .map(|found| {
                 let uri = found.uri.clone().unwrap_or_default();
                 match (found.text(ResourceDescriptor::BASE_NAME), found.sha256()) {
-                    (Some(name), Some(digest)) => Ok((name.to_owned(), RecordedBase { uri, digest })),
+                    (Some(name), Some(digest)) => {
+                        let index = found.text(ResourceDescriptor::BASE_INDEX).and_then(|it| it.parse().ok());
+                        Ok((name.to_owned(), RecordedBase { uri, digest, index }))
+                    }
                     _ => Err(UnnamedBase(Foreign::new(&uri))),
                 }
             })

@@ -151,6 +151,7 @@ impl World {
                     labels: BTreeMap::new(),
                     platform: "linux/amd64".to_owned(),
                     ports: BTreeMap::new(),
+                    overrides: Default::default(),
                     secrets: Default::default(),
                 },
                 internal_parameters: InternalParameters {
@@ -167,6 +168,7 @@ impl World {
                         from_base: true,
                     }],
                     materials: Materials::Complete,
+                    responses: Responses::Fetched,
                     normalised: BTreeMap::new(),
                     rebuild_of: None,
                 },

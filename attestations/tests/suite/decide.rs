@@ -1,17 +1,12 @@
 //! `decide` with signed evidence: what is admitted, and each attack on it, named after `attacks`.
 
 use crate::common::*;
-use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict, ResourceDescriptor};
+use attestations::provenance::{RebuildOf, RebuildVerdict, ResourceDescriptor};
 use attestations::review::{Person, Scope, Verdict};
 use attestations::{Bundle, Decision, Digest, Policy, Predicate, Statement, Subject, decide};
 
 fn differs(subject: Digest) -> Option<RebuildOf> {
-    Some(RebuildOf {
-        subject,
-        provenance: Digest::of(b"p"),
-        verdict: RebuildVerdict::Differs,
-        materials: RebuildMaterials::Fetched,
-    })
+    Some(RebuildOf { subject, provenance: Digest::of(b"p"), verdict: RebuildVerdict::Differs })
 }
 
 #[test]

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::common::*;
 use attestations::decision::MAX_BASES;
-use attestations::provenance::{
-    Provenance, RebuildMaterials, RebuildOf, RebuildVerdict, ResourceDescriptor as Resource,
-};
+use attestations::provenance::{Provenance, RebuildOf, RebuildVerdict, ResourceDescriptor as Resource};
 use attestations::review::{Review, Verdict};
-use attestations::{Case, Decision, Denial, Digest, Evidence, Gathered, Policy, Subject};
+use attestations::{Case, Decision, Denial, Digest, Evidence, Gathered, Policy, Remembered, Subject};
 
 const BASE_TREE: &str = "4444444444444444444444444444444444444444";
 const BASE_SOURCE: &str = "git+https://git.example/bases";
@@ -88,7 +86,7 @@ fn answer(policy: &str, image: &[Evidence], found: Option<&[Evidence]>) -> Decis
         |found| Gathered::Bundles(found.to_vec()),
     );
     let gathered: BTreeMap<_, _> = case.bases().iter().map(|it| (it.digest, gathered.clone())).collect();
-    case.decide(&gathered)
+    case.decide(&gathered, &Remembered::default())
 }
 
 fn denial(policy: &str, image: &[Evidence], found: Option<&[Evidence]>) -> Denial {
@@ -149,7 +147,9 @@ fn a_listed_base_is_not_asked_about() {
     let (policy, question, image) = (Policy::parse(&listed).unwrap(), question(), of_image(&world));
     let case = Case::open(&policy, &question, &image, now());
     assert!(case.bases().is_empty());
-    let Decision::Admitted(admitted) = case.decide(&BTreeMap::new()) else { panic!("denied") };
+    let Decision::Admitted(admitted) = case.decide(&BTreeMap::new(), &Remembered::default()) else {
+        panic!("denied")
+    };
     assert!(admitted.bases().is_empty());
     // And without the table, a base that is not listed is no more than that.
     let plain = policy_text(&world).replace(RULE, "");
@@ -332,7 +332,7 @@ fn a_base_is_from_an_allowed_source_and_stands_on_what_is_listed() {
 
 fn rebuild(subject: Digest, verdict: RebuildVerdict) -> Option<RebuildOf> {
     let provenance = Digest::of(b"p");
-    Some(RebuildOf { subject, provenance, verdict, materials: RebuildMaterials::Fetched })
+    Some(RebuildOf { subject, provenance, verdict })
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn too_much_denies_rather_than_leaving_some_out() {
     let image = many(MAX_BASES + 1);
     let case = Case::open(&policy, &question, &image, now());
     assert!(case.bases().is_empty(), "nobody is asked");
-    assert_eq!(codes(&case.decide(&BTreeMap::new())), ["too-many-bases"]);
+    assert_eq!(codes(&case.decide(&BTreeMap::new(), &Remembered::default())), ["too-many-bases"]);
 }
 
 #[test]

@@ -4,6 +4,11 @@
 
 mod common;
 mod decide;
+mod decide_age;
 mod decide_bases;
+mod decide_independence;
 mod decide_materials;
+mod decide_memory;
+mod decide_parameters;
 mod policy;
+mod properties;

@@ -213,7 +213,7 @@ fn confirm(
     let report = |one: &Confirmed, done, total| {
         session.workspace().report(&Event::Asked { url: &one.url, verdict: one.verdict.name(), done, total });
     };
-    let all = confirm::confirm(&record, upstream, &runtime, &report)
+    let all = confirm::confirm(&record, upstream, runtime.handle(), &report)
         .map_err(|cause| Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause))?;
     let mut text = String::new();
     for one in all.iter().filter(|one| one.verdict != Verdict::Same) {

@@ -12,6 +12,7 @@ mod registries;
 mod report;
 mod review;
 mod session;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +88,8 @@ enum Command {
     Materials(materials::Command),
     /// Show a commit for review, sign a review of it, or check a signed review.
     Review(review::Arguments),
+    /// Take back a statement that was signed with the same key, such as a rejection or a failed rebuild.
+    Withdraw(withdraw::Arguments),
     /// Create a signing key.
     Keygen(keygen::Arguments),
     /// Print a shell completion script.
@@ -107,6 +110,7 @@ impl Command {
             | Self::ExplainDockerfile(_)
             | Self::Lock(_)
             | Self::Keygen(_)
+            | Self::Withdraw(_)
             | Self::Completions { .. } => false,
         }
     }
@@ -163,6 +167,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Lock(arguments) => lock::run(&arguments, session),
         Command::Materials(command) => materials::run(&command, session),
         Command::Review(arguments) => review::run(arguments, session),
+        Command::Withdraw(arguments) => withdraw::run(&arguments, session),
         Command::Keygen(arguments) => keygen::run(arguments, session),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use attestations::provenance::{RebuildMaterials, RebuildOf, RebuildVerdict};
-use attestations::{Digest, Pinned, Reference};
-use errors::{files, trusted};
+use attestations::incomplete::Incomplete;
+use attestations::provenance::{RebuildOf, RebuildVerdict, Responses};
+use attestations::{Digest, Pinned, Reference, SignedBundle};
+use errors::{files, plural, trusted};
 use images::Platform;
 use serde_json::json;
 
@@ -13,9 +14,11 @@ use super::diff::describe;
 use super::registries::{PrivateHosts, Reach};
 use super::{Answer, Session};
 use crate::bases::Registry as _;
+use crate::confirm::{self, Confirmed};
 use crate::executor::limits::StepLimits;
 use crate::lookup::find;
-use crate::pipeline::{self, BuildOutcome, BuildRequest, BuildSelection, NetworkSource};
+use crate::parameters::BuildSelection;
+use crate::pipeline::{self, BuildOutcome, BuildRequest, NetworkSource};
 use crate::rebuild::evidence::{Chosen, Trust, choose};
 use crate::rebuild::finding::Finding;
 use crate::rebuild::inputs;
@@ -60,6 +63,10 @@ pub(crate) struct Arguments {
     /// servers still give the same.
     #[arg(long)]
     online: bool,
+    /// Replay the recorded responses, then ask the servers whether they give the same, and sign both; only a rebuild
+    /// with --confirm or --online counts as independent.
+    #[arg(long, conflicts_with = "online")]
+    confirm: bool,
     /// File with the recorded responses, as `materials export` writes it.
     #[arg(long, value_name = "FILE", conflicts_with = "online")]
     materials: Option<PathBuf>,
@@ -95,6 +102,24 @@ fn text(finding: &Finding) -> String {
         Finding::Recorded(differences) if differences.is_empty() => "identical".to_owned(),
         Finding::Recorded(differences) => format!("differs\n{}", differences.join("\n")),
     }
+}
+
+/// What the servers gave when they were asked again, where they were.
+fn confirmed(observed: &Responses) -> String {
+    let Responses::Confirmed(found) = observed else { return String::new() };
+    let mut text = format!(
+        "\nconfirmed: {} the same, {} changed since, {} gone or not asked for, {}",
+        plural(found.same, "response"),
+        plural(found.changed_indexes, "index"),
+        found.gone.len(),
+        plural(found.differs.len(), "difference")
+    );
+    for (word, all) in [("differs", &found.differs), ("gone", &found.gone)] {
+        for one in all {
+            text.push_str(&format!("\n  {word}: {one}"));
+        }
+    }
+    text
 }
 
 /// The same for machines.
@@ -152,11 +177,16 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .into_iter()
         .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), chosen))
         .collect::<Result<Vec<_>>>()?;
-    let is_identical = rebuilt.iter().all(|one| one.finding.verdict() == RebuildVerdict::Identical);
+    let is_identical = rebuilt.iter().all(Rebuilt::is_the_same);
     let reports = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
     match (rebuilt.as_slice(), reports.as_slice()) {
         ([one], [value]) => {
-            let text = format!("{}\n{}", one.outcome.executed.image.digest(), text(&one.finding));
+            let text = format!(
+                "{}\n{}{}",
+                one.outcome.executed.image.digest(),
+                text(&one.finding),
+                confirmed(&one.outcome.observed)
+            );
             session.result(&text, value)?;
         }
         (all, _) => {
@@ -207,7 +237,17 @@ impl Work<'_> {
         let build_request = order(arguments, &chosen, network, reference_image)?;
         let outcomes =
             pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_| Ok(()));
-        let outcome = pipeline::only(outcomes.map_err(|error| self.in_index(error))?)?;
+        let mut outcome = match outcomes.and_then(pipeline::only) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let error = self.in_index(error);
+                self.sign_incomplete(pinned, &chosen, &error)?;
+                return Err(error);
+            }
+        };
+        if arguments.confirm {
+            outcome.observed = self.confirm(&outcome, &build_request.upstream)?;
+        }
         let rebuilt = pipeline::store(session.workspace())?;
         let finding = Finding::of(original.as_ref(), &chosen, (&rebuilt, &outcome))?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
@@ -216,6 +256,35 @@ impl Work<'_> {
         let subject = chosen.subject;
         self.sign(pinned, chosen, &outcome, finding.verdict())?;
         Ok(Rebuilt { subject, platform: outcome.parameters.platform.clone(), outcome, finding })
+    }
+
+    /// Asks the servers for everything that was replayed.
+    fn confirm(&self, outcome: &BuildOutcome, upstream: &recorder::Upstream) -> Result<Responses> {
+        let report = |one: &Confirmed, done, total| {
+            let verdict = one.verdict.name();
+            self.session.workspace().report(&Event::Asked { url: &one.url, verdict, done, total });
+        };
+        let all = confirm::confirm(&outcome.responses, upstream, self.runtime, &report).map_err(|cause| {
+            Error::new(Kind::Machine, "the servers cannot be asked from here").because(cause)
+        })?;
+        let record = outcome.record.ok_or_else(|| Error::new(Kind::Bug, "a replay without a record"))?;
+        Ok(Responses::Confirmed(confirm::confirmation(&all, record, jiff::Timestamp::now())))
+    }
+
+    /// Signs that the rebuild came to nothing, and why, so that it is not mistaken for silence.
+    fn sign_incomplete(&self, pinned: Option<&Pinned>, chosen: &Chosen, error: &Error) -> Result<()> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let name = pinned.map_or_else(|| "image".to_owned(), |pinned| pinned.repository().to_string());
+        let parameters = &chosen.provenance().build_definition.external_parameters;
+        let said = Incomplete {
+            builder: identity.builder_id.to_owned(),
+            commit: parameters.commit.clone(),
+            provenance: chosen.bundle,
+            reason: attestations::Foreign::new(&errors::chain::line(error)).to_string(),
+            attempted_on: jiff::Timestamp::now(),
+        };
+        let bundle = provenance::sign_incomplete(&name, &chosen.subject, said, identity.key)?;
+        self.hand_out(pinned, &parameters.platform, &bundle)
     }
 
     /// For an index, adds a hint: a machine without an emulator can still rebuild its own platform's image.
@@ -237,30 +306,38 @@ impl Work<'_> {
         verdict: RebuildVerdict,
     ) -> Result<()> {
         let Some(identity) = &self.identity else { return Ok(()) };
-        let arguments = self.arguments;
-        let materials = match arguments.online {
-            true => RebuildMaterials::Fetched,
-            false => RebuildMaterials::Replayed,
-        };
-        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict, materials };
+        let of = RebuildOf { subject: chosen.subject, provenance: chosen.bundle, verdict };
         let name = match pinned {
             Some(pinned) => pinned.repository().to_string(),
             None => outcome.parameters.image.clone(),
         };
         let bundle = provenance::sign(outcome, &[], Some(of), &name, identity)?;
+        self.hand_out(pinned, &outcome.parameters.platform, &bundle)
+    }
+
+    /// Writes a signed statement to the file that was asked for, and attaches it to the image in its registry.
+    fn hand_out(&self, pinned: Option<&Pinned>, platform: &str, bundle: &SignedBundle) -> Result<()> {
+        let arguments = self.arguments;
         if let Some(path) = &arguments.bundle_out {
-            let platform = self.is_one_of_several.then_some(outcome.parameters.platform.as_str());
+            let platform = self.is_one_of_several.then_some(platform);
             files::write(&bundle_path(path, platform), bundle.to_bytes())?;
         }
         if let (Some(pinned), false) = (pinned, arguments.no_attach) {
             let original = self.registry.pull(pinned, &pipeline::store(self.session.workspace())?)?;
-            self.registry.attach(pinned, &original, &bundle)?;
+            self.registry.attach(pinned, &original, bundle)?;
         }
         Ok(())
     }
 }
 
 impl Rebuilt {
+    /// Whether the image is the same, and nothing that entered is another thing now.
+    fn is_the_same(&self) -> bool {
+        let differs =
+            matches!(&self.outcome.observed, Responses::Confirmed(found) if !found.differs.is_empty());
+        self.finding.verdict() == RebuildVerdict::Identical && !differs
+    }
+
     fn json(&self, arguments: &Arguments, signed: bool) -> serde_json::Value {
         json!({
             "event": "rebuilt",
@@ -268,6 +345,7 @@ impl Rebuilt {
             "platform": self.platform,
             "digest": self.outcome.executed.image.digest(),
             "online": arguments.online,
+            "responses": self.outcome.observed,
             "exchanges": self.outcome.responses.exchanges().count(),
             "identical": self.finding.verdict() == RebuildVerdict::Identical,
             "comparison": json_of(&self.finding),

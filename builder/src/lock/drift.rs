@@ -68,7 +68,7 @@ mod tests {
     use attestations::Digest;
 
     fn lock(base: &str, packages: &[(&str, &str)]) -> Lock {
-        let base = LockedBase { digest: Digest::of(base.as_bytes()), from: "x".into() };
+        let base = LockedBase { digest: Digest::of(base.as_bytes()), from: "x".into(), index: None };
         let packages =
             packages.iter().map(|(purl, file)| ((*purl).to_owned(), vec![Digest::of(file.as_bytes())]));
         let bases = BTreeMap::from([("b".to_owned(), base)]);

@@ -42,6 +42,9 @@ pub(crate) struct LockedBase {
     pub(crate) digest: Digest,
     /// The reference it was resolved from.
     pub(crate) from: String,
+    /// The index that it was chosen from by its platform, where the Dockerfile names that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<Digest>,
 }
 
 impl Lock {
@@ -60,9 +63,9 @@ impl Lock {
             all.iter().find(|it| it.is(ResourceDescriptor::RECORD)).and_then(ResourceDescriptor::sha256);
         let bases =
             provenance.recorded_bases().map_err(|cause| Error::new(Kind::Input, cause.to_string()))?;
-        let bases = bases
-            .into_iter()
-            .map(|(name, RecordedBase { uri: from, digest })| (name, LockedBase { digest, from }));
+        let bases = bases.into_iter().map(|(name, RecordedBase { uri: from, digest, index })| {
+            (name, LockedBase { digest, from, index })
+        });
         let packages = all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE));
         let packages = packages.filter_map(|package| Some((package.uri.clone()?, package.sha256()?)));
         Ok(Self::new(record, bases, packages))
@@ -113,7 +116,9 @@ impl Lock {
     pub(crate) fn recorded_bases(&self) -> BTreeMap<String, RecordedBase> {
         self.bases
             .iter()
-            .map(|(name, base)| (name.clone(), RecordedBase { uri: base.from.clone(), digest: base.digest }))
+            .map(|(name, LockedBase { from, digest, index })| {
+                (name.clone(), RecordedBase { uri: from.clone(), digest: *digest, index: *index })
+            })
             .collect()
     }
 }
@@ -124,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_read_as_it_was_written_and_strangers_are_refused() {
-        let base = LockedBase { digest: Digest::of(b"base"), from: "oci://r.example/a".into() };
+        let base = LockedBase { digest: Digest::of(b"base"), from: "oci://r.example/a".into(), index: None };
         let lock = Lock {
             version: VERSION,
             record: Some(Digest::of(b"record")),

@@ -2,6 +2,7 @@
 //! URL shapes that are recognised are listed in `docs/packages.md`.
 
 mod archive;
+mod indexes;
 mod recognise;
 pub(crate) mod sbom;
 
@@ -12,6 +13,7 @@ use attestations::Digest;
 use recorder::{Exchange, StepExchanges};
 
 pub(crate) use attestations::purl::Purl;
+pub(crate) use indexes::is_index;
 pub(crate) use recognise::{Seen, recognise};
 
 /// A package that a build fetched.

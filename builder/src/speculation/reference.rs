@@ -123,6 +123,7 @@ impl ReferenceImage {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::bases::BaseOrigin;
     use std::collections::BTreeMap;
 
     use crate::dockerfile::Dockerfile;
@@ -189,7 +190,13 @@ mod tests {
     }
 
     fn base(ReferenceImage { image, .. }: ReferenceImage) -> Base {
-        Base { asked: "base".to_owned(), uri: "oci-layout:base".to_owned(), image }
+        Base {
+            asked: "base".to_owned(),
+            uri: "oci-layout:base".to_owned(),
+            origin: BaseOrigin::Named,
+            index: None,
+            image,
+        }
     }
 
     const BASE: &str = "FROM scratch\nCOPY a /\nENV A=1\nCOPY b /";

@@ -1,6 +1,7 @@
 //! The command line: which subcommands there are, and how their outcome becomes output and an exit code.
 
 mod init;
+mod memory;
 mod output;
 mod run;
 mod serve;
@@ -62,6 +63,9 @@ enum Command {
     Serve(serve::ServeCommand),
     /// Submit, list and cancel tasks on a running `serve`, and fetch their results and logs.
     Task(task::TaskCommand),
+    /// Show what this node remembers of earlier decisions, or have it forget the newest image or the latest moment.
+    #[command(subcommand)]
+    Memory(memory::MemoryCommand),
     /// Print a shell completion script.
     Completions {
         /// Shell to print the script for.
@@ -100,6 +104,7 @@ impl program::Program for Program {
             Command::Verify(arguments) => verify::run(configuration(&self)?, arguments, form),
             Command::Run(arguments) => run::run(configuration(&self)?, arguments, form),
             Command::Serve(arguments) => arguments.run(configuration(&self)?).map(|()| YES),
+            Command::Memory(command) => command.run(&configuration(&self)?, form),
             Command::Task(command) => Ok(command.run(form).map(|()| YES)?),
         }
     }

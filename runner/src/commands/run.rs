@@ -13,7 +13,7 @@ use super::output::{YES, foreign};
 use super::verify::{ImageArguments, deny};
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
-use crate::node::{Node, Outcome, Run};
+use crate::node::{Node, Outcome, Remembering, Run};
 use crate::record::{Ending, RunReport};
 use crate::vantage6::Input;
 
@@ -50,7 +50,7 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     cancel_on_signals(&runtime, &canceller);
     let (databases, extra) = databases(&arguments.database)?;
     let engine = arguments.engine.unwrap_or(config.engine);
-    let node = Node::new(config, runtime.handle().clone())?;
+    let node = Node::new(config, runtime.handle().clone(), Remembering::Always)?;
     let question = arguments.image.question(None)?;
     match node.run(Run { question, input, databases, extra, engine, canceller })? {
         Outcome::Denied(denial) => deny(&denial, form),

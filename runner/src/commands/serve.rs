@@ -16,7 +16,7 @@ use super::task::DEFAULT_SOCKET;
 use crate::{
     config::Config,
     error::{Error, Kind, Result},
-    node::Node,
+    node::{Node, Remembering},
     service::{
         self, Listen, NodeExecutor,
         queue::{self, DEFAULT_MAX_ATTEMPTS, Queue},
@@ -64,7 +64,7 @@ impl ServeCommand {
             runtime.map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let engine = config.engine;
-        let node = Node::new(config, runtime.handle().clone())?;
+        let node = Node::new(config, runtime.handle().clone(), Remembering::Always)?;
         let executor = NodeExecutor {
             node,
             engine,

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use admission::{Question, Sources};
-use attestations::{Admitted, Decision, Denial, Reference};
+use attestations::{Admitted, Decision, Denial, Older, Reference, Weighed, Weight};
 use clap::Args;
-use errors::Form;
+use errors::{Form, plural};
+use jiff::Timestamp;
+use serde_json::json;
 
 use super::output::{GREEN, RED, YES, verdict};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::node::Node;
+use crate::node::{Node, Remembering};
 use crate::record;
 
 #[derive(Debug, Args)]
@@ -20,6 +22,12 @@ pub(super) struct VerifyCommand {
     /// Also check whether this function of the algorithm may be called.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
+    /// Also list every signed statement that was found, what it says, and how it weighed.
+    #[arg(long)]
+    explain: bool,
+    /// Decide as if it were this time (2027-01-31T00:00:00Z), to find out what expires by then; nothing is remembered.
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
 }
 
 #[derive(Debug, Args)]
@@ -33,6 +41,9 @@ pub(super) struct ImageArguments {
     /// Contact no registry: the image must be named by digest, and all statements must be given with --evidence.
     #[arg(long)]
     offline: bool,
+    /// Allow an image that is older than one that ran here before by the same rule; the record of the run says so.
+    #[arg(long)]
+    allow_older: bool,
 }
 
 impl ImageArguments {
@@ -42,7 +53,8 @@ impl ImageArguments {
             .parse()
             .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
-        Ok(Question { reference, function, evidence: self.evidence.clone(), sources })
+        let older = if self.allow_older { Older::Allowed } else { Older::Denied };
+        Ok(Question { reference, function, evidence: self.evidence.clone(), sources, at: None, older })
     }
 }
 
@@ -51,15 +63,46 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         .enable_all()
         .build()
         .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
-    let node = Node::new(config, runtime.handle().clone())?;
-    let question = arguments.image.question(arguments.function.clone())?;
-    match runtime.block_on(node.verify(&question))? {
+    let node = Node::new(config, runtime.handle().clone(), Remembering::IfItDoes)?;
+    let mut question = arguments.image.question(arguments.function.clone())?;
+    question.at = arguments.at;
+    let (decision, weighed) = match arguments.explain {
+        true => {
+            let (decision, weighed) = runtime.block_on(node.explain(&question))?;
+            (decision, Some(weighed))
+        }
+        false => (runtime.block_on(node.verify(&question))?, None),
+    };
+    let told = weighed.as_deref().map(explanation).unwrap_or_default();
+    let mut value = record::verdict(&decision);
+    if let Some(weighed) = &weighed {
+        value["evidence"] = json!(weighed);
+    }
+    match decision {
         Decision::Admitted(admitted) => {
-            verdict(form, "admitted", GREEN, &yes(&admitted), &record::admitted(&admitted))?;
+            verdict(form, "admitted", GREEN, &format!("{}{told}", yes(&admitted)), &value)?;
             Ok(YES)
         }
-        Decision::Denied(denial) => deny(&denial, form),
+        Decision::Denied(denial) => {
+            verdict(form, "denied", RED, &format!("{}{told}", no(&denial)), &value)?;
+            Ok(Kind::Refused.exit_code())
+        }
     }
+}
+
+/// Every statement, what it says, and how it weighed.
+fn explanation(all: &[Weighed]) -> String {
+    let mut text = format!("\n  evidence: {}", plural(all.len(), "bundle"));
+    for one in all {
+        let by = one.by.as_deref().map_or_else(|| "nobody of the policy".to_owned(), str::to_owned);
+        let weight = match &one.weight {
+            Weight::Counted => "counted".to_owned(),
+            Weight::Against => "counted against it".to_owned(),
+            Weight::NotCounted { reason } => format!("not counted: {reason}"),
+        };
+        text.push_str(&format!("\n    {}\n      {by}: {}\n      {weight}", one.origin, one.says));
+    }
+    text
 }
 
 fn yes(admitted: &Admitted) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use admission::{Question, Sources};
-use attestations::{Decision, Reference};
+use attestations::{Decision, Older, Reference};
 use sandbox::Canceller;
 
 use super::queue::TaskRequest;
@@ -46,7 +46,8 @@ pub(crate) struct NodeExecutor {
 
 impl NodeExecutor {
     fn question(&self, reference: Reference, function: Option<String>) -> Question {
-        Question { reference, function, evidence: self.evidence.clone(), sources: self.sources }
+        let (at, older) = (None, Older::Denied);
+        Question { reference, function, evidence: self.evidence.clone(), sources: self.sources, at, older }
     }
 }
 

@@ -24,7 +24,7 @@ use images::{Image, Platform, Store};
 use runner::Result;
 use runner::config::{Config, Database, EngineKind};
 use runner::egress;
-use runner::node::{Node, Outcome, Run};
+use runner::node::{Node, Outcome, Remembering, Run};
 use runner::record::{Ending, Log, RunReport};
 use runner::vantage6::Input;
 use sandbox::Canceller;
@@ -140,11 +140,13 @@ impl Site {
             function: None,
             evidence: vec![self.evidence()],
             sources: Sources::Offline,
+            at: None,
+            older: attestations::Older::Denied,
         }
     }
 
     pub fn node(&self) -> Node {
-        Node::new(self.config.clone(), self.runtime.handle().clone()).unwrap()
+        Node::new(self.config.clone(), self.runtime.handle().clone(), Remembering::Always).unwrap()
     }
 
     pub fn runtime(&self) -> &tokio::runtime::Runtime {
@@ -301,6 +303,7 @@ fn build(image: &Image, config_digest: Digest) -> Statement {
         platform: Platform::here().to_string(),
         ports: BTreeMap::new(),
         secrets: Default::default(),
+        overrides: Default::default(),
     };
     let internal_parameters = InternalParameters {
         normaliser: NORMALISER.into(),
@@ -310,6 +313,7 @@ fn build(image: &Image, config_digest: Digest) -> Statement {
         config_digest,
         layers: Vec::new(),
         materials: Materials::Complete,
+        responses: attestations::provenance::Responses::Fetched,
         normalised: BTreeMap::new(),
         rebuild_of: None,
     };

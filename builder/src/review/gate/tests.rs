@@ -199,6 +199,7 @@ impl World {
                     platform: "linux/amd64".to_owned(),
                     secrets: BTreeSet::new(),
                     ports: BTreeMap::new(),
+                    overrides: BTreeSet::new(),
                 },
                 internal_parameters: InternalParameters {
                     normaliser: NORMALISER.to_owned(),
@@ -208,6 +209,7 @@ impl World {
                     config_digest: Digest::of(b"config"),
                     layers: Vec::new(),
                     materials: Materials::Complete,
+                    responses: attestations::provenance::Responses::Fetched,
                     normalised: BTreeMap::new(),
                     rebuild_of: None,
                 },

@@ -1,0 +1,76 @@
+//! `countersign-runner memory`: what the node remembers, and what an administrator may have it forget.
+
+use admission::{KeptNewest, KeptNo, Memory};
+use attestations::Repository;
+use clap::Subcommand;
+use errors::{Form, output, plural};
+use serde_json::json;
+
+use super::output::YES;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MemoryCommand {
+    /// List every no that this node has seen, and the newest image that ran by each rule.
+    Show,
+    /// Forget which image of a name was the newest, so that an older one may run without --allow-older.
+    ForgetNewest {
+        /// Name of the image, without a tag: registry/name
+        repository: Repository,
+    },
+    /// Forget the latest moment of a decision, after the clock was wrong.
+    ResetClock,
+}
+
+impl MemoryCommand {
+    pub(super) fn run(&self, config: &Config, form: Form) -> Result<u8> {
+        let path = config.memory();
+        if !path.exists() {
+            return Err(Error::new(
+                Kind::NotFound,
+                format!("this node remembers nothing yet: {} is not there", path.display()),
+            )
+            .hint("`run` and `serve` begin it; name another state directory with --state-dir"));
+        }
+        let memory = Memory::open(&path)?;
+        match self {
+            Self::Show => {
+                let (noes, newest, latest) = (memory.list_noes()?, memory.list_newest()?, memory.latest()?);
+                let value = json!({ "noes": noes, "newest": newest, "latestDecision": latest });
+                let mut text = show(&noes, &newest);
+                if let Some(latest) = latest {
+                    text.push_str(&format!("\nlatest decision: {latest}"));
+                }
+                output::result(form, &text, &value)?;
+            }
+            Self::ForgetNewest { repository } => {
+                let forgotten = memory.forget_newest(repository)?;
+                let text =
+                    format!("forgot the newest image of {repository} by {}", plural(forgotten, "rule"));
+                output::result(form, &text, &json!({ "forgotten": forgotten }))?;
+            }
+            Self::ResetClock => {
+                memory.reset_clock()?;
+                output::result(form, "forgot the latest moment of a decision", &json!({ "reset": "clock" }))?;
+            }
+        }
+        Ok(YES)
+    }
+}
+
+fn show(noes: &[KeptNo], newest: &[KeptNewest]) -> String {
+    let mut text = plural(noes.len(), "negative statement").to_string();
+    for no in noes {
+        text.push_str(&format!("\n  {}, seen since {}", no.statement, no.first_seen));
+        for about in &no.about {
+            text.push_str(&format!("\n    about {about}"));
+        }
+    }
+    text.push_str(&format!("\n{}", plural(newest.len(), "newest image")));
+    for one in newest {
+        let KeptNewest { rule, repository, digest, commit_time } = one;
+        text.push_str(&format!("\n  {repository} by {rule}: {digest} of {commit_time}"));
+    }
+    text
+}
