@@ -183,6 +183,14 @@ impl Admission {
         })
     }
 
+    /// Why an image that was admitted must not run on, by what the policy's file revokes now; nothing while it may.
+    ///
+    /// # Errors
+    /// When there is no usable policy at this moment.
+    pub fn revokes(&self, admitted: &Admitted) -> Result<Option<String>> {
+        Ok(policy::read(&self.policy)?.revokes(admitted))
+    }
+
     /// The evidence about the image itself.
     async fn gather(
         &self,

@@ -4,6 +4,7 @@ mod asked;
 mod bases;
 mod builds;
 pub mod count;
+mod counted;
 mod evidence;
 mod few;
 mod judge;
@@ -31,6 +32,7 @@ use evidence::Checked;
 
 pub use asked::Asked;
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
+pub use counted::Counted;
 pub use evidence::is_signed;
 pub use few::Few;
 pub use reason::{Ignored, Reason};
@@ -89,7 +91,7 @@ pub struct Admitted {
     builds: Vec<String>,
     bases: Vec<BuiltBase>,
     policy: Digest,
-    evidence: BTreeSet<Digest>,
+    evidence: Vec<Counted>,
     commit_time: Timestamp,
     older: Older,
     decided_at: Timestamp,
@@ -143,8 +145,8 @@ impl Admitted {
         &self.policy
     }
 
-    /// The digests of the bundles about the image that counted; those about its bases stand with these.
-    pub fn evidence(&self) -> &BTreeSet<Digest> {
+    /// The statements about the image that counted; those about its bases stand with these.
+    pub fn counted(&self) -> &[Counted] {
         &self.evidence
     }
 
@@ -294,7 +296,7 @@ impl<'a> Case<'a> {
                 builds: met.group().names(),
                 bases: bases.built(met.group().bases()),
                 policy: policy.digest(),
-                evidence: met.evidence().clone(),
+                evidence: met.counted().to_vec(),
                 commit_time: remembered::moment(met.group().commit_time()),
                 older: remembered.older,
                 decided_at: now,

@@ -23,8 +23,8 @@ pub mod withdrawal;
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
 pub use decision::count as reviews;
 pub use decision::{
-    About, Admitted, Asked, Case, Decision, Denial, Evidence, Gathered, Ignored, No, Older, Question, Reason,
-    Remembered, Seen, Unmet, Weighed, Weight, decide, noes,
+    About, Admitted, Asked, Case, Counted, Decision, Denial, Evidence, Gathered, Ignored, No, Older,
+    Question, Reason, Remembered, Seen, Unmet, Weighed, Weight, decide, noes,
 };
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 pub mod node;
 pub mod record;
+mod revocation;
 pub mod service;
 pub mod vantage6;
 

@@ -14,6 +14,7 @@ use crate::egress::{Proxy, Rules, Token, Upstream};
 use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
 use crate::record::{Ending, Log, RunReport};
+use crate::revocation;
 use crate::vantage6::{AdmittedCall, Files, Input};
 
 /// A node.
@@ -129,23 +130,23 @@ impl Node {
         let shown = token.as_deref().map(without_signature).unwrap_or_default();
         let files = Files::lay_out(&self.config.state_dir, &call, &shown, &databases)?;
         let mut log = Log::new(self.config.limits.log());
-        let job = Job {
-            call: &call,
-            files: &files,
-            proxy: self.proxy(token)?,
-            limits: &self.config.limits,
-            canceller: &run.canceller,
-            runtime: &self.runtime,
-        };
+        let proxy = self.proxy(token)?;
         starting();
-        let Ended { ending, egress } = engine.start(job, &mut |bytes| log.push(bytes))?;
+        let (ended, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
+            let limits = &self.config.limits;
+            let job = Job { call: &call, files: &files, proxy, limits, canceller, runtime: &self.runtime };
+            engine.start(job, &mut |bytes| log.push(bytes))
+        });
+        let Ended { ending, egress } = ended?;
         let result = match ending {
-            Ending::Exited(0) => Some(files.result(self.config.limits.result())?),
+            // What the policy stopped gives no result, also where it had just ended.
+            Ending::Exited(0) if revoked.is_none() => Some(files.result(self.config.limits.result())?),
             _ => None,
         };
         let took = started.elapsed();
         let admitted = call.admitted().clone();
-        Ok(Outcome::Ran(Box::new(RunReport { admitted, ending, result, egress, log, took })))
+        let report = RunReport { admitted, ending, revoked, result, egress, log, took };
+        Ok(Outcome::Ran(Box::new(report)))
     }
 
     fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {

@@ -16,6 +16,8 @@ pub struct RunReport {
     pub admitted: Admitted,
     /// How it ended.
     pub ending: Ending,
+    /// Why the policy stopped it, where it did.
+    pub revoked: Option<String>,
     /// Its result, when it ended well.
     pub result: Option<Vec<u8>>,
     /// What it asked of the outside: what its proxy passed and refused.
@@ -32,12 +34,23 @@ impl RunReport {
         json!({
             "admitted": self.admitted,
             "ending": self.ending.to_string(),
-            "succeeded": self.ending == Ending::Exited(0),
+            "succeeded": self.ending == Ending::Exited(0) && self.revoked.is_none(),
+            "revoked": self.revoked,
             "seconds": self.took.as_secs_f64(),
             "egress": self.egress,
             "log": self.log.text(),
             "logBytesNotKept": self.log.lost(),
         })
+    }
+}
+
+impl RunReport {
+    /// How it ended, for people.
+    pub(crate) fn ending_text(&self) -> String {
+        match &self.revoked {
+            Some(reason) => format!("it was stopped, since {reason}"),
+            None => self.ending.to_string(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::evidence::{self, Checked};
 use super::judge::{Judged, Met, judge};
 use super::sort::{Sorted, sort};
-use super::{Evidence, Few, Ignored, MAX_EVIDENCE, Reason, Unmet, builds};
+use super::{Counted, Evidence, Few, Ignored, MAX_EVIDENCE, Reason, Unmet, builds};
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
 use crate::policy::{BuiltBases, Demands, Policy};
@@ -54,8 +54,9 @@ pub struct BuiltBase {
     pub reviews: Vec<String>,
     /// The builders whose builds counted.
     pub builds: Vec<String>,
-    /// The digests of the bundles that counted.
-    pub evidence: BTreeSet<Digest>,
+    /// The statements that counted.
+    #[serde(rename = "evidence")]
+    pub counted: Vec<Counted>,
 }
 
 /// Which bases are allowed. Each is judged once, when the first build that stands on it is looked at.
@@ -136,7 +137,7 @@ impl Built<'_> {
 
 fn told(digest: Digest, met: &Met) -> BuiltBase {
     let (commit, builds) = (met.group().commit().clone(), met.group().names());
-    BuiltBase { digest, commit, reviews: met.reviews().to_vec(), builds, evidence: met.evidence().clone() }
+    BuiltBase { digest, commit, reviews: met.reviews().to_vec(), builds, counted: met.counted().to_vec() }
 }
 
 /// The bases of the image `digest` that are neither listed nor revoked, by the builds that may count. What strangers signed

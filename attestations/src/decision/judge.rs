@@ -1,11 +1,9 @@
 //! One image's bundles, held against what is asked of it. There is one such judgement, for the algorithm's image and for a base
 //! that it stands on, so that the two cannot drift apart.
 
-use std::collections::BTreeSet;
-
 use super::bases::Bases;
 use super::sort::Sorted;
-use super::{Few, Ignored, Unmet, builds, reviews};
+use super::{Counted, Few, Ignored, Unmet, builds, reviews};
 use crate::digest::Digest;
 use crate::policy::{Demands, Policy};
 
@@ -17,7 +15,7 @@ use crate::policy::{Demands, Policy};
 pub(super) struct Met {
     group: builds::Group,
     reviews: Vec<String>,
-    evidence: BTreeSet<Digest>,
+    counted: Vec<Counted>,
 }
 
 impl Met {
@@ -31,9 +29,9 @@ impl Met {
         &self.reviews
     }
 
-    /// The digests of the bundles that counted.
-    pub(super) fn evidence(&self) -> &BTreeSet<Digest> {
-        &self.evidence
+    /// The statements that counted.
+    pub(super) fn counted(&self) -> &[Counted] {
+        &self.counted
     }
 }
 
@@ -86,8 +84,8 @@ pub(super) fn judge(
     unmet.extend(own);
     let met = match unmet.is_empty() {
         true => {
-            let evidence = sorted.digests(approved.origins.iter().chain(group.origins()));
-            Ok(Met { group, reviews: approved.by, evidence })
+            let counted = sorted.counted(approved.origins.iter().chain(group.origins()));
+            Ok(Met { group, reviews: approved.by, counted })
         }
         false => Err(unmet),
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::evidence::{Checked, Holder, Signed, denied_image, withdrawn};
-use super::{Ignored, Reason, Unmet};
+use super::{Counted, Ignored, Reason, Unmet};
 use crate::bundle::{BundleError, Verified};
 use crate::clock;
 use crate::decision::count::{Reviewer, Reviews, Standing};
@@ -33,16 +33,15 @@ pub(super) struct Sorted<'a> {
     /// What somebody of the policy signed and nobody here can read: who, where, and why not.
     pub(super) unreadable: Vec<Unreadable>,
     pub(super) ignored: Vec<Ignored>,
-    bundles: BTreeMap<&'a str, &'a [u8]>,
+    bundles: BTreeMap<&'a str, &'a Checked<'a>>,
 }
 
 impl Sorted<'_> {
-    /// The digests of the bundles that came from there.
-    pub(super) fn digests<'b>(&self, origins: impl Iterator<Item = &'b String>) -> BTreeSet<Digest> {
-        origins
-            .filter_map(|origin| self.bundles.get(origin.as_str()))
-            .map(|bytes| Digest::of(bytes))
-            .collect()
+    /// The statements that came from there, each once.
+    pub(super) fn counted<'b>(&self, origins: impl Iterator<Item = &'b String>) -> Vec<Counted> {
+        let all = origins.filter_map(|origin| Counted::of(self.bundles.get(origin.as_str())?));
+        let each: BTreeMap<Digest, Counted> = all.map(|one| (one.bundle, one)).collect();
+        each.into_values().collect()
     }
 }
 
@@ -79,7 +78,7 @@ pub(super) fn sort<'a>(
     let asked = Asked { policy, demands, digest, now, withdrawn };
     let mut sorted = Sorted::default();
     for one in checked {
-        sorted.bundles.insert(one.origin, one.bytes);
+        sorted.bundles.insert(one.origin, one);
         if let Err(reason) = asked.take(one, &mut sorted) {
             sorted.ignored.push(Ignored::new(one.origin, reason));
         }

@@ -63,8 +63,15 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
         let _ = write!(std::io::stderr(), "{}", terminal::lines(&report.log.text()));
     }
     let Some(result) = &report.result else {
-        let error = Error::new(Kind::Step, format!("the algorithm failed: {}", report.ending));
+        let error = Error::new(
+            Kind::Step,
+            match report.revoked {
+                Some(_) => report.ending_text(),
+                None => format!("the algorithm failed: {}", report.ending_text()),
+            },
+        );
         return Err(match report.ending {
+            _ if report.revoked.is_some() => error.hint("use an image that the policy does not revoke"),
             Ending::OutOfMemory => error.hint("raise memory_mib in runner.toml"),
             Ending::TimedOut => error.hint("raise wall_seconds in runner.toml"),
             _ => error,

@@ -225,6 +225,7 @@ fn ran(report: Box<RunReport>) -> Ending {
                 Err(error) => format!("the result is not JSON: {error}"),
             }
         }
+        _ if report.revoked.is_some() => report.ending_text(),
         (ending, _) => format!("the algorithm failed: {ending}"),
     };
     Ending::Crashed { reason, report }

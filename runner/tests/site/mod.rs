@@ -189,6 +189,7 @@ pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunR
     log.push(printed);
     Box::new(RunReport {
         admitted: ADMITTED.get_or_init(made).clone(),
+        revoked: None,
         ending,
         result: result.map(<[u8]>::to_vec),
         egress: egress::Log { refused: 1, ..egress::Log::default() },
