@@ -21,6 +21,7 @@ use jiff::Timestamp;
 pub use admitted::AdmittedImage;
 use evidence::Gathering;
 pub use memory::{KeptNewest, KeptNo, Memory};
+pub use policy::read as read_policy;
 
 /// What decides, and where evidence and images are.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ const MAX_POLICY: u64 = 16 << 20;
 /// # Errors
 /// When it is missing, empty, half-written, or has a field that is not known, or others may change it. None of these
 /// ever admits anything.
-pub(crate) fn read(path: &Path) -> Result<Policy> {
+pub fn read(path: &Path) -> Result<Policy> {
     let text = trusted::read_text(path, MAX_POLICY).map_err(|cause| {
         let what = format!("there is no usable policy, so nothing is admitted: {}", path.display());
         let hint = match (cause.kind(), cause.hint_text()) {

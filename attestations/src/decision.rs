@@ -8,6 +8,7 @@ mod counted;
 mod evidence;
 mod few;
 mod judge;
+mod levels;
 mod materials;
 mod parameters;
 mod reason;
@@ -35,6 +36,7 @@ pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
 pub use counted::Counted;
 pub use evidence::is_signed;
 pub use few::Few;
+pub use levels::Level;
 pub use reason::{Ignored, Reason};
 pub use remembered::{About, No, Older, Remembered, Seen};
 pub use unmet::{Denial, Unmet};
@@ -94,6 +96,7 @@ pub struct Admitted {
     evidence: Vec<Counted>,
     commit_time: Timestamp,
     older: Older,
+    levels: Vec<Level>,
     decided_at: Timestamp,
     #[serde(skip)]
     ignored: Vec<Ignored>,
@@ -158,6 +161,11 @@ impl Admitted {
     /// Whether it was allowed although a newer image ran before.
     pub fn older(&self) -> Older {
         self.older
+    }
+
+    /// What it has of SLSA's levels.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
     }
 
     /// What was not counted, and why.
@@ -299,6 +307,7 @@ impl<'a> Case<'a> {
                 evidence: met.counted().to_vec(),
                 commit_time: remembered::moment(met.group().commit_time()),
                 older: remembered.older,
+                levels: levels::of(policy, &rule.image, met.group(), met.reviews()),
                 decided_at: now,
                 ignored: judged.ignored,
             }),

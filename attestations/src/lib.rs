@@ -18,17 +18,18 @@ pub mod purl;
 pub mod reference;
 pub mod review;
 pub mod statement;
+pub mod summary;
 pub mod withdrawal;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
 pub use decision::count as reviews;
 pub use decision::{
-    About, Admitted, Asked, Case, Counted, Decision, Denial, Evidence, Gathered, Ignored, No, Older,
+    About, Admitted, Asked, Case, Counted, Decision, Denial, Evidence, Gathered, Ignored, Level, No, Older,
     Question, Reason, Remembered, Seen, Unmet, Weighed, Weight, decide, noes,
 };
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
-pub use policy::{Policy, PolicyError};
+pub use policy::{Finding, Policy, PolicyError, Severity};
 pub use reference::{Pinned, Reference, ReferenceError, Repository};
 pub use statement::{Predicate, Statement, StatementError, Subject};

@@ -2,6 +2,7 @@
 
 mod age;
 mod bases;
+mod check;
 mod demands;
 mod materials;
 mod parameters;
@@ -20,6 +21,7 @@ use crate::review::OwnWork;
 
 pub(crate) use age::{MaxAge, Validity};
 pub(crate) use bases::BuiltBases;
+pub use check::{Finding, Severity};
 pub(crate) use materials::{Gaps, Materials};
 pub(crate) use parameters::Parameters;
 pub use pattern::Pattern;
@@ -95,6 +97,8 @@ pub(crate) struct Person {
 pub(crate) struct Builder {
     pub(crate) id: String,
     pub(crate) operator: String,
+    /// The build level of SLSA that its platform has, as the administrator found it: 1 to 3.
+    pub(crate) slsa_level: u8,
     pub(crate) keys: Vec<HeldKey>,
 }
 

@@ -39,6 +39,9 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// What its algorithm runs.
+    pub const SCRIPT: &str = SCRIPT;
+
     /// Sets it up: keys made, the algorithm committed. Returns the commit too.
     pub fn new() -> (Self, String) {
         let folder = TempDir::new().unwrap();
@@ -69,6 +72,11 @@ impl Scene {
     /// Writes a file there.
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// The layout of the base that it is built on.
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 
     /// The image's name, without tag.

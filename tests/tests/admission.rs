@@ -46,7 +46,8 @@ fn what_a_build_took_from_the_network_decides() {
          [builders.ci]\nid = \"https://ci.example/\"\noperator = \"ci\"\nkeys = ['''{}''']\n\
          [[algorithm]]\nname = \"registry.example/taken\"\nsource = \"any\"\nbases = \"any\"\nfunctions = \"any\"\n\
          reviews = {{ threshold = 1, from = [\"alice\"] }}\n\
-         builds = {{ threshold = 1, from = [\"ci\"], failed_rebuild = \"veto\" }}\n",
+         builds = {{ threshold = 1, from = [\"ci\"], failed_rebuild = \"veto\" }}\n\
+         parameters = {{ bases = \"any\" }}\n",
         key("alice"),
         key("ci")
     );

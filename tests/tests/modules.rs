@@ -27,10 +27,13 @@ const ORDER: &[(&str, &[&str])] = &[
             "keys",
             "review",
             "provenance",
+            "incomplete",
+            "withdrawal",
             "statement",
             "bundle",
             "policy",
             "decision",
+            "summary",
             "fuzzing",
         ],
     ),
@@ -94,7 +97,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
-    ("admission", &["admitted", "policy", "evidence"]),
+    ("admission", &["admitted", "policy", "memory", "evidence"]),
     (
         "builder",
         &[
@@ -108,6 +111,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "packages",
             "plan",
             "bases",
+            "parameters",
             "registry",
             "lock",
             "executor",
@@ -125,7 +129,21 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
-    ("runner", &["error", "egress", "config", "vantage6", "engine", "record", "node", "service", "commands"]),
+    (
+        "runner",
+        &[
+            "error",
+            "egress",
+            "config",
+            "vantage6",
+            "engine",
+            "record",
+            "revocation",
+            "node",
+            "service",
+            "commands",
+        ],
+    ),
 ];
 
 #[test]

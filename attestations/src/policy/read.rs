@@ -53,6 +53,7 @@ struct PersonText {
 struct BuilderText {
     id: String,
     operator: String,
+    slsa_level: Option<Spanned<u8>>,
     keys: Vec<Spanned<KeyText>>,
 }
 
@@ -104,7 +105,9 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     }
     let mut builders = BTreeMap::new();
     for (name, it) in document.builders {
-        builders.insert(name, Builder { id: it.id, operator: it.operator, keys: keys.read(it.keys)? });
+        let slsa_level = level(at, it.slsa_level)?;
+        let keys = keys.read(it.keys)?;
+        builders.insert(name, Builder { id: it.id, operator: it.operator, slsa_level, keys });
     }
     let revoked =
         document.revoked.iter().map(|it| at.parse(it.span(), it.get_ref())).collect::<Result<_, _>>()?;
@@ -125,6 +128,15 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
         policy.rules.push(rule);
     }
     Ok(policy)
+}
+
+/// Provenance is level 1; more is the administrator's word.
+fn level(at: At<'_>, level: Option<Spanned<u8>>) -> Result<u8, PolicyError> {
+    match level {
+        None => Ok(1),
+        Some(level) if (1..=3).contains(level.get_ref()) => Ok(*level.get_ref()),
+        Some(level) => Err(at.error(level.span(), "SLSA has no such build level", "write 1, 2 or 3")),
+    }
 }
 
 /// Keys that were already given to somebody.

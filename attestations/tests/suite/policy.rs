@@ -1,7 +1,9 @@
 //! Policies that must be refused, and patterns that must not stretch.
 
 use attestations::policy::Pattern;
-use attestations::{Decision, Digest, Policy, Question, decide};
+use attestations::{Decision, Digest, Policy, Question, Signer as _, decide};
+
+use crate::common::{Key, World};
 
 #[test]
 fn the_example_parses_and_denies_without_evidence() {
@@ -75,5 +77,45 @@ fn the_name_decides_before_anybody_is_asked() {
     assert!(
         denied(&by_digest, "any.example/average:1".into()).is_some(),
         "a tag may stand for it, but nobody asks"
+    );
+}
+
+/// The messages of what is odd, the worst first.
+fn odd(text: &str, now: &str) -> Vec<String> {
+    let findings = Policy::parse(text).unwrap().findings(now.parse().unwrap());
+    findings.iter().map(|one| format!("{}: {}: {}", one.severity, one.about, one.message)).collect()
+}
+
+#[test]
+fn what_is_odd_about_a_policy_is_found() {
+    let world = World::new();
+    let now = "2026-06-01T12:00:00Z";
+    assert_eq!(odd(&world.policy_text(), now), [""; 0]);
+    let has = |text: &str, wanted: &str| {
+        let found = odd(text, now);
+        assert!(found.iter().any(|one| one.contains(wanted)), "{wanted}: {found:?}");
+    };
+    has(&format!("expires = \"2026-05-01\"\n{}", world.policy_text()), "error: the policy: it expired at");
+    has(&format!("expires = \"2026-06-20\"\n{}", world.policy_text()), "warning: the policy: it expires at");
+    let rule = world.policy_text();
+    let rule = &rule[rule.find("[[algorithm]]").unwrap()..];
+    let pattern = |text: &str| {
+        rule.replace("name = \"registry.example/average\"", &format!("pattern = \"registry.example/{text}\""))
+    };
+    let hidden = format!("{}{}{}", world.policy_text(), pattern("**"), pattern("models/*"));
+    has(&hidden, "rule registry.example/models/*: the earlier pattern registry.example/** matches");
+    let mut shown = odd(&format!("{}{}{}", world.policy_text(), pattern("models/*"), pattern("**")), now);
+    shown.retain(|one| one.contains("earlier pattern"));
+    assert_eq!(shown, [""; 0]);
+    let revoked = |key: &Key| {
+        format!("{}[[revoked_key]]\nkey = \"\"\"{}\"\"\"\n", world.policy_text(), key.public_key().to_pem())
+    };
+    has(&revoked(&world.alice), "2 reviewer(s) are asked for, and 1 have a key");
+    has(&revoked(&world.auditor), "builds of 2 operator(s) are asked for, and 1 have a key");
+    let heard = revoked(&world.twin).replace("failed_rebuild", "must_hear = [\"twin\"]\nfailed_rebuild");
+    has(&heard, "twin must be heard, and has no key");
+    has(
+        &world.policy_text().replace("functions = [\"partial\"]", "functions = []"),
+        "no function may be called",
     );
 }

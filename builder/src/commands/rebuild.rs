@@ -175,7 +175,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .collect::<Result<Vec<_>>>()?;
     let rebuilt = chosen
         .into_iter()
-        .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), chosen))
+        .map(|(pinned, chosen)| work.repeat(pinned.as_ref(), &chosen))
         .collect::<Result<Vec<_>>>()?;
     let is_identical = rebuilt.iter().all(Rebuilt::is_the_same);
     let reports = rebuilt.iter().map(|one| one.json(arguments, key.is_some())).collect::<Vec<_>>();
@@ -213,43 +213,48 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Repeats one build, compares the images, and signs the result.
-    fn repeat(&self, pinned: Option<&Pinned>, chosen: Chosen) -> Result<Rebuilt> {
+    /// Repeats one build, compares the images, and signs the result; also that there is none, so that a failure is not taken for
+    /// silence.
+    fn repeat(&self, pinned: Option<&Pinned>, chosen: &Chosen) -> Result<Rebuilt> {
+        self.attempt(pinned, chosen).or_else(|error| {
+            let error = self.in_index(error);
+            // How the program was called says nothing about the image.
+            if error.kind() != Kind::Usage {
+                self.sign_incomplete(pinned, chosen, &error)?;
+            }
+            Err(error)
+        })
+    }
+
+    fn attempt(&self, pinned: Option<&Pinned>, chosen: &Chosen) -> Result<Rebuilt> {
         let (arguments, session, registry) = (self.arguments, self.session, self.registry);
         session.workspace().report(&Event::Repeating { subject: chosen.subject, origin: &chosen.origin });
         let network = match arguments.online {
             true => NetworkSource::Kept(self.response_store.writer()),
             false => inputs::replayed(
                 self.response_store,
-                &chosen,
+                chosen,
                 arguments.materials.as_deref(),
                 registry,
                 pinned,
             )?,
         };
-        let original = original(arguments, session, registry, pinned, &chosen)?;
+        let original = original(arguments, session, registry, pinned, chosen)?;
         let reference_image = match &original {
             // An early command that runs again would send its requests to the servers twice.
             _ if arguments.online => None,
             Some(original) => Some(original.clone()),
             None => ReferenceImage::at_hand(pipeline::store(session.workspace())?, &chosen.subject)?,
         };
-        let build_request = order(arguments, &chosen, network, reference_image)?;
+        let build_request = order(arguments, chosen, network, reference_image)?;
         let outcomes =
             pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_| Ok(()));
-        let mut outcome = match outcomes.and_then(pipeline::only) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                let error = self.in_index(error);
-                self.sign_incomplete(pinned, &chosen, &error)?;
-                return Err(error);
-            }
-        };
+        let mut outcome = pipeline::only(outcomes?)?;
         if arguments.confirm {
             outcome.observed = self.confirm(&outcome, &build_request.upstream)?;
         }
         let rebuilt = pipeline::store(session.workspace())?;
-        let finding = Finding::of(original.as_ref(), &chosen, (&rebuilt, &outcome))?;
+        let finding = Finding::of(original.as_ref(), chosen, (&rebuilt, &outcome))?;
         if let (true, Some(record)) = (arguments.online, &outcome.record) {
             self.response_store.name(outcome.executed.image.manifest(), record, outcome.finished)?;
         }
@@ -301,7 +306,7 @@ impl Work<'_> {
     fn sign(
         &self,
         pinned: Option<&Pinned>,
-        chosen: Chosen,
+        chosen: &Chosen,
         outcome: &BuildOutcome,
         verdict: RebuildVerdict,
     ) -> Result<()> {

@@ -3,6 +3,7 @@
 mod init;
 mod memory;
 mod output;
+mod policy;
 mod run;
 mod serve;
 mod task;
@@ -66,6 +67,9 @@ enum Command {
     /// Show what this node remembers of earlier decisions, or have it forget the newest image or the latest moment.
     #[command(subcommand)]
     Memory(memory::MemoryCommand),
+    /// Check a policy, test it with cases, or compare two of them.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Print a shell completion script.
     Completions {
         /// Shell to print the script for.
@@ -104,9 +108,26 @@ impl program::Program for Program {
             Command::Verify(arguments) => verify::run(configuration(&self)?, arguments, form),
             Command::Run(arguments) => run::run(configuration(&self)?, arguments, form),
             Command::Serve(arguments) => arguments.run(configuration(&self)?).map(|()| YES),
+            Command::Policy(command) => command.run(&configuration_or(&self, command.own_policy())?, form),
             Command::Memory(command) => command.run(&configuration(&self)?, form),
             Command::Task(command) => Ok(command.run(form).map(|()| YES)?),
         }
+    }
+}
+
+/// The configuration, or none where there is none and the command names a policy itself.
+fn configuration_or(program: &Program, policy: Option<&Path>) -> Result<Config> {
+    let is_named =
+        program.config.is_some() || program.policy.is_some() || Path::new(config::DEFAULT_PATH).exists();
+    match policy.filter(|_| !is_named) {
+        Some(policy) => {
+            let mut config = Config::without_file(policy.to_owned());
+            if let Some(state_dir) = &program.state_dir {
+                config.state_dir.clone_from(state_dir);
+            }
+            Ok(config)
+        }
+        None => configuration(program),
     }
 }
 

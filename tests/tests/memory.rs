@@ -1,0 +1,181 @@
+//! A node that remembers, as an administrator meets it: a no that somebody takes away, an older image under the tag, a clock that
+//! goes back, a revocation while something runs, and parameters that nobody reviewed.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use testing::{Outcome, Repository, Scene, builder, need, program, run, runner, unmet};
+
+/// The codes of what is not met.
+fn codes(denied: &Outcome) -> Vec<String> {
+    let answer = denied.json();
+    let all = answer["denial"]["unmet"].as_array().unwrap_or_else(|| panic!("no denial in {answer}")).clone();
+    all.iter().map(|it| it["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Bob's no to a commit; the path of its bundle.
+fn rejection(scene: &Scene, commit: &str) -> String {
+    let (out, key, state) = (scene.text("no.json"), scene.text("bob.pem"), scene.text("state-review"));
+    let source = scene.source.path();
+    let repository = source.to_str().unwrap();
+    let sign =
+        ["--state-dir", &state, "review", "sign", "--reject", "--repo", repository, "--commit", commit];
+    let who = ["--key", &key, "--name", "bob", "--email", "bob@reviewers.example", "--out", &out];
+    builder(sign.iter().chain(&who)).expect(0);
+    out
+}
+
+/// Reviewed, built and rebuilt under a tag.
+fn published(scene: &Scene, commit: &str, tag: &str) {
+    let reviews = scene.reviews(commit);
+    scene.build(commit, tag, &reviews).expect(0);
+    scene.rebuild(tag).expect(0);
+}
+
+fn memory(scene: &Scene, words: &[&str]) -> Outcome {
+    let (policy, state) = (scene.text("policy.toml"), scene.text("state-node"));
+    let head = ["--policy", &policy, "--state-dir", &state, "--json", "memory"];
+    runner(head.iter().chain(words))
+}
+
+#[test]
+fn a_no_that_was_seen_once_holds_until_its_signer_takes_it_back() {
+    need!("runc", "docker-registry");
+    let (scene, commit) = Scene::new();
+    published(&scene, &commit, "1");
+    scene.run("1", &[]).expect(0);
+    let no = rejection(&scene, &commit);
+    assert_eq!(codes(&scene.run("1", &["--json", "--evidence", &no])), ["rejected"]);
+    // It was in no registry, and whoever held the file took it away again.
+    assert_eq!(codes(&scene.run("1", &["--json"])), ["rejected"]);
+    let kept = memory(&scene, &["show"]).expect(0).json();
+    assert_eq!(kept["noes"].as_array().unwrap().len(), 1, "{kept}");
+    // Alice cannot take it back, and Bob can.
+    let withdrawal = scene.text("withdrawal.json");
+    let withdraw = |who: &str| {
+        let key = scene.text(&format!("{who}.pem"));
+        builder(["withdraw", &no, "--reason", "a misreading", "--key", &key, "--out", &withdrawal])
+    };
+    assert!(withdraw("alice").expect(7).stderr.contains("only the key that signed"));
+    withdraw("bob").expect(0);
+    scene.run("1", &["--evidence", &withdrawal]).expect(0);
+    scene.run("1", &[]).expect(0);
+}
+
+#[test]
+fn an_older_image_under_the_tag_and_a_clock_that_goes_back() {
+    need!("runc", "docker-registry", "python3");
+    let (scene, first) = Scene::new();
+    published(&scene, &first, "1");
+    scene.run("1", &[]).expect(0);
+    scene.source.write("run.sh", &format!("{}# newer\n", Scene::SCRIPT));
+    let second = scene.source.commit_later("a repair");
+    published(&scene, &second, "2");
+    scene.run("2", &[]).expect(0);
+    let denied = scene.run("1", &["--json"]);
+    assert_eq!(codes(&denied), ["older-than-seen"], "{}", denied.text());
+    assert!(unmet(&denied)[0].contains("ran before"));
+    let allowed = scene.run("1", &["--json", "--allow-older"]).expect(0).json();
+    assert_eq!(allowed["admitted"]["older"], "allowed");
+    assert_eq!(codes(&scene.run("1", &["--json"])), ["older-than-seen"]);
+    memory(&scene, &["forget-newest", &scene.image()]).expect(0);
+    scene.run("1", &[]).expect(0);
+
+    let later = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); \
+                 c.execute(\"UPDATE clock SET latest = '2199-01-01T00:00:00.000000Z'\"); c.commit()";
+    run("python3", ["-c", later, &scene.text("state-node/memory.sqlite")]).expect(0);
+    assert_eq!(codes(&scene.run("1", &["--json"])), ["clock-set-back"]);
+    memory(&scene, &["reset-clock"]).expect(0);
+    scene.run("1", &[]).expect(0);
+}
+
+#[test]
+fn a_revocation_stops_what_runs() {
+    need!("runc", "docker-registry");
+    let (scene, _) = Scene::new();
+    scene.source.write("run.sh", "#!/bin/sh\nsleep 60\necho '{}' > /mnt/countersign/output\n");
+    let commit = scene.source.commit("a long one");
+    published(&scene, &commit, "1");
+    let (policy, state, input) =
+        (scene.text("policy.toml"), scene.text("state-node"), scene.text("input.json"));
+    let reference = format!("{}:1", scene.image());
+    let database = format!("default={}", scene.text("rows.csv"));
+    let mut running = std::process::Command::new(program("countersign-runner"))
+        .args(["--policy", &policy, "--state-dir", &state, "run", &reference, "--input", &input])
+        .args(["--database", &database])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while std::fs::read_dir(scene.path("state-node/runs")).map_or(0, Iterator::count) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(60) && running.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let text = std::fs::read_to_string(&policy).unwrap();
+    let revoked = format!("version = 1\nrevoked = [\"{}\"]\n", scene.digest("1"));
+    std::fs::write(scene.path("policy.new"), text.replacen("version = 1\n", &revoked, 1)).unwrap();
+    std::fs::rename(scene.path("policy.new"), &policy).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{said}");
+    assert!(said.contains("it was stopped, since the policy revokes sha256:"), "{said}");
+    assert!(started.elapsed() < Duration::from_secs(50), "it ran to its end");
+}
+
+#[test]
+fn a_build_argument_that_nobody_reviewed() {
+    need!("runc", "docker-registry");
+    let (scene, commit) = Scene::new();
+    let reviews = scene.reviews(&commit);
+    scene.build_with(&commit, "1", &reviews, &["--build-arg", "GREETING=bye"]).expect(0);
+    scene.rebuild("1").expect(0);
+    let reference = format!("{}:1", scene.image());
+    let denied = scene.verify(&reference).expect(1);
+    assert_eq!(codes(&denied), ["parameters", "builds"], "{}", denied.text());
+    assert!(denied.text().contains("build-arg:GREETING=bye"), "{}", denied.text());
+    let text = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
+    scene.write("policy.toml", &format!("{text}[algorithm.parameters]\nbuild_args.GREETING = [\"bye\"]\n"));
+    scene.verify(&reference).expect(0);
+}
+
+#[test]
+fn a_base_that_is_not_the_one_that_the_dockerfile_pins() {
+    need!("runc", "docker-registry");
+    let (scene, _) = Scene::new();
+    let pinned = format!("base:1@sha256:{}", "b".repeat(64));
+    scene.source.write("Dockerfile", &format!("FROM {pinned}\nCOPY run.sh /run.sh\n"));
+    let commit = scene.source.commit("pinned");
+    let base = scene.base();
+    let refused = scene.build_with(&commit, "1", &[], &["--base", &format!("{pinned}={}", base.display())]);
+    let said = refused.expect(1).stderr;
+    assert!(
+        said.contains("the commit pins the base") && said.contains("change the pin in a commit"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_rebuild_that_comes_to_nothing_says_so() {
+    need!("runc", "docker-registry");
+    let (scene, commit) = Scene::new();
+    let reviews = scene.reviews(&commit);
+    scene.build(&commit, "1", &reviews).expect(0);
+    let other = Repository::new();
+    other.commit("another one");
+    let elsewhere = other.path();
+    let elsewhere = elsewhere.to_str().unwrap();
+    let reference = format!("{}:1", scene.image());
+    let (state, key, trusted) =
+        (scene.text("state-auditor"), scene.text("auditor.pem"), scene.text("ci.pem.pub"));
+    let head =
+        ["--state-dir", &state, "rebuild", &reference, "--builder-keys", &trusted, "--repo", elsewhere];
+    let who = ["--key", &key, "--builder-id", "https://auditor.example/rebuilder"];
+    let failed = builder(head.iter().chain(&who));
+    assert_ne!(failed.code, 0);
+    let policy = scene.text("policy.toml");
+    let told = runner(["--policy", &policy, "verify", "--explain", &reference]).expect(1).stdout;
+    assert!(told.contains("could not rebuild commit"), "{told}");
+    assert!(told.contains("a rebuild that could not be finished"), "{told}");
+}
