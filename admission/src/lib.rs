@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use attestations::{
-    Admitted, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference, Remembered, Seen,
-    Unmet, Weighed,
+    Admitted, Call, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference, Remembered,
+    Seen, Unmet, Weighed,
 };
 use errors::{Error, Kind, Result};
 use images::registry::{Client, Registries};
@@ -39,8 +39,8 @@ pub struct Config {
 pub struct Question {
     /// The image.
     pub reference: Reference,
-    /// The function to be called, where it is known.
-    pub function: Option<String>,
+    /// What is to be done with it, as far as it is known.
+    pub call: Call,
     /// Files and folders with bundles, about the image or its bases.
     pub evidence: Vec<PathBuf>,
     /// Whether registries are asked too.
@@ -114,13 +114,13 @@ impl Admission {
         telling: Telling,
     ) -> Result<(Decision, Vec<Weighed>)> {
         let policy = policy::read(&self.policy)?;
-        if let Some(denial) = policy.denies_by_name(&question.reference, question.function.as_deref()) {
+        if let Some(denial) = policy.denies_by_name(&question.reference, &question.call) {
             return Ok((Decision::Denied(denial), Vec::new()));
         }
         let asked = attestations::Question {
             asked: question.reference.clone(),
             digest: self.digest(question).await?,
-            function: question.function.clone(),
+            call: question.call.clone(),
         };
         let gathering = Gathering::new(&self.client, &policy, kept);
         let found = match self.gather(&gathering, question, asked.digest).await {

@@ -11,6 +11,7 @@ mod judge;
 mod levels;
 mod materials;
 mod parameters;
+mod privileges;
 mod reason;
 mod remembered;
 mod reviews;
@@ -23,9 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::call::Call;
 use crate::digest::{Commit, Digest};
-use crate::foreign::Foreign;
-use crate::policy::{Allowed, Policy, Rule};
+use crate::policy::{Policy, Privileges, Rule};
 use crate::reference::{Pinned, Reference};
 
 use bases::{Bases, Built};
@@ -52,8 +53,9 @@ pub struct Question {
     pub asked: Reference,
     /// The digest of the manifest it resolved to.
     pub digest: Digest,
-    /// The function to be called, where it is known.
-    pub function: Option<String>,
+    /// What is to be done with it, as far as it is known.
+    #[serde(flatten)]
+    pub call: Call,
 }
 
 /// One bundle as it came, and where from.
@@ -87,7 +89,7 @@ pub struct Admitted {
     pinned: Pinned,
     commit: Commit,
     config_digest: Digest,
-    functions: Allowed<String>,
+    privileges: Privileges,
     rule: String,
     reviews: Vec<String>,
     builds: Vec<String>,
@@ -118,9 +120,9 @@ impl Admitted {
         &self.config_digest
     }
 
-    /// Whether this function may be called.
-    pub fn permits(&self, function: &str) -> bool {
-        self.functions.permits(&function.to_owned())
+    /// What it may do: what the rule allows, and of what was asked for that alone.
+    pub fn privileges(&self) -> &Privileges {
+        &self.privileges
     }
 
     /// What selects the rule that admitted it.
@@ -271,9 +273,7 @@ impl<'a> Case<'a> {
             unmet.push(Unmet::NoRule { repository: question.asked.repository().to_string() });
             return denied(unmet, Vec::new());
         };
-        if let Some(function) = question.function.as_ref().filter(|name| !rule.functions.permits(name)) {
-            unmet.push(Unmet::Function { function: Foreign::new(function) });
-        }
+        unmet.extend(rule.privileges.unmet(&question.call));
         let Some(checked) = checked else {
             unmet.push(Unmet::TooMuchEvidence { count });
             return denied(unmet, Vec::new());
@@ -298,7 +298,7 @@ impl<'a> Case<'a> {
                 pinned,
                 commit: met.group().commit().clone(),
                 config_digest: met.group().config_digest(),
-                functions: rule.functions.clone(),
+                privileges: rule.privileges.granted(&question.call),
                 rule: rule.selector(),
                 reviews: met.reviews().to_vec(),
                 builds: met.group().names(),

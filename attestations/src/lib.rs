@@ -3,6 +3,7 @@
 //! Pure: bytes in, values out. `now` is an argument; there are no files, sockets, clocks, randomness or async.
 
 pub mod bundle;
+pub mod call;
 mod clock;
 pub mod decision;
 pub mod digest;
@@ -22,6 +23,7 @@ pub mod summary;
 pub mod withdrawal;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};
+pub use call::{Call, Caller};
 pub use decision::count as reviews;
 pub use decision::{
     About, Admitted, Asked, Case, Counted, Decision, Denial, Evidence, Gathered, Ignored, Level, No, Older,
@@ -30,6 +32,6 @@ pub use decision::{
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
-pub use policy::{Finding, Policy, PolicyError, Severity};
+pub use policy::{Finding, Policy, PolicyError, Privileges, Requests, Severity};
 pub use reference::{Pinned, Reference, ReferenceError, Repository};
 pub use statement::{Predicate, Statement, StatementError, Subject};

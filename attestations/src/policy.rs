@@ -3,11 +3,14 @@
 mod age;
 mod bases;
 mod check;
+mod callers;
 mod demands;
 mod materials;
 mod parameters;
 mod pattern;
+mod privileges;
 mod read;
+mod requests;
 mod text;
 
 use std::collections::BTreeMap;
@@ -25,6 +28,8 @@ pub use check::{Finding, Severity};
 pub(crate) use materials::{Gaps, Materials};
 pub(crate) use parameters::Parameters;
 pub use pattern::Pattern;
+pub use privileges::Privileges;
+pub use requests::{Method, NotListed, Request, RequestError, Requests};
 pub use text::PolicyError;
 
 /// A policy that was read whole and makes sense.
@@ -120,7 +125,8 @@ pub(crate) struct RevokedKey {
 #[derive(Debug, Clone)]
 pub struct Rule {
     pub(crate) selector: Selector,
-    pub(crate) functions: Allowed<String>,
+    /// What the image may do.
+    pub(crate) privileges: Privileges,
     /// What is asked of the image.
     pub(crate) image: Demands,
     /// What is asked of a base that the image's demands do not list; none where only listed ones are allowed.

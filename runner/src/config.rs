@@ -139,7 +139,7 @@ pub struct Upstream {
     pub url: Option<url::Url>,
     /// A file with the token that is sent in place of whatever the algorithm sends.
     pub token_file: Option<PathBuf>,
-    /// What may be asked; without it, what vantage6's algorithms need.
+    /// What may be asked at the most, whatever the policy grants; without it, the policy alone decides.
     pub allow: Option<egress::Rules>,
 }
 

@@ -1,8 +1,9 @@
 //! Runs an image only when a policy admits it, with one proxy as its only way out. See `docs/architecture.md`.
 //!
-//! The order of the modules, each importing only from those above it: `error`, `egress`, `config`, `vantage6`, `engine`,
+//! The order of the modules, each importing only from those above it: `error`, `caller`, `egress`, `config`, `vantage6`, `engine`,
 //! `record`, `node`, `service`, `commands`.
 
+mod caller;
 mod commands;
 pub mod config;
 pub mod egress;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use admission::{Admission, Question};
-use attestations::{Decision, Denial, Weighed};
+use attestations::{Caller, Decision, Denial, Weighed};
 use errors::trusted;
 use images::Store;
 use sandbox::Canceller;
 
 use crate::config::{self, Config, Database, EngineKind};
-use crate::egress::{Proxy, Rules, Token, Upstream};
+use crate::egress::Token;
 use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
 use crate::record::{Ending, Log, RunReport};
 use crate::revocation;
-use crate::vantage6::{AdmittedCall, Files, Input};
+use crate::vantage6::{AdmittedCall, Files, Input, Wanted};
 
 /// A node.
 pub struct Node {
@@ -35,7 +35,7 @@ pub enum Remembering {
 
 /// What is to run.
 pub struct Run {
-    /// The image and its evidence. The function is taken from the input.
+    /// The image and its evidence. What is known of the call is taken from the rest of this.
     pub question: Question,
     /// What the algorithm is asked.
     pub input: Input,
@@ -43,6 +43,8 @@ pub struct Run {
     pub databases: Vec<String>,
     /// Databases that the configuration does not name.
     pub extra: BTreeMap<String, Database>,
+    /// Who asks.
+    pub caller: Caller,
     /// What starts it.
     pub engine: EngineKind,
     /// Ends it early.
@@ -106,7 +108,7 @@ impl Node {
     /// # Errors
     /// As [`Node::run`].
     pub(crate) fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
-        run.question.function = Some(run.input.function().to_owned());
+        run.question.call = run.input.call(run.databases.iter().chain(run.extra.keys()), &run.caller);
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
         self.config.make_state_dir()?;
         let store = Store::open(self.config.state_dir.join("images"))
@@ -125,12 +127,17 @@ impl Node {
         let started = Instant::now();
         let image = self.runtime.block_on(self.admission.fetch(&admitted, run.question.sources, &store))?;
         let databases = self.databases(&run)?;
-        let call = AdmittedCall::new(image, run.input)?;
-        let token = self.token()?;
+        let wanted = Wanted { input: run.input, databases, caller: run.caller };
+        let call = AdmittedCall::new(image, wanted)?;
+        // What may ask nothing has no use for a token.
+        let token = match call.admitted().privileges().egress().is_empty() {
+            true => None,
+            false => self.token()?,
+        };
         let shown = token.as_deref().map(without_signature).unwrap_or_default();
-        let files = Files::lay_out(&self.config.state_dir, &call, &shown, &databases)?;
+        let files = Files::lay_out(&self.config.state_dir, &call, &shown)?;
         let mut log = Log::new(self.config.limits.log());
-        let proxy = self.proxy(token)?;
+        let proxy = call.proxy(&self.config.upstream, token.map(usable).transpose()?)?;
         starting();
         let (ended, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
             let limits = &self.config.limits;
@@ -166,16 +173,12 @@ impl Node {
         let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
         Ok(Some(trusted::read_text(path, config::MAX_FILE)?.trim().to_owned()))
     }
+}
 
-    fn proxy(&self, token: Option<String>) -> Result<Proxy> {
-        let unusable = |cause| {
-            Error::new(Kind::Input, "the upstream server of runner.toml is not usable").because(cause)
-        };
-        let upstream = self.config.upstream.url.clone().map_or(Upstream::None, Upstream::Url);
-        let rules = self.config.upstream.allow.clone().unwrap_or_else(Rules::vantage6);
-        let token = token.map(Token::new).transpose().map_err(unusable)?;
-        Proxy::new(rules, upstream, token).map_err(unusable)
-    }
+fn usable(token: String) -> Result<Token> {
+    Token::new(token).map_err(|cause| {
+        Error::new(Kind::Input, "the upstream token of runner.toml is not usable").because(cause)
+    })
 }
 
 /// The algorithm reads who it runs for from its token; it has no use for the part that proves it, which the proxy adds.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attestations::{Decision, Denial, Digest, Question, Reference, Unmet};
+use attestations::{Call, Decision, Denial, Digest, Question, Reference, Unmet};
 use runner::{
     Error, Kind, Result,
     node::Outcome,
@@ -49,16 +49,16 @@ impl Execute for Node {
         outcome
     }
 
-    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision> {
-        match function.as_deref() {
+    fn verify(&self, image: Reference, call: Call) -> Result<Decision> {
+        match call.function.as_deref() {
             Some("broken") => Err(Error::new(Kind::Network, "the registry does not answer")),
-            _ => Ok(Decision::Denied(denial(image, function, "two reviews"))),
+            _ => Ok(Decision::Denied(denial(image, call, "two reviews"))),
         }
     }
 }
 
-fn denial(asked: Reference, function: Option<String>, text: &str) -> Denial {
-    let question = Question { asked, digest: Digest::of(b"an image"), function };
+fn denial(asked: Reference, call: Call, text: &str) -> Denial {
+    let question = Question { asked, digest: Digest::of(b"an image"), call };
     Denial {
         question: question.into(),
         unmet: vec![Unmet::NoRule { repository: text.to_owned() }],
@@ -69,8 +69,9 @@ fn denial(asked: Reference, function: Option<String>, text: &str) -> Denial {
 impl Node {
     fn method(task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
         let ran = |ending, result: Option<&[u8]>| Ok(Outcome::Ran(report(ending, result, b"printed")));
-        let denied =
-            |text: &str| Ok(Outcome::Denied(Box::new(denial(task.image.parse().unwrap(), None, text))));
+        let denied = |text: &str| {
+            Ok(Outcome::Denied(Box::new(denial(task.image.parse().unwrap(), Call::default(), text))))
+        };
         match task.input["method"].as_str().unwrap() {
             "average" => {
                 starting();

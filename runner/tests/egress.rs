@@ -7,11 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use attestations::Requests;
 use runner::egress::{Limits, Outcome, Proxy, Rules, ServeHandle, Token, Upstream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+
+fn central() -> Rules {
+    Requests::vantage6_central().into()
+}
 
 /// A server that records every byte it receives and gives canned answers by path.
 struct Server {
@@ -39,7 +44,7 @@ impl Server {
 
     fn proxy(&self) -> Proxy {
         let url = format!("http://{}/api", self.address).parse().unwrap();
-        Proxy::new(Rules::vantage6(), Upstream::Url(url), Some(Token::new("the-run").unwrap())).unwrap()
+        Proxy::new(central(), Upstream::Url(url), Some(Token::new("the-run").unwrap())).unwrap()
     }
 }
 
@@ -150,7 +155,7 @@ async fn a_listed_request_passes_as_the_run_and_as_nobody_else() {
 async fn without_a_token_the_containers_own_authorization_is_still_removed() {
     let server = Server::start().await;
     let url = format!("http://{}/", server.address).parse().unwrap();
-    let (_handle, address) = serve(Proxy::new(Rules::vantage6(), Upstream::Url(url), None).unwrap());
+    let (_handle, address) = serve(Proxy::new(central(), Upstream::Url(url), None).unwrap());
     let answer =
         raw(address, b"GET /run?task_id=4&page=1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n")
             .await;
@@ -301,13 +306,39 @@ async fn connections_over_the_limit_are_turned_away_and_later_ones_served_again(
 
 #[tokio::test]
 async fn no_server_means_no_request_and_an_empty_list_allows_nothing() {
-    let (_handle, address) = serve(Proxy::new(Rules::vantage6(), Upstream::None, None).unwrap());
+    let (_handle, address) = serve(Proxy::new(central(), Upstream::None, None).unwrap());
     assert_refused(&get(address, "/task/1").await, "no server");
     let server = Server::start().await;
     let url = Upstream::Url(format!("http://{}", server.address).parse().unwrap());
     let (_handle, address) = serve(Proxy::new(toml::from_str("").unwrap(), url, None).unwrap());
-    assert_refused(&get(address, "/task/1").await, "not on the list");
+    assert_refused(&get(address, "/task/1").await, "may make no requests");
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_request_passes_only_where_both_lists_have_it() {
+    let server = Server::start().await;
+    let ceiling: Rules =
+        toml::from_str("[[rule]]\nmethods = [\"GET\"]\npath = \"/task/{id}\"\n[[rule]]\nmethods = [\"GET\"]\npath = \"/user\"\n")
+            .unwrap();
+    let (handle, address) = serve(server.proxy().within(Some(ceiling)));
+    assert!(get(address, "/task/1").await.starts_with("HTTP/1.1 201"));
+    assert_refused(&get(address, "/organization/1").await, "the node's own list does not have it: this path");
+    assert_refused(&get(address, "/user").await, "not on the list of allowed requests");
+    assert_eq!((server.seen().len(), handle.log().refused), (1, 2));
+    // An empty ceiling is a list, too.
+    let (_handle, address) = serve(server.proxy().within(Some(Rules::default())));
+    assert_refused(&get(address, "/task/1").await, "may make no requests");
+}
+
+#[tokio::test]
+async fn reading_makes_no_tasks() {
+    let server = Server::start().await;
+    let url = Upstream::Url(format!("http://{}", server.address).parse().unwrap());
+    let (_handle, address) = serve(Proxy::new(Requests::vantage6_read().into(), url, None).unwrap());
+    assert!(get(address, "/task/1").await.starts_with("HTTP/1.1 201"));
+    let post = "POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    assert_refused(&raw(address, post.as_bytes()).await, "not on the list");
 }
 
 #[tokio::test]
@@ -323,7 +354,7 @@ async fn the_list_of_requests_is_bounded_and_escaped() {
 
 #[tokio::test]
 async fn the_port_closes_with_the_handle() {
-    let (handle, address) = serve(Proxy::new(Rules::vantage6(), Upstream::None, None).unwrap());
+    let (handle, address) = serve(Proxy::new(central(), Upstream::None, None).unwrap());
     assert_refused(&get(address, "/task/1").await, "no server");
     drop(handle);
     let limit = Instant::now() + Duration::from_secs(20);
@@ -358,10 +389,10 @@ fn secrets_and_odd_addresses() {
     assert_eq!(format!("{:?}", Token::new("secret").unwrap()), "Token(redacted)");
     assert!(Token::new("a\r\nX: y").is_err());
     assert!(Token::new("").is_err());
-    let proxy = Proxy::new(Rules::vantage6(), Upstream::None, Some(Token::new("secret").unwrap())).unwrap();
+    let proxy = Proxy::new(central(), Upstream::None, Some(Token::new("secret").unwrap())).unwrap();
     assert!(!format!("{proxy:?}").contains("secret"));
     for url in ["ftp://a/", "http://user:pw@a/", "http://a/?q", "http://a/#f"] {
-        let error = Proxy::new(Rules::vantage6(), Upstream::Url(url.parse().unwrap()), None).unwrap_err();
+        let error = Proxy::new(central(), Upstream::Url(url.parse().unwrap()), None).unwrap_err();
         assert!(!error.to_string().contains("pw"), "{error}");
     }
 }

@@ -139,6 +139,7 @@ fn a_function_that_is_not_allowed_starts_nothing() {
         input,
         databases: Vec::new(),
         extra: BTreeMap::new(),
+        caller: attestations::Caller::default(),
         engine: EngineKind::Oci,
         canceller: Canceller::new(),
     };

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use attestations::Caller;
 use runner::record;
 use runner::service::queue::{Ending, Error, Finish, Queue, State, Submitted, TaskRequest};
 use serde_json::json;
@@ -23,6 +24,7 @@ fn request(number: usize, key: Option<&str>) -> TaskRequest {
         input: input.as_object().unwrap().clone(),
         databases: vec!["default".into()],
         idempotency_key: key.map(str::to_owned),
+        caller: Caller::default(),
     }
 }
 
@@ -160,7 +162,7 @@ fn a_file_of_a_newer_program_is_left_alone() {
     let path = folder.path().join("queue.db");
     drop(Queue::open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
-    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 2, .. })));
+    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 3, .. })));
 }
 
 /// A file of the first version, as its program wrote it, with a task that waits and one that is over.
@@ -174,12 +176,14 @@ fn a_file_of_the_first_version_is_taken_on_with_its_tasks() {
     queue.finish(done, &completed("1")).unwrap();
     drop(queue);
     let connection = rusqlite::Connection::open(&path).unwrap();
-    let back = "ALTER TABLE task DROP COLUMN admission; ALTER TABLE task DROP COLUMN egress; PRAGMA user_version = 1";
+    let back = "ALTER TABLE task DROP COLUMN admission; ALTER TABLE task DROP COLUMN egress;
+                ALTER TABLE task DROP COLUMN caller; PRAGMA user_version = 1";
     connection.execute_batch(back).unwrap();
     drop(connection);
     let queue = Queue::open(&path).unwrap();
     let task = queue.get(done).unwrap();
     assert_eq!((task.admission, task.egress), (None, None), "what was not kept is not made up");
+    assert_eq!(task.caller, Caller::default(), "nor is who asked");
     assert_eq!(queue.result(done).unwrap(), b"1");
     assert_eq!(queue.claim().unwrap().unwrap().0, waiting);
     queue.finish(waiting, &completed("2")).unwrap();

@@ -225,7 +225,7 @@ impl Scene {
             )
         };
         format!(
-            "version = 1\n{}{}{}{}[[algorithm]]\nname = \"{}\"\nsource = [\"file://{}\"]\nbases = [\"{}\"]\nfunctions = [\"count\"]\n\
+            "version = 1\n{}{}{}{}[[algorithm]]\nname = \"{}\"\nsource = [\"file://{}\"]\nbases = [\"{}\"]\nfunctions = [\"count\"]\ndatabases = [\"default\"]\n\
              [algorithm.reviews]\nthreshold = 2\nfrom = [\"alice\", \"bob\"]\nauthor_may_review = false\n\
              [algorithm.builds]\nthreshold = 2\nfrom = [\"ci\", \"auditor\"]\nfailed_rebuild = \"veto\"\n",
             person("alice"),

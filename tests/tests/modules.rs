@@ -20,6 +20,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "attestations",
         &[
             "foreign",
+            "call",
             "clock",
             "digest",
             "reference",
@@ -133,6 +134,7 @@ const ORDER: &[(&str, &[&str])] = &[
         "runner",
         &[
             "error",
+            "caller",
             "egress",
             "config",
             "vantage6",

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Denial, Question, Unmet};
+use crate::call::Call;
 use crate::digest::Digest;
 use crate::policy::Policy;
 use crate::reference::Reference;
@@ -17,8 +18,9 @@ pub struct Asked {
     /// The digest of the manifest it resolved to, or the one that it names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// The function to be called, where it is known.
-    pub function: Option<String>,
+    /// What was to be done with it, as far as it is known.
+    #[serde(flatten)]
+    pub call: Call,
 }
 
 impl fmt::Display for Asked {
@@ -32,7 +34,7 @@ impl fmt::Display for Asked {
 
 impl From<Question> for Asked {
     fn from(question: Question) -> Self {
-        Self { asked: question.asked, digest: Some(question.digest), function: question.function }
+        Self { asked: question.asked, digest: Some(question.digest), call: question.call }
     }
 }
 
@@ -41,7 +43,7 @@ impl Policy {
     ///
     /// A rule by digest has no name. It is looked for where the reference names that digest; otherwise whoever may ask this
     /// node could send it to any registry, to find out what a tag stands for there.
-    pub fn denies_by_name(&self, reference: &Reference, function: Option<&str>) -> Option<Denial> {
+    pub fn denies_by_name(&self, reference: &Reference, call: &Call) -> Option<Denial> {
         if self.may_be_about(reference) {
             return None;
         }
@@ -50,11 +52,8 @@ impl Policy {
             unmet.push(Unmet::Revoked { digest: *digest });
         }
         unmet.push(Unmet::NoRule { repository: reference.repository().to_string() });
-        let question = Asked {
-            asked: reference.clone(),
-            digest: reference.digest().copied(),
-            function: function.map(str::to_owned),
-        };
+        let question =
+            Asked { asked: reference.clone(), digest: reference.digest().copied(), call: call.clone() };
         Some(Denial { question, unmet, ignored: Vec::new() })
     }
 }

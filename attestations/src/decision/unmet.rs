@@ -48,6 +48,16 @@ pub enum Unmet {
         /** Its name. */
         function: Foreign,
     },
+    /// Databases that are not allowed.
+    Database {
+        /** Their labels. */
+        found: Few,
+    },
+    /// Whoever asks may not.
+    Caller {
+        /** Who. */
+        caller: Foreign,
+    },
     /// A build is from a repository that is not allowed.
     Source {
         /** The repository. */
@@ -240,6 +250,8 @@ impl Unmet {
             Self::Revoked { .. } => "revoked",
             Self::NoRule { .. } => "no-rule",
             Self::Function { .. } => "function",
+            Self::Database { .. } => "database",
+            Self::Caller { .. } => "caller",
             Self::Source { .. } => "source",
             Self::Base { .. } => "base",
             Self::Builds { .. } => "builds",
@@ -276,6 +288,8 @@ impl Unmet {
             Self::Revoked { .. } => "the image is not revoked".into(),
             Self::NoRule { .. } => "a rule of the policy is about the image".into(),
             Self::Function { .. } => "the function is allowed".into(),
+            Self::Database { .. } => "every database is allowed".into(),
+            Self::Caller { .. } => "whoever asks is allowed to".into(),
             Self::Source { .. } => "the source repository is allowed".into(),
             Self::Base { .. } => "every base image is allowed".into(),
             Self::Builds { wanted, from, .. } => {
@@ -321,6 +335,8 @@ impl Unmet {
             Self::Revoked { digest } => format!("{digest} is revoked"),
             Self::NoRule { repository } => format!("no rule for {repository}"),
             Self::Function { function } => format!("{function} is not listed"),
+            Self::Database { found } => format!("not listed: {found}"),
+            Self::Caller { caller } => format!("{caller} is not listed"),
             Self::Source { source } => source.to_string(),
             Self::Base { base: Some(base) } => base.to_string(),
             Self::Base { base: None } => "a base without digest".into(),
@@ -369,6 +385,10 @@ impl Unmet {
                  ask for it as NAME@sha256:…"
             }
             Self::Function { .. } => "add it to the rule's functions",
+            Self::Database { .. } => "ask without these, or add them to the rule's databases",
+            Self::Caller { .. } => {
+                "let somebody ask whom the rule lists, or add this one to its users or to one of its organisations"
+            }
             Self::Source { .. } => "build from an allowed repository, or add this one to the rule's source",
             Self::Base { .. } => "build on an allowed base, or add this one to the rule's bases",
             Self::Builds { .. } => {

@@ -45,6 +45,8 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::OlderThanSeen { .. } => 27,
         Unmet::PolicyExpired { .. } => 28,
         Unmet::ClockSetBack { .. } => 29,
+        Unmet::Database { .. } => 30,
+        Unmet::Caller { .. } => 31,
     }
 }
 
@@ -105,6 +107,8 @@ fn samples() -> Vec<Unmet> {
         Unmet::OlderThanSeen { found: moment(0), seen: moment(86_400), newest: digest },
         Unmet::PolicyExpired { expired: moment(86_400) },
         Unmet::ClockSetBack { now: moment(0), seen: moment(86_400) },
+        Unmet::Database { found: few(&["genomes", "patients"]) },
+        Unmet::Caller { caller: Foreign::new("mallory (uid 1001)") },
     ]
 }
 

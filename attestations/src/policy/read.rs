@@ -9,9 +9,11 @@ use toml::Spanned;
 
 use super::age::{self, KeyText};
 use super::bases::BuiltBasesText;
+use super::callers::{OrganisationText, Organisations};
 use super::demands::{BuildsText, DemandsText, ReviewsText};
 use super::materials::MaterialsText;
 use super::parameters::ParametersText;
+use super::privileges::{EgressText, PrivilegesText, ProfileText, Profiles};
 use super::text::{At, ListText, PolicyError};
 use super::{Allowed, Builder, HeldKey, Pattern, Person, Policy, RevokedKey, Rule, Selector};
 use crate::digest::Digest;
@@ -35,6 +37,10 @@ struct Document {
     people: BTreeMap<String, PersonText>,
     #[serde(default)]
     builders: BTreeMap<String, BuilderText>,
+    #[serde(default)]
+    organisations: BTreeMap<String, OrganisationText>,
+    #[serde(default)]
+    egress: BTreeMap<Spanned<String>, ProfileText>,
     #[serde(default)]
     algorithm: Vec<Spanned<RuleText>>,
 }
@@ -73,6 +79,10 @@ struct RuleText {
     source: Spanned<ListText>,
     bases: Spanned<ListText>,
     functions: Spanned<ListText>,
+    databases: Option<Spanned<ListText>>,
+    egress: Option<Spanned<EgressText>>,
+    users: Option<Spanned<ListText>>,
+    organisations: Option<Spanned<ListText>>,
     reviews: ReviewsText,
     builds: BuildsText,
     materials: Option<MaterialsText>,
@@ -118,10 +128,15 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     let digest = Digest::of(text.as_bytes());
     let mut policy =
         Policy { digest, expires, evidence, revoked, revoked_keys, people, builders, rules: Vec::new() };
+    let mut organisations = Organisations::new();
+    for (name, text) in document.organisations {
+        organisations.insert(name, text.read(at)?);
+    }
+    let named = Named { profiles: Profiles::read(at, document.egress)?, organisations };
     let mut selectors = BTreeSet::new();
     for rule in document.algorithm {
         let span = rule.span();
-        let rule = self::rule(at, &policy, span.clone(), rule.into_inner())?;
+        let rule = self::rule(at, &policy, &named, span.clone(), rule.into_inner())?;
         if !selectors.insert(rule.selector()) {
             return Err(at.error(span, "two rules select the same", "merge them"));
         }
@@ -178,7 +193,19 @@ impl RevokedKeyText {
     }
 }
 
-fn rule(at: At<'_>, policy: &Policy, span: Range<usize>, text: RuleText) -> Result<Rule, PolicyError> {
+/// What rules speak of by name.
+struct Named {
+    profiles: Profiles,
+    organisations: Organisations,
+}
+
+fn rule(
+    at: At<'_>,
+    policy: &Policy,
+    named: &Named,
+    span: Range<usize>,
+    text: RuleText,
+) -> Result<Rule, PolicyError> {
     let selector = match (&text.name, &text.pattern, &text.digest) {
         (Some(name), None, None) => Selector::Name(at.parse(span, name)?),
         (None, Some(pattern), None) => Selector::Pattern(Pattern::new(pattern).ok_or_else(|| {
@@ -189,6 +216,8 @@ fn rule(at: At<'_>, policy: &Policy, span: Range<usize>, text: RuleText) -> Resu
             return Err(at.error(span, "not exactly one of name, pattern, digest", "keep one of them"));
         }
     };
+    let RuleText { functions, databases, egress, users, organisations, .. } = text;
+    let privileges = PrivilegesText { functions, databases, egress, users, organisations };
     let RuleText { source, bases, reviews, builds, materials, parameters, .. } = text;
     let bases_span = bases.span();
     let image = DemandsText { source, bases, reviews, builds, materials, parameters }.read(at, policy)?;
@@ -199,7 +228,7 @@ fn rule(at: At<'_>, policy: &Policy, span: Range<usize>, text: RuleText) -> Resu
     }
     Ok(Rule {
         selector,
-        functions: at.list(text.functions, |_, _, name| Ok(name.to_owned()))?,
+        privileges: privileges.read(at, &named.profiles, &named.organisations)?,
         image,
         built_bases: text.built_bases.map(|it| it.read(at, policy)).transpose()?,
     })

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use attestations::provenance::*;
 use attestations::review::{Person, Review, Scope, Verdict};
 use attestations::{
-    Algorithm, Commit, Decision, Digest, Evidence, Policy, Predicate, PublicKey, Question, SignError, Signer,
-    Statement, Subject, decide, sign,
+    Algorithm, Call, Commit, Decision, Digest, Evidence, Policy, Predicate, PublicKey, Question, SignError,
+    Signer, Statement, Subject, decide, sign,
 };
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use jiff::Timestamp;
@@ -87,7 +87,7 @@ impl World {
             )
         };
         format!(
-            "version = 1\nrevoked = []\n{}{}{}{}{}{}[[algorithm]]\nname = \"registry.example/average\"\nsource = [\"https://git.example/average\"]\nbases = [\"{}\"]\nfunctions = [\"partial\"]\n[algorithm.reviews]\nthreshold = 2\nfrom = [\"alice\", \"bob\"]\nauthor_may_review = false\n[algorithm.builds]\nthreshold = 2\nfrom = [\"ci\", \"auditor\", \"twin\"]\nfailed_rebuild = \"veto\"\n",
+            "version = 1\nrevoked = []\n{}{}{}{}{}{}[[algorithm]]\nname = \"registry.example/average\"\nsource = [\"https://git.example/average\"]\nbases = [\"{}\"]\nfunctions = [\"partial\"]\ndatabases = [\"default\"]\n[algorithm.reviews]\nthreshold = 2\nfrom = [\"alice\", \"bob\"]\nauthor_may_review = false\n[algorithm.builds]\nthreshold = 2\nfrom = [\"ci\", \"auditor\", \"twin\"]\nfailed_rebuild = \"veto\"\n",
             person("alice", &self.alice),
             person("bob", &self.bob),
             person("mallory", &self.mallory),
@@ -212,7 +212,7 @@ pub(crate) fn question() -> Question {
     Question {
         asked: "registry.example/average:1".parse().unwrap(),
         digest: image(),
-        function: Some("partial".to_owned()),
+        call: Call { function: Some("partial".to_owned()), ..Call::default() },
     }
 }
 

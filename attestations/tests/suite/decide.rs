@@ -3,7 +3,7 @@
 use crate::common::*;
 use attestations::provenance::{RebuildOf, RebuildVerdict, ResourceDescriptor};
 use attestations::review::{Person, Scope, Verdict};
-use attestations::{Bundle, Decision, Digest, Policy, Predicate, Statement, Subject, decide};
+use attestations::{Bundle, Call, Decision, Digest, Policy, Predicate, Statement, Subject, decide};
 
 fn differs(subject: Digest) -> Option<RebuildOf> {
     Some(RebuildOf { subject, provenance: Digest::of(b"p"), verdict: RebuildVerdict::Differs })
@@ -22,7 +22,9 @@ fn two_reviews_and_two_builds_are_admitted() {
         (admitted.reviews(), admitted.builds()),
         (&["alice".to_owned(), "bob".to_owned()][..], &["auditor".to_owned(), "ci".to_owned()][..])
     );
-    assert!(admitted.permits("partial") && !admitted.permits("dump"));
+    let of = |name: &str| Call { function: Some(name.to_owned()), ..Call::default() };
+    assert!(admitted.privileges().unmet(&of("partial")).is_empty());
+    assert!(!admitted.privileges().unmet(&of("dump")).is_empty());
 }
 
 #[test]
@@ -300,7 +302,7 @@ fn too_much_evidence_denies_rather_than_leaving_some_out() {
 fn a_function_off_the_list_is_denied() {
     let world = World::new();
     let mut question = question();
-    question.function = Some("dump".to_owned());
+    question.call.function = Some("dump".to_owned());
     assert_eq!(codes(&decide(&world.policy(), &question, &world.enough(), now())), ["function"]);
 }
 

@@ -11,4 +11,5 @@ mod decide_materials;
 mod decide_memory;
 mod decide_parameters;
 mod policy;
+mod privileges;
 mod properties;

@@ -1,7 +1,7 @@
 //! Policies that must be refused, and patterns that must not stretch.
 
 use attestations::policy::Pattern;
-use attestations::{Decision, Digest, Policy, Question, Signer as _, decide};
+use attestations::{Call, Decision, Digest, Policy, Question, Signer as _, decide};
 
 use crate::common::{Key, World};
 
@@ -9,7 +9,8 @@ use crate::common::{Key, World};
 fn the_example_parses_and_denies_without_evidence() {
     let policy = Policy::parse(Policy::EXAMPLE).unwrap();
     let asked = "registry.example/average:1".parse().unwrap();
-    let question = Question { asked, digest: Digest::of(b""), function: Some("other".into()) };
+    let call = Call { function: Some("other".into()), ..Call::default() };
+    let question = Question { asked, digest: Digest::of(b""), call };
     let Decision::Denied(denial) = decide(&policy, &question, &[], jiff::Timestamp::UNIX_EPOCH) else {
         panic!("admitted without evidence")
     };
@@ -65,7 +66,8 @@ fn the_name_decides_before_anybody_is_asked() {
         let text = Policy::EXAMPLE.replacen("name = \"registry.example/average\"", by, 1);
         Policy::parse(&text).unwrap()
     };
-    let denied = |policy: &Policy, image: String| policy.denies_by_name(&image.parse().unwrap(), None);
+    let denied =
+        |policy: &Policy, image: String| policy.denies_by_name(&image.parse().unwrap(), &Call::default());
     let by_name = selected("name = \"registry.example/average\"");
     assert!(denied(&by_name, "registry.example/average:1".into()).is_none());
     let denial = denied(&by_name, "evil.example/average:1".into()).unwrap();

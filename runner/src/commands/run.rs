@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
+use attestations::Call;
 use clap::Args;
 use errors::{Form, files, output, terminal};
 use sandbox::Canceller;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::output::{YES, foreign};
 use super::verify::{ImageArguments, deny};
+use crate::caller;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Outcome, Remembering, Run};
@@ -51,8 +53,9 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     let (databases, extra) = databases(&arguments.database)?;
     let engine = arguments.engine.unwrap_or(config.engine);
     let node = Node::new(config, runtime.handle().clone(), Remembering::Always)?;
-    let question = arguments.image.question(None)?;
-    match node.run(Run { question, input, databases, extra, engine, canceller })? {
+    let question = arguments.image.question(Call::default())?;
+    let caller = caller::of_process();
+    match node.run(Run { question, input, databases, extra, caller, engine, canceller })? {
         Outcome::Denied(denial) => deny(&denial, form),
         Outcome::Ran(report) => ended(&report, arguments, form),
     }

@@ -3,31 +3,61 @@
 use std::path::PathBuf;
 
 use admission::{Question, Sources};
-use attestations::{Admitted, Decision, Denial, Older, Reference, Weighed, Weight};
+use attestations::{Admitted, Call, Decision, Denial, Older, Reference, Weighed, Weight};
 use clap::Args;
-use errors::{Form, plural};
+use errors::{Form, files, plural};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::output::{GREEN, RED, YES, verdict};
-use crate::config::Config;
+use crate::caller;
+use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Remembering};
 use crate::record;
+use crate::vantage6::Input;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyCommand {
     #[command(flatten)]
     image: ImageArguments,
-    /// Also check whether this function of the algorithm may be called.
-    #[arg(long, value_name = "NAME")]
-    function: Option<String>,
+    #[command(flatten)]
+    call: CallArguments,
     /// Also list every signed statement that was found, what it says, and how it weighed.
     #[arg(long)]
     explain: bool,
     /// Decide as if it were this time (2027-01-31T00:00:00Z), to find out what expires by then; nothing is remembered.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
+}
+
+/// What is known of a call; of what is not given nothing is asked.
+#[derive(Debug, Args)]
+struct CallArguments {
+    /// Also check whether this function of the algorithm may be called.
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
+    /// Also check whether the call in this file, an input as for `run`, may be made.
+    #[arg(long, value_name = "FILE", conflicts_with = "function")]
+    input: Option<PathBuf>,
+    /// Also check whether the algorithm may see the database with this label; may be given several times.
+    #[arg(long, value_name = "LABEL")]
+    database: Vec<String>,
+    /// Also check whether this user of the machine, by name or as uid:NUMBER, may ask for it.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+}
+
+impl CallArguments {
+    fn call(&self) -> Result<Call> {
+        let input = self.input.as_ref().map(|path| Input::parse(&files::read(path, config::MAX_FILE)?));
+        let function = input.transpose()?.map(|input| input.function().to_owned());
+        Ok(Call {
+            function: function.or_else(|| self.function.clone()),
+            databases: (!self.database.is_empty()).then(|| self.database.clone()),
+            caller: self.user.as_deref().map(caller::named),
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -47,14 +77,14 @@ pub(super) struct ImageArguments {
 }
 
 impl ImageArguments {
-    pub(super) fn question(&self, function: Option<String>) -> Result<Question> {
+    pub(super) fn question(&self, call: Call) -> Result<Question> {
         let reference: Reference = self
             .reference
             .parse()
             .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let older = if self.allow_older { Older::Allowed } else { Older::Denied };
-        Ok(Question { reference, function, evidence: self.evidence.clone(), sources, at: None, older })
+        Ok(Question { reference, call, evidence: self.evidence.clone(), sources, at: None, older })
     }
 }
 
@@ -64,7 +94,7 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         .build()
         .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
     let node = Node::new(config, runtime.handle().clone(), Remembering::IfItDoes)?;
-    let mut question = arguments.image.question(arguments.function.clone())?;
+    let mut question = arguments.image.question(arguments.call.call()?)?;
     question.at = arguments.at;
     let (decision, weighed) = match arguments.explain {
         true => {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use attestations::policy::Method;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
@@ -14,7 +15,6 @@ use super::{
     body::{Bounded, Bounds, CutOff, Direction, Reason},
     head::{DeclaredBody, Head, Refusal},
     log::{Outcome, Recorder},
-    rules::Method,
     target::Target,
 };
 
@@ -54,6 +54,10 @@ impl Forwarder {
     pub(super) fn decide(&self, head: &Head<'_>) -> Result<Allowed, Refusal> {
         let target = Target::parse(head.target)?;
         let method = self.proxy.rules.permit(head.method, &target)?;
+        if let Some(ceiling) = &self.proxy.ceiling {
+            let beyond = |refusal| Refusal::BeyondCeiling(Box::new(refusal));
+            ceiling.permit(head.method, &target).map_err(beyond)?;
+        }
         let Upstream::Url(base) = &self.proxy.upstream else { return Err(Refusal::NoUpstream) };
         match head.body {
             DeclaredBody::Empty => {}

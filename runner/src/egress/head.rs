@@ -13,6 +13,10 @@ const MAX_LINES: usize = 64;
 pub(super) enum Refusal {
     #[error("this run has no server to talk to")]
     NoUpstream,
+    #[error("this run may make no requests")]
+    NothingListed,
+    #[error("the node's own list does not have it: {0}")]
+    BeyondCeiling(Box<Refusal>),
     #[error("this path is not on the list of allowed requests")]
     PathNotListed,
     #[error("this method is not allowed on this path")]

@@ -18,21 +18,13 @@ mod target;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use log::{Entry, Log, Outcome};
-pub use rules::{Method, Rule, Rules};
+pub use rules::Rules;
 pub use serve::ServeHandle;
 use url::Url;
 
 /// Why the proxy could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A rule cannot be understood; nothing is allowed by a rule that is half understood.
-    #[error("the egress rule for {path:?} is not usable: {reason}")]
-    Rule {
-        /// The path pattern as written.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
     /// The server's address cannot be used.
     #[error("the server address {url} is not usable: {reason}")]
     Upstream {
@@ -122,6 +114,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Proxy {
     rules: Rules,
+    ceiling: Option<Rules>,
     upstream: Upstream,
     authorization: Option<http::HeaderValue>,
     limits: Limits,
@@ -137,7 +130,13 @@ impl Proxy {
             check_upstream(url)?;
         }
         let authorization = token.as_ref().map(Token::header).transpose()?;
-        Ok(Proxy { rules, upstream, authorization, limits: Limits::default() })
+        Ok(Proxy { rules, ceiling: None, upstream, authorization, limits: Limits::default() })
+    }
+
+    /// Sets a second list. A request passes only where both have it.
+    #[must_use]
+    pub fn within(self, ceiling: Option<Rules>) -> Proxy {
+        Proxy { ceiling, ..self }
     }
 
     /// Replaces the default limits.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use attestations::Reference;
+use attestations::{Call, Caller, Reference};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -16,12 +16,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    listen::Guard,
+    listen::{Guard, Peer},
     problem::Problem,
     queue::{self, MAX_INPUT, Submitted, TaskRequest},
     worker::Pool,
 };
-use crate::record;
+use crate::{caller, record};
 
 /// Most bytes of a request's body: an input, and a little for what stands around it.
 const MAX_BODY: usize = MAX_INPUT + (64 << 10);
@@ -105,9 +105,10 @@ async fn health(State(pool): Shared) -> Reply {
         .into_response())
 }
 
-async fn submit(State(pool): Shared, body: Body) -> Reply {
-    let request: TaskRequest = read(body)?;
+async fn submit(State(pool): Shared, ConnectInfo(peer): ConnectInfo<Peer>, body: Body) -> Reply {
+    let mut request: TaskRequest = read(body)?;
     check_request(&request)?;
+    request.caller = of_peer(peer).await?;
     let submitted = pool.with_queue(move |queue| queue.submit(&request)).await?;
     let (status, id) = match submitted {
         Submitted::New(id) => (StatusCode::CREATED, id),
@@ -171,22 +172,36 @@ async fn cancel(State(pool): Shared, Path(id): Path<String>) -> Reply {
 struct Verify {
     image: String,
     function: Option<String>,
+    databases: Option<Vec<String>>,
 }
 
-async fn verify(State(pool): Shared, body: Body) -> Reply {
+async fn verify(State(pool): Shared, ConnectInfo(peer): ConnectInfo<Peer>, body: Body) -> Reply {
     let asked: Verify = read(body)?;
     let image = reference(&asked.image)?;
+    check_databases(asked.databases.as_deref().unwrap_or_default())?;
+    let caller = Some(of_peer(peer).await?);
+    let call = Call { function: asked.function, databases: asked.databases, caller };
     let _place = pool.verifications.try_acquire().map_err(|_| {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Problem::new(status, "busy", "too many images are being verified at once", "try again in a moment")
     })?;
     let execute = Arc::clone(&pool.execute);
-    let decided = tokio::task::spawn_blocking(move || execute.verify(image, asked.function)).await;
+    let decided = tokio::task::spawn_blocking(move || execute.verify(image, call)).await;
     let decision = decided.map_err(Problem::internal)?.map_err(|error| {
         let remedy = "check the image's name, the registry and the policy, then try again";
         Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", errors::chain::line(&error), remedy)
     })?;
     Ok(Json(record::verdict(&decision)).into_response())
+}
+
+/// Who is at the other end, by the name that this machine has for them.
+async fn of_peer(peer: Peer) -> Result<Caller, Problem> {
+    match peer {
+        Peer::Unknown => Ok(Caller::default()),
+        Peer::User(uid) => {
+            tokio::task::spawn_blocking(move || caller::of_uid(uid)).await.map_err(Problem::internal)
+        }
+    }
 }
 
 fn read<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
@@ -214,20 +229,25 @@ fn number(text: &str) -> Result<i64, Problem> {
 
 fn check_request(request: &TaskRequest) -> Result<(), Problem> {
     reference(&request.image)?;
-    let label = |text: &String| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    };
-    if request.databases.len() > MAX_DATABASES || !request.databases.iter().all(label) {
-        let message = "the databases are not at most 64 labels of 1 to 64 letters, digits, `_` and `-`";
-        return Err(Problem::bad("bad_database", message, "use labels from the node's configuration"));
-    }
+    check_databases(&request.databases)?;
     let key = |text: &String| (1..=200).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if !request.idempotency_key.as_ref().is_none_or(key) {
         let message = "the idempotency key is not 1 to 200 visible ASCII characters";
         return Err(Problem::bad("bad_key", message, "use a UUID"));
     }
     Ok(())
+}
+
+fn check_databases(labels: &[String]) -> Result<(), Problem> {
+    let label = |text: &String| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
+    if labels.len() <= MAX_DATABASES && labels.iter().all(label) {
+        return Ok(());
+    }
+    let message = "the databases are not at most 64 labels of 1 to 64 letters, digits, `_` and `-`";
+    Err(Problem::bad("bad_database", message, "use labels from the node's configuration"))
 }
 
 fn reference(image: &str) -> Result<Reference, Problem> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use admission::{Question, Sources};
-use attestations::{Decision, Older, Reference};
+use attestations::{Call, Decision, Older, Reference};
 use sandbox::Canceller;
 
 use super::queue::TaskRequest;
@@ -23,11 +23,11 @@ pub trait Execute: Send + Sync + 'static {
     /// When the node cannot do it; a denial is not an error.
     fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome>;
 
-    /// Decides about an image without running it.
+    /// Decides about an image, and about what is known of a call of it, without running it.
     ///
     /// # Errors
     /// When it cannot be decided; a denial is not an error.
-    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision>;
+    fn verify(&self, image: Reference, call: Call) -> Result<Decision>;
 }
 
 /// A node as what executes tasks.
@@ -45,9 +45,9 @@ pub(crate) struct NodeExecutor {
 }
 
 impl NodeExecutor {
-    fn question(&self, reference: Reference, function: Option<String>) -> Question {
+    fn question(&self, reference: Reference, call: Call) -> Question {
         let (at, older) = (None, Older::Denied);
-        Question { reference, function, evidence: self.evidence.clone(), sources: self.sources, at, older }
+        Question { reference, call, evidence: self.evidence.clone(), sources: self.sources, at, older }
     }
 }
 
@@ -60,17 +60,18 @@ impl Execute for NodeExecutor {
         let input = serde_json::to_vec(&task.input)
             .map_err(|cause| Error::new(Kind::Bug, "writing the input").because(cause))?;
         let run = Run {
-            question: self.question(reference, None),
+            question: self.question(reference, Call::default()),
             input: Input::parse(&input)?,
             databases: task.databases.clone(),
             extra: BTreeMap::new(),
+            caller: task.caller.clone(),
             engine: self.engine,
             canceller: canceller.clone(),
         };
         self.node.run_telling(run, starting)
     }
 
-    fn verify(&self, image: Reference, function: Option<String>) -> Result<Decision> {
-        self.runtime.block_on(self.node.verify(&self.question(image, function)))
+    fn verify(&self, image: Reference, call: Call) -> Result<Decision> {
+        self.runtime.block_on(self.node.verify(&self.question(image, call)))
     }
 }

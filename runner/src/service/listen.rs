@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use errors::trusted;
 
 use super::error::Error;
@@ -47,6 +48,34 @@ impl std::fmt::Debug for Guard {
             Guard::Socket => "Guard::Socket",
             Guard::Token { .. } => "Guard::Token(redacted)",
         })
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// This user of the machine, by the kernel's word.
+    User(u32),
+    /// Nobody in particular: whoever has the token, which several may.
+    Unknown,
+}
+
+impl Connected<IncomingStream<'_, tokio::net::UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::UnixListener>) -> Self {
+        match stream.io().peer_cred() {
+            Ok(credentials) => Peer::User(credentials.uid()),
+            Err(error) => {
+                // Whom no rule lists.
+                tracing::warn!(%error, "the kernel does not say who is at the other end");
+                Peer::Unknown
+            }
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Peer {
+    fn connect_info(_: IncomingStream<'_, tokio::net::TcpListener>) -> Self {
+        Peer::Unknown
     }
 }
 
@@ -117,8 +146,12 @@ impl Bound {
 
     pub(super) async fn serve(self, router: axum::Router) -> Result<(), Error> {
         match self.socket {
-            Socket::Unix(listener, _path) => axum::serve(listener, router).await?,
-            Socket::Tcp(listener, _) => axum::serve(listener, router).await?,
+            Socket::Unix(listener, _path) => {
+                axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await?;
+            }
+            Socket::Tcp(listener, _) => {
+                axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await?;
+            }
         }
         Ok(())
     }

@@ -2,20 +2,21 @@
 //!
 //! Every value of the environment is base32 with `=` written as `!`, as the algorithms' own wrapper decodes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use admission::AdmittedImage;
-use attestations::Admitted;
+use attestations::{Admitted, Call, Caller};
 use data_encoding::BASE32;
 use images::{Image, Store};
 use rustix::fs::OFlags;
 use serde_json::Value;
 
-use crate::config::Database;
+use crate::config::{self, Database};
+use crate::egress::{Proxy, Rules, Token, Upstream};
 use crate::error::{Error, Kind, Result};
 
 /// Where the container finds its files.
@@ -53,27 +54,61 @@ impl Input {
     pub fn function(&self) -> &str {
         &self.function
     }
+
+    /// The whole of a call of it, as it is held against a policy.
+    pub(crate) fn call<'a>(&self, databases: impl Iterator<Item = &'a String>, caller: &Caller) -> Call {
+        let databases: BTreeSet<&String> = databases.collect();
+        Call {
+            function: Some(self.function.clone()),
+            databases: Some(databases.into_iter().cloned().collect()),
+            caller: Some(caller.clone()),
+        }
+    }
 }
 
-/// An input for an image whose proof permits the function that the input calls. Only [`AdmittedCall::new`] makes one, so what
-/// is started is what was admitted.
+/// What an image is started with: an input, data, and somebody who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// What the algorithm is asked.
+    pub input: Input,
+    /// What it sees, by label.
+    pub databases: BTreeMap<String, Database>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// An image with what it is started with, all of which its proof permits. Only [`AdmittedCall::new`] makes one, and an
+/// engine's job takes nothing else: so what is started is what was admitted, and its way out is the one that was granted.
 #[derive(Debug, Clone)]
 pub(crate) struct AdmittedCall {
     image: AdmittedImage,
-    input: Input,
+    wanted: Wanted,
 }
 
 impl AdmittedCall {
-    /// Puts an admitted image and an input together.
+    /// Puts an admitted image and what is wanted of it together.
     ///
     /// # Errors
-    /// When the proof does not permit the input's function.
-    pub(crate) fn new(image: AdmittedImage, input: Input) -> Result<Self> {
-        if image.admitted().permits(input.function()) {
-            return Ok(Self { image, input });
-        }
-        let (function, rule) = (input.function(), image.admitted().rule());
-        Err(Error::new(Kind::Refused, format!("the rule {rule} does not allow the function `{function}`")))
+    /// When the proof does not permit all of it.
+    pub(crate) fn new(image: AdmittedImage, wanted: Wanted) -> Result<Self> {
+        let call = wanted.input.call(wanted.databases.keys(), &wanted.caller);
+        let refused = image.admitted().privileges().unmet(&call);
+        let Some(first) = refused.first() else { return Ok(Self { image, wanted }) };
+        let rule = image.admitted().rule();
+        Err(Error::new(Kind::Refused, format!("the rule {rule} does not allow this call: {first}")))
+    }
+
+    /// The way out that was granted, to the server of the configuration and within its list.
+    ///
+    /// # Errors
+    /// When the configuration's server is not usable.
+    pub(crate) fn proxy(&self, upstream: &config::Upstream, token: Option<Token>) -> Result<Proxy> {
+        let unusable = |cause| {
+            Error::new(Kind::Input, "the upstream server of runner.toml is not usable").because(cause)
+        };
+        let granted = Rules::from(self.admitted().privileges().egress().clone());
+        let server = upstream.url.clone().map_or(Upstream::None, Upstream::Url);
+        Ok(Proxy::new(granted, server, token).map_err(unusable)?.within(upstream.allow.clone()))
     }
 
     /// The proof.
@@ -118,13 +153,8 @@ impl Files {
     ///
     /// # Errors
     /// When a database is missing, or the disk refuses.
-    pub(crate) fn lay_out(
-        state_dir: &Path,
-        call: &AdmittedCall,
-        token: &str,
-        databases: &BTreeMap<String, Database>,
-    ) -> Result<Self> {
-        Self::of_input(state_dir, &call.input, token, databases)
+    pub(crate) fn lay_out(state_dir: &Path, call: &AdmittedCall, token: &str) -> Result<Self> {
+        Self::of_input(state_dir, &call.wanted.input, token, &call.wanted.databases)
     }
 
     fn of_input(

@@ -3,4 +3,4 @@
 mod contract;
 
 pub use contract::Input;
-pub(crate) use contract::{AdmittedCall, Files, PROXY_PORT, temporary_folders};
+pub(crate) use contract::{AdmittedCall, Files, PROXY_PORT, Wanted, temporary_folders};

@@ -15,7 +15,8 @@ use attestations::provenance::{
 };
 use attestations::review::{Person, Review, Scope, Verdict};
 use attestations::{
-    Admitted, Commit, Decision, Digest, Predicate, PublicKey, SignError, Signer, Statement, Subject,
+    Admitted, Call, Caller, Commit, Decision, Digest, Predicate, PublicKey, SignError, Signer, Statement,
+    Subject,
 };
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use images::image::{Config as ImageConfig, RootFs};
@@ -137,7 +138,7 @@ impl Site {
     pub fn question(&self) -> Question {
         Question {
             reference: self.reference().parse().unwrap(),
-            function: None,
+            call: Call::default(),
             evidence: vec![self.evidence()],
             sources: Sources::Offline,
             at: None,
@@ -167,7 +168,8 @@ impl Site {
         canceller: Canceller,
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
-        let run = Run { question: self.question(), input, databases: Vec::new(), extra, engine, canceller };
+        let (databases, caller) = (Vec::new(), Caller::default());
+        let run = Run { question: self.question(), input, databases, extra, caller, engine, canceller };
         self.node().run(run)
     }
 
@@ -254,6 +256,7 @@ name = "{NAME}"
 source = ["https://git.example/average"]
 bases = "any"
 functions = ["average"]
+databases = "any"
 [algorithm.reviews]
 threshold = 1
 from = ["alice"]

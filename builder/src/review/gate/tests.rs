@@ -12,7 +12,7 @@ use attestations::provenance::{
     NORMALISER, Provenance, ResourceDescriptor, RunDetails,
 };
 use attestations::review::{Person as Named, Review, Scope, Verdict};
-use attestations::{Decision, Evidence, Policy, Predicate, Question, Subject, decide, sign};
+use attestations::{Call, Decision, Evidence, Policy, Predicate, Question, Subject, decide, sign};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
@@ -166,7 +166,7 @@ impl World {
         ));
         let digest = Digest::of(b"image");
         let question =
-            Question { asked: "registry.example/average:1".parse().unwrap(), digest, function: None };
+            Question { asked: "registry.example/average:1".parse().unwrap(), digest, call: Call::default() };
         let build = Statement {
             subject: vec![Subject::image("average", &digest)],
             predicate: Predicate::Provenance(Box::new(self.provenance())),

@@ -9,7 +9,7 @@ mod store;
 
 use std::path::PathBuf;
 
-use attestations::Denial;
+use attestations::{Caller, Denial};
 use serde::{Deserialize, Serialize};
 pub use store::Queue;
 
@@ -119,6 +119,9 @@ pub struct TaskRequest {
     /// The same key with the same request gives the same task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// Who asks. The service knows it of the connection; no request can say it.
+    #[serde(skip)]
+    pub caller: Caller,
 }
 
 /// How far a task is.
@@ -202,6 +205,8 @@ pub struct Task {
     pub image: String,
     /// The databases asked for.
     pub databases: Vec<String>,
+    /// Who asked.
+    pub caller: Caller,
     /// Why it ended as it did, when that was not by completing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

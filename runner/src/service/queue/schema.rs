@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::Error;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Version 1. Strict tables: a value of another type is an error and not a surprise later.
 const SCHEMA: &str = "
@@ -40,6 +40,12 @@ ALTER TABLE task ADD COLUMN egress TEXT;
 PRAGMA user_version = 2;
 ";
 
+/// From version 2 to 3: who asked. Of earlier tasks nobody knows.
+const KEEPS_CALLERS: &str = "
+ALTER TABLE task ADD COLUMN caller TEXT NOT NULL DEFAULT '{}';
+PRAGMA user_version = 3;
+";
+
 /// Sets the durability, then makes or checks the schema.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let sqlite = |error| super::store::sqlite(path, error);
@@ -53,8 +59,9 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Er
     let change =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite)?;
     match change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite)? {
-        0 => change.execute_batch(&[SCHEMA, KEEPS_RUNS].concat()).map_err(sqlite)?,
-        1 => change.execute_batch(KEEPS_RUNS).map_err(sqlite)?,
+        0 => change.execute_batch(&[SCHEMA, KEEPS_RUNS, KEEPS_CALLERS].concat()).map_err(sqlite)?,
+        1 => change.execute_batch(&[KEEPS_RUNS, KEEPS_CALLERS].concat()).map_err(sqlite)?,
+        2 => change.execute_batch(KEEPS_CALLERS).map_err(sqlite)?,
         VERSION => {}
         found => return Err(Error::Newer { path: path.to_owned(), found, known: VERSION }),
     }

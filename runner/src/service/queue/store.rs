@@ -15,8 +15,7 @@ use super::{
 };
 use crate::record::RunReport;
 
-const COLUMNS: &str =
-    "id, state, image, databases, reason, remedy, denial, attempts, cancel_requested, created_at, updated_at";
+const COLUMNS: &str = "id, state, image, databases, reason, remedy, denial, attempts, cancel_requested, created_at, updated_at, caller";
 /// What is kept of a run, which a list leaves out.
 const OF_RUN: &str = "admission, egress";
 
@@ -64,13 +63,14 @@ impl Queue {
         if input.len() > MAX_INPUT {
             return Err(Error::TooLarge { what: "input", size: input.len(), max: MAX_INPUT });
         }
-        let databases = encode(&request.databases)?;
+        let (databases, caller) = (encode(&request.databases)?, encode(&request.caller)?);
         let mut connection = self.connection();
         let change = self.change(&mut connection)?;
         if let Some(key) = &request.idempotency_key {
-            let same = "SELECT id, image = ?2 AND input = ?3 AND databases = ?4 FROM task WHERE idempotency_key = ?1";
+            let same = "SELECT id, image = ?2 AND input = ?3 AND databases = ?4 AND caller = ?5
+                        FROM task WHERE idempotency_key = ?1";
             let found = change
-                .query_row(same, params![key, request.image, input.as_bytes(), databases], |row| {
+                .query_row(same, params![key, request.image, input.as_bytes(), databases, caller], |row| {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
                 })
                 .optional()
@@ -82,9 +82,10 @@ impl Queue {
             }
         }
         let insert =
-            "INSERT INTO task (state, image, input, databases, idempotency_key, created_at, updated_at)
-                      VALUES ('queued', ?1, ?2, ?3, ?4, ?5, ?5)";
-        let values = params![request.image, input.as_bytes(), databases, request.idempotency_key, now()];
+            "INSERT INTO task (state, image, input, databases, idempotency_key, created_at, updated_at, caller)
+                      VALUES ('queued', ?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+        let key = &request.idempotency_key;
+        let values = params![request.image, input.as_bytes(), databases, key, now(), caller];
         change.execute(insert, values).map_err(|error| self.sqlite(error))?;
         let id = change.last_insert_rowid();
         change.commit().map_err(|error| self.sqlite(error))?;
@@ -98,7 +99,7 @@ impl Queue {
     pub fn claim(&self) -> Result<Option<(i64, TaskRequest)>, Error> {
         let claim = "UPDATE task SET state = 'verifying', attempts = attempts + 1, updated_at = ?1
                      WHERE id = (SELECT id FROM task WHERE state = 'queued' ORDER BY id LIMIT 1) AND state = 'queued'
-                     RETURNING id, image, input, databases, idempotency_key";
+                     RETURNING id, image, input, databases, idempotency_key, caller";
         let row = self
             .connection()
             .query_row(claim, [now()], |row| {
@@ -108,16 +109,17 @@ impl Queue {
                     row.get::<_, Vec<u8>>(2)?,
                     row.get::<_, String>(3)?,
                     row.get::<_, Option<String>>(4)?,
+                    row.get::<_, String>(5)?,
                 ))
             })
             .optional()
             .map_err(|error| self.sqlite(error))?;
-        let Some((id, image, input, databases, idempotency_key)) = row else { return Ok(None) };
-        match (decode(&input), decode(databases.as_bytes())) {
-            (Ok(input), Ok(databases)) => {
-                Ok(Some((id, TaskRequest { image, input, databases, idempotency_key })))
+        let Some((id, image, input, databases, idempotency_key, caller)) = row else { return Ok(None) };
+        match (decode(&input), decode(databases.as_bytes()), decode(caller.as_bytes())) {
+            (Ok(input), Ok(databases), Ok(caller)) => {
+                Ok(Some((id, TaskRequest { image, input, databases, idempotency_key, caller })))
             }
-            (Err(error), _) | (_, Err(error)) => {
+            (Err(error), ..) | (_, Err(error), _) | (_, _, Err(error)) => {
                 let remedy = "submit the task again".to_owned();
                 self.finish(id, &Ending::Failed { reason: error.to_string(), remedy })?;
                 Err(error)
@@ -438,8 +440,9 @@ fn task(row: &Row<'_>) -> Result<Task, Error> {
         reason: row.get(4).map_err(column)?,
         remedy: row.get(5).map_err(column)?,
         denial: json(6)?,
-        admission: json(11)?,
-        egress: json(12)?,
+        caller: decode(row.get::<_, String>(11).map_err(column)?.as_bytes())?,
+        admission: json(12)?,
+        egress: json(13)?,
         attempts: row.get(7).map_err(column)?,
         cancel_requested: row.get(8).map_err(column)?,
         created_at: time(9)?,

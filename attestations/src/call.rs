@@ -1,0 +1,43 @@
+//! What is to be done with an image: which function of it, with which data, and for whom.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of a call. Of what is not known nothing is asked; whoever starts an image knows all of it, and the proof
+/// that it is started by is held against all of it once more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// The function.
+    pub function: Option<String>,
+    /// The labels of the databases that it is to see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub databases: Option<Vec<String>>,
+    /// Who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Caller>,
+}
+
+/// Who asks for a call: a user of the node's machine, by name and number, as far as they are known. Whoever shows a token
+/// that several may have is nobody in particular.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// The user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The user's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.user, self.uid) {
+            (Some(user), Some(uid)) => write!(f, "{user} (uid {uid})"),
+            (Some(user), None) => f.write_str(user),
+            (None, Some(uid)) => write!(f, "uid {uid}"),
+            (None, None) => f.write_str("nobody in particular"),
+        }
+    }
+}
