@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What is known of a call. Of what is not known nothing is asked; whoever starts an image knows all of it, and the proof
 /// that it is started by is held against all of it once more.
@@ -10,12 +11,22 @@ use serde::{Deserialize, Serialize};
 pub struct Call {
     /// The function.
     pub function: Option<String>,
+    /// What it is called with: one object. It may be about people, so it is held against the policy and never repeated.
+    #[serde(skip)]
+    pub arguments: Option<Value>,
     /// The labels of the databases that it is to see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub databases: Option<Vec<String>>,
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<Caller>,
+}
+
+impl Call {
+    /// The same for people to read later.
+    pub(crate) fn without_arguments(self) -> Self {
+        Self { arguments: None, ..self }
+    }
 }
 
 /// Who asks for a call: a user of the node's machine, by name and number, as far as they are known. Whoever shows a token

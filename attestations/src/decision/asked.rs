@@ -34,7 +34,7 @@ impl fmt::Display for Asked {
 
 impl From<Question> for Asked {
     fn from(question: Question) -> Self {
-        Self { asked: question.asked, digest: Some(question.digest), call: question.call }
+        Self { asked: question.asked, digest: Some(question.digest), call: question.call.without_arguments() }
     }
 }
 
@@ -52,8 +52,11 @@ impl Policy {
             unmet.push(Unmet::Revoked { digest: *digest });
         }
         unmet.push(Unmet::NoRule { repository: reference.repository().to_string() });
-        let question =
-            Asked { asked: reference.clone(), digest: reference.digest().copied(), call: call.clone() };
+        let question = Asked {
+            asked: reference.clone(),
+            digest: reference.digest().copied(),
+            call: call.clone().without_arguments(),
+        };
         Some(Denial { question, unmet, ignored: Vec::new() })
     }
 }

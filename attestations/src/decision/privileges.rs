@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{Few, Unmet};
 use crate::call::Call;
 use crate::foreign::Foreign;
-use crate::policy::{Allowed, Privileges};
+use crate::policy::{Allowed, Arguments, Privileges};
 
 impl Privileges {
     /// Everything in this call that is not allowed; nothing where it may be made. What is not known of a call is not asked.
     pub fn unmet(&self, call: &Call) -> Vec<Unmet> {
         let mut unmet = Vec::new();
-        if let Some(function) = call.function.as_ref().filter(|name| !self.functions.permits(name)) {
-            unmet.push(Unmet::Function { function: Foreign::new(function) });
+        if let Some(function) = &call.function {
+            unmet.extend(self.lacks(function, call.arguments.as_ref()));
         }
         let asked = call.databases.iter().flatten();
         let refused: BTreeSet<String> =
@@ -26,11 +28,25 @@ impl Privileges {
         unmet
     }
 
+    /// What does not allow a function to be called with these arguments.
+    fn lacks(&self, function: &str, arguments: Option<&Value>) -> Option<Unmet> {
+        let name = || Foreign::new(function);
+        match (self.functions.arguments(function), arguments) {
+            (None, _) => Some(Unmet::Function { function: name() }),
+            (Some(Arguments::Fit(schema)), Some(arguments)) => {
+                let misfits = schema.misfits(arguments);
+                let found = (!misfits.is_empty()).then(|| Few::of(&misfits));
+                found.map(|found| Unmet::Arguments { function: name(), found })
+            }
+            (Some(Arguments::Fit(_)), None) | (Some(Arguments::Any), _) => None,
+        }
+    }
+
     /// These privileges for this call alone: the function, the databases and the caller that are known of it, and no others.
     pub(super) fn granted(&self, call: &Call) -> Self {
         let mut granted = self.clone();
         if let Some(function) = &call.function {
-            granted.functions = Allowed::Only(vec![function.clone()]);
+            granted.functions = granted.functions.only(function);
         }
         if let Some(databases) = &call.databases {
             granted.databases = Allowed::Only(databases.clone());

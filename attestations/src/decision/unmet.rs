@@ -48,6 +48,13 @@ pub enum Unmet {
         /** Its name. */
         function: Foreign,
     },
+    /// The arguments are not what the function may be called with.
+    Arguments {
+        /** The function. */
+        function: Foreign,
+        /** The places that do not fit, and the keyword of the schema that each fails. */
+        found: Few,
+    },
     /// Databases that are not allowed.
     Database {
         /** Their labels. */
@@ -250,6 +257,7 @@ impl Unmet {
             Self::Revoked { .. } => "revoked",
             Self::NoRule { .. } => "no-rule",
             Self::Function { .. } => "function",
+            Self::Arguments { .. } => "arguments",
             Self::Database { .. } => "database",
             Self::Caller { .. } => "caller",
             Self::Source { .. } => "source",
@@ -288,6 +296,7 @@ impl Unmet {
             Self::Revoked { .. } => "the image is not revoked".into(),
             Self::NoRule { .. } => "a rule of the policy is about the image".into(),
             Self::Function { .. } => "the function is allowed".into(),
+            Self::Arguments { function, .. } => format!("the arguments of {function} fit its schema"),
             Self::Database { .. } => "every database is allowed".into(),
             Self::Caller { .. } => "whoever asks is allowed to".into(),
             Self::Source { .. } => "the source repository is allowed".into(),
@@ -335,6 +344,7 @@ impl Unmet {
             Self::Revoked { digest } => format!("{digest} is revoked"),
             Self::NoRule { repository } => format!("no rule for {repository}"),
             Self::Function { function } => format!("{function} is not listed"),
+            Self::Arguments { found, .. } => found.to_string(),
             Self::Database { found } => format!("not listed: {found}"),
             Self::Caller { caller } => format!("{caller} is not listed"),
             Self::Source { source } => source.to_string(),
@@ -385,6 +395,11 @@ impl Unmet {
                  ask for it as NAME@sha256:…"
             }
             Self::Function { .. } => "add it to the rule's functions",
+            Self::Arguments { function, .. } => {
+                return format!(
+                    "ask with arguments that fit, or change the schema in the rule's [algorithm.functions.{function}]"
+                );
+            }
             Self::Database { .. } => "ask without these, or add them to the rule's databases",
             Self::Caller { .. } => {
                 "let somebody ask whom the rule lists, or add this one to its users or to one of its organisations"

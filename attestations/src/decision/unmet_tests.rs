@@ -47,6 +47,7 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::ClockSetBack { .. } => 29,
         Unmet::Database { .. } => 30,
         Unmet::Caller { .. } => 31,
+        Unmet::Arguments { .. } => 32,
     }
 }
 
@@ -109,6 +110,10 @@ fn samples() -> Vec<Unmet> {
         Unmet::ClockSetBack { now: moment(0), seen: moment(86_400) },
         Unmet::Database { found: few(&["genomes", "patients"]) },
         Unmet::Caller { caller: Foreign::new("mallory (uid 1001)") },
+        Unmet::Arguments {
+            function: Foreign::new("average"),
+            found: few(&["/kwargs/column: enum", "/kwargs/rows: not known"]),
+        },
     ]
 }
 

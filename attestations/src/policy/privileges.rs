@@ -10,13 +10,14 @@ use toml::Spanned;
 
 use super::Allowed;
 use super::callers::{Callers, CallersText, Organisations};
+use super::functions::{Functions, FunctionsText};
 use super::requests::{Request, Requests};
 use super::text::{At, ListText, PolicyError};
 
 /// What a rule lets an image do, or of an admission what was granted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Privileges {
-    pub(crate) functions: Allowed<String>,
+    pub(crate) functions: Functions,
     pub(crate) databases: Allowed<String>,
     pub(crate) egress: Requests,
     pub(crate) callers: Callers,
@@ -109,7 +110,7 @@ impl EgressText {
 
 /// What a rule says of it.
 pub(super) struct PrivilegesText {
-    pub(super) functions: Spanned<ListText>,
+    pub(super) functions: Spanned<FunctionsText>,
     pub(super) databases: Option<Spanned<ListText>>,
     pub(super) egress: Option<Spanned<EgressText>>,
     pub(super) users: Option<Spanned<ListText>>,
@@ -127,7 +128,7 @@ impl PrivilegesText {
         let egress = self.egress.map(|text| EgressText::read(text, at, profiles)).transpose()?;
         let callers = CallersText { users: self.users, organisations: self.organisations };
         Ok(Privileges {
-            functions: at.list(self.functions, |_, _, name| Ok(name.to_owned()))?,
+            functions: FunctionsText::read(self.functions, at)?,
             databases: databases.unwrap_or(Allowed::Only(Vec::new())),
             egress: egress.unwrap_or_default(),
             callers: callers.read(at, organisations)?,

@@ -11,6 +11,7 @@ use super::age::{self, KeyText};
 use super::bases::BuiltBasesText;
 use super::callers::{OrganisationText, Organisations};
 use super::demands::{BuildsText, DemandsText, ReviewsText};
+use super::functions::FunctionsText;
 use super::materials::MaterialsText;
 use super::parameters::ParametersText;
 use super::privileges::{EgressText, PrivilegesText, ProfileText, Profiles};
@@ -78,7 +79,7 @@ struct RuleText {
     digest: Option<String>,
     source: Spanned<ListText>,
     bases: Spanned<ListText>,
-    functions: Spanned<ListText>,
+    functions: Spanned<FunctionsText>,
     databases: Option<Spanned<ListText>>,
     egress: Option<Spanned<EgressText>>,
     users: Option<Spanned<ListText>>,

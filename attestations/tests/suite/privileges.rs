@@ -8,6 +8,7 @@ use attestations::{
     Admitted, Call, Caller, Decision, Evidence, Policy, PolicyError, Question, Unmet, decide,
 };
 use proptest::prelude::*;
+use serde_json::json;
 
 /// A world whose evidence is enough, made once.
 fn world() -> &'static (World, Vec<Evidence>) {
@@ -137,6 +138,172 @@ fn a_caller_whom_no_line_lists_is_denied_and_listing_them_is_the_remedy() {
     }
 }
 
+/// A call of `average` with this column.
+fn averages(kwargs: serde_json::Value) -> Call {
+    let arguments = json!({ "args": [], "kwargs": kwargs });
+    Call { function: Some("average".to_owned()), arguments: Some(arguments), ..Call::default() }
+}
+
+/// A rule's functions: `average` with these arguments, `count` with any.
+fn functions(arguments: &str) -> String {
+    // A table comes after every plain line of the rule, and before its other tables.
+    format!("functions = {{ count = {{}}, average = {{ arguments = {arguments} }} }}\n")
+}
+
+const COLUMN: &str = r#"'''{
+    "properties": {
+        "args": { "maxItems": 0 },
+        "kwargs": {
+            "properties": {
+                "column": { "enum": ["age", "weight"] },
+                "bins": { "type": "integer", "minimum": 1, "maximum": 20 },
+                "since": { "format": "date" },
+                "name": { "pattern": "^[a-z]+$" }
+            },
+            "required": ["column"],
+            "additionalProperties": false
+        }
+    },
+    "additionalProperties": false
+}'''"#;
+
+#[test]
+fn arguments_that_do_not_fit_are_denied_by_their_place_and_never_by_their_value() {
+    let rule = policy("", &functions(COLUMN));
+    admitted(&rule, &averages(json!({ "column": "age", "bins": 20, "since": "2026-02-28", "name": "a" })));
+    for (kwargs, found) in [
+        (json!({ "column": "Mr Secret" }), "/kwargs/column: enum"),
+        (json!({}), "/kwargs: lacks column"),
+        (json!({ "column": "age", "bins": 21 }), "/kwargs/bins: maximum"),
+        (json!({ "column": "age", "bins": 1.5 }), "/kwargs/bins: type"),
+        (json!({ "column": "age", "since": "2026-02-30" }), "/kwargs/since: format"),
+        (json!({ "column": "age", "name": "a\u{1b}" }), "/kwargs/name: pattern"),
+        (json!({ "column": "age", "rows\u{1b}[2J": true }), "/kwargs/rows\\u{1b}[2J: not known"),
+        (json!([]), "/kwargs: type"),
+        (json!({ "column": "x", "bins": 0 }), "/kwargs/bins: minimum; /kwargs/column: enum"),
+    ] {
+        // What is no object passes keywords about objects: that has to be said, too.
+        let rule = match kwargs.is_array() {
+            true => policy(
+                "",
+                &functions(&COLUMN.replacen("\"kwargs\": {", "\"kwargs\": { \"type\": \"object\",", 1)),
+            ),
+            false => rule.clone(),
+        };
+        let unmet = lacks(&rule, &averages(kwargs));
+        assert_eq!((unmet.code(), unmet.found().as_str()), ("arguments", found));
+        assert!(!unmet.to_string().contains("Secret"), "{unmet}");
+        assert!(unmet.remedy().contains("[algorithm.functions.average]"), "{unmet}");
+    }
+    // Whatever else stands in an input is an argument, too.
+    let mut other = averages(json!({ "column": "age" }));
+    other.arguments.as_mut().unwrap()["output_format"] = json!("pickle");
+    assert_eq!(lacks(&rule, &other).found(), "/output_format: not known");
+    // Where the arguments are not known, they are not asked about; a function without a schema takes any.
+    admitted(&rule, &Call { arguments: None, ..other.clone() });
+    admitted(&rule, &Call { function: Some("count".to_owned()), ..other.clone() });
+    assert_eq!(lacks(&rule, &Call { function: Some("dump".to_owned()), ..other }).code(), "function");
+    // The proof of a call without its arguments does not allow any.
+    let granted = admitted(&rule, &Call { function: Some("average".to_owned()), ..Call::default() });
+    assert_eq!(granted.privileges().unmet(&averages(json!({ "column": "x" })))[0].code(), "arguments");
+}
+
+#[test]
+fn a_schema_may_be_written_as_a_table() {
+    let table = "{ properties = { kwargs = { properties = { column = { enum = [\"age\"] }, p = { exclusiveMaximum = 0.5 } } } } }";
+    let rule = policy("", &functions(table));
+    admitted(&rule, &averages(json!({ "column": "age", "p": 0.4 })));
+    assert_eq!(
+        lacks(&rule, &averages(json!({ "column": "age", "p": 0.5 }))).found(),
+        "/kwargs/p: exclusiveMaximum"
+    );
+    // As tables of their own, after the lines of the rule.
+    let text = text("", "").replacen(
+        "[algorithm.reviews]",
+        "[algorithm.functions.average.arguments.properties.kwargs]\nrequired = [\"column\"]\n[algorithm.reviews]",
+        1,
+    );
+    let rule = Policy::parse(&text).unwrap();
+    assert_eq!(lacks(&rule, &averages(json!({}))).found(), "/kwargs: lacks column");
+}
+
+#[test]
+fn of_alternatives_the_place_is_told_and_of_many_misfits_a_few() {
+    let rule = policy(
+        "",
+        &functions(
+            "'{\"properties\":{\"kwargs\":{\"anyOf\":[{\"required\":[\"a\"]},{\"required\":[\"b\"]}]}}}'",
+        ),
+    );
+    assert_eq!(lacks(&rule, &averages(json!({}))).found(), "/kwargs: anyOf");
+    let numbers = policy(
+        "",
+        &functions("'{\"properties\":{\"kwargs\":{\"additionalProperties\":{\"type\":\"string\"}}}}'"),
+    );
+    let many: serde_json::Map<_, _> = (0..20).map(|n| (format!("n{n:02}"), json!(n))).collect();
+    let found = lacks(&numbers, &averages(many.into())).found();
+    assert!(found.ends_with("/kwargs/n07: type; and 12 more"), "{found}");
+    let false_ =
+        policy("", &functions("'{\"properties\":{\"kwargs\":{\"additionalProperties\":{\"not\":{}}}}}'"));
+    assert_eq!(lacks(&false_, &averages(json!({ "a": 1 }))).found(), "/kwargs/a: not");
+}
+
+#[test]
+fn more_values_than_can_be_looked_at_are_refused() {
+    let rule = policy(
+        "",
+        &functions(
+            "'{\"properties\":{\"kwargs\":{\"additionalProperties\":{\"items\":{\"type\":\"string\"}}}}}'",
+        ),
+    );
+    let list = |length: usize| averages(json!({ "list": vec![1; length] }));
+    let found = lacks(&rule, &list(1000)).found();
+    assert!(found.ends_with("and 992 more"), "{found}");
+    let found = lacks(&rule, &list(1 << 20)).found();
+    assert!(found.ends_with("values are too many for this schema"), "{found}");
+}
+
+#[test]
+fn a_schema_in_which_anything_would_be_ignored_or_fetched_is_an_error_with_its_line() {
+    let deep = format!("{}true{}", "{\"not\":".repeat(200), "}".repeat(200));
+    let large = format!("{{\"description\":\"{}\"}}", "x".repeat(65 << 10));
+    for (schema, told) in [
+        ("", "EOF"),
+        ("{", "EOF"),
+        ("1", "the whole is no schema"),
+        ("{\"maximum\":5,\"maximum\":500}", "`maximum` stands twice"),
+        ("{\"additionalProperites\":false}", "/additionalProperites is a keyword that is not known"),
+        ("{\"properties\":{\"kwargs\":{\"requird\":[\"a\"]}}}", "/properties/kwargs/requird is a keyword"),
+        ("{\"allOf\":[{\"items\":{\"typ\":\"string\"}}]}", "/allOf/0/items/typ is a keyword"),
+        ("{\"type\":\"strin\"}", "type"),
+        ("{\"required\":\"a\"}", "required"),
+        ("{\"minimum\":\"1\"}", "minimum"),
+        ("{\"anyOf\":[]}", "anyOf"),
+        ("{\"format\":\"iban\"}", "/format is none of"),
+        ("{\"pattern\":\"(\"}", "/pattern is no regular expression"),
+        ("{\"pattern\":\"(?=a)\"}", "/pattern is no regular expression"),
+        ("{\"pattern\":\"(x{500}){500}\"}", "/pattern is no regular expression"),
+        ("{\"patternProperties\":{\"[\":true}}", "/patternProperties is no regular expression"),
+        ("{\"$ref\":\"https://evil.example/schema\"}", "/$ref: a schema in a policy refers to nothing"),
+        ("{\"$ref\":\"file:///etc/passwd\"}", "/$ref: a schema in a policy refers to nothing"),
+        ("{\"$ref\":\"#\"}", "/$ref: a schema in a policy refers to nothing"),
+        ("{\"$id\":\"https://evil.example/\"}", "/$id: a schema in a policy refers to nothing"),
+        (
+            "{\"$schema\":\"https://evil.example/meta\"}",
+            "/$schema is not https://json-schema.org/draft/2020-12",
+        ),
+        (&deep, "recursion limit"),
+        (&large, "65536 are the most"),
+    ] {
+        let error = refused("", &functions(&format!("'''{schema}'''")));
+        assert!(error.line > 5 && error.message.contains(told), "{schema:.200}: {error}");
+    }
+    let error = refused("", &functions("{ minimum = 2026-01-01 }"));
+    assert!(error.message.contains("JSON has no dates"), "{error}");
+    let error = refused("", "functions = { average = { argument = true } }\n");
+    assert!(error.message.contains("argument"), "{error}");
+}
+
 /// Whether what was granted has this request.
 fn passes(granted: &Admitted, method: &str, path: &[&str], query: &[(&str, &str)]) -> bool {
     granted.privileges().egress().permit(method, path, query).is_ok()
@@ -184,6 +351,8 @@ fn no_requests_are_granted_but_those_of_the_rule() {
 #[derive(Debug, Clone)]
 struct Lines {
     functions: Option<BTreeSet<String>>,
+    /// The most that the argument `n` of the functions may be.
+    most: Option<u32>,
     databases: Option<BTreeSet<String>>,
     users: Option<BTreeSet<String>>,
     organisations: Option<BTreeSet<String>>,
@@ -202,9 +371,10 @@ fn some() -> impl Strategy<Value = BTreeSet<String>> {
 fn lines() -> impl Strategy<Value = Lines> {
     let list = || proptest::option::of(some());
     let egress = proptest::collection::btree_set(0..4_usize, 0..4);
-    (list(), list(), list(), list(), egress).prop_map(
-        |(functions, databases, users, organisations, egress)| Lines {
+    (list(), proptest::option::of(0..4_u32), list(), list(), list(), egress).prop_map(
+        |(functions, most, databases, users, organisations, egress)| Lines {
             functions,
+            most,
             databases,
             users,
             organisations,
@@ -231,6 +401,11 @@ impl Lines {
         };
         Self {
             functions: both(&self.functions, &by.functions),
+            // Where any function may be called, nothing is said of arguments.
+            most: match self.most.filter(|_| self.functions.is_some()) {
+                Some(most) => Some(by.most.map_or(most, |other| most.min(other))),
+                None => by.most,
+            },
             databases: both(&self.databases, &by.databases),
             users,
             organisations,
@@ -241,6 +416,13 @@ impl Lines {
     fn policy(&self) -> Policy {
         let list = |list: &BTreeSet<String>| format!("{:?}", list.iter().collect::<Vec<_>>());
         let or_any = |it: &Option<BTreeSet<String>>| it.as_ref().map_or("\"any\"".to_owned(), list);
+        let kwargs = |most| format!("{{ properties = {{ n = {{ maximum = {most} }} }} }}");
+        let schema = |most| format!("{{ arguments = {{ properties = {{ kwargs = {} }} }} }}", kwargs(most));
+        let functions = self.functions.as_ref().map(|names| {
+            let schema = self.most.map_or("{}".to_owned(), schema);
+            let each: Vec<String> = names.iter().map(|name| format!("{name} = {schema}")).collect();
+            format!("{{ {} }}", each.join(", "))
+        });
         let line = |name: &str, it: &Option<BTreeSet<String>>| {
             it.as_ref().map_or(String::new(), |it| format!("{name} = {}\n", list(it)))
         };
@@ -248,7 +430,7 @@ impl Lines {
         let egress: Vec<String> = self.egress.iter().map(request).collect();
         let text = format!(
             "functions = {}\ndatabases = {}\n{}{}egress = [{}]\n",
-            or_any(&self.functions),
+            functions.as_deref().unwrap_or("\"any\""),
             or_any(&self.databases),
             line("users", &self.users),
             line("organisations", &self.organisations),
@@ -261,9 +443,11 @@ impl Lines {
 fn call() -> impl Strategy<Value = Call> {
     let name = || proptest::option::of(proptest::sample::select(NAMES.to_vec()).prop_map(str::to_owned));
     let caller = (name(), proptest::option::of(0..4_u32)).prop_map(|(user, uid)| Caller { user, uid });
-    (name(), proptest::option::of(some()), proptest::option::of(caller)).prop_map(
-        |(function, databases, caller)| Call {
+    let number = proptest::option::of(0..5_u32);
+    (name(), number, proptest::option::of(some()), proptest::option::of(caller)).prop_map(
+        |(function, number, databases, caller)| Call {
             function,
+            arguments: number.map(|number| json!({ "args": [], "kwargs": { "n": number } })),
             databases: databases.map(|labels| labels.into_iter().collect()),
             caller,
         },

@@ -51,9 +51,11 @@ struct CallArguments {
 impl CallArguments {
     fn call(&self) -> Result<Call> {
         let input = self.input.as_ref().map(|path| Input::parse(&files::read(path, config::MAX_FILE)?));
-        let function = input.transpose()?.map(|input| input.function().to_owned());
+        let input = input.transpose()?;
+        let function = input.as_ref().map(|input| input.function().to_owned());
         Ok(Call {
             function: function.or_else(|| self.function.clone()),
+            arguments: input.map(|input| input.arguments().clone()),
             databases: (!self.database.is_empty()).then(|| self.database.clone()),
             caller: self.user.as_deref().map(caller::named),
         })

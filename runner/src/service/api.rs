@@ -21,7 +21,7 @@ use super::{
     queue::{self, MAX_INPUT, Submitted, TaskRequest},
     worker::Pool,
 };
-use crate::{caller, record};
+use crate::{caller, record, vantage6::Input};
 
 /// Most bytes of a request's body: an input, and a little for what stands around it.
 const MAX_BODY: usize = MAX_INPUT + (64 << 10);
@@ -172,6 +172,7 @@ async fn cancel(State(pool): Shared, Path(id): Path<String>) -> Reply {
 struct Verify {
     image: String,
     function: Option<String>,
+    input: Option<Map>,
     databases: Option<Vec<String>>,
 }
 
@@ -180,7 +181,15 @@ async fn verify(State(pool): Shared, ConnectInfo(peer): ConnectInfo<Peer>, body:
     let image = reference(&asked.image)?;
     check_databases(asked.databases.as_deref().unwrap_or_default())?;
     let caller = Some(of_peer(peer).await?);
-    let call = Call { function: asked.function, databases: asked.databases, caller };
+    let (function, arguments) = match (asked.function, asked.input) {
+        (function, None) => (function, None),
+        (None, Some(input)) => called(&input)?,
+        (Some(_), Some(_)) => {
+            let remedy = "leave `function` out: the input names it";
+            return Err(Problem::bad("bad_json", "both a function and an input are given", remedy));
+        }
+    };
+    let call = Call { function, arguments, databases: asked.databases, caller };
     let _place = pool.verifications.try_acquire().map_err(|_| {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Problem::new(status, "busy", "too many images are being verified at once", "try again in a moment")
@@ -192,6 +201,17 @@ async fn verify(State(pool): Shared, ConnectInfo(peer): ConnectInfo<Peer>, body:
         Problem::new(StatusCode::BAD_GATEWAY, "no_verdict", errors::chain::line(&error), remedy)
     })?;
     Ok(Json(record::verdict(&decision)).into_response())
+}
+
+type Map = serde_json::Map<String, serde_json::Value>;
+
+/// The function and the arguments of an input.
+fn called(input: &Map) -> Result<(Option<String>, Option<serde_json::Value>), Problem> {
+    let bytes = serde_json::to_vec(input).map_err(Problem::internal)?;
+    let input = Input::parse(&bytes).map_err(|error| {
+        Problem::bad("bad_json", error.to_string(), "write {\"method\": \"name\", \"kwargs\": {}}")
+    })?;
+    Ok((Some(input.function().to_owned()), Some(input.arguments().clone())))
 }
 
 /// Who is at the other end, by the name that this machine has for them.

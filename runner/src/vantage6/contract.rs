@@ -29,6 +29,7 @@ pub(crate) const PROXY_PORT: u16 = 8080;
 pub struct Input {
     bytes: Vec<u8>,
     function: String,
+    arguments: Value,
 }
 
 impl Input {
@@ -47,7 +48,13 @@ impl Input {
         let function = function.ok_or_else(|| refused("it names no `method`".to_owned()))?.to_owned();
         // Written anew from what was parsed: the algorithm reads the very method that was checked, even where a key stood twice.
         let bytes = serde_json::to_vec(&value).map_err(|cause| refused(cause.to_string()))?;
-        Ok(Self { bytes, function })
+        Ok(Self { bytes, function, arguments: arguments(value) })
+    }
+
+    /// What it is called with: all of the input but the method, with the `args` and `kwargs` that the algorithm assumes where
+    /// there are none.
+    pub fn arguments(&self) -> &Value {
+        &self.arguments
     }
 
     /// The function it calls.
@@ -60,10 +67,19 @@ impl Input {
         let databases: BTreeSet<&String> = databases.collect();
         Call {
             function: Some(self.function.clone()),
+            arguments: Some(self.arguments.clone()),
             databases: Some(databases.into_iter().cloned().collect()),
             caller: Some(caller.clone()),
         }
     }
+}
+
+fn arguments(input: Value) -> Value {
+    let Value::Object(mut object) = input else { return input };
+    object.remove("method");
+    object.entry("args").or_insert_with(|| Value::Array(Vec::new()));
+    object.entry("kwargs").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    Value::Object(object)
 }
 
 /// What an image is started with: an input, data, and somebody who asks.
