@@ -3,6 +3,7 @@
 mod age;
 mod bases;
 mod check;
+mod budget;
 mod callers;
 mod demands;
 mod functions;
@@ -28,6 +29,7 @@ use crate::review::OwnWork;
 pub(crate) use age::{MaxAge, Validity};
 pub(crate) use bases::BuiltBases;
 pub use check::{Finding, Severity};
+pub use budget::Budget;
 pub(crate) use functions::Arguments;
 pub(crate) use materials::{Gaps, Materials};
 pub(crate) use parameters::Parameters;

@@ -1,9 +1,11 @@
 //! The node's configuration, `runner.toml`: typed, and a field that is not known is an error.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use attestations::policy::Budget;
 use errors::trusted;
 use images::registry::config::{CertificateError, read_certificates};
 use images::registry::{Registries, RegistryConfig};
@@ -105,6 +107,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The smaller of each that both these limits and a rule's budget have.
+    #[must_use]
+    pub fn within(&self, budget: &Budget) -> Self {
+        let smaller = |own: u64, granted: Option<u64>| granted.map_or(own, |granted| own.min(granted));
+        Self {
+            wall_seconds: smaller(self.wall_seconds, budget.wall_seconds.map(NonZeroU64::get)),
+            result_kib: smaller(self.result_kib, budget.result_kib),
+            ..self.clone()
+        }
+    }
+
     /// Time from start to end.
     pub fn wall(&self) -> Duration {
         Duration::from_secs(self.wall_seconds)

@@ -136,18 +136,19 @@ impl Node {
         };
         let shown = token.as_deref().map(without_signature).unwrap_or_default();
         let files = Files::lay_out(&self.config.state_dir, &call, &shown)?;
-        let mut log = Log::new(self.config.limits.log());
+        let limits = self.config.limits.within(call.budget());
+        let mut log = Log::new(limits.log());
         let proxy = call.proxy(&self.config.upstream, token.map(usable).transpose()?)?;
         starting();
         let (ended, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
-            let limits = &self.config.limits;
+            let limits = &limits;
             let job = Job { call: &call, files: &files, proxy, limits, canceller, runtime: &self.runtime };
             engine.start(job, &mut |bytes| log.push(bytes))
         });
         let Ended { ending, egress } = ended?;
         let result = match ending {
             // What the policy stopped gives no result, also where it had just ended.
-            Ending::Exited(0) if revoked.is_none() => Some(files.result(self.config.limits.result())?),
+            Ending::Exited(0) if revoked.is_none() => Some(files.result(limits.result())?),
             _ => None,
         };
         let took = started.elapsed();

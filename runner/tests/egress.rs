@@ -8,7 +8,8 @@ use std::{
 };
 
 use attestations::Requests;
-use runner::egress::{Limits, Outcome, Proxy, Rules, ServeHandle, Token, Upstream};
+use attestations::policy::Budget;
+use runner::egress::{Limits, Outcome, Proxy, Rules, ServeHandle, Spent, Token, Upstream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -329,6 +330,89 @@ async fn a_request_passes_only_where_both_lists_have_it() {
     // An empty ceiling is a list, too.
     let (_handle, address) = serve(server.proxy().within(Some(Rules::default())));
     assert_refused(&get(address, "/task/1").await, "may make no requests");
+}
+
+fn budget(change: impl FnOnce(&mut Budget)) -> Budget {
+    let mut budget = Budget::default();
+    change(&mut budget);
+    budget
+}
+
+fn post(body: &str) -> Vec<u8> {
+    format!("POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+#[tokio::test]
+async fn a_budget_of_requests_is_spent_by_those_that_pass() {
+    let server = Server::start().await;
+    let (handle, address) = serve(server.proxy().with_budget(budget(|it| it.requests = Some(2))));
+    assert_refused(&get(address, "/user").await, "not on the list");
+    for _ in 0..2 {
+        assert!(get(address, "/task/1").await.starts_with("HTTP/1.1 201"));
+    }
+    assert!(handle.log().spent.is_empty());
+    for _ in 0..2 {
+        assert_refused(&get(address, "/task/1").await, "the run's budget of 2 requests is spent");
+    }
+    let log = handle.log();
+    assert_eq!((server.seen().len(), log.passed, log.refused), (2, 2, 3));
+    assert_eq!(serde_json::to_value(&log).unwrap()["spent"], serde_json::json!(["requests"]));
+}
+
+#[tokio::test]
+async fn a_budget_of_bytes_out_is_of_the_whole_run_and_counts_targets_too() {
+    let server = Server::start().await;
+    let (handle, address) = serve(server.proxy().with_budget(budget(|it| it.bytes_out = Some(100))));
+    // 5 of the target, 60 of the body; and there are 35 left.
+    assert!(raw(address, &post(&"x".repeat(60))).await.starts_with("HTTP/1.1 201"));
+    assert_refused(
+        &raw(address, &post(&"x".repeat(36))).await,
+        "budget of 100 bytes towards the server is spent",
+    );
+    assert_eq!(server.seen().len(), 1, "what is declared too long does not begin");
+    let chunked = format!(
+        "POST /task HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n24\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(36)
+    );
+    assert_refused(
+        &raw(address, chunked.as_bytes()).await,
+        "budget of 100 bytes towards the server is spent",
+    );
+    let log = handle.log();
+    assert_eq!((log.bytes_sent, log.passed), (60, 1));
+    assert_eq!(log.spent.into_iter().collect::<Vec<_>>(), [Spent::BytesOut]);
+    // A query is a way out as well.
+    let (_handle, address) = serve(server.proxy().with_budget(budget(|it| it.bytes_out = Some(20))));
+    let told = get(address, "/result?task_id=12345678901").await;
+    assert_refused(&told, "budget of 20 bytes towards the server is spent");
+}
+
+#[tokio::test]
+async fn a_budget_of_bytes_in_ends_answers_wherever_it_is_spent() {
+    let server = Server::start().await;
+    let (handle, address) = serve(server.proxy().with_budget(budget(|it| it.bytes_in = Some(20))));
+    for _ in 0..2 {
+        assert!(get(address, "/task/1").await.ends_with("{\"id\":9}"));
+    }
+    assert_refused(&get(address, "/task/1").await, "budget of 20 bytes from the server is spent");
+    assert_eq!(handle.log().bytes_received, 16);
+    // An answer of unknown length is broken off.
+    let (handle, address) = serve(server.proxy().with_budget(budget(|it| it.bytes_in = Some(1 << 20))));
+    let answer = get(address, "/task/65").await;
+    assert!(answer.len() <= (1 << 20) + 8192, "{} bytes", answer.len());
+    let log = handle.log();
+    assert!(log.bytes_received <= 1 << 20 && log.spent.contains(&Spent::BytesIn), "{log:?}");
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_share_one_budget() {
+    let server = Server::start().await;
+    let (handle, address) = serve(server.proxy().with_budget(budget(|it| it.requests = Some(7))));
+    let asked: Vec<_> = (0..20).map(|_| tokio::spawn(async move { get(address, "/task/1").await })).collect();
+    for one in asked {
+        one.await.unwrap();
+    }
+    assert_eq!((server.seen().len(), handle.log().passed, handle.log().refused), (7, 7, 13));
 }
 
 #[tokio::test]

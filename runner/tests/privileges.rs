@@ -133,6 +133,33 @@ fn only_the_requests_of_the_profile_pass_and_the_nodes_own_list_is_a_ceiling() {
     assert!(report.to_json()["egress"].to_string().contains("the node's own list does not have it"));
 }
 
+#[test]
+fn what_the_budget_has_no_more_of_is_refused_and_told_in_the_report() {
+    if cannot_run() {
+        return;
+    }
+    let server = Server::start();
+    let budget = |budget: &str| {
+        site(&format!("{SCRIPT}egress = \"vantage6-central\"\nbudget = {{ {budget} }}\n"), &server)
+    };
+    let report = ask(&budget("requests = 1"));
+    assert_eq!(passed(&report.log.text()), ["/organization/1"]);
+    let told = report.to_json();
+    assert_eq!(told["egress"]["spent"], serde_json::json!(["requests"]), "{told}");
+    assert!(told["egress"].to_string().contains("the run's budget of 1 requests is spent"), "{told}");
+    assert_eq!(told["admitted"]["privileges"]["budget"]["requests"], 1, "{told}");
+    // Of result and time the smaller of the rule's and the node's own holds.
+    let big = "head -c 2048 /dev/zero > /mnt/countersign/output";
+    let Err(refused) = budget("result_kib = 1").run(EngineKind::Oci, big) else { panic!("it passed") };
+    assert!(refused.to_string().contains("2048 bytes: 1024 are allowed"), "{refused}");
+    let mut strict = budget("result_kib = 100");
+    strict.config.limits.result_kib = 1;
+    let Err(refused) = strict.run(EngineKind::Oci, big) else { panic!("it passed") };
+    assert!(refused.to_string().contains("1024 are allowed"), "{refused}");
+    let late = budget("wall_seconds = 1").run(EngineKind::Oci, "sleep 100").unwrap();
+    assert_eq!(late.ending, Ending::TimedOut);
+}
+
 fn codes(outcome: Outcome) -> Vec<&'static str> {
     match outcome {
         Outcome::Denied(denial) => denial.unmet.iter().map(attestations::Unmet::code).collect(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use toml::Spanned;
 
 use super::Allowed;
+use super::budget::Budget;
 use super::callers::{Callers, CallersText, Organisations};
 use super::functions::{Functions, FunctionsText};
 use super::requests::{Request, Requests};
@@ -21,12 +22,18 @@ pub struct Privileges {
     pub(crate) databases: Allowed<String>,
     pub(crate) egress: Requests,
     pub(crate) callers: Callers,
+    pub(crate) budget: Budget,
 }
 
 impl Privileges {
     /// The requests that may pass to the node's server.
     pub fn egress(&self) -> &Requests {
         &self.egress
+    }
+
+    /// What a run may use up.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 }
 
@@ -115,6 +122,7 @@ pub(super) struct PrivilegesText {
     pub(super) egress: Option<Spanned<EgressText>>,
     pub(super) users: Option<Spanned<ListText>>,
     pub(super) organisations: Option<Spanned<ListText>>,
+    pub(super) budget: Option<Budget>,
 }
 
 impl PrivilegesText {
@@ -132,6 +140,7 @@ impl PrivilegesText {
             databases: databases.unwrap_or(Allowed::Only(Vec::new())),
             egress: egress.unwrap_or_default(),
             callers: callers.read(at, organisations)?,
+            budget: self.budget.unwrap_or_default(),
         })
     }
 }

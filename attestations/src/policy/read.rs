@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::age::{self, KeyText};
 use super::bases::BuiltBasesText;
+use super::budget::Budget;
 use super::callers::{OrganisationText, Organisations};
 use super::demands::{BuildsText, DemandsText, ReviewsText};
 use super::functions::FunctionsText;
@@ -84,6 +85,7 @@ struct RuleText {
     egress: Option<Spanned<EgressText>>,
     users: Option<Spanned<ListText>>,
     organisations: Option<Spanned<ListText>>,
+    budget: Option<Budget>,
     reviews: ReviewsText,
     builds: BuildsText,
     materials: Option<MaterialsText>,
@@ -217,8 +219,8 @@ fn rule(
             return Err(at.error(span, "not exactly one of name, pattern, digest", "keep one of them"));
         }
     };
-    let RuleText { functions, databases, egress, users, organisations, .. } = text;
-    let privileges = PrivilegesText { functions, databases, egress, users, organisations };
+    let RuleText { functions, databases, egress, users, organisations, budget, .. } = text;
+    let privileges = PrivilegesText { functions, databases, egress, users, organisations, budget };
     let RuleText { source, bases, reviews, builds, materials, parameters, .. } = text;
     let bases_span = bases.span();
     let image = DemandsText { source, bases, reviews, builds, materials, parameters }.read(at, policy)?;

@@ -65,6 +65,9 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
     if !arguments.quiet && form == Form::Text {
         let _ = write!(std::io::stderr(), "{}", terminal::lines(&report.log.text()));
     }
+    for spent in &report.egress.spent {
+        let _ = writeln!(std::io::stderr(), "the budget of the algorithm's rule has no {spent} left");
+    }
     let Some(result) = &report.result else {
         let error = Error::new(
             Kind::Step,
@@ -76,7 +79,9 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
         return Err(match report.ending {
             _ if report.revoked.is_some() => error.hint("use an image that the policy does not revoke"),
             Ending::OutOfMemory => error.hint("raise memory_mib in runner.toml"),
-            Ending::TimedOut => error.hint("raise wall_seconds in runner.toml"),
+            Ending::TimedOut => {
+                error.hint("raise wall_seconds in runner.toml and in the rule's [algorithm.budget]")
+            }
             _ => error,
         });
     };

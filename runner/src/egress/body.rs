@@ -13,7 +13,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{head::Refusal, log::Recorder};
+use super::{
+    head::Refusal,
+    log::{Recorder, Spent},
+};
 
 /// What is counted and refused differs by direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +84,14 @@ impl Bounded {
         match self.bounds.direction {
             Direction::ToServer if self.seen > max => return Err(Refusal::RequestTooLarge(max)),
             Direction::ToContainer if self.seen > max => return Err(Refusal::ResponseTooLarge(max)),
-            Direction::ToServer => self.recorder.sent(length),
-            Direction::ToContainer => self.recorder.received(length),
+            Direction::ToServer => {
+                self.recorder.spend(Spent::BytesOut, length)?;
+                self.recorder.sent(length);
+            }
+            Direction::ToContainer => {
+                self.recorder.spend(Spent::BytesIn, length)?;
+                self.recorder.received(length);
+            }
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{
     Proxy, Upstream,
     body::{Bounded, Bounds, CutOff, Direction, Reason},
     head::{DeclaredBody, Head, Refusal},
-    log::{Outcome, Recorder},
+    log::{Outcome, Recorder, Spent},
     target::Target,
 };
 
@@ -47,7 +47,8 @@ enum Failure {
 
 impl Forwarder {
     pub(super) fn new(proxy: Proxy) -> Forwarder {
-        Forwarder { proxy, recorder: Arc::default(), client: OnceLock::new() }
+        let recorder = Arc::new(Recorder::new(proxy.budget));
+        Forwarder { proxy, recorder, client: OnceLock::new() }
     }
 
     /// Decides about a head, before anything of the body is read.
@@ -65,8 +66,12 @@ impl Forwarder {
             DeclaredBody::Length(length) if length > self.proxy.limits.request_body => {
                 return Err(Refusal::RequestTooLarge(self.proxy.limits.request_body));
             }
-            DeclaredBody::Length(_) | DeclaredBody::Chunked => {}
+            DeclaredBody::Length(length) => self.recorder.has(Spent::BytesOut, length)?,
+            DeclaredBody::Chunked => {}
         }
+        // What is written in targets leaves the node, too.
+        self.recorder.spend(Spent::BytesOut, head.target.len() as u64)?;
+        self.recorder.spend(Spent::Requests, 1)?;
         Ok(Allowed { method, url: join(base, &target) })
     }
 
@@ -130,6 +135,8 @@ impl Forwarder {
         let mut request = self.client(&allowed.url)?.request(method, allowed.url.clone());
         for name in &REQUEST_HEADERS {
             if let Some(value) = headers.get(name).filter(|value| value.len() <= 256) {
+                let spent = self.recorder.spend(Spent::BytesOut, value.len() as u64);
+                spent.map_err(Failure::Refused)?;
                 request = request.header(name, value);
             }
         }
@@ -155,6 +162,9 @@ impl Forwarder {
         }
         if answer.content_length().is_some_and(|length| length > limits.response_body) {
             return Err(Failure::Refused(Refusal::ResponseTooLarge(limits.response_body)));
+        }
+        if let Some(length) = answer.content_length() {
+            self.recorder.has(Spent::BytesIn, length).map_err(Failure::Refused)?;
         }
         let mut builder = Response::builder().status(status);
         for name in &RESPONSE_HEADERS {

@@ -3,6 +3,8 @@
 //! HTTP libraries repair what is ambiguous (a length beside a transfer coding, a bare line feed). Here what is
 //! ambiguous is refused, so that the proxy and the server can never disagree about where a request ends.
 
+use super::log::Spent;
+
 /// Most bytes of a head, with its last empty line.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
 /// Most header lines.
@@ -65,6 +67,8 @@ pub(super) enum Refusal {
     RequestBroken,
     #[error("the response's body is over {0} bytes")]
     ResponseTooLarge(u64),
+    #[error("the run's budget of {1} {0} is spent")]
+    Spent(Spent, u64),
     #[error("more than {0} connections at the same time")]
     TooManyConnections(usize),
 }

@@ -1,8 +1,13 @@
 //! What went through the proxy and what it refused, for the run's record. Bounded: a container cannot fill it.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use attestations::policy::Budget;
 use serde::Serialize;
+
+use super::head::Refusal;
 
 /// Most requests listed one by one; later ones are only counted.
 const MAX_ENTRIES: usize = 500;
@@ -23,10 +28,34 @@ pub struct Log {
     pub bytes_sent: u64,
     /// Body bytes towards the container.
     pub bytes_received: u64,
+    /// What the run's budget had no more of when it was asked for.
+    pub spent: BTreeSet<Spent>,
     /// The first 500 requests in order.
     pub entries: Vec<Entry>,
     /// How many more there were.
     pub unlisted: u64,
+}
+
+/// What a run can use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spent {
+    /// Requests.
+    Requests,
+    /// Bytes towards the server.
+    BytesOut,
+    /// Bytes of bodies from the server.
+    BytesIn,
+}
+
+impl fmt::Display for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests",
+            Self::BytesOut => "bytes towards the server",
+            Self::BytesIn => "bytes from the server",
+        })
+    }
 }
 
 /// One request.
@@ -63,10 +92,56 @@ pub enum Outcome {
     },
 }
 
+/// The log of a run, and what is left of its budget.
 #[derive(Debug, Default)]
-pub(super) struct Recorder(Mutex<Log>);
+pub(super) struct Recorder {
+    budget: Budget,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    log: Log,
+    requests: u64,
+    bytes_out: u64,
+    bytes_in: u64,
+}
 
 impl Recorder {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, state: Mutex::default() }
+    }
+
+    /// Takes so much of the budget, or nothing of it.
+    pub(super) fn spend(&self, what: Spent, amount: u64) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let used = self.used(&mut state, what, amount)?;
+        *state.of(what) = used;
+        Ok(())
+    }
+
+    /// Whether so much of the budget is left. Nothing is taken.
+    pub(super) fn has(&self, what: Spent, amount: u64) -> Result<(), Refusal> {
+        self.used(&mut self.lock(), what, amount).map(drop)
+    }
+
+    /// What would be used after this.
+    fn used(&self, state: &mut State, what: Spent, amount: u64) -> Result<u64, Refusal> {
+        let limit = match what {
+            Spent::Requests => self.budget.requests,
+            Spent::BytesOut => self.budget.bytes_out,
+            Spent::BytesIn => self.budget.bytes_in,
+        };
+        let used = state.of(what).saturating_add(amount);
+        match limit.filter(|limit| used > *limit) {
+            None => Ok(used),
+            Some(limit) => {
+                state.log.spent.insert(what);
+                Err(Refusal::Spent(what, limit))
+            }
+        }
+    }
+
     pub(super) fn request(&self, method: &str, path: &str, outcome: Outcome) {
         self.with(|log| {
             match outcome {
@@ -94,10 +169,24 @@ impl Recorder {
     }
 
     pub(super) fn snapshot(&self) -> Log {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().log.clone()
     }
 
     fn with(&self, change: impl FnOnce(&mut Log)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.lock().log);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of(&mut self, what: Spent) -> &mut u64 {
+        match what {
+            Spent::Requests => &mut self.requests,
+            Spent::BytesOut => &mut self.bytes_out,
+            Spent::BytesIn => &mut self.bytes_in,
+        }
     }
 }

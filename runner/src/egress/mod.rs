@@ -17,7 +17,8 @@ mod target;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub use log::{Entry, Log, Outcome};
+use attestations::policy::Budget;
+pub use log::{Entry, Log, Outcome, Spent};
 pub use rules::Rules;
 pub use serve::ServeHandle;
 use url::Url;
@@ -118,6 +119,7 @@ pub struct Proxy {
     upstream: Upstream,
     authorization: Option<http::HeaderValue>,
     limits: Limits,
+    budget: Budget,
 }
 
 impl Proxy {
@@ -130,13 +132,20 @@ impl Proxy {
             check_upstream(url)?;
         }
         let authorization = token.as_ref().map(Token::header).transpose()?;
-        Ok(Proxy { rules, ceiling: None, upstream, authorization, limits: Limits::default() })
+        let (limits, budget) = (Limits::default(), Budget::default());
+        Ok(Proxy { rules, ceiling: None, upstream, authorization, limits, budget })
     }
 
     /// Sets a second list. A request passes only where both have it.
     #[must_use]
     pub fn within(self, ceiling: Option<Rules>) -> Proxy {
         Proxy { ceiling, ..self }
+    }
+
+    /// Sets what the whole run may use up.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Proxy {
+        Proxy { budget, ..self }
     }
 
     /// Replaces the default limits.

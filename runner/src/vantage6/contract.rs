@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use admission::AdmittedImage;
+use attestations::policy::Budget;
 use attestations::{Admitted, Call, Caller};
 use data_encoding::BASE32;
 use images::{Image, Store};
@@ -124,7 +125,15 @@ impl AdmittedCall {
         };
         let granted = Rules::from(self.admitted().privileges().egress().clone());
         let server = upstream.url.clone().map_or(Upstream::None, Upstream::Url);
-        Ok(Proxy::new(granted, server, token).map_err(unusable)?.within(upstream.allow.clone()))
+        Ok(Proxy::new(granted, server, token)
+            .map_err(unusable)?
+            .within(upstream.allow.clone())
+            .with_budget(*self.budget()))
+    }
+
+    /// What it may use up.
+    pub(crate) fn budget(&self) -> &Budget {
+        self.admitted().privileges().budget()
     }
 
     /// The proof.
@@ -225,7 +234,9 @@ impl Files {
         let size = size.max(bytes.len() as u64);
         if size > limit {
             return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed"))
-                .hint("raise result_kib in runner.toml, or ask for less"));
+                .hint(
+                    "raise result_kib in runner.toml and in the rule's [algorithm.budget], or ask for less",
+                ));
         }
         Ok(bytes)
     }
