@@ -1,6 +1,7 @@
 //! The node: one configuration, one store, and all that is between a request and a verified run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use admission::{Admission, Question};
@@ -45,6 +46,8 @@ pub struct Run {
     pub extra: BTreeMap<String, Database>,
     /// Who asks.
     pub caller: Caller,
+    /// The task's own token for the node's server, in place of the configuration's.
+    pub token: Option<Token>,
     /// What starts it.
     pub engine: EngineKind,
     /// Ends it early.
@@ -132,13 +135,13 @@ impl Node {
         // What may ask nothing has no use for a token.
         let token = match call.admitted().privileges().egress().is_empty() {
             true => None,
-            false => self.token()?,
+            false => run.token.map_or_else(|| self.token(), |own| Ok(Some(own)))?,
         };
-        let shown = token.as_deref().map(without_signature).unwrap_or_default();
+        let shown = token.as_ref().map(Token::claims).unwrap_or_default();
         let files = Files::lay_out(&self.config.state_dir, &call, &shown)?;
         let limits = self.config.limits.within(call.budget());
         let mut log = Log::new(limits.log());
-        let proxy = call.proxy(&self.config.upstream, token.map(usable).transpose()?)?;
+        let proxy = call.proxy(&self.config.upstream, token)?;
         starting();
         let (ended, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
             let limits = &limits;
@@ -170,22 +173,19 @@ impl Node {
         Ok(found)
     }
 
-    fn token(&self) -> Result<Option<String>> {
-        let Some(path) = &self.config.upstream.token_file else { return Ok(None) };
-        Ok(Some(trusted::read_text(path, config::MAX_FILE)?.trim().to_owned()))
+    /// The token that all tasks share.
+    fn token(&self) -> Result<Option<Token>> {
+        self.config.upstream.token_file.as_deref().map(read_token).transpose()
     }
 }
 
-fn usable(token: String) -> Result<Token> {
-    Token::new(token).map_err(|cause| {
-        Error::new(Kind::Input, "the upstream token of runner.toml is not usable").because(cause)
+/// Reads a token for the node's server.
+///
+/// # Errors
+/// When others may change the file, or it holds no token.
+pub(crate) fn read_token(path: &Path) -> Result<Token> {
+    let text = trusted::read_text(path, config::MAX_FILE)?;
+    Token::new(text.trim()).map_err(|cause| {
+        Error::new(Kind::Input, format!("{} holds no token that can be used", path.display())).because(cause)
     })
-}
-
-/// The algorithm reads who it runs for from its token; it has no use for the part that proves it, which the proxy adds.
-fn without_signature(token: &str) -> String {
-    match token.rsplit_once('.') {
-        Some((claims, _)) => format!("{claims}."),
-        None => String::new(),
-    }
 }

@@ -175,6 +175,50 @@ fn verify_says_yes_with_who_stands_for_it() {
 }
 
 #[test]
+fn verify_asks_about_the_call_that_it_is_given_and_about_nothing_else() {
+    let site = Site::new();
+    let text_of = std::fs::read_to_string(&site.config.policy).unwrap();
+    let rule = "functions = { average = { arguments = { properties = { kwargs = { maxProperties = 0 } } } } }\n\
+                databases = [\"default\"]\nusers = [\"root\", \"uid:4242\"]\n";
+    let narrow = text_of.replacen("functions = [\"average\"]\ndatabases = \"any\"\n", rule, 1);
+    assert_ne!(narrow, text_of);
+    let policy = site.path("narrow.toml");
+    std::fs::write(&policy, narrow).unwrap();
+    let input = site.path("call.json");
+    let input = input.to_str().unwrap();
+    std::fs::write(input, r#"{"method":"average","kwargs":{"column":"age"}}"#).unwrap();
+    for (asked, code) in [
+        (&[][..], None),
+        (&["--database", "default", "--user", "root"], None),
+        (&["--user", "uid:4242"], None),
+        (&["--function", "average"], None),
+        (&["--database", "default", "--database", "genomes"], Some("database")),
+        (&["--user", "nobody"], Some("caller")),
+        (&["--input", input], Some("arguments")),
+        (&["--function", "median"], Some("function")),
+    ] {
+        let answer = verify(&site, &policy, &[asked, &["--json"]].concat());
+        let json: Value = serde_json::from_slice(&answer.stdout).unwrap();
+        assert_eq!(json["denial"]["unmet"][0]["code"].as_str(), code, "{asked:?}: {json}");
+        assert_eq!(answer.status.code(), Some(i32::from(code.is_some())), "{asked:?}: {json}");
+    }
+    std::fs::write(input, r#"{"method":"average"}"#).unwrap();
+    let answer = verify(&site, &policy, &["--input", input, "--database", "default", "--json"]);
+    let json: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let granted = &json["admitted"]["privileges"];
+    assert_eq!(
+        (&granted["databases"], &granted["egress"]),
+        (&serde_json::json!(["default"]), &serde_json::json!([]))
+    );
+    assert_eq!(
+        granted["functions"]["average"]["arguments"]["properties"]["kwargs"]["maxProperties"], 0,
+        "{json}"
+    );
+    let both = verify(&site, &policy, &["--input", input, "--function", "average"]);
+    assert_eq!(both.status.code(), Some(2), "{}", text(&both));
+}
+
+#[test]
 fn verify_needs_no_network_when_the_evidence_is_at_hand() {
     let site = Site::new();
     if cannot_run() {

@@ -140,6 +140,7 @@ fn a_function_that_is_not_allowed_starts_nothing() {
         databases: Vec::new(),
         extra: BTreeMap::new(),
         caller: attestations::Caller::default(),
+        token: None,
         engine: EngineKind::Oci,
         canceller: Canceller::new(),
     };

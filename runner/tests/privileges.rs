@@ -71,6 +71,9 @@ fn passed(text: &str) -> Vec<&str> {
     passed.map(|line| line.trim_start_matches("http://127.0.0.1:8080")).collect()
 }
 
+/// The token of one task alone.
+const OWN: &str = "e30.eyJzdWIiOnsidGFzayI6N319.b3du";
+
 /// A site whose rule has these lines, and whose configuration names this server.
 fn site(lines: &str, server: &Server) -> Site {
     let mut site = Site::new();
@@ -187,6 +190,7 @@ fn a_run_sees_the_databases_of_its_rule_and_is_for_its_callers() {
                 databases: databases.iter().map(|label| (*label).to_owned()).collect(),
                 extra: site.script("echo 1 > /mnt/countersign/output"),
                 caller: Caller { user: Some(user.into()), uid: Some(1000) },
+                token: None,
                 engine: EngineKind::Oci,
                 canceller: Canceller::new(),
             })
@@ -249,13 +253,58 @@ fn task(site: &Site, uid: u32, words: &[&str]) -> String {
 
 /// Submits a task as this user, and waits for its end.
 fn ended(site: &Site, uid: u32, database: &str) -> Value {
+    ended_with(site, uid, database, &[])
+}
+
+fn ended_with(site: &Site, uid: u32, database: &str, more: &[&str]) -> Value {
     let submit = ["submit", &site.reference(), "--input", "-", "--database", database, "--wait", "--json"];
-    let said = task(site, uid, &submit);
+    let said = task(site, uid, &[&submit, more].concat());
     let listed: Value = serde_json::from_str(&task(site, 0, &["list", "--json"])).unwrap_or_else(|error| {
         panic!("{error}: {said}");
     });
     let id = listed["tasks"][0]["id"].to_string();
     serde_json::from_str(&task(site, 0, &["show", &id])).unwrap()
+}
+
+#[test]
+fn a_task_with_a_token_of_its_own_uses_that_and_it_is_forgotten_with_its_end() {
+    if cannot_run() {
+        return;
+    }
+    let server = Server::start();
+    let site = site(&format!("{SCRIPT}egress = \"vantage6-read\"\n"), &server);
+    let own = site.path("own");
+    std::fs::write(&own, format!("{OWN}\n")).unwrap();
+    let own = own.to_str().unwrap();
+    let service = Service::start(&site, &server);
+    let shared = ended(&site, 0, "script");
+    let task = ended_with(&site, 0, "script", &["--token-file", own]);
+    assert_eq!((&shared["state"], &task["state"]), (&"completed".into(), &"completed".into()), "{task}");
+    assert_eq!(server.seen(), [TOKEN, OWN].map(|token| format!("GET /organization/1 {token}")));
+    assert!(!task.to_string().contains("b3du"), "{task}");
+    let log = self::task(&site, 0, &["log", &task["id"].to_string()]);
+    assert!(log.contains("token=e30.eyJzdWIiOnsidGFzayI6N319.\n") && !log.contains("b3du"), "{log}");
+    drop(service);
+    assert_eq!(tokens_kept(&site), 0);
+    // `run` takes one, too.
+    let output = Command::new(env!("CARGO_BIN_EXE_countersign-runner"))
+        .arg("--config")
+        .arg(site.path("runner.toml"))
+        .args(["run", &site.reference(), "--offline", "--evidence"])
+        .arg(site.evidence())
+        .args(["--database", "script", "--token-file", own, "--input"])
+        .arg(site::input_file(&site, "average"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(server.seen().last().unwrap(), &format!("GET /organization/1 {OWN}"), "{said}");
+}
+
+/// How many tasks of the queue still have a token.
+fn tokens_kept(site: &Site) -> i64 {
+    let queue = rusqlite::Connection::open(site.config.state_dir.join("queue.db")).unwrap();
+    queue.query_row("SELECT count(*) FROM task WHERE token IS NOT NULL", [], |row| row.get(0)).unwrap()
 }
 
 fn open_to_all(path: &Path, mode: u32) {

@@ -24,6 +24,7 @@ fn request(number: usize, key: Option<&str>) -> TaskRequest {
         input: input.as_object().unwrap().clone(),
         databases: vec!["default".into()],
         idempotency_key: key.map(str::to_owned),
+        token: None,
         caller: Caller::default(),
     }
 }
@@ -162,7 +163,7 @@ fn a_file_of_a_newer_program_is_left_alone() {
     let path = folder.path().join("queue.db");
     drop(Queue::open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
-    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 3, .. })));
+    assert!(matches!(Queue::open(&path), Err(Error::Newer { found: 7, known: 4, .. })));
 }
 
 /// A file of the first version, as its program wrote it, with a task that waits and one that is over.
@@ -177,7 +178,7 @@ fn a_file_of_the_first_version_is_taken_on_with_its_tasks() {
     drop(queue);
     let connection = rusqlite::Connection::open(&path).unwrap();
     let back = "ALTER TABLE task DROP COLUMN admission; ALTER TABLE task DROP COLUMN egress;
-                ALTER TABLE task DROP COLUMN caller; PRAGMA user_version = 1";
+                ALTER TABLE task DROP COLUMN caller; ALTER TABLE task DROP COLUMN token; PRAGMA user_version = 1";
     connection.execute_batch(back).unwrap();
     drop(connection);
     let queue = Queue::open(&path).unwrap();

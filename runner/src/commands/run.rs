@@ -15,7 +15,7 @@ use super::verify::{ImageArguments, deny};
 use crate::caller;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
-use crate::node::{Node, Outcome, Remembering, Run};
+use crate::node::{Node, Outcome, Remembering, Run, read_token};
 use crate::record::{Ending, RunReport};
 use crate::vantage6::Input;
 
@@ -33,6 +33,10 @@ pub(super) struct RunCommand {
     /// LABEL=PATH:TYPE; may be given several times.
     #[arg(long, value_name = "LABEL[=PATH[:TYPE]]")]
     database: Vec<String>,
+    /// File with this task's own token for the node's server, instead of the one that the configuration names; the
+    /// algorithm never sees the part that proves it.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Container engine to use, instead of the one that the configuration names.
     #[arg(long)]
     engine: Option<EngineKind>,
@@ -55,7 +59,8 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     let node = Node::new(config, runtime.handle().clone(), Remembering::Always)?;
     let question = arguments.image.question(Call::default())?;
     let caller = caller::of_process();
-    match node.run(Run { question, input, databases, extra, caller, engine, canceller })? {
+    let token = arguments.token_file.as_deref().map(read_token).transpose()?;
+    match node.run(Run { question, input, databases, extra, caller, token, engine, canceller })? {
         Outcome::Denied(denial) => deny(&denial, form),
         Outcome::Ran(report) => ended(&report, arguments, form),
     }

@@ -1,6 +1,10 @@
 //! `countersign-runner task …`: the service from a shell.
 
-use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use errors::{Form, chain, files, output};
@@ -12,6 +16,8 @@ use crate::service::{
     queue::MAX_INPUT,
 };
 
+/// Most bytes of a token's file.
+const MAX_TOKEN: u64 = 16 << 10;
 /// Where `serve` listens unless told otherwise.
 pub(super) const DEFAULT_SOCKET: &str = "/run/countersign/runner.sock";
 
@@ -37,6 +43,9 @@ enum Action {
         /// Label of a database that the algorithm may read; may be given several times.
         #[arg(long = "database", value_name = "LABEL")]
         databases: Vec<String>,
+        /// File with this task's own token for the node's server; the algorithm never sees the part that proves it.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
         /// Key of your choice that makes it safe to repeat this call: the same key never starts a second task.
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
@@ -89,6 +98,14 @@ pub(super) enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The token's file cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The task ended without a result.
     #[error("task {id} is {state}{}", reason.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     NoResult {
@@ -113,6 +130,7 @@ impl Error {
                 Some("start `countersign-runner serve`, or name its socket with --socket")
             }
             Error::Input { .. } => Some("give a file that holds one JSON object"),
+            Error::Token { .. } => Some("give a file that holds the token and nothing else"),
             Error::NoResult { .. } => Some("see `countersign-runner task show` and `task log`"),
             Error::Client(ClientError::Broken(_)) | Error::Io(_) => None,
         }
@@ -126,9 +144,9 @@ impl From<Error> for crate::error::Error {
             Error::Client(ClientError::Refused { status: 404, .. }) => Kind::NotFound,
             Error::Client(ClientError::Refused { code, .. }) if code == "wrong_state" => Kind::Refused,
             Error::NoResult { .. } => Kind::Refused,
-            Error::Client(ClientError::Refused { status: 400..=499, .. }) | Error::Input { .. } => {
-                Kind::Input
-            }
+            Error::Client(ClientError::Refused { status: 400..=499, .. })
+            | Error::Input { .. }
+            | Error::Token { .. } => Kind::Input,
             Error::Client(_) | Error::Io(_) => Kind::Machine,
         };
         let answer = crate::error::Error::new(kind, error.to_string());
@@ -154,8 +172,11 @@ impl TaskCommand {
     async fn act(&self, form: Form) -> Result<Vec<u8>, Error> {
         let client = Client::new(&self.socket);
         match &self.action {
-            Action::Submit { image, input, databases, idempotency_key, wait } => {
+            Action::Submit { image, input, databases, token_file, idempotency_key, wait } => {
                 let mut body = json!({ "image": image, "input": read_input(input)?, "databases": databases });
+                if let Some(path) = token_file {
+                    body["token"] = json!(read_token(path)?);
+                }
                 if let Some(key) = idempotency_key {
                     body["idempotency_key"] = json!(key);
                 }
@@ -220,6 +241,13 @@ fn read_input(path: &PathBuf) -> Result<Value, Error> {
     files::fill(&mut bytes, source, path, MAX_INPUT as u64).map_err(|error| fail(chain::line(&error)))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
     if value.is_object() { Ok(value) } else { Err(fail("it is JSON, but not an object".to_owned())) }
+}
+
+fn read_token(path: &Path) -> Result<String, Error> {
+    let fail = |reason: String| Error::Token { path: path.to_owned(), reason };
+    let bytes = files::read(path, MAX_TOKEN).map_err(|error| fail(chain::line(&error)))?;
+    let text = String::from_utf8(bytes).map_err(|_| fail("it is no text".to_owned()))?;
+    Ok(text.trim().to_owned())
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Error> {

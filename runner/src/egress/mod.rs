@@ -20,6 +20,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use attestations::policy::Budget;
 pub use log::{Entry, Log, Outcome, Spent};
 pub use rules::Rules;
+use serde::Deserialize;
 pub use serve::ServeHandle;
 use url::Url;
 
@@ -55,8 +56,17 @@ pub enum Upstream {
 }
 
 /// The run's own token, put in place of whatever `Authorization` the container sends.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Token(String);
+
+impl TryFrom<String> for Token {
+    type Error = Error;
+
+    fn try_from(secret: String) -> Result<Token, Error> {
+        Token::new(secret)
+    }
+}
 
 impl Token {
     /// Takes a token; it is checked to be plain visible ASCII, so that it cannot add header lines.
@@ -65,6 +75,16 @@ impl Token {
         let plain =
             !secret.is_empty() && secret.len() <= 16 * 1024 && secret.bytes().all(|b| b.is_ascii_graphic());
         if plain { Ok(Token(secret)) } else { Err(Error::Token) }
+    }
+
+    /// The secret itself, for where it is kept.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// What the algorithm may read of it: whom it runs for, without the part that proves it. The proxy adds that.
+    pub(crate) fn claims(&self) -> String {
+        self.0.rsplit_once('.').map_or_else(String::new, |(claims, _)| format!("{claims}."))
     }
 
     fn header(&self) -> Result<http::HeaderValue, Error> {

@@ -65,6 +65,7 @@ impl Execute for NodeExecutor {
             databases: task.databases.clone(),
             extra: BTreeMap::new(),
             caller: task.caller.clone(),
+            token: task.token.clone(),
             engine: self.engine,
             canceller: canceller.clone(),
         };

@@ -259,6 +259,11 @@ impl Files {
             let name = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let target = format!("{FOLDER}/data/{label}/{name}");
             let variable = label.to_uppercase().replace('-', "_");
+            if self.env.iter().any(|(name, _)| *name == format!("{variable}_DATABASE_URI")) {
+                let message =
+                    format!("the database `{label}` and another one here become one variable, {variable}");
+                return Err(Error::new(Kind::Input, message).hint("give one of them another label"));
+            }
             self.set(&format!("{variable}_DATABASE_URI"), &target);
             self.set(&format!("{variable}_DATABASE_TYPE"), &database.kind);
             self.mounts.push(Mounted { source, target, readonly: true });
@@ -371,6 +376,35 @@ mod tests {
         fs::remove_file(&output).unwrap();
         std::os::unix::fs::symlink("/proc/self/environ", &output).unwrap();
         assert!(files.result(1 << 20).is_err());
+    }
+
+    #[test]
+    fn two_labels_never_become_one_variable() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("rows.csv");
+        fs::write(&path, "a\n").unwrap();
+        let database = Database { path, kind: "csv".to_owned() };
+        let input = Input::parse(br#"{"method":"average"}"#).unwrap();
+        let lay_out = |labels: &[&str]| {
+            let databases = labels.iter().map(|label| ((*label).to_owned(), database.clone())).collect();
+            Files::of_input(state.path(), &input, "", &databases)
+        };
+        assert!(lay_out(&["a-b", "a_c"]).is_ok());
+        for labels in [["a-b", "a_b"], ["rows", "ROWS"]] {
+            assert!(lay_out(&labels).unwrap_err().to_string().contains("become one variable"), "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_all_of_the_input_but_the_method() {
+        let input =
+            Input::parse(br#"{"method":"average","kwargs":{"method":"x"},"output_format":"json"}"#).unwrap();
+        let wanted = serde_json::json!({ "args": [], "kwargs": { "method": "x" }, "output_format": "json" });
+        assert_eq!(input.arguments(), &wanted);
+        assert!(
+            !String::from_utf8_lossy(&input.bytes).contains("args\":[]"),
+            "what was not there is not passed on"
+        );
     }
 
     #[test]

@@ -169,7 +169,8 @@ impl Site {
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
         let (databases, caller) = (Vec::new(), Caller::default());
-        let run = Run { question: self.question(), input, databases, extra, caller, engine, canceller };
+        let question = self.question();
+        let run = Run { question, input, databases, extra, caller, token: None, engine, canceller };
         self.node().run(run)
     }
 

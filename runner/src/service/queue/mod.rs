@@ -13,7 +13,7 @@ use attestations::{Caller, Denial};
 use serde::{Deserialize, Serialize};
 pub use store::Queue;
 
-use crate::record::RunReport;
+use crate::{egress::Token, record::RunReport};
 
 /// Most bytes of a task's input.
 pub(crate) const MAX_INPUT: usize = 8 << 20;
@@ -119,6 +119,9 @@ pub struct TaskRequest {
     /// The same key with the same request gives the same task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// The task's own token for the node's server. It is kept until the task has ended, and never shown.
+    #[serde(default, skip_serializing)]
+    pub token: Option<Token>,
     /// Who asks. The service knows it of the connection; no request can say it.
     #[serde(skip)]
     pub caller: Caller,

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::Error;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Version 1. Strict tables: a value of another type is an error and not a surprise later.
 const SCHEMA: &str = "
@@ -46,6 +46,12 @@ ALTER TABLE task ADD COLUMN caller TEXT NOT NULL DEFAULT '{}';
 PRAGMA user_version = 3;
 ";
 
+/// From version 3 to 4: a task's own token, until it has ended.
+const KEEPS_TOKENS: &str = "
+ALTER TABLE task ADD COLUMN token TEXT;
+PRAGMA user_version = 4;
+";
+
 /// Sets the durability, then makes or checks the schema.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let sqlite = |error| super::store::sqlite(path, error);
@@ -55,13 +61,17 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Er
     if mode != "wal" {
         return Err(Error::Corrupt(format!("the file cannot be kept in WAL mode (it stays in {mode:?})")));
     }
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;").map_err(sqlite)?;
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
+        .map_err(sqlite)?;
     let change =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite)?;
     match change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite)? {
-        0 => change.execute_batch(&[SCHEMA, KEEPS_RUNS, KEEPS_CALLERS].concat()).map_err(sqlite)?,
-        1 => change.execute_batch(&[KEEPS_RUNS, KEEPS_CALLERS].concat()).map_err(sqlite)?,
-        2 => change.execute_batch(KEEPS_CALLERS).map_err(sqlite)?,
+        found @ 0..VERSION => {
+            let steps = [SCHEMA, KEEPS_RUNS, KEEPS_CALLERS, KEEPS_TOKENS];
+            let missing = steps.iter().skip(usize::try_from(found).unwrap_or_default());
+            change.execute_batch(&missing.copied().collect::<String>()).map_err(sqlite)?;
+        }
         VERSION => {}
         found => return Err(Error::Newer { path: path.to_owned(), found, known: VERSION }),
     }

@@ -13,7 +13,7 @@ use super::{
     DEFAULT_MAX_ATTEMPTS, Ending, Error, Finish, MAX_INPUT, MAX_LOG, MAX_RESULT, MAX_TEXT, State, Submitted,
     Task, TaskRequest, schema,
 };
-use crate::record::RunReport;
+use crate::{egress::Token, record::RunReport};
 
 const COLUMNS: &str = "id, state, image, databases, reason, remedy, denial, attempts, cancel_requested, created_at, updated_at, caller";
 /// What is kept of a run, which a list leaves out.
@@ -64,15 +64,20 @@ impl Queue {
             return Err(Error::TooLarge { what: "input", size: input.len(), max: MAX_INPUT });
         }
         let (databases, caller) = (encode(&request.databases)?, encode(&request.caller)?);
+        let token = request.token.as_ref().map(Token::secret);
         let mut connection = self.connection();
         let change = self.change(&mut connection)?;
         if let Some(key) = &request.idempotency_key {
+            // A task that has ended has forgotten its token: then the rest says whether it is the same.
             let same = "SELECT id, image = ?2 AND input = ?3 AND databases = ?4 AND caller = ?5
+                               AND (token IS ?6 OR state NOT IN ('queued', 'verifying', 'running'))
                         FROM task WHERE idempotency_key = ?1";
             let found = change
-                .query_row(same, params![key, request.image, input.as_bytes(), databases, caller], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
-                })
+                .query_row(
+                    same,
+                    params![key, request.image, input.as_bytes(), databases, caller, token],
+                    |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)),
+                )
                 .optional()
                 .map_err(|error| self.sqlite(error))?;
             match found {
@@ -82,10 +87,11 @@ impl Queue {
             }
         }
         let insert =
-            "INSERT INTO task (state, image, input, databases, idempotency_key, created_at, updated_at, caller)
-                      VALUES ('queued', ?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+            "INSERT INTO task (state, image, input, databases, idempotency_key, created_at, updated_at, caller,
+                               token)
+                      VALUES ('queued', ?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7)";
         let key = &request.idempotency_key;
-        let values = params![request.image, input.as_bytes(), databases, key, now(), caller];
+        let values = params![request.image, input.as_bytes(), databases, key, now(), caller, token];
         change.execute(insert, values).map_err(|error| self.sqlite(error))?;
         let id = change.last_insert_rowid();
         change.commit().map_err(|error| self.sqlite(error))?;
@@ -99,7 +105,7 @@ impl Queue {
     pub fn claim(&self) -> Result<Option<(i64, TaskRequest)>, Error> {
         let claim = "UPDATE task SET state = 'verifying', attempts = attempts + 1, updated_at = ?1
                      WHERE id = (SELECT id FROM task WHERE state = 'queued' ORDER BY id LIMIT 1) AND state = 'queued'
-                     RETURNING id, image, input, databases, idempotency_key, caller";
+                     RETURNING id, image, input, databases, idempotency_key, caller, token";
         let row = self
             .connection()
             .query_row(claim, [now()], |row| {
@@ -110,16 +116,30 @@ impl Queue {
                     row.get::<_, String>(3)?,
                     row.get::<_, Option<String>>(4)?,
                     row.get::<_, String>(5)?,
+                    row.get::<_, Option<String>>(6)?,
                 ))
             })
             .optional()
             .map_err(|error| self.sqlite(error))?;
-        let Some((id, image, input, databases, idempotency_key, caller)) = row else { return Ok(None) };
-        match (decode(&input), decode(databases.as_bytes()), decode(caller.as_bytes())) {
-            (Ok(input), Ok(databases), Ok(caller)) => {
-                Ok(Some((id, TaskRequest { image, input, databases, idempotency_key, caller })))
-            }
-            (Err(error), ..) | (_, Err(error), _) | (_, _, Err(error)) => {
+        let Some((id, image, input, databases, idempotency_key, caller, token)) = row else {
+            return Ok(None);
+        };
+        let read = || -> Result<TaskRequest, Error> {
+            Ok(TaskRequest {
+                image,
+                input: decode(&input)?,
+                databases: decode(databases.as_bytes())?,
+                idempotency_key,
+                caller: decode(caller.as_bytes())?,
+                token: token
+                    .map(Token::new)
+                    .transpose()
+                    .map_err(|error| Error::Corrupt(error.to_string()))?,
+            })
+        };
+        match read() {
+            Ok(request) => Ok(Some((id, request))),
+            Err(error) => {
                 let remedy = "submit the task again".to_owned();
                 self.finish(id, &Ending::Failed { reason: error.to_string(), remedy })?;
                 Err(error)
@@ -148,7 +168,7 @@ impl Queue {
         let row = Finished::of(ending)?;
         let change =
             "UPDATE task SET state = ?2, reason = ?3, remedy = ?4, denial = ?5, admission = ?6, egress = ?7,
-                      result = ?8, log = ?9, updated_at = ?10
+                      result = ?8, log = ?9, updated_at = ?10, token = NULL
                       WHERE id = ?1 AND state IN ('verifying', 'running')";
         let state = State::Finished(row.finish).as_str();
         let values = params![
@@ -174,6 +194,7 @@ impl Queue {
     pub fn cancel(&self, id: i64) -> Result<State, Error> {
         let change = "UPDATE task SET cancel_requested = 1, updated_at = ?2,
                       reason = CASE state WHEN 'queued' THEN 'cancelled before it was started' END,
+                      token = CASE state WHEN 'queued' THEN NULL ELSE token END,
                       state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END
                       WHERE id = ?1 AND state IN ('queued', 'verifying', 'running') RETURNING state";
         let state = self
@@ -277,11 +298,11 @@ impl Queue {
         let left = "state IN ('verifying', 'running')";
         let steps = [
             format!(
-                "UPDATE task SET state = 'cancelled', updated_at = ?1, reason = 'cancelled; its server stopped before \
+                "UPDATE task SET state = 'cancelled', updated_at = ?1, token = NULL, reason = 'cancelled; its server stopped before \
                  it ended' WHERE {left} AND cancel_requested = 1 AND ?2 >= 0"
             ),
             format!(
-                "UPDATE task SET state = 'failed', updated_at = ?1, reason = 'the server was stopped ' || attempts || \
+                "UPDATE task SET state = 'failed', updated_at = ?1, token = NULL, reason = 'the server was stopped ' || attempts || \
                  ' times while working on it', remedy = 'find out what stops the server (memory, disk, the task \
                  itself), then submit it again' WHERE {left} AND attempts >= ?2"
             ),
