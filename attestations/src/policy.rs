@@ -2,9 +2,9 @@
 
 mod age;
 mod bases;
-mod check;
 mod budget;
 mod callers;
+mod check;
 mod demands;
 mod functions;
 mod json;
@@ -28,8 +28,8 @@ use crate::review::OwnWork;
 
 pub(crate) use age::{MaxAge, Validity};
 pub(crate) use bases::BuiltBases;
-pub use check::{Finding, Severity};
 pub use budget::Budget;
+pub use check::{Finding, Severity};
 pub(crate) use functions::Arguments;
 pub(crate) use materials::{Gaps, Materials};
 pub(crate) use parameters::Parameters;

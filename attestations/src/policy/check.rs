@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::functions::Functions;
 use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector};
 
 /// What ends within this time is told of.
@@ -59,7 +60,7 @@ impl Policy {
             let about = format!("rule {}", rule.selector());
             found.extend(self.reach(at, rule).map(|why| error(&about, why)));
             self.demands(&rule.image, &about, now, &mut found);
-            if rule.functions == Allowed::Only(Vec::new()) {
+            if matches!(&rule.privileges.functions, Functions::Only(none) if none.is_empty()) {
                 found.push(error(&about, "functions is empty: no function may be called".to_owned()));
             }
             if let Some(bases) = &rule.built_bases {

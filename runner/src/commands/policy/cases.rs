@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use admission::{Admission, Question, Sources};
-use attestations::{Decision, Foreign, Older};
+use attestations::{Call, Caller, Decision, Foreign, Older};
 use errors::{Form, files, output, plural};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -28,6 +28,9 @@ struct Case {
     #[serde(default)]
     evidence: Vec<PathBuf>,
     function: Option<String>,
+    arguments: Option<Value>,
+    databases: Option<Vec<String>>,
+    user: Option<String>,
     at: Option<String>,
     expect: Expected,
 }
@@ -88,7 +91,12 @@ impl Case {
                 .reference
                 .parse()
                 .map_err(|cause: attestations::ReferenceError| unusable("reference", cause.to_string()))?,
-            function: self.function.clone(),
+            call: Call {
+                function: self.function.clone(),
+                arguments: self.arguments.clone(),
+                databases: self.databases.clone(),
+                caller: self.user.clone().map(|user| Caller { user: Some(user), uid: None }),
+            },
             evidence: self.evidence.iter().map(|path| folder.join(path)).collect(),
             sources: Sources::Offline,
             at: at.map_err(|cause| unusable("at", cause.to_string()))?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use admission::{Admission, Memory, Question, Sources};
-use attestations::{Older, Reference};
+use attestations::{Call, Older, Reference};
 use errors::{Form, output, plural};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments, form: Form) -> Result<
     for reference in images.values() {
         let question = Question {
             reference: reference.clone(),
-            function: None,
+            call: Call::default(),
             evidence: arguments.evidence.clone(),
             sources: if arguments.offline { Sources::Offline } else { Sources::Registries },
             at: None,

@@ -25,7 +25,8 @@ pub(super) enum PolicyCommand {
     /// Decide cases of a file and compare each with what it expects; the exit code is 1 if one comes out otherwise.
     ///
     /// The file is TOML: [[case]] with name, reference (by digest), evidence (files or folders, relative to the file),
-    /// expect ("admitted", or a list of codes of unmet conditions), and optionally function and at (a time).
+    /// expect ("admitted", or a list of codes of unmet conditions), and optionally
+    /// function, arguments, databases, user and at (a time).
     Test {
         /// File with the cases.
         #[arg(value_name = "FILE.toml")]
