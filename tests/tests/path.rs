@@ -169,7 +169,8 @@ fn a_broken_policy_admits_nothing() {
     scene.rebuild("1.0").expect(0);
     let reference = format!("{}:1.0", scene.image());
     let whole = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
-    let half = &whole[..whole.len() / 2];
+    // In the middle of a rule: half of the text may end where a smaller policy does.
+    let half = whole.split("failed_rebuild").next().unwrap();
     for (text, why) in
         [("", "empty"), (half, "half-written"), (&whole.replace("threshold", "treshold"), "misspelt")]
     {

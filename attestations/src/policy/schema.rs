@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 
-use boon::{Compiler, Draft, ErrorKind, Schemas, UrlLoader, ValidationError};
+use boon::{CompileError, Compiler, Draft, ErrorKind, Schemas, UrlLoader, ValidationError};
 use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
@@ -111,10 +111,9 @@ impl Schema {
         compiler.enable_format_assertions();
         compiler.use_loader(Box::new(Nowhere));
         let mut compiled = Schemas::new();
-        let index = compiler
-            .add_resource(PLACE, value.clone())
-            .and_then(|()| compiler.compile(PLACE, &mut compiled))
-            .map_err(|cause| format!("{cause:#}").replace(PLACE, "the schema"))?;
+        let told = |cause: CompileError| format!("{cause:#}").replace(PLACE, "the schema");
+        compiler.add_resource(PLACE, value.clone()).map_err(told)?;
+        let index = compiler.compile(PLACE, &mut compiled).map_err(told)?;
         Ok(Self(Arc::new(Inner { value, compiled, index, size })))
     }
 
