@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use attestations::provenance::{Provenance, ResourceDescriptor};
 use attestations::{Case, Decision, Digest, Evidence, Gathered, Policy, Subject};
-use common::{Signed, World, base, image, now, question};
+use common::{Key, Signed, World, base, image, now, question};
 
 const ROUNDS: usize = 501;
 
@@ -48,6 +48,9 @@ fn main() {
     let policy = Policy::parse(&format!("{unlisted}{BUILT_BASES}")).unwrap();
     let of_base = BTreeMap::from([(base(), Gathered::Bundles(evidence(&world, 0, base())))]);
     row("the first, and as much about a base that is not listed", &policy, &plain, &of_base);
+    let many = [plain, crowd(&world)].concat();
+    assert_eq!(many.len(), 500);
+    row("the first among 500 bundles, of strangers and of people of the policy", &world.policy(), &many, &none);
 }
 
 /// Three reviews, and three builds of 200 exchanges and so many packages each. A base is built from scratch.
@@ -81,6 +84,18 @@ fn evidence(world: &World, packages: usize, of: Digest) -> Vec<Evidence> {
         evidence.push(world.review(key, who, |_| {}));
     }
     evidence
+}
+
+/// What else may hang at an image: half of it by keys that nobody knows, half approvals of other commits.
+fn crowd(world: &World) -> Vec<Evidence> {
+    let stranger = Key::new();
+    let review = |number: usize| {
+        let (key, who) = if number % 2 == 0 { (&stranger, "stranger") } else { (&world.mallory, "mallory") };
+        let mut one = world.review(key, who, |it| it.value.note = Some(format!("note {number}")));
+        one.origin = format!("bundle {number}");
+        one
+    };
+    (0..494).map(review).collect()
 }
 
 /// Prints the median as a row of the table of benchmarks.
