@@ -6,11 +6,14 @@ use std::sync::Arc;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 
 use crate::foreign::Foreign;
 
 /// Texts longer than this are no public key of a kind known here.
 const MAX_TEXT: usize = 4096;
+/// Longer SSH signatures are by no key of a kind known here.
+const MAX_SIGNATURE: usize = 4096;
 /// SubjectPublicKeyInfo of Ed25519 (RFC 8410): everything before the 32 bytes of the key.
 const ED25519_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// SubjectPublicKeyInfo of P-256 (RFC 5480): everything before the 65 bytes of the uncompressed point.
@@ -122,6 +125,23 @@ impl PublicKey {
         }
     }
 
+    /// The key that an armoured SSH signature (`ssh-keygen -Y sign`, as git has it in signed commits) names. Whether it made
+    /// the signature is not checked. None where there is no such key, or it is of a kind that no policy can list.
+    pub fn named_by_ssh_signature(text: &str) -> Option<Self> {
+        let body = text.trim().strip_prefix("-----BEGIN SSH SIGNATURE-----")?;
+        let body = body.strip_suffix("-----END SSH SIGNATURE-----")?;
+        if body.len() > MAX_SIGNATURE {
+            return None;
+        }
+        let compact: String = body.split_whitespace().collect();
+        let blob = decode(&compact).ok()?;
+        // Six letters and the version, then fields, of which the first is the key's own blob.
+        let (length, rest) = blob.strip_prefix(b"SSHSIG\0\0\0\x01")?.split_first_chunk::<4>()?;
+        let key = rest.get(..u32::from_be_bytes(*length) as usize)?;
+        let kind = SshFields(key).collect().ok()?.into_iter().next()?;
+        Self::parse(&format!("{} {}", str::from_utf8(&kind).ok()?, STANDARD.encode(key))).ok()
+    }
+
     /// What it signs with.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -169,8 +189,26 @@ impl fmt::Debug for PublicKey {
 }
 
 /// A key's id. See [`PublicKey::id`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeyId(String);
+
+impl TryFrom<String> for KeyId {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        match decode(&text)?.len() {
+            32 => Ok(Self(text)),
+            _ => Err(KeyError::Format(format!("`{}` is no key's id", Foreign::new(&text)))),
+        }
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.0
+    }
+}
 
 impl KeyId {
     /// The id as it stands in envelopes and bundles.

@@ -14,6 +14,7 @@ mod pattern;
 mod privileges;
 mod read;
 mod requests;
+mod reviews;
 mod schema;
 mod text;
 
@@ -22,9 +23,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::keys::PublicKey;
+use crate::keys::{KeyId, PublicKey};
 use crate::reference::{Reference, Repository};
-use crate::review::OwnWork;
+use crate::review::{CountedOnce, OwnWork, Role};
 
 pub(crate) use age::{MaxAge, Validity};
 pub(crate) use bases::BuiltBases;
@@ -99,7 +100,10 @@ impl Policy {
 /// A person whose reviews can count.
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
+    pub(crate) organisation: Option<String>,
     pub(crate) emails: Vec<String>,
+    /// The ids of the keys, by which commits that are signed with one of them are told.
+    pub(crate) key_ids: Vec<KeyId>,
     pub(crate) keys: Vec<HeldKey>,
 }
 
@@ -145,9 +149,7 @@ pub struct Rule {
 pub(crate) struct Demands {
     pub(crate) source: Allowed<String>,
     pub(crate) bases: Allowed<Digest>,
-    pub(crate) reviews: Threshold,
-    pub(crate) reviews_age: Option<MaxAge>,
-    pub(crate) own_work: OwnWork,
+    pub(crate) reviews: ReviewDemands,
     pub(crate) builds: Threshold,
     pub(crate) builds_age: Option<MaxAge>,
     /// How many operators must have seen for themselves what entered over the network.
@@ -187,6 +189,17 @@ pub(crate) enum FailedRebuild {
     Veto,
     /// Nothing.
     Ignore,
+}
+
+/// What is asked of the reviews of one commit.
+#[derive(Debug, Clone)]
+pub(crate) struct ReviewDemands {
+    /// In each role, how many of whom.
+    pub(crate) roles: BTreeMap<Role, Threshold>,
+    pub(crate) counted_once: CountedOnce,
+    pub(crate) own_work: OwnWork,
+    /// How old an approval may be.
+    pub(crate) max_age: Option<MaxAge>,
 }
 
 /// How many of whom.

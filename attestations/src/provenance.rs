@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::{Commit, Digest, Tree};
+use crate::keys::KeyId;
 use crate::review::Person;
 
+mod locked;
 mod named;
 mod overrides;
 mod responses;
 
+pub use locked::lock_digest;
 pub use named::{NamedExchange, RecordedBase, UnnamedBase};
 pub use overrides::Override;
 pub use responses::{Confirmation, Responses};
@@ -124,6 +127,12 @@ pub struct InternalParameters {
     pub source_date_epoch: i64,
     /// Who wrote the commit: its author and co-authors.
     pub authors: Vec<Person>,
+    /// Who committed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub committers: Vec<Person>,
+    /// The SSH key that the commit is signed with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub author_keys: BTreeSet<KeyId>,
     /// The digest of the image's config.
     pub config_digest: Digest,
     /// The layers, from the lowest.

@@ -73,7 +73,7 @@ impl Subject {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicate {
     /// Somebody read a commit.
-    Review(Review),
+    Review(Box<Review>),
     /// Somebody built an image.
     Provenance(Box<Provenance>),
     /// Somebody could not repeat a build.

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use attestations::Commit;
 use attestations::provenance::{ExternalParameters, Override, RecordedBase};
+use attestations::review::Parameters;
+use attestations::{Commit, Digest};
 use images::Platform;
 
 use crate::bases::{Base, BaseOrigin};
@@ -36,6 +37,19 @@ pub(crate) enum BuildSelection {
         /// Its bases, by the name in the Dockerfile: origin and digest.
         bases: BTreeMap<String, RecordedBase>,
     },
+}
+
+impl BuildSelection {
+    /// The image of that name, or the only one, as the repository's `countersign.toml` says.
+    pub(crate) fn image(image: Option<String>) -> Self {
+        Self::Project {
+            image,
+            target: None,
+            arguments: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platforms: BTreeSet::new(),
+        }
+    }
 }
 
 /// What is built.
@@ -142,6 +156,22 @@ pub(crate) fn refuse_secrets(secrets: &Secrets, recipe: &Recipe) -> Result<()> {
     }
 }
 
+/// The parameters as a review names them. Only a lock gives the digest of every base.
+pub(crate) fn to_be_reviewed(recipe: &Recipe, bases: Option<BTreeMap<String, Digest>>) -> Parameters {
+    Parameters {
+        dockerfile: recipe.dockerfile.clone(),
+        context: context_of(recipe),
+        target: recipe.target.clone(),
+        build_args: recipe.arguments.clone(),
+        bases,
+    }
+}
+
+/// The context's path as provenance and reviews have it.
+fn context_of(recipe: &Recipe) -> String {
+    if recipe.context.is_empty() { ".".to_owned() } else { recipe.context.clone() }
+}
+
 /// The parameters as the provenance states them, apart from what only the build shows.
 pub(crate) fn external(
     location: &Location,
@@ -153,9 +183,9 @@ pub(crate) fn external(
     ExternalParameters {
         source: format!("git+{}", location.uri()),
         commit: commit.clone(),
+        context: context_of(&recipe),
         image: recipe.image,
         dockerfile: recipe.dockerfile,
-        context: if recipe.context.is_empty() { ".".to_owned() } else { recipe.context },
         target: recipe.target,
         build_args: recipe.arguments,
         labels: recipe.labels,

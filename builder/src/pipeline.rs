@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use attestations::provenance::{ExternalParameters, RecordedBase, Responses, Spoken};
-use attestations::review::Person;
+use attestations::review::Parameters;
 use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
-use crate::source::{Location, Repository, Snapshot};
+use crate::source::{Location, Repository, Snapshot, Writers};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
@@ -79,8 +79,8 @@ pub(crate) struct BuildOutcome {
     pub(crate) parameters: ExternalParameters,
     /// The commit's tree.
     pub(crate) tree: Tree,
-    /// The commit's authors.
-    pub(crate) authors: Vec<Person>,
+    /// Who wrote and committed the commit.
+    pub(crate) writers: Writers,
     /// The commit's time, in seconds since 1970.
     pub(crate) epoch: i64,
     /// How its responses were come by.
@@ -136,13 +136,13 @@ pub(crate) fn build(
     build_request: &BuildRequest,
     registry: &dyn Registry,
     runtime: &tokio::runtime::Handle,
-    gate: &dyn Fn(&Snapshot<'_>) -> Result<()>,
+    gate: &dyn Fn(&Snapshot<'_>, &Parameters) -> Result<()>,
 ) -> Result<Vec<BuildOutcome>> {
     let repository = Repository::open(workspace.state_dir(), &build_request.location)?;
     let snapshot = repository.commit(&build_request.commit)?;
-    gate(&snapshot)?;
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
     let recipe = parameters::recipe(&build_request.what, &project)?;
+    gate(&snapshot, &parameters::to_be_reviewed(&recipe, None))?;
     parameters::refuse_secrets(&build_request.secrets, &recipe)?;
     let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
@@ -182,7 +182,7 @@ pub(crate) fn build(
         runtime,
         lock: read_lock(&snapshot, &recipe)?,
         tree: snapshot.tree()?,
-        authors: snapshot.authors(),
+        writers: snapshot.writers(),
         project,
         recipe,
         epoch,
@@ -195,6 +195,22 @@ pub(crate) fn build(
         .zip(&emulators)
         .map(|((request, plan), emulator)| builds.build(&request.platform, plan, &context, emulator))
         .collect()
+}
+
+/// How a commit would be built, for its reviewers, and the commit's lock.
+///
+/// # Errors
+/// When the commit has no such image, or a file that decides cannot be read.
+pub(crate) fn plan_for_review(
+    snapshot: &Snapshot<'_>,
+    what: &BuildSelection,
+) -> Result<(Parameters, Option<Lock>)> {
+    let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
+    let recipe = parameters::recipe(what, &project)?;
+    read_dockerfile(snapshot, &recipe.dockerfile)?;
+    let lock = read_lock(snapshot, &recipe)?;
+    let bases = |lock: &Lock| lock.bases.iter().map(|(name, base)| (name.clone(), base.digest)).collect();
+    Ok((parameters::to_be_reviewed(&recipe, lock.as_ref().map(bases)), lock))
 }
 
 /// The one outcome of a request for a single platform.
@@ -218,7 +234,7 @@ struct PlatformBuilds<'a> {
     recipe: Recipe,
     lock: Option<Lock>,
     tree: Tree,
-    authors: Vec<Person>,
+    writers: Writers,
     epoch: i64,
     host: sandbox::Host,
     canceller: Canceller,
@@ -300,7 +316,7 @@ impl PlatformBuilds<'_> {
             },
             executed,
             tree: self.tree.clone(),
-            authors: self.authors.clone(),
+            writers: self.writers.clone(),
             epoch: self.epoch,
             packages,
             lock: self.lock.clone(),

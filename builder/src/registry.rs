@@ -93,8 +93,21 @@ impl Registry {
     /// # Errors
     /// When the registry refuses it.
     pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &SignedBundle) -> Result<Digest> {
+        self.attach_to(subject, image.manifest(), bundle)
+    }
+
+    /// The same, for an image of which only the descriptor of its manifest is at hand.
+    ///
+    /// # Errors
+    /// When the registry refuses it.
+    pub(crate) fn attach_to(
+        &self,
+        subject: &Pinned,
+        manifest: &Descriptor,
+        bundle: &SignedBundle,
+    ) -> Result<Digest> {
         let (kind, created) = (bundle.predicate_type(), now_in_seconds());
-        let attached = self.client.attach(subject, image.manifest(), bundle.to_bytes(), kind, &created);
+        let attached = self.client.attach(subject, manifest, bundle.to_bytes(), kind, &created);
         self.runtime.block_on(attached).map_err(Error::from)
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bases::Bases;
 use super::sort::{SignedBuild, Sorted};
 use super::{Few, Ignored, Reason, Unmet, materials, parameters};
+use crate::decision::count::{Authors, Built};
 use crate::digest::{Commit, Digest, Tree};
 use crate::foreign::Foreign;
 use crate::policy::{Demands, FailedRebuild, Policy, normal_source};
@@ -74,7 +75,9 @@ impl Agreement {
 /// Builds of one commit with one set of parameters, bases and one config.
 pub(super) struct Group {
     agreement: Agreement,
-    pub(super) authors: BTreeSet<String>,
+    pub(super) authors: Authors,
+    /// The locks of its builds; none where no review names one.
+    locks: Option<BTreeSet<Option<Digest>>>,
     operators: BTreeMap<String, String>,
     /// Those of them who saw for themselves what entered.
     observers: BTreeSet<String>,
@@ -84,10 +87,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    fn new(agreement: Agreement) -> Self {
+    fn new(agreement: Agreement, locks: Option<BTreeSet<Option<Digest>>>) -> Self {
         Self {
             agreement,
-            authors: BTreeSet::new(),
+            authors: Authors::new(),
+            locks,
             operators: BTreeMap::new(),
             observers: BTreeSet::new(),
             refused: Vec::new(),
@@ -121,6 +125,18 @@ impl Group {
     /// Where the builds that counted came from.
     pub(super) fn origins(&self) -> &BTreeSet<String> {
         &self.origins
+    }
+
+    /// How its commit was built.
+    pub(super) fn how(&self) -> Built<'_> {
+        Built {
+            dockerfile: &self.agreement.dockerfile,
+            context: &self.agreement.context,
+            target: self.agreement.target.as_deref(),
+            build_args: &self.agreement.build_args,
+            bases: Some(&self.agreement.bases),
+            locks: self.locks.as_ref(),
+        }
     }
 
     /// One builder for each operator.
@@ -157,11 +173,13 @@ pub(super) fn groups(
     unmet: &mut Vec<Unmet>,
 ) -> Vec<Group> {
     let mut groups: BTreeMap<Agreement, Group> = BTreeMap::new();
+    let locks = sorted.reviews.name_locks().then(BTreeSet::new);
     for build in &sorted.builds {
         match consistent(build, digest) {
             Ok(tree) => {
                 let agreement = Agreement::of(&build.provenance.value().build_definition, tree);
-                let group = groups.entry(agreement).or_insert_with_key(|it| Group::new(it.clone()));
+                let group =
+                    groups.entry(agreement).or_insert_with_key(|it| Group::new(it.clone(), locks.clone()));
                 add(policy, demands, bases, build, group, &mut sorted.ignored);
             }
             Err(reason) => sorted.ignored.push(Ignored::new(build.origin, reason)),
@@ -263,7 +281,10 @@ fn add(
     if let Some(wanted) = &demands.materials {
         refused.extend(materials::lacking(wanted, definition));
     }
-    group.authors.extend(internal.authors.iter().map(|it| it.email.trim().to_lowercase()));
+    group.authors.add(internal.authors.iter().chain(&internal.committers), &internal.author_keys);
+    if let Some(locks) = &mut group.locks {
+        locks.insert(build.provenance.value().lock_digest().ok());
+    }
     if refused.is_empty() {
         if let Some(builder) = policy.builders.get(build.builder) {
             let name =

@@ -1,8 +1,11 @@
 //! Counting the reviews of a commit. The node's decision and the builder's gate both ask here, so that they cannot differ.
 //!
 //! A rejection counts for the commit it names and for every commit with the same tree, whatever else is wrong with it. An
-//! approval counts for one commit, from somebody who did not write it; one of changes needs the commit before them to be
-//! reviewed the same way.
+//! approval counts for one commit and one role, from somebody who neither wrote nor committed it; one of changes needs the
+//! commit before them, with the tree that it names, to be reviewed the same way.
+
+mod authors;
+mod built;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +16,12 @@ use crate::bundle::Verified;
 use crate::clock;
 use crate::digest::{Commit, Tree};
 use crate::foreign::Foreign;
-use crate::review::{OwnWork, Review, Scope, Verdict};
+use crate::keys::KeyId;
+use crate::review::{CountedOnce, OwnWork, Review, Role, Scope, Verdict};
 use crate::statement::{Statement, Subject};
+
+pub use authors::Authors;
+pub use built::Built;
 
 /// How many reviews of changes may stand on each other.
 const MAX_CHAIN: usize = 64;
@@ -26,13 +33,17 @@ const MAX_STEPS: usize = 4096;
 pub struct Reviewer<'a> {
     /// What tells them from others. One reviewer counts once, however many keys and reviews there are.
     pub name: &'a str,
+    /// Whom they speak for, where the policy says so.
+    pub organisation: Option<&'a str>,
     /// Their e-mail addresses, beside the one that their review names.
     pub emails: &'a [String],
-    /// What their reviews can do.
+    /// The ids of their keys, with which they may have signed commits as well.
+    pub keys: &'a [KeyId],
+    /// What their review can do in the role that it names.
     pub standing: Standing,
 }
 
-/// What a person's reviews can do.
+/// What a person's review can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Approve and reject.
@@ -43,9 +54,13 @@ pub enum Standing {
 
 /// What is asked of a commit's reviews.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// How many reviewers must have approved.
+pub struct Wanted<'a> {
+    /// In which role.
+    pub role: &'a Role,
+    /// How many must have approved.
     pub threshold: usize,
+    /// How many of what.
+    pub counted_once: CountedOnce,
     /// Whether authors may be among them.
     pub own_work: OwnWork,
 }
@@ -61,11 +76,14 @@ pub trait Commits {
     /// When it could not be found out.
     fn tree(&self, commit: &Commit) -> Result<Option<Tree>, Self::Error>;
 
-    /// The e-mail addresses of its known authors; with `since`, of all that came after that commit too.
+    /// Its known authors and committers; with `since`, those of all that came after that commit too.
     ///
     /// # Errors
     /// When it could not be found out.
-    fn authors(&self, commit: &Commit, since: Option<&Commit>) -> Result<Vec<String>, Self::Error>;
+    fn authors(&self, commit: &Commit, since: Option<&Commit>) -> Result<Authors, Self::Error>;
+
+    /// How it is built. None where the commit is not the one whose build is asked about.
+    fn built(&self, commit: &Commit) -> Option<Built<'_>>;
 }
 
 /// Verified reviews, by what they say.
@@ -103,15 +121,15 @@ impl Rejection {
     }
 }
 
-/// How the reviews of a commit came out.
+/// How the reviews of a commit came out in one role.
 #[derive(Debug)]
 pub struct Count {
     /// The reviewers who approved it.
     pub approved_by: BTreeSet<String>,
+    /// How many approvals that is, of what counts once.
+    pub approvals: usize,
     /// Where the approvals that counted came from, those of the commits before among them.
     pub counted: BTreeSet<String>,
-    /// Every no to it.
-    pub rejected: Vec<Rejection>,
     /// What was not counted.
     pub ignored: Vec<Ignored>,
 }
@@ -133,34 +151,70 @@ impl<'a> Reviews<'a> {
             return Err(Reason::OtherPredicate(Foreign::new(kind)));
         };
         let subjects = statement.value().subject.as_slice();
-        if review.value().verdict == Verdict::Rejected {
+        let said = *review.value();
+        if said.verdict == Verdict::Rejected {
             self.rejections.push(Rejection {
                 by: reviewer.name.to_owned(),
                 origin: Foreign::new(origin),
-                note: review.value().note.as_deref().map(Foreign::new),
+                note: said.note.as_deref().map(Foreign::new),
                 commits: subjects.iter().filter_map(Subject::git_commit).collect(),
-                tree: review.value().tree.clone(),
+                tree: said.tree.clone(),
             });
             return Ok(());
         }
         let [subject] = subjects else { return Err(Reason::ReviewOfSeveral) };
         let commit = subject.git_commit().ok_or(Reason::ReviewOfNoCommit)?;
         if reviewer.standing == Standing::VetoOnly {
-            return Err(Reason::NoReviewer { person: Foreign::new(reviewer.name) });
+            let (person, role) = (Foreign::new(reviewer.name), said.role.clone());
+            return Err(Reason::NoReviewer { person, role });
         }
-        let at = review.value().reviewed_on;
-        if clock::is_ahead(at, now) {
-            return Err(Reason::ReviewedLater { at });
+        if clock::is_ahead(said.reviewed_on, now) {
+            return Err(Reason::ReviewedLater { at: said.reviewed_on });
+        }
+        if let Some(at) = said.expires_on.filter(|end| *end <= now) {
+            return Err(Reason::ReviewExpired { at });
         }
         self.approvals.push(Approval { origin, reviewer, commit, review });
         Ok(())
     }
 
-    /// Counts the reviews of `commit`.
+    /// Every no to `commit`.
+    ///
+    /// # Errors
+    /// When something about the commit could not be found out.
+    pub fn rejections<C: Commits>(&self, commit: &Commit, commits: &C) -> Result<Vec<Rejection>, C::Error> {
+        let trees = match commits.tree(commit)? {
+            Some(tree) => BTreeSet::from([tree]),
+            // It is what its approvals say it is.
+            None => {
+                let own = self.approvals.iter().filter(|it| it.commit == *commit);
+                own.map(|it| it.review.value().tree.clone()).collect()
+            }
+        };
+        let mut rejected: Vec<Rejection> = self.against(commit, &trees).cloned().collect();
+        rejected.sort();
+        Ok(rejected)
+    }
+
+    fn against(&self, commit: &Commit, trees: &BTreeSet<Tree>) -> impl Iterator<Item = &Rejection> {
+        self.rejections.iter().filter(move |it| it.is_about(commit, trees))
+    }
+
+    /// Whether one of them names the lock of a build.
+    pub(crate) fn name_locks(&self) -> bool {
+        self.approvals.iter().any(|it| it.review.value().lock.is_some())
+    }
+
+    /// Counts the approvals of `commit`.
     ///
     /// # Errors
     /// When something about a commit could not be found out.
-    pub fn count<C: Commits>(&self, commit: &Commit, wanted: Wanted, commits: &C) -> Result<Count, C::Error> {
+    pub fn count<C: Commits>(
+        &self,
+        commit: &Commit,
+        wanted: Wanted<'_>,
+        commits: &C,
+    ) -> Result<Count, C::Error> {
         let mut counter = Counter {
             reviews: self,
             wanted,
@@ -171,21 +225,46 @@ impl<'a> Reviews<'a> {
             path: Vec::new(),
             steps: 0,
         };
-        let mut rejected: Vec<Rejection> = counter.rejections(commit)?.cloned().collect();
-        rejected.sort();
-        let approved_by = counter.approvers(commit)?;
+        let approvers = counter.approvers(commit, None)?;
         let Counter { mut ignored, counted, seen, .. } = counter;
-        let others = self.approvals.iter().filter(|it| !seen.contains(&it.commit));
+        let in_role = self.approvals.iter().filter(|it| it.review.value().role == *wanted.role);
+        let others = in_role.filter(|it| !seen.contains(&it.commit));
         ignored.extend(
             others.map(|it| Ignored::new(it.origin, Reason::OtherCommit { commit: it.commit.clone() })),
         );
-        Ok(Count { approved_by, counted, rejected, ignored })
+        let approvals = approvers.count(wanted.counted_once);
+        let approved_by = approvers.people.into_iter().map(str::to_owned).collect();
+        Ok(Count { approved_by, approvals, counted, ignored })
     }
 }
 
-struct Counter<'a, C> {
+/// Who approved a commit.
+#[derive(Default)]
+struct Approvers<'a> {
+    people: BTreeSet<&'a str>,
+    organisations: BTreeSet<&'a str>,
+}
+
+impl<'a> Approvers<'a> {
+    fn add(&mut self, reviewer: &Reviewer<'a>) {
+        self.people.insert(reviewer.name);
+        self.organisations.extend(reviewer.organisation);
+    }
+
+    fn count(&self, once: CountedOnce) -> usize {
+        match once {
+            CountedOnce::Person => self.people.len(),
+            CountedOnce::Organisation => self.organisations.len(),
+        }
+    }
+}
+
+/// What is known of the commits before: whether they have enough reviews themselves.
+type Before<'a> = BTreeMap<(&'a Commit, &'a Tree), bool>;
+
+struct Counter<'a, 'w, C> {
     reviews: &'a Reviews<'a>,
-    wanted: Wanted,
+    wanted: Wanted<'w>,
     commits: &'a C,
     ignored: Vec<Ignored>,
     counted: BTreeSet<String>,
@@ -196,40 +275,30 @@ struct Counter<'a, C> {
     steps: usize,
 }
 
-impl<'a, C: Commits> Counter<'a, C> {
-    fn of(&self, commit: &'a Commit) -> impl Iterator<Item = &'a Approval<'a>> {
-        self.reviews.approvals.iter().filter(move |it| it.commit == *commit)
-    }
-
-    /// Every no to a commit. Where its tree is not known, that is what its approvals say it is.
-    fn rejections(&self, commit: &'a Commit) -> Result<impl Iterator<Item = &'a Rejection>, C::Error> {
-        let trees: BTreeSet<Tree> = match self.commits.tree(commit)? {
-            Some(tree) => BTreeSet::from([tree]),
-            None => self.of(commit).map(|it| it.review.value().tree.clone()).collect(),
-        };
-        Ok(self.reviews.rejections.iter().filter(move |it| it.is_about(commit, &trees)))
-    }
-
-    /// Who approved a commit.
-    fn approvers(&mut self, commit: &'a Commit) -> Result<BTreeSet<String>, C::Error> {
-        let mut approved = BTreeSet::new();
+impl<'a, C: Commits> Counter<'a, '_, C> {
+    /// Who approved a commit; with `named`, a commit of that tree and no other.
+    fn approvers(&mut self, commit: &'a Commit, named: Option<&Tree>) -> Result<Approvers<'a>, C::Error> {
+        let mut approved = Approvers::default();
         self.steps += 1;
         if self.path.len() >= MAX_CHAIN || self.steps > MAX_STEPS || self.path.contains(commit) {
             return Ok(approved);
         }
         self.path.push(commit.clone());
         self.seen.insert(commit.clone());
-        let tree = self.commits.tree(commit)?;
-        let mut authors = emails(self.commits.authors(commit, None)?);
-        let approvals: Vec<&Approval<'_>> = self.of(commit).collect();
-        for one in &approvals {
-            authors.extend(one.review.value().authors.iter().map(|it| plain(&it.email)));
+        let known = self.commits.tree(commit)?;
+        let trees: Vec<&Tree> = known.iter().chain(named).collect();
+        let role = self.wanted.role;
+        let of_commit = self.reviews.approvals.iter().filter(|it| it.commit == *commit);
+        // Whoever approved it in any role may name an author.
+        let mut authors = self.commits.authors(commit, None)?;
+        for one in of_commit.clone() {
+            authors.add_named(one.review.value());
         }
-        let mut before = BTreeMap::new();
-        for one in approvals {
-            match self.refusal(one, tree.as_ref(), &authors, &mut before)? {
+        let mut before = Before::new();
+        for one in of_commit.filter(|it| it.review.value().role == *role) {
+            match self.refusal(one, &trees, &authors, &mut before)? {
                 None => {
-                    approved.insert(one.reviewer.name.to_owned());
+                    approved.add(&one.reviewer);
                     self.counted.insert(one.origin.to_owned());
                 }
                 Some(reason) => self.ignored.push(Ignored::new(one.origin, reason)),
@@ -239,52 +308,51 @@ impl<'a, C: Commits> Counter<'a, C> {
         Ok(approved)
     }
 
-    /// Why an approval does not count; nothing when it does. `before` holds what is known of the commits before.
+    /// Why an approval does not count; nothing when it does.
     fn refusal(
         &mut self,
         one: &'a Approval<'a>,
-        tree: Option<&Tree>,
-        authors: &BTreeSet<String>,
-        before: &mut BTreeMap<&'a Commit, bool>,
+        trees: &[&Tree],
+        authors: &Authors,
+        before: &mut Before<'a>,
     ) -> Result<Option<Reason>, C::Error> {
         let review = *one.review.value();
-        if tree.is_some_and(|tree| *tree != review.tree) {
+        if trees.iter().any(|tree| **tree != review.tree) {
             return Ok(Some(Reason::OtherTree));
         }
+        if let Some(what) = self.commits.built(&one.commit).and_then(|built| built.differs_from(review)) {
+            return Ok(Some(Reason::OtherBuild { what }));
+        }
         let author = || Some(Reason::Author { person: Foreign::new(one.reviewer.name) });
-        if self.wanted.own_work == OwnWork::Ignored && is_among(one, authors) {
+        if self.wanted.own_work == OwnWork::Ignored && authors.include(&one.reviewer, review) {
             return Ok(author());
         }
-        let Scope::Changes { since } = &review.scope else { return Ok(None) };
+        let Scope::Changes { since, since_tree } = &review.scope else { return Ok(None) };
         if self.wanted.own_work == OwnWork::Ignored
-            && is_among(one, &emails(self.commits.authors(&one.commit, Some(since))?))
+            && self.commits.authors(&one.commit, Some(since))?.include(&one.reviewer, review)
         {
             return Ok(author());
         }
-        let enough = match before.get(since) {
+        let enough = match before.get(&(since, since_tree)) {
             Some(known) => *known,
             None => {
-                let enough = self.rejections(since)?.next().is_none()
-                    && self.approvers(since)?.len() >= self.wanted.threshold;
-                before.insert(since, enough);
+                let enough = self.is_reviewed(since, since_tree)?;
+                before.insert((since, since_tree), enough);
                 enough
             }
         };
-        Ok((!enough).then(|| Reason::Since { since: since.clone() }))
+        let lacking = || Reason::Since { since: since.clone(), tree: since_tree.clone() };
+        Ok((!enough).then(lacking))
     }
-}
 
-/// Whether the reviewer has one of these addresses.
-fn is_among(one: &Approval<'_>, authors: &BTreeSet<String>) -> bool {
-    let own = one.reviewer.emails.iter().chain([&one.review.value().reviewer.email]);
-    own.into_iter().any(|email| authors.contains(&plain(email)))
-}
-
-fn emails(all: Vec<String>) -> BTreeSet<String> {
-    all.iter().map(|email| plain(email)).collect()
-}
-
-/// An address as it is compared.
-fn plain(email: &str) -> String {
-    email.trim().to_lowercase()
+    /// Whether a commit before has that tree, enough approvals, and no rejection of it or of its tree.
+    fn is_reviewed(&mut self, since: &'a Commit, tree: &'a Tree) -> Result<bool, C::Error> {
+        let mut trees = BTreeSet::from([tree.clone()]);
+        trees.extend(self.commits.tree(since)?);
+        if self.reviews.against(since, &trees).next().is_some() {
+            return Ok(false);
+        }
+        let approvers = self.approvers(since, Some(tree))?;
+        Ok(approvers.count(self.wanted.counted_once) >= self.wanted.threshold)
+    }
 }

@@ -70,13 +70,13 @@ impl<'a> Checked<'a> {
         match &statement.predicate {
             Predicate::Review(review) => {
                 let commits = statement.subject.iter().filter_map(Subject::git_commit);
-                let since = match &review.scope {
-                    Scope::Changes { since } => Some(since.clone()),
-                    Scope::Tree => None,
+                let (since, since_tree) = match &review.scope {
+                    Scope::Changes { since, since_tree } => (Some(since.clone()), Some(since_tree.clone())),
+                    Scope::Tree => (None, None),
                 };
                 let commits = commits.chain(since).map(About::Commit);
-                let own = own.map(About::Statement);
-                commits.chain([About::Tree(review.tree.clone())]).chain(own).collect()
+                let trees = since_tree.into_iter().chain([review.tree.clone()]).map(About::Tree);
+                commits.chain(trees).chain(own.map(About::Statement)).collect()
             }
             Predicate::Provenance(provenance) => {
                 let commit = provenance.build_definition.external_parameters.commit.clone();

@@ -72,7 +72,7 @@ pub(super) fn judge(
     let mut ignored = std::mem::take(&mut sorted.ignored);
     let Some((own, more, group, approved)) = best else {
         unmet.push(Unmet::builds(demands, None, Vec::new()));
-        unmet.push(Unmet::reviews(demands, None, Vec::new()));
+        unmet.extend(reviews::none(demands));
         unmet.extend(stale(&sorted));
         return Judged { met: Err(unmet), ignored };
     };

@@ -57,7 +57,7 @@ pub(super) fn of(policy: &Policy, demands: &Demands, group: &Group, reviews: &[S
     if builders.len() > 1 {
         levels.push(Level::Reproduced);
     }
-    if demands.own_work == OwnWork::Ignored && !reviews.is_empty() {
+    if demands.reviews.own_work == OwnWork::Ignored && !reviews.is_empty() {
         levels.push(Level::TwoPartyReviewed);
     }
     levels

@@ -7,8 +7,9 @@ use serde::{Serialize, Serializer};
 
 use super::Unmet;
 use crate::bundle::BundleError;
-use crate::digest::{Commit, Digest};
+use crate::digest::{Commit, Digest, Tree};
 use crate::foreign::Foreign;
+use crate::review::Role;
 
 /// Evidence that was not counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,17 +63,31 @@ pub enum Reason {
     /// A review whose subject has no well-formed commit id.
     #[error("a review of no commit")]
     ReviewOfNoCommit,
-    /// A person whose reviews are not asked for.
-    #[error("{person} is no reviewer of this rule")]
+    /// A person whose reviews are not asked for in this role.
+    #[error("{person} is no reviewer of this rule for {role}")]
     NoReviewer {
         /// Their name.
         person: Foreign,
+        /// The role of their review.
+        role: Role,
     },
     /// A review that is dated later than now.
     #[error("reviewed in the future, at {at}")]
     ReviewedLater {
         /// Its date.
         at: Timestamp,
+    },
+    /// A review that has come to its end.
+    #[error("the review expired at {at}")]
+    ReviewExpired {
+        /// Its end.
+        at: Timestamp,
+    },
+    /// A review that names how the commit is to be built, and the build is another one.
+    #[error("it approves a build with another {what}")]
+    OtherBuild {
+        /// What differs.
+        what: &'static str,
     },
     /// A review of a commit that nothing asked here stands on.
     #[error("it is about commit {commit}")]
@@ -83,17 +98,19 @@ pub enum Reason {
     /// A review that names another tree than the commit has.
     #[error("the tree it names is not the one that was built")]
     OtherTree,
-    /// The reviewer wrote what was reviewed.
-    #[error("{person} is an author of the commit")]
+    /// The reviewer wrote or committed what was reviewed.
+    #[error("{person} is an author or committer of the commit")]
     Author {
         /// Their name.
         person: Foreign,
     },
-    /// A review of changes since a commit that was rejected or lacks reviews itself.
-    #[error("it covers the changes since {since}, which lacks reviews")]
+    /// A review of changes since a commit that was rejected, lacks reviews itself, or has another tree.
+    #[error("it covers the changes since {since} with the tree {tree}, which lacks reviews")]
     Since {
         /// The commit before.
         since: Commit,
+        /// The tree that the review says it has.
+        tree: Tree,
     },
     /// Provenance that is about more than one image.
     #[error("provenance of several subjects")]

@@ -5,9 +5,10 @@ use std::convert::Infallible;
 
 use super::builds::Group;
 use super::{Ignored, Unmet};
-use crate::decision::count::{Commits, Reviews, Wanted};
+use crate::decision::count::{Authors, Built, Commits, Reviews, Wanted};
 use crate::digest::{Commit, Tree};
-use crate::policy::Demands;
+use crate::policy::{Demands, Threshold};
+use crate::review::Role;
 
 /// Whose reviews counted, and where those came from.
 pub(super) struct Approved {
@@ -15,7 +16,7 @@ pub(super) struct Approved {
     pub(super) origins: BTreeSet<String>,
 }
 
-/// Who approved the group's commit; what lacks goes into `unmet`.
+/// Who approved the group's commit, in whatever role; what lacks goes into `unmet`.
 pub(super) fn count(
     demands: &Demands,
     group: &Group,
@@ -23,17 +24,49 @@ pub(super) fn count(
     unmet: &mut Vec<Unmet>,
     ignored: &mut Vec<Ignored>,
 ) -> Approved {
-    let wanted = Wanted { threshold: demands.reviews.threshold, own_work: demands.own_work };
     let commit = group.commit();
-    let Ok(count) = reviews.count(commit, wanted, group);
-    let rejected: BTreeSet<String> = count.rejected.into_iter().map(|it| it.by).collect();
+    let Ok(rejected) = reviews.rejections(commit, group);
+    let rejected: BTreeSet<String> = rejected.into_iter().map(|it| it.by).collect();
     unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by, commit: commit.clone() }));
-    ignored.extend(count.ignored);
-    let approved: Vec<String> = count.approved_by.into_iter().collect();
-    if approved.len() < demands.reviews.threshold {
-        unmet.push(Unmet::reviews(demands, Some(commit.clone()), approved.clone()));
+    let (mut approved_by, mut origins) = (BTreeSet::new(), BTreeSet::new());
+    for (role, asked) in &demands.reviews.roles {
+        let wanted = Wanted {
+            role,
+            threshold: asked.threshold,
+            counted_once: demands.reviews.counted_once,
+            own_work: demands.reviews.own_work,
+        };
+        let Ok(count) = reviews.count(commit, wanted, group);
+        ignored.extend(count.ignored);
+        if count.approvals < asked.threshold {
+            let counted = count.approved_by.iter().cloned().collect();
+            unmet.push(lacking(demands, (role, asked), Some(commit.clone()), counted));
+        }
+        approved_by.extend(count.approved_by);
+        origins.extend(count.counted);
     }
-    Approved { by: approved, origins: count.counted }
+    Approved { by: approved_by.into_iter().collect(), origins }
+}
+
+/// What lacks where nothing was built that could have been reviewed.
+pub(super) fn none(demands: &Demands) -> impl Iterator<Item = Unmet> {
+    demands.reviews.roles.iter().map(|asked| lacking(demands, asked, None, Vec::new()))
+}
+
+fn lacking(
+    demands: &Demands,
+    (role, asked): (&Role, &Threshold),
+    commit: Option<Commit>,
+    counted: Vec<String>,
+) -> Unmet {
+    Unmet::Reviews {
+        role: role.clone(),
+        wanted: asked.threshold,
+        once: demands.reviews.counted_once,
+        from: asked.from.clone(),
+        counted,
+        commit,
+    }
 }
 
 /// A node has no repository: of the commit that was built it knows what its builders say, and of others nothing.
@@ -44,7 +77,11 @@ impl Commits for Group {
         Ok((commit == self.commit()).then(|| self.tree().clone()))
     }
 
-    fn authors(&self, commit: &Commit, _since: Option<&Commit>) -> Result<Vec<String>, Infallible> {
-        Ok(if commit == self.commit() { self.authors.iter().cloned().collect() } else { Vec::new() })
+    fn authors(&self, commit: &Commit, _since: Option<&Commit>) -> Result<Authors, Infallible> {
+        Ok(if commit == self.commit() { self.authors.clone() } else { Authors::new() })
+    }
+
+    fn built(&self, commit: &Commit) -> Option<Built<'_>> {
+        (commit == self.commit()).then(|| self.how())
     }
 }

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::foreign::Foreign;
 use crate::policy::{Demands, MaxAge, Policy};
 use crate::provenance::{Provenance, RebuildVerdict, Responses};
-use crate::review::Verdict;
+use crate::review::{Role, Verdict};
 use crate::statement::{Predicate, Statement, Subject};
 
 /// What was signed, by what it means for one image.
@@ -127,9 +127,15 @@ impl<'a> Asked<'a> {
             }
             (Holder::Person(name), None, Predicate::Review(review)) => {
                 if review.verdict == Verdict::Approved {
-                    self.believe(signed, review.reviewed_on, self.demands.reviews_age, one.origin, sorted)?;
+                    self.believe(
+                        signed,
+                        review.reviewed_on,
+                        self.demands.reviews.max_age,
+                        one.origin,
+                        sorted,
+                    )?;
                 }
-                sorted.reviews.take(one.origin, self.reviewer(name), statement, self.now)
+                sorted.reviews.take(one.origin, self.reviewer(name, &review.role), statement, self.now)
             }
             (Holder::Builder(name), None, Predicate::Review(_)) => {
                 Err(Reason::KeyOfBuilder { builder: name.to_owned() })
@@ -162,13 +168,20 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    fn reviewer(&self, name: &'a str) -> Reviewer<'a> {
-        let emails = self.policy.people.get(name).map_or(&[][..], |person| &person.emails);
-        let standing = match self.demands.reviews.from.iter().any(|it| it == name) {
+    fn reviewer(&self, name: &'a str, role: &Role) -> Reviewer<'a> {
+        let person = self.policy.people.get(name);
+        let asked = self.demands.reviews.roles.get(role);
+        let standing = match asked.is_some_and(|asked| asked.from.iter().any(|it| it == name)) {
             true => Standing::Full,
             false => Standing::VetoOnly,
         };
-        Reviewer { name, emails, standing }
+        Reviewer {
+            name,
+            organisation: person.and_then(|it| it.organisation.as_deref()),
+            emails: person.map_or(&[], |it| &it.emails),
+            keys: person.map_or(&[], |it| &it.key_ids),
+            standing,
+        }
     }
 
     fn provenance(

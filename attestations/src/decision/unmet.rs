@@ -10,6 +10,7 @@ use crate::bundle::BundleError;
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
 use crate::policy::Demands;
+use crate::review::{CountedOnce, Role};
 
 /// A refusal with each unmet condition.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -88,8 +89,12 @@ pub enum Unmet {
     },
     /// Too few reviewers.
     Reviews {
+        /** In which role. */
+        role: Role,
         /** How many are wanted. */
         wanted: usize,
+        /** How many of what. */
+        once: CountedOnce,
         /** Of whom. */
         from: Vec<String>,
         /** Who counted. */
@@ -236,15 +241,6 @@ impl Unmet {
         Self::Builds { wanted: demands.builds.threshold, from: demands.builds.from.clone(), counted, commit }
     }
 
-    pub(super) fn reviews(demands: &Demands, commit: Option<Commit>, counted: Vec<String>) -> Self {
-        Self::Reviews {
-            wanted: demands.reviews.threshold,
-            from: demands.reviews.from.clone(),
-            counted,
-            commit,
-        }
-    }
-
     /// Whether it says that too few said yes.
     pub(super) fn is_of_number(&self) -> bool {
         matches!(self, Self::Builds { .. } | Self::Reviews { .. } | Self::IndependentMaterials { .. })
@@ -304,8 +300,13 @@ impl Unmet {
             Self::Builds { wanted, from, .. } => {
                 format!("{wanted} distinct builder(s) of {}", from.join(", "))
             }
-            Self::Reviews { wanted, from, .. } => {
-                format!("{wanted} approving reviewer(s) of {}", from.join(", "))
+            Self::Reviews { role, wanted, once, from, .. } => {
+                let role = if role.is_code() { String::new() } else { format!(" for {role}") };
+                let what = match once {
+                    CountedOnce::Person => "approving reviewer(s) of",
+                    CountedOnce::Organisation => "organisation(s) with an approving reviewer of",
+                };
+                format!("{wanted} {what} {}{role}", from.join(", "))
             }
             Self::Rejected { .. } => "no trusted reviewer rejected the commit".into(),
             Self::FailedRebuild { .. } => "no trusted rebuild came out otherwise".into(),
@@ -410,7 +411,7 @@ impl Unmet {
                 "let another listed builder run `countersign-builder rebuild` and attach the result"
             }
             Self::Reviews { .. } => {
-                "let another listed person run `countersign-builder review` and attach the result"
+                "let another listed person run `countersign-builder review sign`, and `review attach` with the result"
             }
             Self::Rejected { .. } => "fix what was rejected in a new commit and have that reviewed",
             Self::Disagreement { .. } => "find out who is wrong, and take that builder out of the policy",
@@ -483,6 +484,9 @@ impl Serialize for Unmet {
         if let Self::OfBase { base, unmet } = self {
             fields.serialize_field("base", base)?;
             fields.serialize_field("baseCode", unmet.code())?;
+        }
+        if let Self::Reviews { role, .. } = self {
+            fields.serialize_field("role", role)?;
         }
         fields.serialize_field("code", self.code())?;
         fields.serialize_field("condition", &self.condition())?;

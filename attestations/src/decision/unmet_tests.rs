@@ -9,6 +9,7 @@ use crate::bundle::BundleError;
 use crate::decision::Few;
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
+use crate::review::{CountedOnce, Role};
 
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots/denials.txt");
 
@@ -76,7 +77,14 @@ fn samples() -> Vec<Unmet> {
             counted: names(&["ci"]),
             commit: Some(commit()),
         },
-        Unmet::Reviews { wanted: 1, from: names(&["alice", "bob"]), counted: Vec::new(), commit: None },
+        Unmet::Reviews {
+            role: Role::code(),
+            wanted: 1,
+            once: CountedOnce::Person,
+            from: names(&["alice", "bob"]),
+            counted: Vec::new(),
+            commit: None,
+        },
         Unmet::Rejected { by: "alice".to_owned(), commit: commit() },
         Unmet::FailedRebuild { by: "auditor".to_owned() },
         Unmet::Disagreement { stories: names(&["ci: commit 1", "auditor: commit 2"]) },

@@ -84,9 +84,10 @@ fn says(statement: &Statement) -> String {
             };
             let scope = match &review.scope {
                 Scope::Tree => "the whole of".to_owned(),
-                Scope::Changes { since } => format!("the changes since {since} in"),
+                Scope::Changes { since, .. } => format!("the changes since {since} in"),
             };
-            format!("{verdict} {scope} tree {} on {}", review.tree, review.reviewed_on)
+            let role = if review.role.is_code() { String::new() } else { format!(" for {}", review.role) };
+            format!("{verdict} {scope} tree {}{role} on {}", review.tree, review.reviewed_on)
         }
         Predicate::Provenance(it) => {
             let internal = &it.build_definition.internal_parameters;

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::demands::{BuildsText, DemandsText, ReviewsText};
+use super::demands::{BuildsText, DemandsText};
 use super::materials::MaterialsText;
 use super::parameters::ParametersText;
+use super::reviews::ReviewsText;
 use super::text::{At, ListText, PolicyError};
 use super::{Allowed, Demands, Pattern, Policy};
 use crate::reference::Repository;

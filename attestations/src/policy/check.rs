@@ -6,8 +6,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector, Threshold};
 use super::functions::Functions;
-use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector};
+use crate::review::CountedOnce;
 
 /// What ends within this time is told of.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -95,18 +96,15 @@ impl Policy {
     }
 
     fn demands(&self, demands: &Demands, about: &str, now: Timestamp, found: &mut Vec<Finding>) {
-        let person =
-            |name: &&String| self.people.get(*name).is_some_and(|person| self.can_sign(&person.keys, now));
-        let people: BTreeSet<&String> = demands.reviews.from.iter().filter(person).collect();
-        let wanted = demands.reviews.threshold;
-        if people.len() < wanted {
-            found.push(error(
-                about,
-                format!(
-                    "{wanted} reviewer(s) are asked for, and {} have a key that is believed now",
-                    people.len()
-                ),
-            ));
+        for (role, asked) in &demands.reviews.roles {
+            let holders = self.holders(demands, asked, now);
+            if holders < asked.threshold {
+                let (what, wanted) = (demands.reviews.counted_once.plural(), asked.threshold);
+                let message = format!(
+                    "{wanted} {what} are asked for {role}, and {holders} have a key that is believed now"
+                );
+                found.push(error(about, message));
+            }
         }
         let operators: BTreeSet<&String> = demands
             .builds
@@ -148,6 +146,17 @@ impl Policy {
         if demands.builds.threshold == 1 {
             found.push(warning(about, "one builder is enough: nobody else checks what it says".to_owned()));
         }
+    }
+
+    /// How many of those who are asked for reviews could give one at `now`, of what counts once.
+    fn holders(&self, demands: &Demands, asked: &Threshold, now: Timestamp) -> usize {
+        let known = asked.from.iter().filter_map(|name| self.people.get_key_value(name));
+        let able = known.filter(|(_, person)| self.can_sign(&person.keys, now));
+        let holders: BTreeSet<&String> = match demands.reviews.counted_once {
+            CountedOnce::Person => able.map(|(name, _)| name).collect(),
+            CountedOnce::Organisation => able.filter_map(|(_, person)| person.organisation.as_ref()).collect(),
+        };
+        holders.len()
     }
 
     fn keys(&self, about: &str, keys: &[HeldKey], now: Timestamp, found: &mut Vec<Finding>) {

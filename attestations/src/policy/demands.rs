@@ -8,9 +8,9 @@ use toml::Spanned;
 use super::age::max_age;
 use super::materials::MaterialsText;
 use super::parameters::{Parameters, ParametersText};
+use super::reviews::ReviewsText;
 use super::text::{At, ListText, PolicyError};
 use super::{Demands, FailedRebuild, Policy, Threshold, normal_source};
-use crate::review::OwnWork;
 
 /// What is asked of one image, whatever table it stands in.
 pub(super) struct DemandsText {
@@ -20,16 +20,6 @@ pub(super) struct DemandsText {
     pub(super) builds: BuildsText,
     pub(super) materials: Option<MaterialsText>,
     pub(super) parameters: Option<ParametersText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ReviewsText {
-    threshold: Spanned<usize>,
-    from: Vec<Spanned<String>>,
-    #[serde(default)]
-    author_may_review: bool,
-    max_age: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +36,6 @@ pub(super) struct BuildsText {
 
 impl DemandsText {
     pub(super) fn read(self, at: At<'_>, policy: &Policy) -> Result<Demands, PolicyError> {
-        let known_people = |name: &str| policy.people.contains_key(name).then(|| name.to_owned());
         let operator = |name: &str| policy.builders.get(name).map(|builder| builder.operator.clone());
         let operators: BTreeSet<Option<String>> =
             self.builds.from.iter().map(|name| operator(name.get_ref())).collect();
@@ -55,12 +44,7 @@ impl DemandsText {
         Ok(Demands {
             source: at.list(self.source, |_, _, url| Ok(normal_source(url)))?,
             bases: at.list(self.bases, At::parse)?,
-            reviews: threshold(at, self.reviews.threshold, self.reviews.from, known_people)?,
-            reviews_age: max_age(at, self.reviews.max_age)?,
-            own_work: match self.reviews.author_may_review {
-                true => OwnWork::Counts,
-                false => OwnWork::Ignored,
-            },
+            reviews: self.reviews.read(at, policy)?,
             builds: threshold(at, self.builds.threshold, self.builds.from, operator)?,
             builds_age: max_age(at, self.builds.max_age)?,
             independent,
@@ -101,7 +85,7 @@ fn heard(at: At<'_>, names: Vec<Spanned<String>>, policy: &Policy) -> Result<Vec
 }
 
 /// `holder` gives what is counted once: a person, a builder's operator.
-fn threshold(
+pub(super) fn threshold(
     at: At<'_>,
     wanted: Spanned<usize>,
     names: Vec<Spanned<String>>,

@@ -11,11 +11,12 @@ use super::age::{self, KeyText};
 use super::bases::BuiltBasesText;
 use super::budget::Budget;
 use super::callers::{OrganisationText, Organisations};
-use super::demands::{BuildsText, DemandsText, ReviewsText};
+use super::demands::{BuildsText, DemandsText};
 use super::functions::FunctionsText;
 use super::materials::MaterialsText;
 use super::parameters::ParametersText;
 use super::privileges::{EgressText, PrivilegesText, ProfileText, Profiles};
+use super::reviews::ReviewsText;
 use super::text::{At, ListText, PolicyError};
 use super::{Allowed, Builder, HeldKey, Pattern, Person, Policy, RevokedKey, Rule, Selector};
 use crate::digest::Digest;
@@ -52,6 +53,7 @@ struct Document {
 struct PersonText {
     #[serde(rename = "name")]
     _name: String,
+    organisation: Option<String>,
     emails: Vec<String>,
     keys: Vec<Spanned<KeyText>>,
 }
@@ -114,7 +116,10 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
     let mut keys = Keys { at, seen: BTreeSet::new() };
     let mut people = BTreeMap::new();
     for (name, person) in document.people {
-        people.insert(name, Person { emails: person.emails, keys: keys.read(person.keys)? });
+        let PersonText { organisation, emails, keys: texts, .. } = person;
+        let keys = keys.read(texts)?;
+        let key_ids = keys.iter().map(|held| held.key.id()).collect();
+        people.insert(name, Person { organisation, emails, key_ids, keys });
     }
     let mut builders = BTreeMap::new();
     for (name, it) in document.builders {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use attestations::provenance::*;
-use attestations::review::{Person, Review, Scope, Verdict};
+use attestations::review::{Person, Review, Role, Scope, Verdict};
 use attestations::{
     Algorithm, Call, Commit, Decision, Digest, Evidence, Policy, Predicate, PublicKey, Question, SignError,
     Signer, Statement, Subject, decide, sign,
@@ -117,16 +117,25 @@ impl World {
         let review = Review {
             tree: TREE.parse().unwrap(),
             verdict: Verdict::Approved,
+            role: Role::code(),
             scope: Scope::Tree,
             reviewer: person(who),
             authors: vec![person("carol")],
             reviewed_on: "2026-05-01T12:00:00Z".parse().unwrap(),
+            author_keys: Default::default(),
+            expires_on: None,
+            parameters: None,
+            lock: None,
             note: None,
         };
         let commit: Commit = COMMIT.parse().unwrap();
         let mut signed = Signed { subject: vec![Subject::commit(SOURCE, &commit)], value: review };
         change(&mut signed);
-        evidence(who, key, Statement { subject: signed.subject, predicate: Predicate::Review(signed.value) })
+        evidence(
+            who,
+            key,
+            Statement { subject: signed.subject, predicate: Predicate::Review(Box::new(signed.value)) },
+        )
     }
 
     pub(crate) fn build(
@@ -159,6 +168,8 @@ impl World {
                     compressor: "gzip".to_owned(),
                     source_date_epoch: 1,
                     authors: vec![Person { name: "Carol".to_owned(), email: "carol@x.example".to_owned() }],
+                    committers: Vec::new(),
+                    author_keys: Default::default(),
                     config_digest: Digest::of(b"config"),
                     layers: vec![LayerRecord {
                         diff_id: Digest::of(b"l"),

@@ -138,7 +138,8 @@ fn nobody_reviews_what_they_wrote() {
 #[test]
 fn a_review_of_changes_needs_the_commit_before_reviewed() {
     let world = World::new();
-    let changes = || Scope::Changes { since: OTHER_COMMIT.parse().unwrap() };
+    let changes =
+        || Scope::Changes { since: OTHER_COMMIT.parse().unwrap(), since_tree: TREE.parse().unwrap() };
     let before =
         |it: &mut Signed<_>| it.subject = vec![Subject::commit(SOURCE, &OTHER_COMMIT.parse().unwrap())];
     let mut evidence = world.enough();
@@ -163,7 +164,8 @@ fn reviews_of_changes_in_a_circle_prove_nothing() {
     let review = |key, who, commit: &str, since: &str| {
         world.review(key, who, |it| {
             it.subject = vec![Subject::commit(SOURCE, &commit.parse().unwrap())];
-            it.value.scope = Scope::Changes { since: since.parse().unwrap() };
+            it.value.scope =
+                Scope::Changes { since: since.parse().unwrap(), since_tree: TREE.parse().unwrap() };
         })
     };
     let mut evidence = world.enough().split_off(2);

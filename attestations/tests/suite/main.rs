@@ -10,6 +10,7 @@ mod decide_independence;
 mod decide_materials;
 mod decide_memory;
 mod decide_parameters;
+mod decide_reviews;
 mod policy;
 mod privileges;
 mod properties;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use attestations::review::{Parameters, Role, RoleError};
 use attestations::{Commit, Digest, Reference, Signer};
 use errors::{files, trusted};
 use images::export::Content;
@@ -29,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::provenance::{self, Identity};
 use crate::secrets::{Given, Secrets};
-use crate::source::Location;
+use crate::source::{Location, Snapshot};
 use recorder::{PrivateResponses, ResponseStore};
 
 /// Largest bundle or file of keys read, in bytes.
@@ -90,9 +91,10 @@ pub(crate) struct Arguments {
     /// Signed reviews of the commit, as `review sign` writes them; they are attached to the pushed image.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reviews: Vec<PathBuf>,
-    /// Refuse to build unless this many different reviewers have approved the commit.
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "reviewer_keys")]
-    require_reviews: usize,
+    /// Refuse to build unless this many different reviewers have approved the commit, in this role (code, if none is
+    /// given); may be given once for each role.
+    #[arg(long, value_name = "[ROLE=]N", value_parser = required, requires = "reviewer_keys")]
+    require_reviews: Vec<(Role, usize)>,
     /// File with the public keys of the reviewers that count, as PEM blocks or OpenSSH lines.
     #[arg(long, value_name = "FILE")]
     reviewer_keys: Option<PathBuf>,
@@ -193,6 +195,16 @@ pub(crate) fn pair(text: &str) -> std::result::Result<(String, String), String> 
     }
 }
 
+/// `[ROLE=]N`
+fn required(text: &str) -> std::result::Result<(Role, usize), String> {
+    let (role, count) = match text.split_once('=') {
+        Some((role, count)) => (role.parse().map_err(|cause: RoleError| cause.to_string())?, count),
+        None => (Role::code(), text),
+    };
+    let count = count.parse().map_err(|_| format!("{count} is no number of reviewers"))?;
+    Ok((role, count))
+}
+
 /// Where to push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum To {
@@ -256,12 +268,15 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .iter()
         .map(|path| HandedIn::parse(&path.display().to_string(), &files::read(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
-    let demand = Demand { threshold: arguments.require_reviews, now: jiff::Timestamp::now() };
+    let demand =
+        Demand { roles: arguments.require_reviews.iter().cloned().collect(), now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
     let runtime = session.workspace().runtime()?;
     let registry =
         Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
-    let gate = |commit: &crate::source::Snapshot<'_>| reviews::check(&demand, &handed_in, commit);
+    let gate = |commit: &Snapshot<'_>, parameters: &Parameters| {
+        reviews::check(&demand, &handed_in, commit, parameters)
+    };
     let outcomes = pipeline::build(session.workspace(), &build_request, &registry, runtime.handle(), &gate)?;
 
     let drifts = outcomes.iter().map(BuildOutcome::drift).collect::<Vec<_>>();

@@ -248,7 +248,7 @@ impl Work<'_> {
         };
         let build_request = order(arguments, chosen, network, reference_image)?;
         let outcomes =
-            pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_| Ok(()));
+            pipeline::build(session.workspace(), &build_request, registry, self.runtime, &|_, _| Ok(()));
         let mut outcome = pipeline::only(outcomes?)?;
         if arguments.confirm {
             outcome.observed = self.confirm(&outcome, &build_request.upstream)?;

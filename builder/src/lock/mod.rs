@@ -6,7 +6,7 @@ mod drift;
 use std::collections::BTreeMap;
 
 use attestations::Digest;
-use attestations::provenance::{Provenance, RecordedBase, ResourceDescriptor};
+use attestations::provenance::{Provenance, RecordedBase, ResourceDescriptor, lock_digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -110,6 +110,15 @@ impl Lock {
         let text = toml::to_string(self)
             .map_err(|cause| Error::new(Kind::Bug, "writing the lock").because(cause))?;
         Ok(format!("{HEAD}{text}"))
+    }
+
+    /// The digest of its bases and packages, which a review names: see [`lock_digest`].
+    pub(crate) fn digest(&self) -> Digest {
+        let packages = self.packages.iter();
+        lock_digest(
+            self.bases.iter().map(|(name, base)| (name.as_str(), base.digest)),
+            packages.flat_map(|(purl, files)| files.iter().map(|file| (purl.as_str(), *file))),
+        )
     }
 
     /// Its bases in the form of recorded ones: origin and digest.

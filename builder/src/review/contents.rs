@@ -3,12 +3,16 @@
 use git2::{ObjectType, Oid};
 use serde::Serialize;
 
+use super::findings::{self, Finding};
 use super::visible;
 use crate::error::{Error, Kind, Result};
 use crate::source::Snapshot;
 
-/// The most bytes of a file that is shown; larger ones cannot be reviewed.
+/// The most bytes of a file that is shown with others; larger ones are shown alone.
 pub(crate) const MAX_SHOWN: usize = 1 << 20;
+
+/// The most bytes of a file that is searched for what deceives; larger ones are shown by no option.
+pub(super) const MAX_SEARCHED: u64 = 64 << 20;
 
 /// Most entries of a tree.
 const MAX_ENTRIES: usize = 200_000;
@@ -37,6 +41,9 @@ pub(crate) struct Item {
     pub(crate) flags: Vec<Flag>,
     /// A link's target, made visible.
     pub(crate) target: Option<String>,
+    /// What in it can deceive a reader.
+    #[serde(skip)]
+    pub(crate) findings: Vec<Finding>,
     #[serde(skip)]
     name: Vec<u8>,
     #[serde(skip)]
@@ -57,7 +64,7 @@ pub(crate) enum Flag {
     #[error("BINARY, not shown")]
     Binary,
     /// Too large to be shown.
-    #[error("OVERSIZED, not shown")]
+    #[error("OVERSIZED, shown only by --path")]
     Oversized,
     /// Another repository's commit, whose content this commit does not cover.
     #[error("SUBMODULE, not covered by this commit")]
@@ -140,6 +147,7 @@ pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) ->
         id: oid.to_string(),
         flags: Vec::new(),
         target: None,
+        findings: Vec::new(),
         name: name.to_owned(),
         oid,
     };
@@ -156,6 +164,8 @@ pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) ->
     item.size = size_of(snapshot, oid)?;
     if item.size > MAX_SHOWN as u64 {
         item.flags.push(Flag::Oversized);
+    }
+    if item.size > MAX_SEARCHED {
         return Ok(item);
     }
     let blob = snapshot.repository().git().find_blob(oid).map_err(unreadable)?;
@@ -166,6 +176,7 @@ pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) ->
         }
     } else {
         item.flags.extend(flags_of(blob.content()));
+        item.findings = findings::of(&item.path, blob.content());
     }
     Ok(item)
 }
@@ -196,7 +207,7 @@ fn flags_of(content: &[u8]) -> Vec<Flag> {
     flags
 }
 
-fn as_text(content: &[u8]) -> Option<&str> {
+pub(super) fn as_text(content: &[u8]) -> Option<&str> {
     if content.contains(&0) {
         return None;
     }
@@ -221,10 +232,12 @@ fn leads_out(name: &[u8], target: &[u8]) -> bool {
 }
 
 impl Item {
-    /// The content with everything visible; none if it is not shown.
-    pub(crate) fn shown(&self, snapshot: &Snapshot<'_>) -> Result<Option<String>> {
-        let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule, Flag::Link];
-        if self.flags.iter().any(|flag| hidden.contains(flag)) {
+    /// The content with everything visible; none if it is not shown. A large file is shown only where it is asked for alone.
+    pub(crate) fn shown(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Option<String>> {
+        let hidden = [Flag::Binary, Flag::Submodule, Flag::Link];
+        let is_hidden = self.flags.iter().any(|flag| hidden.contains(flag));
+        let is_large = asked == Asked::WithOthers && self.flags.contains(&Flag::Oversized);
+        if is_hidden || is_large || self.size > MAX_SEARCHED {
             return Ok(None);
         }
         let blob = snapshot.repository().git().find_blob(self.oid).map_err(unreadable)?;
@@ -237,6 +250,44 @@ impl Item {
         let target = self.target.as_ref().map(|target| format!(" -> {target}")).unwrap_or_default();
         let flags = if flags.is_empty() { String::new() } else { format!("  [{}]", flags.join("; ")) };
         format!("{} {:>9} {}{target}{flags}", self.mode, self.size, self.path)
+    }
+}
+
+/// Which contents are shown. The list of entries is always whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Those of no file.
+    None,
+    /// Those of every file.
+    All,
+    /// Those of these files, and of all files in these folders.
+    Of(Vec<String>),
+}
+
+/// How an entry was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// By its own path.
+    Alone,
+    /// With everything, or with its folder.
+    WithOthers,
+}
+
+impl Contents {
+    /// How the entry with this path, as the list has it, is asked for.
+    pub(crate) fn asked(&self, path: &str) -> Option<Asked> {
+        match self {
+            Self::None => None,
+            Self::All => Some(Asked::WithOthers),
+            Self::Of(paths) => paths.iter().find_map(|asked| {
+                let asked = asked.trim_end_matches('/');
+                let is_below = || path.strip_prefix(asked).is_some_and(|rest| rest.starts_with('/'));
+                match path == asked {
+                    true => Some(Asked::Alone),
+                    false => is_below().then_some(Asked::WithOthers),
+                }
+            }),
+        }
     }
 }
 

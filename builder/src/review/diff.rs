@@ -2,7 +2,7 @@
 
 use git2::{Delta, DiffDelta, DiffHunk, DiffLine, DiffOptions};
 
-use super::contents::{Flag, Item, MAX_SHOWN, item, unreadable};
+use super::contents::{Asked, Contents, Flag, Item, MAX_SEARCHED, MAX_SHOWN, item, unreadable};
 use super::visible;
 use crate::error::Result;
 use crate::source::Snapshot;
@@ -30,23 +30,36 @@ impl Change {
         }
     }
 
-    fn is_shown(&self) -> bool {
-        let hidden = [Flag::Binary, Flag::Oversized, Flag::Submodule];
-        ![&self.before, &self.after].into_iter().flatten().any(|i| i.flags.iter().any(|f| hidden.contains(f)))
+    fn is_shown(&self, contents: &Contents) -> bool {
+        let mut items = [&self.before, &self.after].into_iter().flatten();
+        items.clone().next().is_some_and(|it| contents.asked(&it.path).is_some())
+            && !items.any(|it| {
+                let hidden = |flag: &Flag| match flag {
+                    Flag::Binary | Flag::Submodule => true,
+                    Flag::Oversized => contents.asked(&it.path) != Some(Asked::Alone),
+                    _ => false,
+                };
+                it.flags.iter().any(hidden)
+            })
     }
 }
 
-/// The changed entries between two commits, and a patch of their lines in which everything is visible.
+/// The changed entries between two commits, and a patch of the lines that are asked for, in which everything is visible.
 ///
 /// The repository's attributes cannot hide a file from the patch. A rename is shown as a deleted and an added file.
 ///
 /// # Errors
 /// When either tree cannot be read.
-pub(crate) fn changes(since: &Snapshot<'_>, now: &Snapshot<'_>) -> Result<(Vec<Change>, String)> {
+pub(crate) fn changes(
+    since: &Snapshot<'_>,
+    now: &Snapshot<'_>,
+    contents: &Contents,
+) -> Result<(Vec<Change>, String)> {
     let before = since.git_commit().tree().map_err(unreadable)?;
     let after = now.git_commit().tree().map_err(unreadable)?;
     let mut options = DiffOptions::new();
-    options.force_text(true).context_lines(5).include_typechange(true).max_size(MAX_SHOWN as i64);
+    let largest = if matches!(contents, Contents::Of(_)) { MAX_SEARCHED } else { MAX_SHOWN as u64 };
+    options.force_text(true).context_lines(5).include_typechange(true).max_size(largest as i64);
     let git = now.repository().git();
     let diff = git.diff_tree_to_tree(Some(&before), Some(&after), Some(&mut options)).map_err(unreadable)?;
     let mut changes = Vec::new();
@@ -56,7 +69,7 @@ pub(crate) fn changes(since: &Snapshot<'_>, now: &Snapshot<'_>) -> Result<(Vec<C
     let shown: std::collections::HashSet<Vec<u8>> = diff
         .deltas()
         .zip(&changes)
-        .filter(|(_, change)| change.is_shown())
+        .filter(|(_, change)| change.is_shown(contents))
         .filter_map(|(delta, _)| path_of(&delta).map(<[u8]>::to_vec))
         .collect();
     let mut patch = Patch::default();

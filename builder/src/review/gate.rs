@@ -1,11 +1,11 @@
 //! The reviews that a build requires, and why others do not count. The node's policy decides again; this check keeps
 //! an unreviewed commit from being built at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use attestations::keys::{KeyId, PublicKey};
-use attestations::review::OwnWork;
-use attestations::reviews::{Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
+use attestations::review::{CountedOnce, OwnWork, Parameters, Role};
+use attestations::reviews::{Authors, Built, Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
 use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
 use errors::plural;
 
@@ -40,62 +40,124 @@ impl HandedIn {
         }
     }
 
+    /// What it says, if one of the reviewers' keys signed it.
+    pub(crate) fn signed(&self) -> Option<&Verified<Statement>> {
+        self.signed.as_ref()
+    }
+
     /// The digest of the bundle.
     pub(crate) fn digest(&self) -> Digest {
         self.bundle.digest()
     }
 }
 
+/// Whether these bytes are a signed statement of another kind than a review.
+pub(crate) fn is_other_statement(bytes: &[u8]) -> bool {
+    let read = Bundle::parse(bytes).and_then(SignedBundle::read_unverified);
+    read.is_ok_and(|bundle| bundle.predicate_type() != review::PREDICATE_TYPE)
+}
+
 /// The required reviews.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Demand {
-    /// How many different reviewers must have approved.
-    pub(crate) threshold: usize,
-    /// The current time; reviews from the future do not count.
+    /// In each role, how many different reviewers must have approved.
+    pub(crate) roles: BTreeMap<Role, usize>,
+    /// The current time; reviews from the future do not count, nor do those that have expired.
     pub(crate) now: jiff::Timestamp,
 }
 
-/// Checks that the commit has the required reviews.
+/// Checks that the commit has the required reviews, for a build with these parameters.
 ///
 /// # Errors
 /// [`Kind::Refused`] with the number that is missing, and with the reason for each review that does not count.
-pub(crate) fn check(demand: &Demand, handed_in: &[HandedIn], commit: &Snapshot<'_>) -> Result<()> {
+pub(crate) fn check(
+    demand: &Demand,
+    handed_in: &[HandedIn],
+    commit: &Snapshot<'_>,
+    parameters: &Parameters,
+) -> Result<()> {
     let people = people(handed_in);
-    let mut reviews = Reviews::default();
-    let mut ignored = Vec::new();
-    for given in handed_in {
-        let reason = match given.signed.as_ref().and_then(|it| Some((it, reviewer(it, &people)?))) {
-            Some((statement, reviewer)) => {
-                reviews.take(&given.origin, reviewer, statement, demand.now).err().map(|it| it.to_string())
-            }
-            None => Some("it is signed by none of the reviewers' keys".to_owned()),
-        };
-        ignored.extend(reason.map(|reason| format!("{}: {reason}", Foreign::new(&given.origin))));
-    }
-    let wanted = Wanted { threshold: demand.threshold, own_work: OwnWork::Ignored };
-    let count = reviews.count(commit.id(), wanted, &InRepository(commit.repository()))?;
-    if let Some(veto) = count.rejected.first() {
+    let sorted = Sorted::new(demand, handed_in, &people);
+    let commits = InRepository { repository: commit.repository(), built: Some((commit.id(), parameters)) };
+    if let Some(veto) = sorted.reviews.rejections(commit.id(), &commits)?.first() {
         let text = format!("commit {} was rejected by its reviewer: {}", commit.id(), described(veto));
         return Err(
             Error::new(Kind::Refused, text).hint("build a commit in which what was found is corrected")
         );
     }
-    if count.approved_by.len() >= demand.threshold {
-        return Ok(());
+    for (role, threshold) in &demand.roles {
+        let count = sorted.reviews.count(commit.id(), wanted(role, *threshold), &commits)?;
+        if count.approvals < *threshold {
+            let ignored = sorted.ignored.iter().cloned().chain(count.ignored.iter().map(ToString::to_string));
+            return Err(lacking(commit.id(), (role, *threshold), count.approvals, ignored));
+        }
     }
-    let mut text = format!(
-        "commit {} has {} of the {} asked for",
-        commit.id(),
-        count.approved_by.len(),
-        plural(demand.threshold, "review")
-    );
-    ignored.extend(count.ignored.iter().map(ToString::to_string));
-    for reason in &ignored {
+    Ok(())
+}
+
+fn wanted(role: &Role, threshold: usize) -> Wanted<'_> {
+    Wanted { role, threshold, counted_once: CountedOnce::Person, own_work: OwnWork::Ignored }
+}
+
+fn lacking(
+    commit: &Commit,
+    (role, threshold): (&Role, usize),
+    found: usize,
+    ignored: impl Iterator<Item = String>,
+) -> Error {
+    let asked = plural(threshold, "review");
+    let role = if role.is_code() { String::new() } else { format!(" for {role}") };
+    let mut text = format!("commit {commit} has {found} of the {asked} asked for{role}");
+    for reason in ignored {
         text.push_str("\n  not counted: ");
-        text.push_str(reason);
+        text.push_str(&reason);
     }
-    Err(Error::new(Kind::Refused, text)
-        .hint("have it reviewed with `countersign-builder review sign`, and give the files with --reviews"))
+    Error::new(Kind::Refused, text)
+        .hint("have it reviewed with `countersign-builder review sign`, and give the files with --reviews")
+}
+
+/// The reviews that were handed in, by what they say.
+pub(super) struct Sorted<'a> {
+    pub(super) reviews: Reviews<'a>,
+    ignored: Vec<String>,
+}
+
+impl<'a> Sorted<'a> {
+    /// Who signed what is found out once, and the reviewers with it.
+    pub(super) fn new(demand: &Demand, handed_in: &'a [HandedIn], people: &'a [Person]) -> Self {
+        let mut sorted = Self { reviews: Reviews::default(), ignored: Vec::new() };
+        for given in handed_in {
+            let reason = match given.signed.as_ref().and_then(|it| Some((it, reviewer(it, demand, people)?)))
+            {
+                Some((statement, reviewer)) => {
+                    let taken = sorted.reviews.take(&given.origin, reviewer, statement, demand.now);
+                    taken.err().map(|it| it.to_string())
+                }
+                None => Some("it is signed by none of the reviewers' keys".to_owned()),
+            };
+            let told = reason.map(|reason| format!("{}: {reason}", Foreign::new(&given.origin)));
+            sorted.ignored.extend(told);
+        }
+        sorted
+    }
+
+    /// Who approved the commit in a role, if they are enough and nobody rejected it.
+    ///
+    /// # Errors
+    /// When the repository cannot be read.
+    pub(super) fn approved_by(
+        &self,
+        repository: &Repository,
+        commit: &Commit,
+        (role, threshold): (&Role, usize),
+    ) -> Result<Option<BTreeSet<String>>> {
+        let commits = InRepository { repository, built: None };
+        if !self.reviews.rejections(commit, &commits)?.is_empty() {
+            return Ok(None);
+        }
+        let count = self.reviews.count(commit, wanted(role, threshold), &commits)?;
+        Ok((count.approvals >= threshold).then_some(count.approved_by))
+    }
 }
 
 fn described(veto: &Rejection) -> String {
@@ -105,22 +167,23 @@ fn described(veto: &Rejection) -> String {
 
 /// A reviewer, as identified by the reviews: a policy names people, but the builder only has keys. Keys whose reviews
 /// have the same e-mail address belong to one person, and so do the addresses in one key's reviews.
-struct Person {
+pub(super) struct Person {
     name: String,
-    keys: BTreeSet<KeyId>,
+    keys: Vec<KeyId>,
     emails: Vec<String>,
 }
 
-fn people(handed_in: &[HandedIn]) -> Vec<Person> {
+pub(super) fn people(handed_in: &[HandedIn]) -> Vec<Person> {
     let mut groups: Vec<(BTreeSet<KeyId>, BTreeSet<String>)> = Vec::new();
     for statement in handed_in.iter().filter_map(|given| given.signed.as_ref()) {
         let Some(review) = statement.review() else { continue };
-        let key = review.signer().id();
+        let id = review.signer().id();
         let email = review.value().reviewer.email.trim().to_lowercase();
         let is_same = |(keys, emails): &mut (BTreeSet<KeyId>, BTreeSet<String>)| {
-            keys.contains(&key) || emails.contains(&email)
+            keys.contains(&id) || emails.contains(&email)
         };
-        let (mut keys, mut emails) = (BTreeSet::from([key.clone()]), BTreeSet::from([email.clone()]));
+        let mut keys = BTreeSet::from([id.clone()]);
+        let mut emails = BTreeSet::from([email.clone()]);
         for (more_keys, more_emails) in groups.extract_if(.., is_same) {
             keys.extend(more_keys);
             emails.extend(more_emails);
@@ -130,33 +193,62 @@ fn people(handed_in: &[HandedIn]) -> Vec<Person> {
     let person = |(keys, emails): (BTreeSet<KeyId>, BTreeSet<String>)| {
         let emails: Vec<String> = emails.into_iter().collect();
         let names: Vec<String> = emails.iter().map(|email| Foreign::new(email).to_string()).collect();
-        Person { name: names.join(", "), keys, emails }
+        Person { name: names.join(", "), keys: keys.into_iter().collect(), emails }
     };
     groups.into_iter().map(person).collect()
 }
 
-fn reviewer<'a>(statement: &Verified<Statement>, people: &'a [Person]) -> Option<Reviewer<'a>> {
+fn reviewer<'a>(
+    statement: &Verified<Statement>,
+    demand: &Demand,
+    people: &'a [Person],
+) -> Option<Reviewer<'a>> {
     let person = people.iter().find(|person| person.keys.contains(&statement.signer().id()))?;
-    Some(Reviewer { name: &person.name, emails: &person.emails, standing: Standing::Full })
+    let is_asked = statement.review().is_some_and(|it| demand.roles.contains_key(&it.value().role));
+    Some(Reviewer {
+        name: &person.name,
+        organisation: None,
+        emails: &person.emails,
+        keys: &person.keys,
+        standing: if is_asked { Standing::Full } else { Standing::VetoOnly },
+    })
 }
 
-/// The repository as a source of facts about commits.
-struct InRepository<'a>(&'a Repository);
+/// The repository as a source of facts about commits, and how one of them is about to be built.
+struct InRepository<'a> {
+    repository: &'a Repository,
+    built: Option<(&'a Commit, &'a Parameters)>,
+}
 
 impl Commits for InRepository<'_> {
     type Error = Error;
 
     fn tree(&self, commit: &Commit) -> Result<Option<Tree>> {
-        Ok(Some(self.0.commit(commit)?.tree()?))
+        Ok(Some(self.repository.commit(commit)?.tree()?))
     }
 
-    fn authors(&self, commit: &Commit, since: Option<&Commit>) -> Result<Vec<String>> {
-        let commit = self.0.commit(commit)?;
-        let mut authors = commit.authors();
+    fn authors(&self, commit: &Commit, since: Option<&Commit>) -> Result<Authors> {
+        let commit = self.repository.commit(commit)?;
+        let mut writers = commit.writers();
         if let Some(since) = since {
-            authors.extend(commit.authors_since(&self.0.commit(since)?)?);
+            writers.extend(commit.writers_since(&self.repository.commit(since)?)?);
         }
-        Ok(authors.into_iter().map(|author| author.email).collect())
+        let mut authors = Authors::new();
+        authors.add(writers.authors.iter().chain(&writers.committers), &writers.keys);
+        Ok(authors)
+    }
+
+    /// Bases and packages are known only when it was built: the node asks for those.
+    fn built(&self, commit: &Commit) -> Option<Built<'_>> {
+        let (_, parameters) = self.built.filter(|(own, _)| *own == commit)?;
+        Some(Built {
+            dockerfile: &parameters.dockerfile,
+            context: &parameters.context,
+            target: parameters.target.as_deref(),
+            build_args: &parameters.build_args,
+            bases: None,
+            locks: None,
+        })
     }
 }
 

@@ -1,32 +1,45 @@
-//! Reviews of commits: showing the content, signing a review, and verifying one.
+//! Reviews of commits: asking for one, showing the content and what of it nobody reviewed, signing a review, and verifying
+//! one.
 
 mod contents;
 mod diff;
+mod findings;
 pub(crate) mod gate;
-mod show;
+pub(crate) mod request;
+pub(crate) mod show;
+pub(crate) mod unreviewed;
 pub(crate) mod visible;
 
 use std::str::FromStr;
 
+use attestations::Digest;
 use attestations::bundle::{Bundle, SignedBundle, Verified};
 use attestations::digest::Commit;
 use attestations::keys::{PublicKey, Signer};
-use attestations::review::{Person, Review, Scope, Verdict};
+use attestations::review::{Parameters, Person, Review, Role, Scope, Verdict};
 use attestations::statement::{Predicate, Statement, Subject};
 
 use crate::error::{Error, Kind, Result};
-use crate::source::{Repository, Snapshot};
+use crate::source::{Repository, Snapshot, Writers};
 
 /// The content of a review.
 pub(crate) struct Opinion {
     /// Approved or rejected.
     pub(crate) verdict: Verdict,
+    /// What the commit was read for.
+    pub(crate) role: Role,
     /// The reviewer.
     pub(crate) reviewer: Person,
     /// The reviewer's comment.
     pub(crate) note: Option<String>,
     /// The time, by the reviewer's clock.
     pub(crate) on: jiff::Timestamp,
+    /// From when on it does not count any more.
+    pub(crate) expires: Option<jiff::Timestamp>,
+    /// How the commit is to be built, where that was read too.
+    pub(crate) parameters: Option<Parameters>,
+    /// The digest of the lock that was read too.
+    pub(crate) lock: Option<Digest>,
 }
 
 /// The subject of a review: a whole commit, or its changes since an earlier one.
@@ -58,20 +71,37 @@ impl<'a> Subjects<'a> {
         Ok(Subjects { commit, since })
     }
 
-    /// The authors of the reviewed commits, none of whom counts as their reviewer.
+    /// Who wrote and committed what is reviewed. None of them counts as its reviewer.
     ///
     /// # Errors
     /// When the history cannot be read.
-    pub(crate) fn authors(&self) -> Result<Vec<Person>> {
-        let mut authors = self.commit.authors();
+    pub(crate) fn writers(&self) -> Result<Writers> {
+        let mut writers = self.commit.writers();
         if let Some(since) = &self.since {
-            for author in self.commit.authors_since(since)? {
-                if !authors.contains(&author) {
-                    authors.push(author);
-                }
-            }
+            writers.extend(self.commit.writers_since(since)?);
         }
-        Ok(authors)
+        Ok(writers)
+    }
+
+    /// How much is reviewed.
+    ///
+    /// # Errors
+    /// Never for a repository that git accepts.
+    pub(crate) fn scope(&self) -> Result<Scope> {
+        Ok(match &self.since {
+            None => Scope::Tree,
+            Some(since) => Scope::Changes { since: since.id().clone(), since_tree: since.tree()? },
+        })
+    }
+
+    /// The commit that was reviewed before, if only changes are.
+    pub(crate) fn since(&self) -> Option<&Snapshot<'a>> {
+        self.since.as_ref()
+    }
+
+    /// The commit that is reviewed.
+    pub(crate) fn commit(&self) -> &Snapshot<'a> {
+        &self.commit
     }
 
     /// Signs a review.
@@ -80,20 +110,23 @@ impl<'a> Subjects<'a> {
     /// When the history cannot be read, or signing fails.
     pub(crate) fn sign(&self, opinion: Opinion, key: &dyn Signer) -> Result<SignedBundle> {
         let commit = self.commit.id();
+        let writers = self.writers()?;
         let review = Review {
             tree: self.commit.tree()?,
             verdict: opinion.verdict,
-            scope: match &self.since {
-                None => Scope::Tree,
-                Some(since) => Scope::Changes { since: since.id().clone() },
-            },
+            role: opinion.role,
+            scope: self.scope()?,
             reviewer: opinion.reviewer,
-            authors: self.authors()?,
+            authors: writers.people(),
+            author_keys: writers.keys,
             reviewed_on: opinion.on,
+            expires_on: opinion.expires,
+            parameters: opinion.parameters,
+            lock: opinion.lock,
             note: opinion.note,
         };
         let subject = Subject::commit(self.commit.repository().location().uri(), commit);
-        let statement = Statement { subject: vec![subject], predicate: Predicate::Review(review) };
+        let statement = Statement { subject: vec![subject], predicate: Predicate::Review(Box::new(review)) };
         attestations::bundle::sign(&statement, key)
             .map_err(|error| Error::new(Kind::Key, "the review could not be signed").because(error))
     }

@@ -7,7 +7,9 @@ use attestations::keys::Algorithm;
 use tempfile::TempDir;
 
 use super::contents::Flag;
-use super::show::Shown;
+use super::request::{Choice, Request};
+use super::show::{Contents, Shown};
+use super::unreviewed::{Asked, Reviewed, newest_reviewed};
 use super::*;
 use crate::source::Location;
 use signers::{Protection, generate, load};
@@ -73,7 +75,7 @@ impl Place {
 
     fn shown(&self, commit: &str, since: Option<&str>) -> (Shown, String) {
         let repository = self.open();
-        let shown = Subjects::fetch(&repository, commit, since).unwrap().show(false).unwrap();
+        let shown = Subjects::fetch(&repository, commit, since).unwrap().show(&Contents::All).unwrap();
         let text = shown.to_text();
         (shown, text)
     }
@@ -82,9 +84,13 @@ impl Place {
 fn opinion(verdict: Verdict) -> Opinion {
     Opinion {
         verdict,
+        role: Role::code(),
         reviewer: Person { name: "Alice".into(), email: "alice@example.org".into() },
         note: Some("read on paper".into()),
         on: "2026-11-23T10:00:00Z".parse().unwrap(),
+        expires: None,
+        parameters: None,
+        lock: None,
     }
 }
 
@@ -131,7 +137,8 @@ fn a_review_of_changes_names_every_author_since() {
     let bundle = subjects.sign(opinion(Verdict::Rejected), &*key).unwrap();
     let verified = verify(bundle.to_bytes(), key.public_key()).unwrap();
     let Predicate::Review(review) = &verified.value().predicate else { panic!("no review") };
-    assert_eq!(review.scope, Scope::Changes { since: first.parse().unwrap() });
+    let since_tree = place.git(&["rev-parse", &format!("{first}^{{tree}}")]).parse().unwrap();
+    assert_eq!(review.scope, Scope::Changes { since: first.parse().unwrap(), since_tree });
     assert!(review.authors.iter().any(|author| author.email == "erin@example.org"));
     let backwards = Subjects::fetch(&repository, &first, Some(&last)).err().unwrap();
     assert_eq!(backwards.kind(), Kind::Input);
@@ -195,6 +202,8 @@ fn a_hostile_source_cannot_fool_the_terminal() {
     let (_, text) = place.shown(&commit, None);
     let allowed = |c: char| c == '\n' || c == '\t' || !visible::is_deceptive(c);
     assert!(text.chars().all(allowed), "{text:?}");
+    assert!(text.contains("\n! a.py:3: BIDIRECTIONAL CONTROL: U+202E\n"), "{text}");
+    assert!(text.contains("\n! a.py:4: control character: U+001B\n"), "{text}");
     assert!(text.contains("⟨U+202E⟩⟨U+2066⟩user") && text.contains("⟨U+001B⟩[31mred⟨U+000A⟩.py"), "{text}");
     assert!(text.contains("    2 | === 100644 1 innocent.py"), "{text}");
     assert!(!text.contains("\n=== 100644 1 innocent.py"), "a file imitated a header: {text}");
@@ -235,4 +244,148 @@ fn the_working_directory_is_never_read() {
     assert_eq!(shown.files.len(), 1);
     assert!(text.contains("committed") && !text.contains("changed"));
     assert!(Path::new(&place.repo()).join("new.py").exists());
+}
+
+#[test]
+fn contents_are_shown_by_path_and_the_list_is_always_whole() {
+    let place = Place::new();
+    place.write("a.py", "print(1)\n");
+    place.write("data/big.csv", "1,2,3\n".repeat(200_000));
+    place.write("data/small.csv", "4\n");
+    place.write("database", "5\n");
+    place.write("tool", b"\x7fELF\0");
+    let first = place.commit("one");
+    let repository = place.open();
+    let subjects = Subjects::fetch(&repository, &first, None).unwrap();
+    let shown = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        subjects.show(&Contents::Of(paths)).map(|shown| (shown.files.len(), shown.to_text()))
+    };
+    let (count, text) = shown(&["data/"]).unwrap();
+    assert!(count == 5 && text.contains("    1 | 4\n"), "{text}");
+    assert!(!text.contains("print(1)") && !text.contains("| 5") && !text.contains("1,2,3"), "{text}");
+    assert!(text.contains("! tool: BINARY: program or library (ELF)"), "{text}");
+    let (_, text) = shown(&["data/big.csv", "a.py"]).unwrap();
+    assert!(text.contains("200000 | 1,2,3\n") && text.contains("print(1)"), "it is not cut");
+    let error = shown(&["a.py", "dat"]).unwrap_err();
+    assert!(error.kind() == Kind::NotFound && error.to_string().contains("path dat"), "{error}");
+
+    place.write("a.py", "print(2)\n");
+    place.write("data/small.csv", "6\u{200B}\n");
+    let last = place.commit("two");
+    let subjects = Subjects::fetch(&repository, &last, Some(&first)).unwrap();
+    let shown = subjects.show(&Contents::Of(vec!["a.py".to_owned()])).unwrap();
+    let text = shown.to_text();
+    assert!(text.contains("+print(2)") && !text.contains("+6") && text.contains("small.csv"), "{text}");
+    assert!(text.contains("! data/small.csv:1: INVISIBLE CHARACTER: U+200B"), "{text}");
+    let value = serde_json::to_value(&shown).unwrap();
+    assert_eq!(value["findings"][0]["lines"], serde_json::json!([1]));
+    assert_eq!(value["findings"][0]["kind"], "invisible");
+}
+
+#[test]
+fn a_request_is_worked_out_again_before_anybody_signs_it() {
+    let place = Place::new();
+    place.write("Dockerfile", "FROM scratch AS one\nARG A\nFROM one\n");
+    place.write("countersign.toml", "version = 1\n[image.default]\nargs = { A = \"1\" }\n");
+    let first = place.commit("one");
+    place.write("a", "1");
+    let last = place.commit("two");
+    let repository = place.open();
+    let subjects = |since: Option<&str>| Subjects::fetch(&repository, &last, since).unwrap();
+    let choice = || Choice {
+        image: None,
+        target: Some("one".to_owned()),
+        arguments: [("B".to_owned(), "2".to_owned())].into(),
+        roles: [Role::code(), "privacy".parse().unwrap()].into(),
+        note: Some("please".to_owned()),
+    };
+    for since in [None, Some(first.as_str())] {
+        let request = Request::new(&subjects(since), choice()).unwrap();
+        let text = request.to_text().unwrap();
+        let read = |text: &str| Request::parse("a.json", text.as_bytes());
+        let request = read(&text).unwrap();
+        assert_eq!(request.to_text().unwrap(), text);
+        let found = request.subjects(&repository).unwrap();
+        assert_eq!((found.commit().id().as_str(), &found.scope().unwrap()), (last.as_str(), &request.scope));
+        let lines = request.lines(&found).unwrap().join("\n");
+        assert!(
+            lines.contains("for         code, privacy") && lines.contains("target      one  [NOT"),
+            "{lines}"
+        );
+        assert!(lines.contains("build-arg   A=1\n") && lines.contains("build-arg   B=2  [NOT"), "{lines}");
+        let tree = place.git(&["rev-parse", "HEAD^{tree}"]);
+        let blob = place.git(&["rev-parse", "HEAD:a"]);
+        let other = "1".repeat(40);
+        for (from, to, what) in [
+            (tree.as_str(), other.as_str(), "tree"),
+            (&blob, &other, "list of files"),
+            ("\"A\": \"1\",", "", "way to build it"),
+            ("\"dockerfile\": \"Dockerfile\"", "\"dockerfile\": \"other\"", "way to build it"),
+        ] {
+            let changed = text.replace(from, to);
+            assert_ne!(changed, text, "{from}");
+            let error = read(&changed).unwrap().subjects(&repository).err().unwrap();
+            assert!(error.kind() == Kind::Refused && error.to_string().contains(what), "{error}");
+        }
+        for (from, to) in [("\"version\": 1", "\"version\": 2"), ("\"roles\"", "\"more\": 1, \"roles\"")] {
+            assert_eq!(read(&text.replace(from, to)).unwrap_err().kind(), Kind::Input);
+        }
+    }
+}
+
+/// A history of four commits: what is unreviewed begins after the newest one that has enough reviews.
+#[test]
+fn what_is_unreviewed_begins_after_the_newest_reviewed_commit() {
+    let place = Place::new();
+    let commits: Vec<String> = ["1", "2", "3", "4"]
+        .map(|content| {
+            place.write("a", content);
+            place.commit(content)
+        })
+        .to_vec();
+    let repository = place.open();
+    let (alice, bob, carol) = (place.key("alice"), place.key("bob"), place.key("carol"));
+    let keys = [&alice, &bob, &carol].map(|key| key.public_key().clone());
+    let sign =
+        |key: &dyn Signer, who: &str, commit: usize, since: Option<usize>, change: &dyn Fn(&mut Opinion)| {
+            let since = since.map(|at| commits[at].as_str());
+            let mut opinion = opinion(Verdict::Approved);
+            opinion.reviewer.email = format!("{who}@example.org");
+            change(&mut opinion);
+            let subjects = Subjects::fetch(&repository, &commits[commit], since).unwrap();
+            gate::HandedIn::parse("a.json", subjects.sign(opinion, key).unwrap().to_bytes(), &keys).unwrap()
+        };
+    let nothing = |_: &mut Opinion| {};
+    let newest = |reviews: &[gate::HandedIn], role: &str, threshold| {
+        let commit = repository.commit(&commits[3].parse().unwrap()).unwrap();
+        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+        let asked = Asked { role: role.parse().unwrap(), threshold, now };
+        newest_reviewed(&commit, reviews, &asked).unwrap()
+    };
+    let at = |found: Option<Reviewed>| {
+        found.map(|it| commits.iter().position(|id| *id == it.commit.to_string()).unwrap())
+    };
+    assert_eq!(newest(&[], "code", 1), None);
+    // Carol wrote all of it.
+    assert_eq!(newest(&[sign(&*carol, "carol", 1, None, &nothing)], "code", 1), None);
+    let reviews = vec![
+        sign(&*alice, "alice", 0, None, &nothing),
+        sign(&*bob, "bob", 0, None, &nothing),
+        sign(&*alice, "alice", 1, Some(0), &nothing),
+        sign(&*bob, "bob", 2, Some(1), &nothing),
+    ];
+    let found = newest(&reviews, "code", 1).unwrap();
+    assert_eq!((found.commit.as_str(), found.by.len()), (commits[2].as_str(), 1), "a chain of changes");
+    assert_eq!(at(newest(&reviews, "code", 2)), Some(0), "alice and bob read only that one both");
+    assert_eq!(at(newest(&reviews, "privacy", 1)), None);
+    // Changes since a commit that lacks reviews are no chain; a rejected or expired one breaks it.
+    assert_eq!(at(newest(&reviews[3..], "code", 1)), None);
+    let no = |it: &mut Opinion| it.verdict = Verdict::Rejected;
+    let mut rejected = reviews;
+    rejected.push(sign(&*bob, "bob", 1, None, &no));
+    assert_eq!(at(newest(&rejected, "code", 1)), Some(0));
+    let over = |it: &mut Opinion| it.expires = Some("2026-11-24T00:00:00Z".parse().unwrap());
+    assert_eq!(at(newest(&[sign(&*alice, "alice", 3, None, &over)], "code", 1)), None);
+    assert_eq!(at(newest(&[sign(&*alice, "alice", 3, None, &nothing)], "code", 1)), Some(3));
 }

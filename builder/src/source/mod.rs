@@ -9,17 +9,18 @@ mod location;
 mod recorded;
 mod submodules;
 mod tree;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use attestations::review::Person;
 use attestations::{Commit, Digest, Tree};
 use git2::{ObjectType, Oid};
 
 pub(crate) use location::Location;
 pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
+pub(crate) use writers::Writers;
 
 /// The most bytes of a commit message; the trailers are at its end.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
@@ -281,29 +282,24 @@ impl<'a> Snapshot<'a> {
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
 
-    /// The commit's author, then everyone in a `Co-authored-by` trailer; each once.
-    pub(crate) fn authors(&self) -> Vec<Person> {
-        authors_of(&self.commit)
+    /// Who wrote and committed it.
+    pub(crate) fn writers(&self) -> Writers {
+        Writers::of(&self.commit)
     }
 
-    /// The authors of every commit that is in this one's history and not in that of `since`, each once.
+    /// Who wrote and committed each commit that is in this one's history and not in that of `since`.
     ///
     /// # Errors
     /// When the history cannot be read.
-    pub(crate) fn authors_since(&self, since: &Snapshot<'_>) -> Result<Vec<Person>, SourceError> {
+    pub(crate) fn writers_since(&self, since: &Snapshot<'_>) -> Result<Writers, SourceError> {
         let mut walk = self.repository.git.revwalk()?;
         walk.push(self.commit.id())?;
         walk.hide(since.commit.id())?;
-        let mut authors = Vec::new();
+        let mut writers = Writers::default();
         for oid in walk {
-            let commit = self.repository.git.find_commit(oid?)?;
-            for author in authors_of(&commit) {
-                if !authors.contains(&author) {
-                    authors.push(author);
-                }
-            }
+            writers.add(&self.repository.git.find_commit(oid?)?);
         }
-        Ok(authors)
+        Ok(writers)
     }
 
     /// The parsed commit, for facts that this type does not offer.
@@ -315,33 +311,6 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn repository(&self) -> &'a Repository {
         self.repository
     }
-}
-
-fn authors_of(commit: &git2::Commit<'_>) -> Vec<Person> {
-    let signature = commit.author();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let mut authors =
-        vec![Person { name: text(signature.name_bytes()), email: text(signature.email_bytes()) }];
-    let bytes = commit.message_bytes();
-    let message = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(MESSAGE_LIMIT)..]).into_owned();
-    for author in message.lines().filter_map(co_author) {
-        if !authors.contains(&author) {
-            authors.push(author);
-        }
-    }
-    authors
-}
-
-/// Parses `Co-authored-by: Name <email>`, anywhere in the message: an author too many only requires one more
-/// reviewer, but one too few could review their own work.
-fn co_author(line: &str) -> Option<Person> {
-    let (key, value) = line.split_once(':')?;
-    if !key.trim().eq_ignore_ascii_case("co-authored-by") {
-        return None;
-    }
-    let (name, rest) = value.split_once('<')?;
-    let (email, _) = rest.split_once('>')?;
-    Some(Person { name: name.trim().to_owned(), email: email.trim().to_owned() })
 }
 
 fn commit_id(id: Oid) -> Result<Commit, SourceError> {

@@ -135,12 +135,12 @@ fn everyone_in_the_trailers_is_an_author() {
     let third = made.commit("third");
     let state = tempfile::tempdir().unwrap();
     let repository = made.open(state.path());
-    let emails = |authors: Vec<Person>| authors.into_iter().map(|author| author.email).collect::<Vec<_>>();
+    let emails = |it: Writers| it.authors.into_iter().map(|author| author.email).collect::<Vec<_>>();
     let one = repository.commit(&first).unwrap();
-    assert_eq!(emails(one.authors()), ["carol@example.org", "dave@example.org", "eve@example.org"]);
+    assert_eq!(emails(one.writers()), ["carol@example.org", "dave@example.org", "eve@example.org"]);
     let three = repository.commit(&third).unwrap();
-    assert_eq!(emails(three.authors()), ["carol@example.org"]);
-    assert_eq!(emails(three.authors_since(&one).unwrap()), ["carol@example.org", "mallory@example.org"]);
+    assert_eq!(emails(three.writers()), ["carol@example.org"]);
+    assert_eq!(emails(three.writers_since(&one).unwrap()), ["carol@example.org", "mallory@example.org"]);
     assert!(repository.commit(&second).is_ok());
 }
 

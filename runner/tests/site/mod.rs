@@ -13,7 +13,7 @@ use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, ExternalParameters, InternalParameters, Materials, Metadata,
     NORMALISER, Provenance, ResourceDescriptor, RunDetails,
 };
-use attestations::review::{Person, Review, Scope, Verdict};
+use attestations::review::{Person, Review, Role, Scope, Verdict};
 use attestations::{
     Admitted, Call, Caller, Commit, Decision, Digest, Predicate, PublicKey, SignError, Signer, Statement,
     Subject,
@@ -284,14 +284,19 @@ fn review() -> Statement {
     let review = Review {
         tree: "2".repeat(40).parse().unwrap(),
         verdict: Verdict::Approved,
+        role: Role::code(),
         scope: Scope::Tree,
         reviewer: Person { name: "Alice".into(), email: "alice@hospital.example".into() },
         authors: vec![carol()],
         reviewed_on: "2026-01-02T03:04:05Z".parse().unwrap(),
+        author_keys: Default::default(),
+        expires_on: None,
+        parameters: None,
+        lock: None,
         note: None,
     };
     let subject = vec![Subject::commit("https://git.example/average", &commit())];
-    Statement { subject, predicate: Predicate::Review(review) }
+    Statement { subject, predicate: Predicate::Review(Box::new(review)) }
 }
 
 fn build(image: &Image, config_digest: Digest) -> Statement {
@@ -315,6 +320,8 @@ fn build(image: &Image, config_digest: Digest) -> Statement {
         compressor: images::layer::COMPRESSOR.into(),
         source_date_epoch: 0,
         authors: vec![carol()],
+        committers: Vec::new(),
+        author_keys: Default::default(),
         config_digest,
         layers: Vec::new(),
         materials: Materials::Complete,

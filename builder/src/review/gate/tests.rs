@@ -11,7 +11,7 @@ use attestations::provenance::{
     BUILD_TYPE, BuildDefinition, Builder, ExternalParameters, InternalParameters, Materials, Metadata,
     NORMALISER, Provenance, ResourceDescriptor, RunDetails,
 };
-use attestations::review::{Person as Named, Review, Scope, Verdict};
+use attestations::review::{Person as Named, Review, Role, Scope, Verdict};
 use attestations::{Call, Decision, Evidence, Policy, Predicate, Question, Subject, decide, sign};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
@@ -66,14 +66,44 @@ impl Said {
         self
     }
 
-    fn since(mut self, commit: &Commit) -> Self {
-        self.review.scope = Scope::Changes { since: commit.clone() };
+    fn since(mut self, (commit, tree): &(Commit, Tree)) -> Self {
+        self.review.scope = Scope::Changes { since: commit.clone(), since_tree: tree.clone() };
+        self
+    }
+
+    fn until(mut self, end: &str) -> Self {
+        self.review.expires_on = Some(end.parse().unwrap());
+        self
+    }
+
+    fn role(mut self, role: &str) -> Self {
+        self.review.role = role.parse().unwrap();
+        self
+    }
+
+    fn dockerfile(mut self, path: &str) -> Self {
+        self.review.parameters = Some(Parameters { dockerfile: path.to_owned(), ..parameters() });
         self
     }
 
     fn about(mut self, subjects: &[Subject]) -> Self {
         self.subjects = subjects.to_vec();
         self
+    }
+}
+
+fn person(name: &str) -> Named {
+    Named { name: name.into(), email: format!("{name}@example.org") }
+}
+
+/// How the commit is built.
+fn parameters() -> Parameters {
+    Parameters {
+        dockerfile: "Dockerfile".to_owned(),
+        context: ".".to_owned(),
+        target: None,
+        build_args: BTreeMap::new(),
+        bases: None,
     }
 }
 
@@ -108,18 +138,27 @@ impl World {
         Self { keys, ci: Key::new(), repository, commits, _folder: folder }
     }
 
-    fn said(&self, who: &'static str) -> Said {
-        let (commit, tree) = &self.commits[1];
-        let person = |name: &str| Named { name: name.into(), email: format!("{name}@example.org") };
-        let review = Review {
-            tree: tree.clone(),
+    /// A review of nothing yet.
+    fn blank() -> Review {
+        Review {
+            tree: "1".repeat(40).parse().unwrap(),
             verdict: Verdict::Approved,
+            role: Role::code(),
             scope: Scope::Tree,
-            reviewer: person(who),
+            reviewer: person("nobody"),
             authors: vec![person("carol")],
             reviewed_on: "2026-05-01T12:00:00Z".parse().unwrap(),
+            author_keys: Default::default(),
+            expires_on: None,
+            parameters: None,
+            lock: None,
             note: None,
-        };
+        }
+    }
+
+    fn said(&self, who: &'static str) -> Said {
+        let (commit, tree) = &self.commits[1];
+        let review = Review { tree: tree.clone(), reviewer: person(who), ..Self::blank() };
         Said { who, subjects: vec![Subject::commit(SOURCE, commit)], review }
     }
 
@@ -131,8 +170,10 @@ impl World {
 
     fn signed(&self, said: &[Said]) -> Vec<Vec<u8>> {
         let one = |it: &Said| {
-            let statement =
-                Statement { subject: it.subjects.clone(), predicate: Predicate::Review(it.review.clone()) };
+            let statement = Statement {
+                subject: it.subjects.clone(),
+                predicate: Predicate::Review(Box::new(it.review.clone())),
+            };
             sign(&statement, &self.keys[it.who]).unwrap().to_bytes().to_vec()
         };
         said.iter().map(one).collect()
@@ -144,8 +185,9 @@ impl World {
         let keys: Vec<PublicKey> = known.map(|(_, key)| key.1.clone()).collect();
         let handed_in: Vec<HandedIn> =
             bundles.iter().map(|bytes| HandedIn::parse("a.json", bytes, &keys).unwrap()).collect();
-        let demand = Demand { threshold: 2, now: NOW.parse().unwrap() };
-        check(&demand, &handed_in, &self.repository.commit(&self.commits[1].0).unwrap())
+        let demand = Demand { roles: BTreeMap::from([(Role::code(), 2)]), now: NOW.parse().unwrap() };
+        let commit = self.repository.commit(&self.commits[1].0).unwrap();
+        check(&demand, &handed_in, &commit, &parameters())
     }
 
     /// Whether the node admits its image.
@@ -206,6 +248,8 @@ impl World {
                     compressor: "gzip".to_owned(),
                     source_date_epoch: 1,
                     authors: vec![Named { name: "Carol".into(), email: "carol@example.org".into() }],
+                    committers: Vec::new(),
+                    author_keys: Default::default(),
                     config_digest: Digest::of(b"config"),
                     layers: Vec::new(),
                     materials: Materials::Complete,
@@ -249,11 +293,14 @@ fn the_gate_and_the_node_count_reviews_alike() {
     let odd = Subject { name: String::new(), digest: BTreeMap::from([("gitCommit".into(), "odd".into())]) };
     let (alice, bob) = (world.said("alice"), world.said("bob"));
     let (mallory, stranger) = (world.said("mallory"), world.said("stranger"));
-    let changed = [alice.clone().since(before), bob.clone().since(before)];
+    let start = &world.commits[0];
+    let changed = [alice.clone().since(start), bob.clone().since(start)];
+    let elsewhere = &(before.clone(), built.clone());
     let [old_alice, old_bob, old_mallory] = ["alice", "bob", "mallory"].map(|who| world.before(who));
     let enough = [alice.clone(), bob.clone()];
     let and = |all: &[Said], more: Said| [all, &[more]].concat();
-    let reviewed = [&changed[..], &[old_alice.clone(), old_bob]].concat();
+    let reviewed = [&changed[..], &[old_alice.clone(), old_bob.clone()]].concat();
+    let odd = || odd.clone();
     let cases: Vec<(&str, Vec<Said>, bool)> = vec![
         ("two approvals", enough.to_vec(), true),
         ("one approval", vec![alice.clone()], false),
@@ -267,7 +314,7 @@ fn the_gate_and_the_node_count_reviews_alike() {
             false,
         ),
         ("an approval of another commit", vec![alice.clone(), bob.clone().about(&[subject(again)])], false),
-        ("an approval by nobody known", vec![alice, stranger.clone()], false),
+        ("an approval by nobody known", vec![alice.clone(), stranger.clone()], false),
         ("a rejection", and(&enough, mallory.clone().no()), false),
         ("a rejection of later than now", and(&enough, mallory.clone().no().on(future)), false),
         (
@@ -280,21 +327,46 @@ fn the_gate_and_the_node_count_reviews_alike() {
             and(&enough, mallory.clone().no().about(&[subject(again)])),
             false,
         ),
-        ("a rejection of the tree without a commit", and(&enough, mallory.clone().no().about(&[odd])), false),
+        (
+            "a rejection of the tree without a commit",
+            and(&enough, mallory.clone().no().about(&[odd()])),
+            false,
+        ),
         (
             "a rejection of the commit with another tree",
             and(&enough, mallory.clone().no().tree(first)),
             false,
         ),
         ("a rejection of something else", and(&enough, old_mallory.clone().no()), true),
+        ("an approval for another role", vec![alice.clone(), bob.clone().role("privacy")], false),
+        ("a rejection for another role", and(&enough, mallory.clone().no().role("privacy")), false),
+        ("an approval that has ended", vec![alice.clone(), bob.clone().until(NOW)], false),
+        ("an approval that ends later", vec![alice.clone(), bob.clone().until("2026-06-02T00:00:00Z")], true),
+        ("an approval for this build", vec![alice.clone(), bob.clone().dockerfile("Dockerfile")], true),
+        ("an approval for another build", vec![alice.clone(), bob.clone().dockerfile("b")], false),
         ("a rejection by nobody known", and(&enough, stranger.no()), true),
         ("changes since nothing reviewed", changed.to_vec(), false),
-        ("changes since what one reviewed", and(&changed, old_alice), false),
+        ("changes since what one reviewed", and(&changed, old_alice.clone()), false),
         ("changes since what two reviewed", reviewed.clone(), true),
         ("changes since what was rejected", and(&reviewed, old_mallory.clone().no()), false),
         (
             "changes since a tree that was rejected",
-            and(&reviewed, old_mallory.no().about(&[subject(again)])),
+            and(&reviewed, old_mallory.clone().no().about(&[subject(again)])),
+            false,
+        ),
+        (
+            "changes since a tree that was rejected without a commit",
+            and(&reviewed, old_mallory.no().about(&[odd()])),
+            false,
+        ),
+        (
+            "changes since another tree than what two reviewed",
+            vec![
+                world.said("alice").since(elsewhere),
+                world.said("bob").since(elsewhere),
+                old_alice.clone(),
+                old_bob.clone(),
+            ],
             false,
         ),
     ];
@@ -332,4 +404,76 @@ fn what_a_rejection_says_cannot_steer_a_terminal() {
     let refused = world.gate(&world.signed(&[no])).unwrap_err().to_string();
     assert!(refused.contains(r"mallory@example.org (a.json) bad\u{1b}[2J\nxxx"), "{refused}");
     assert!(!refused.contains(['\u{1b}', '\n']) && refused.len() < 500, "{refused}");
+}
+
+/// A commit that Mallory committed for Carol, and one that is signed with Bob's SSH key under Carol's name.
+#[test]
+fn who_committed_or_signed_it_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let (work, state) = (folder.path().join("work"), folder.path().join("state"));
+    std::fs::create_dir(&work).unwrap();
+    git(&work, &["init", "-q", "-b", "main"]);
+    let bob = folder.path().join("bob");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f", bob.to_str().unwrap()])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let key = PublicKey::parse(&std::fs::read_to_string(bob.with_extension("pub")).unwrap()).unwrap();
+    let id = |more: &[&str]| {
+        git(&work, &[more, &["commit", "-q", "--allow-empty", "-m", "one"]].concat());
+        git(&work, &["rev-parse", "HEAD"]).parse::<Commit>().unwrap()
+    };
+    let plain = id(&[]);
+    let author = "--author=Carol <carol@example.org>";
+    git(
+        &work,
+        &[
+            "-c",
+            "user.name=Mallory",
+            "-c",
+            "user.email=mallory@example.org",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "two",
+            author,
+        ],
+    );
+    let committed = git(&work, &["rev-parse", "HEAD"]).parse::<Commit>().unwrap();
+    let signing = format!("user.signingkey={}", bob.display());
+    let signed = id(&["-c", "gpg.format=ssh", "-c", &signing, "-c", "commit.gpgsign=true"]);
+    let repository = Repository::open(&state, &Location::parse(work.to_str().unwrap()).unwrap()).unwrap();
+
+    let writers = |id: &Commit| repository.commit(id).unwrap().writers();
+    assert_eq!(writers(&plain).keys, BTreeSet::new());
+    assert_eq!(writers(&committed).committers[0].email, "mallory@example.org");
+    assert_eq!(writers(&signed).keys, BTreeSet::from([key.id()]));
+    assert_eq!(writers(&signed).people().len(), 1, "it says that Carol alone made it");
+
+    let keys = [key];
+    let signer = signers::load(&bob, &mut || panic!("no password is needed")).unwrap();
+    let verdict = |id: &Commit, email: &str| {
+        let commit = repository.commit(id).unwrap();
+        let review = Review {
+            tree: commit.tree().unwrap(),
+            reviewer: Named { name: "Bob".into(), email: email.into() },
+            ..World::blank()
+        };
+        let statement = Statement {
+            subject: vec![Subject::commit(SOURCE, id)],
+            predicate: Predicate::Review(Box::new(review)),
+        };
+        let bundle = sign(&statement, &*signer).unwrap();
+        let handed_in = [HandedIn::parse("a.json", bundle.to_bytes(), &keys).unwrap()];
+        let demand = Demand { roles: BTreeMap::from([(Role::code(), 1)]), now: NOW.parse().unwrap() };
+        check(&demand, &handed_in, &commit, &parameters()).map_err(|error| error.to_string())
+    };
+    assert_eq!(verdict(&plain, "bob@example.org"), Ok(()));
+    assert_eq!(verdict(&committed, "bob@example.org"), Ok(()));
+    let refused = verdict(&committed, "mallory@example.org").unwrap_err();
+    assert!(refused.contains("is an author or committer"), "{refused}");
+    let refused = verdict(&signed, "bob@example.org").unwrap_err();
+    assert!(refused.contains("is an author or committer"), "{refused}");
 }
