@@ -253,6 +253,28 @@ fn a_lock_is_shown_and_named_in_the_review() {
     assert_eq!(value["review"]["lock"], changed["lock"]["digest"]);
 }
 
+#[test]
+fn a_build_asks_for_reviews_of_each_role_once() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let commit = repository(dir);
+    let alice = reviewer(dir, "alice");
+    let signed = with(&alice, &["--commit", &commit, "--role", "privacy", "--out", "alice.json"]);
+    assert_eq!(code(&builder(dir, None, &signed)), 0);
+    let build = |more: &[&str]| {
+        let what = ["build", "--repo", "repo", "--commit", &commit, "--reviewer-keys", "alice.pub"];
+        let output = builder(dir, None, &[&what[..], &["--reviews", "alice.json"], more].concat());
+        (code(&output), String::from_utf8(output.stderr).unwrap())
+    };
+    let (exit, told) = build(&["--require-reviews", "1", "--require-reviews", "code=2"]);
+    assert!(exit == 2 && told.contains("twice for the role code"), "{told}");
+    assert_eq!(build(&["--require-reviews", "Code=2"]).0, 2);
+    let (exit, told) = build(&["--require-reviews", "privacy=1", "--require-reviews", "1"]);
+    assert!(exit == 1 && told.contains("has 0 of the 1 review asked for"), "{told}");
+    let (exit, told) = build(&["--require-reviews", "privacy=2"]);
+    assert!(exit == 1 && told.contains("has 1 of the 2 reviews asked for, in the role privacy"), "{told}");
+}
+
 /// `script` gives the program a terminal; the pager is a program that marks what it got.
 #[test]
 fn a_pager_is_used_on_a_terminal_alone() {

@@ -6,8 +6,8 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector, Threshold};
 use super::functions::Functions;
+use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector, Threshold};
 use crate::review::CountedOnce;
 
 /// What ends within this time is told of.
@@ -100,8 +100,9 @@ impl Policy {
             let holders = self.holders(demands, asked, now);
             if holders < asked.threshold {
                 let (what, wanted) = (demands.reviews.counted_once.plural(), asked.threshold);
+                let role = if role.is_code() { String::new() } else { format!(" in the role {role}") };
                 let message = format!(
-                    "{wanted} {what} are asked for {role}, and {holders} have a key that is believed now"
+                    "{wanted} {what} are asked for{role}, and {holders} have a key that is believed now"
                 );
                 found.push(error(about, message));
             }
@@ -154,7 +155,9 @@ impl Policy {
         let able = known.filter(|(_, person)| self.can_sign(&person.keys, now));
         let holders: BTreeSet<&String> = match demands.reviews.counted_once {
             CountedOnce::Person => able.map(|(name, _)| name).collect(),
-            CountedOnce::Organisation => able.filter_map(|(_, person)| person.organisation.as_ref()).collect(),
+            CountedOnce::Organisation => {
+                able.filter_map(|(_, person)| person.organisation.as_ref()).collect()
+            }
         };
         holders.len()
     }

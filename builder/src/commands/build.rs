@@ -205,6 +205,18 @@ fn required(text: &str) -> std::result::Result<(Role, usize), String> {
     Ok((role, count))
 }
 
+/// The roles that reviews are asked for, each once.
+fn roles(required: &[(Role, usize)]) -> Result<BTreeMap<Role, usize>> {
+    let mut roles = BTreeMap::new();
+    for (role, count) in required {
+        if roles.insert(role.clone(), *count).is_some() {
+            let text = format!("--require-reviews is given twice for the role {role}");
+            return Err(Error::new(Kind::Usage, text).hint("give it once for each role"));
+        }
+    }
+    Ok(roles)
+}
+
 /// Where to push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum To {
@@ -268,8 +280,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         .iter()
         .map(|path| HandedIn::parse(&path.display().to_string(), &files::read(path, FILE_LIMIT)?, &keys))
         .collect::<Result<Vec<_>>>()?;
-    let demand =
-        Demand { roles: arguments.require_reviews.iter().cloned().collect(), now: jiff::Timestamp::now() };
+    let demand = Demand { roles: roles(&arguments.require_reviews)?, now: jiff::Timestamp::now() };
     let key = arguments.signing.open(session)?;
     let runtime = session.workspace().runtime()?;
     let registry =

@@ -106,7 +106,7 @@ fn lacking(
     ignored: impl Iterator<Item = String>,
 ) -> Error {
     let asked = plural(threshold, "review");
-    let role = if role.is_code() { String::new() } else { format!(" for {role}") };
+    let role = if role.is_code() { String::new() } else { format!(", in the role {role}") };
     let mut text = format!("commit {commit} has {found} of the {asked} asked for{role}");
     for reason in ignored {
         text.push_str("\n  not counted: ");
