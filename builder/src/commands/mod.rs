@@ -86,7 +86,7 @@ enum Command {
     /// List, check, export, import and delete the recorded network responses of builds.
     #[command(subcommand)]
     Materials(materials::Command),
-    /// Show a commit for review, sign a review of it, or check a signed review.
+    /// Ask for a review of a commit, show what is to be read or not reviewed yet, and sign, check or attach reviews.
     Review(review::Arguments),
     /// Take back a statement that was signed with the same key, such as a rejection or a failed rebuild.
     Withdraw(withdraw::Arguments),
