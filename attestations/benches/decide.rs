@@ -50,7 +50,12 @@ fn main() {
     row("the first, and as much about a base that is not listed", &policy, &plain, &of_base);
     let many = [plain, crowd(&world)].concat();
     assert_eq!(many.len(), 500);
-    row("the first among 500 bundles, of strangers and of people of the policy", &world.policy(), &many, &none);
+    row(
+        "the first among 500 bundles, of strangers and of people of the policy",
+        &world.policy(),
+        &many,
+        &none,
+    );
 }
 
 /// Three reviews, and three builds of 200 exchanges and so many packages each. A base is built from scratch.

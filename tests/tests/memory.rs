@@ -179,3 +179,26 @@ fn a_rebuild_that_comes_to_nothing_says_so() {
     assert!(told.contains("could not rebuild commit"), "{told}");
     assert!(told.contains("a rebuild that could not be finished"), "{told}");
 }
+
+#[test]
+fn evidence_of_the_hospitals_own_repository_is_asked_for() {
+    need!("runc", "docker-registry", "skopeo");
+    let (scene, commit) = Scene::new();
+    published(&scene, &commit, "1");
+    let reference = format!("{}:1", scene.image());
+    scene.verify(&reference).expect(0);
+    // The hospital keeps a copy of the image with a veto of its own; the developer cannot write there.
+    let own = scene.registry.name("hospital/evidence");
+    let digest = scene.digest("1");
+    let (from, to) = (format!("docker://{reference}"), format!("docker://{own}:1"));
+    run("skopeo", ["copy", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]).expect(0);
+    let no = rejection(&scene, &commit);
+    let image = format!("{own}@{digest}");
+    let attach = ["review", "attach", &image, &no];
+    let state = scene.text("state-review");
+    builder(["--state-dir", &state].iter().copied().chain(attach)).expect(0);
+    scene.verify(&reference).expect(0);
+    let text = std::fs::read_to_string(scene.path("policy.toml")).unwrap();
+    scene.write("policy.toml", &format!("evidence = [\"{own}\"]\n{text}"));
+    assert_eq!(codes(&scene.verify(&reference).expect(1)), ["rejected"]);
+}

@@ -35,7 +35,7 @@ pub(in crate::commands) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn new(&self) -> &Path {
+    pub(super) fn new_policy(&self) -> &Path {
         &self.new
     }
 }

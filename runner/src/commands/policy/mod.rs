@@ -43,7 +43,7 @@ impl PolicyCommand {
         match self {
             Self::Check { file } => file.as_deref(),
             Self::Test { .. } => None,
-            Self::Diff(arguments) => Some(arguments.new()),
+            Self::Diff(arguments) => Some(arguments.new_policy()),
         }
     }
 
