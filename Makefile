@@ -54,6 +54,7 @@ bench: packages
 	cargo bench --quiet --workspace --bench network
 	cargo bench --quiet --workspace --bench builds
 	cargo bench --quiet --workspace --bench layers
+	cargo bench --quiet --workspace --bench log
 
 fuzz: FUZZ_SECONDS ?= 60
 fuzz:

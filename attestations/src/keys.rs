@@ -224,7 +224,7 @@ impl fmt::Display for KeyId {
 }
 
 /// Something that holds a private key: a file, an agent, a token.
-pub trait Signer {
+pub trait Signer: Send + Sync {
     /// The key that verifies what this signs.
     fn public_key(&self) -> &PublicKey;
 

@@ -18,6 +18,7 @@ pub mod provenance;
 pub mod purl;
 pub mod reference;
 pub mod review;
+pub mod run;
 pub mod statement;
 pub mod summary;
 pub mod withdrawal;

@@ -11,13 +11,15 @@ use crate::foreign::Foreign;
 use crate::incomplete::{self, Incomplete};
 use crate::provenance::{self, Provenance};
 use crate::review::{self, Review};
+use crate::run::{self, Run};
 use crate::withdrawal::{self, Withdrawal};
 
 /// The statement's own type.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// What the predicate types of this project begin with, provenance apart.
-const OURS: [&str; 3] = [review::PREDICATE_TYPES, incomplete::PREDICATE_TYPES, withdrawal::PREDICATE_TYPES];
+const OURS: [&str; 4] =
+    [review::PREDICATE_TYPES, incomplete::PREDICATE_TYPES, withdrawal::PREDICATE_TYPES, run::PREDICATE_TYPES];
 
 /// What somebody says, and what about.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +82,8 @@ pub enum Predicate {
     Incomplete(Incomplete),
     /// Somebody takes back what they signed.
     Withdrawal(Withdrawal),
+    /// A node wrote down what it did. It never counts for admission.
+    Run(Box<Run>),
     /// Something else, kept as it came. It never counts for admission.
     Other {
         /// Its type.
@@ -114,6 +118,14 @@ impl Predicate {
         }
     }
 
+    /// The record of a run, if it is one.
+    pub fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Run(run) => Some(run),
+            _ => None,
+        }
+    }
+
     /// The URI that names the kind of predicate.
     pub fn predicate_type(&self) -> &str {
         match self {
@@ -121,6 +133,7 @@ impl Predicate {
             Self::Provenance(_) => provenance::PREDICATE_TYPE,
             Self::Incomplete(_) => incomplete::PREDICATE_TYPE,
             Self::Withdrawal(_) => withdrawal::PREDICATE_TYPE,
+            Self::Run(_) => run::PREDICATE_TYPE,
             Self::Other { predicate_type, .. } => predicate_type,
         }
     }
@@ -147,6 +160,7 @@ impl Statement {
             Predicate::Provenance(provenance) => serde_json::to_value(provenance)?,
             Predicate::Incomplete(incomplete) => serde_json::to_value(incomplete)?,
             Predicate::Withdrawal(withdrawal) => serde_json::to_value(withdrawal)?,
+            Predicate::Run(run) => serde_json::to_value(run)?,
             Predicate::Other { value, .. } => value.clone(),
         };
         let wire = Wire {
@@ -178,6 +192,7 @@ impl Statement {
             review::PREDICATE_TYPE => Predicate::Review(serde_json::from_str(text)?),
             incomplete::PREDICATE_TYPE => Predicate::Incomplete(serde_json::from_str(text)?),
             withdrawal::PREDICATE_TYPE => Predicate::Withdrawal(serde_json::from_str(text)?),
+            run::PREDICATE_TYPE => Predicate::Run(Box::new(serde_json::from_str(text)?)),
             provenance::PREDICATE_TYPE => match provenance::build_type(text)?.as_str() {
                 provenance::BUILD_TYPE => Predicate::Provenance(Box::new(serde_json::from_str(text)?)),
                 later if later.starts_with(provenance::BUILD_TYPES) => {

@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("signers", &["errors", "attestations"]),
     ("admission", &["attestations", "errors", "images"]),
     ("countersign-builder", &["errors", "attestations", "images", "sandbox", "recorder", "signers"]),
-    ("countersign-runner", &["admission", "attestations", "errors", "images", "sandbox"]),
+    ("tlog", &["errors", "attestations"]),
+    ("countersign-runner", &["admission", "attestations", "errors", "images", "sandbox", "signers", "tlog"]),
     ("testing", &["attestations", "images", "sandbox"]),
     ("tests", &["attestations", "images", "sandbox", "testing", "countersign-builder", "countersign-runner"]),
 ];
@@ -161,7 +162,7 @@ fn the_licence_check_can_fail() {
 #[test]
 fn unsafe_code_lives_in_the_sandbox_alone() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for room in ["admission", "attestations", "images", "builder", "runner", "tests"] {
+    for room in ["admission", "attestations", "images", "builder", "runner", "tests", "tlog"] {
         let manifest = std::fs::read_to_string(root.join(room).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{room} does not take the workspace's lints");
     }

@@ -30,6 +30,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "provenance",
             "incomplete",
             "withdrawal",
+            "run",
             "statement",
             "bundle",
             "policy",
@@ -39,6 +40,21 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("signers", &["password", "private", "generate"]),
+    (
+        "tlog",
+        &[
+            "error",
+            "merkle",
+            "layout",
+            "note",
+            "checkpoint",
+            "cosignature",
+            "policy",
+            "proof",
+            "witness",
+            "store",
+        ],
+    ),
     (
         "images",
         &[

@@ -85,7 +85,10 @@ impl<'a> Checked<'a> {
                 let own = own.map(About::Statement);
                 trees.map(About::Tree).chain([About::Commit(commit)]).chain(own).collect()
             }
-            Predicate::Incomplete(_) | Predicate::Withdrawal(_) | Predicate::Other { .. } => BTreeSet::new(),
+            Predicate::Incomplete(_)
+            | Predicate::Withdrawal(_)
+            | Predicate::Run(_)
+            | Predicate::Other { .. } => BTreeSet::new(),
         }
     }
 
@@ -114,7 +117,7 @@ fn stands_alone(statement: &Statement) -> bool {
         Predicate::Review(review) => review.verdict == Verdict::Rejected,
         Predicate::Provenance(it) => denied_image(it, statement).is_some(),
         Predicate::Withdrawal(_) => true,
-        Predicate::Incomplete(_) | Predicate::Other { .. } => false,
+        Predicate::Incomplete(_) | Predicate::Run(_) | Predicate::Other { .. } => false,
     }
 }
 

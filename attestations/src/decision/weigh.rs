@@ -106,6 +106,7 @@ fn says(statement: &Statement) -> String {
         }
         Predicate::Incomplete(it) => format!("could not rebuild commit {} on {}", it.commit, it.attempted_on),
         Predicate::Withdrawal(it) => format!("takes back another statement, on {}", it.withdrawn_on),
+        Predicate::Run(run) => format!("the record of a run: {}", run.event.name()),
         Predicate::Other { predicate_type, .. } => format!("a predicate {}", Foreign::new(predicate_type)),
     }
 }
