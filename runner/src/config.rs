@@ -1,5 +1,7 @@
 //! The node's configuration, `runner.toml`: typed, and a field that is not known is an error.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use serde::Deserialize;
 
 use crate::egress;
 use crate::error::{Error, Kind, Result};
+pub use record::{Quorum, Record};
 
 /// A commented configuration, as `countersign-runner init` writes it.
 pub(crate) const EXAMPLE: &str = include_str!("config/example.toml");
@@ -53,6 +56,9 @@ pub struct Config {
     /// The one server that algorithms may speak to, and what they may ask it.
     #[serde(default)]
     pub upstream: Upstream,
+    /// What is written down of what runs.
+    #[serde(default)]
+    pub record: Record,
     /// The data, by label.
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -189,6 +195,7 @@ impl Config {
         }
         config.policy = folder.join(&config.policy);
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
+        config.record.resolve(folder);
         for file in &mut config.extra_ca {
             *file = folder.join(&*file);
         }
@@ -250,6 +257,7 @@ impl Config {
             extra_ca: Vec::new(),
             limits: Limits::default(),
             upstream: Upstream::default(),
+            record: Record::default(),
             databases: BTreeMap::new(),
         }
     }

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use admission::{Admission, Question};
-use attestations::{Caller, Decision, Denial, Weighed};
+use attestations::{Caller, Decision, Denial, Subject, Weighed};
 use errors::trusted;
 use images::Store;
+use jiff::Timestamp;
 use sandbox::Canceller;
 
 use crate::config::{self, Config, Database, EngineKind};
 use crate::egress::Token;
 use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::record::{Ending, Log, RunReport};
+use crate::record::{Book, Ending, Entries, Log, Over, Place, RunReport, Starting};
 use crate::revocation;
 use crate::vantage6::{AdmittedCall, Files, Input, Wanted};
 
@@ -23,6 +25,8 @@ pub struct Node {
     config: Config,
     admission: Admission,
     runtime: tokio::runtime::Handle,
+    /// Opened at the first run: verifying writes nothing.
+    book: Mutex<Option<Arc<Book>>>,
 }
 
 /// Whether a node keeps in its state directory what it saw.
@@ -52,6 +56,8 @@ pub struct Run {
     pub engine: EngineKind,
     /// Ends it early.
     pub canceller: Canceller,
+    /// What is written down about it.
+    pub place: Place,
 }
 
 /// How a request to run came out.
@@ -79,7 +85,7 @@ impl Node {
         };
         let policy = config.policy.clone();
         let admission = Admission::new(admission::Config { policy, registries, memory })?;
-        Ok(Self { config, admission, runtime })
+        Ok(Self { config, admission, runtime, book: Mutex::default() })
     }
 
     /// Whether an image may run, now.
@@ -112,8 +118,10 @@ impl Node {
     /// As [`Node::run`].
     pub(crate) fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
         run.question.call = run.input.call(run.databases.iter().chain(run.extra.keys()), &run.caller);
+        let place = run.place.of(&run.caller);
+        // What cannot be written down does not run.
+        let book = self.book()?;
         // The engine is made ready meanwhile; it touches nothing of the image, and a denial does not wait for it to matter.
-        self.config.make_state_dir()?;
         let store = Store::open(self.config.state_dir.join("images"))
             .map_err(|cause| cause.during("opening the store of images"))?;
         let (decision, engine) = std::thread::scope(|scope| {
@@ -124,12 +132,16 @@ impl Node {
         });
         let admitted = match decision? {
             Decision::Admitted(admitted) => admitted,
-            Decision::Denied(denial) => return Ok(Outcome::Denied(Box::new(denial))),
+            Decision::Denied(denial) => {
+                book.denied(&place, &denial)?;
+                return Ok(Outcome::Denied(Box::new(denial)));
+            }
         };
         let engine = engine?;
         let started = Instant::now();
         let image = self.runtime.block_on(self.admission.fetch(&admitted, run.question.sources, &store))?;
         let databases = self.databases(&run)?;
+        let labels = databases.keys().cloned().collect();
         let wanted = Wanted { input: run.input, databases, caller: run.caller };
         let call = AdmittedCall::new(image, wanted)?;
         // What may ask nothing has no use for a token.
@@ -142,22 +154,69 @@ impl Node {
         let limits = self.config.limits.within(call.budget());
         let mut log = Log::new(limits.log());
         let proxy = call.proxy(&self.config.upstream, token)?;
-        starting();
-        let (ended, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
+        let start = book.started(Starting {
+            place: &place,
+            admitted: call.admitted(),
+            function: call.input().function(),
+            input: call.input().bytes(),
+            databases: labels,
+            limits: &limits,
+            engine: engine.told(),
+        })?;
+        let quorum = self.runtime.block_on(book.require_quorum());
+        let started_at = Timestamp::now();
+        let (ran, revoked) = revocation::watched(&self.admission, &admitted, &run.canceller, |canceller| {
+            quorum?;
+            starting();
             let limits = &limits;
             let job = Job { call: &call, files: &files, proxy, limits, canceller, runtime: &self.runtime };
             engine.start(job, &mut |bytes| log.push(bytes))
         });
-        let Ended { ending, egress } = ended?;
-        let result = match ending {
+        let ran = ran.and_then(|ended| match &revoked {
             // What the policy stopped gives no result, also where it had just ended.
-            Ending::Exited(0) if revoked.is_none() => Some(files.result(limits.result())?),
-            _ => None,
-        };
-        let took = started.elapsed();
-        let admitted = call.admitted().clone();
-        let report = RunReport { admitted, ending, revoked, result, egress, log, took };
+            Some(_) => Ok((None, ended)),
+            None if ended.ending == Ending::Exited(0) => Ok((Some(files.result(limits.result())?), ended)),
+            None => Ok((None, ended)),
+        });
+        let over = Over { start, started_at, revoked: revoked.as_deref(), ran: ran.as_ref().ok() };
+        let end = book.ended(&place, call.admitted(), &over)?;
+        self.runtime.block_on(book.require_quorum())?;
+        let (result, Ended { ending, egress }) = ran?;
+        let (took, admitted, entries) = (started.elapsed(), call.admitted().clone(), Entries { start, end });
+        let report = RunReport { admitted, ending, revoked, result, egress, log, took, entries };
         Ok(Outcome::Ran(Box::new(report)))
+    }
+
+    /// The record of what runs here, opened at its first use.
+    ///
+    /// # Errors
+    /// As [`Book::open`].
+    pub fn book(&self) -> Result<Arc<Book>> {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*book {
+            Some(book) => Ok(Arc::clone(book)),
+            None => Ok(Arc::clone(book.insert(Arc::new(Book::open(&self.config)?)))),
+        }
+    }
+
+    /// Writes down that the result of a run leaves the node; until that is done it must not.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn release(&self, place: &Place, image: &Subject, end: Option<u64>, result: &[u8]) -> Result<u64> {
+        self.book()?.released(place, image, end, result)
+    }
+
+    /// Asks the witnesses to cosign what was written down, where the configuration names some. Without a quorum there is a
+    /// warning: whoever needs one has it before this.
+    pub(crate) async fn ask_witnesses(&self) {
+        let asked = match self.book() {
+            Ok(book) => book.ask_witnesses().await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = asked {
+            tracing::warn!(error = %errors::chain::line(&error), "the log is not cosigned as it is now");
+        }
     }
 
     fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {

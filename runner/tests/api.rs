@@ -7,21 +7,21 @@ use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use attestations::{Call, Decision, Denial, Digest, Question, Reference, Unmet};
+use attestations::{Call, Decision, Denial, Digest, Question, Reference, Subject, Unmet, run::Erasure};
 use runner::{
     Error, Kind, Result,
     node::Outcome,
-    record::Ending,
+    record::{Ending, Place},
     service::{
         self, Execute, Listen,
         client::{Client, Error as ClientError},
-        queue::{self, Queue, TaskRequest},
+        queue::{self, Outgoing, Queue, TaskRequest},
     },
 };
 use sandbox::Canceller;
@@ -38,15 +38,36 @@ use tokio::{
 struct Node {
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
+    written: Mutex<Vec<String>>,
 }
 
 impl Execute for Node {
-    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
+    fn execute(
+        &self,
+        task: &TaskRequest,
+        _place: &Place,
+        canceller: &Canceller,
+        starting: &dyn Fn(),
+    ) -> Result<Outcome> {
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
         let outcome = Node::method(task, canceller, starting);
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         outcome
+    }
+
+    fn release(&self, outgoing: &Outgoing) -> Result<()> {
+        self.written.lock().unwrap().push(format!("released {:?}", outgoing.place.task));
+        Ok(())
+    }
+
+    fn erase(&self, task: u64, _image: Subject, reason: Erasure) -> Result<()> {
+        self.written.lock().unwrap().push(format!("erased {task} {reason:?}"));
+        Ok(())
+    }
+
+    fn keep(&self) -> Option<Duration> {
+        None
     }
 
     fn verify(&self, image: Reference, call: Call) -> Result<Decision> {
@@ -456,4 +477,18 @@ async fn the_command_line_does_all_of_it() {
     assert_eq!(shell(&socket, &submit).unwrap_err().1, 3);
     let nobody = server.folder.path().join("nobody.sock");
     assert_eq!(shell(&nobody, &["list"]).unwrap_err().1, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_written_down_before_it_leaves_and_a_removed_task_is_gone() {
+    let server = Server::start(1).await;
+    let client = server.client();
+    let id = server.submit("average").await;
+    server.reaches(id, "completed").await;
+    client.get(&format!("/v1/tasks/{id}/result")).await.unwrap();
+    assert_eq!(*server.node.written.lock().unwrap(), [format!("released Some({id})")]);
+    client.delete(&format!("/v1/tasks/{id}")).await.unwrap();
+    let gone = client.get(&format!("/v1/tasks/{id}")).await.unwrap_err();
+    assert!(matches!(gone, ClientError::Refused { status: 404, .. }), "{gone}");
+    assert_eq!(server.node.written.lock().unwrap()[1..], [format!("erased {id} Asked")]);
 }

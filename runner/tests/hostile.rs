@@ -143,6 +143,7 @@ fn a_function_that_is_not_allowed_starts_nothing() {
         token: None,
         engine: EngineKind::Oci,
         canceller: Canceller::new(),
+        place: runner::record::Place::new().unwrap(),
     };
     let Outcome::Denied(denial) = site.node().run(run).unwrap() else { panic!("it ran") };
     let function = attestations::Unmet::Function { function: "median".into() };

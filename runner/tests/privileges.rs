@@ -193,6 +193,7 @@ fn a_run_sees_the_databases_of_its_rule_and_is_for_its_callers() {
                 token: None,
                 engine: EngineKind::Oci,
                 canceller: Canceller::new(),
+                place: runner::record::Place::new().unwrap(),
             })
             .unwrap()
     };

@@ -35,7 +35,8 @@ impl Server {
             .arg(folder.join("policy.toml"))
             .arg("--state-dir")
             .arg(folder.join("state"))
-            .args(["serve", "--offline", "--socket"])
+            // As often as a test kills it, and once more.
+            .args(["serve", "--offline", "--max-attempts", "9", "--socket"])
             .arg(folder.join("runner.sock"))
             .env("NOTIFY_SOCKET", &told)
             .stderr(std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap())

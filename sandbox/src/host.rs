@@ -41,6 +41,14 @@ impl Host {
         Ok(Self { owned: Arc::new(owned) })
     }
 
+    /// What the OCI runtime says to `--version`.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn runtime_version(&self) -> Result<String> {
+        Runtime::version(&Runtime::find()?)
+    }
+
     /// A new network namespace with loopback up and nothing else.
     pub fn network(&self) -> Result<Network> {
         Network::create(self.owned.clone())

@@ -44,6 +44,24 @@ impl Runtime {
         command
     }
 
+    /// The first line of what it says to `--version`, such as `runc version 1.1.15`.
+    pub(crate) fn version(program: &Path) -> Result<String> {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(Error::path("run", program))?;
+        wait(&mut child, PATIENCE).map_err(Error::path("wait for", program))?;
+        let mut told = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(COMPLAINT).read_to_end(&mut told).map_err(Error::path("read from", program))?;
+        }
+        Ok(String::from_utf8_lossy(&told).lines().next().unwrap_or_default().to_owned())
+    }
+
     /// Forgets a container that has ended.
     pub(crate) fn delete(&self, id: &str) -> Result<()> {
         self.call(&["delete", id])

@@ -1,6 +1,7 @@
 //! The command line: which subcommands there are, and how their outcome becomes output and an exit code.
 
 mod init;
+mod log;
 mod memory;
 mod output;
 mod policy;
@@ -64,6 +65,8 @@ enum Command {
     Serve(serve::ServeCommand),
     /// Submit, list and cancel tasks on a running `serve`, and fetch their results and logs.
     Task(task::TaskCommand),
+    /// Show, prove, check and export the record of what ran.
+    Log(log::LogCommand),
     /// Show what this node remembers of earlier decisions, or have it forget the newest image or the latest moment.
     #[command(subcommand)]
     Memory(memory::MemoryCommand),
@@ -109,6 +112,7 @@ impl program::Program for Program {
             Command::Run(arguments) => run::run(configuration(&self)?, arguments, form),
             Command::Serve(arguments) => arguments.run(configuration(&self)?).map(|()| YES),
             Command::Policy(command) => command.run(&configuration_or(&self, command.own_policy())?, form),
+            Command::Log(command) => command.run(|| configuration(&self), form),
             Command::Memory(command) => command.run(&configuration(&self)?, form),
             Command::Task(command) => Ok(command.run(form).map(|()| YES)?),
         }

@@ -16,7 +16,7 @@ use crate::caller;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
 use crate::node::{Node, Outcome, Remembering, Run, read_token};
-use crate::record::{Ending, RunReport};
+use crate::record::{self, Ending, Place, RunReport};
 use crate::vantage6::Input;
 
 #[derive(Debug, Args)]
@@ -60,10 +60,42 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     let question = arguments.image.question(Call::default())?;
     let caller = caller::of_process();
     let token = arguments.token_file.as_deref().map(read_token).transpose()?;
-    match node.run(Run { question, input, databases, extra, caller, token, engine, canceller })? {
+    let place = Place::new()?;
+    let run =
+        Run { question, input, databases, extra, caller, token, engine, canceller, place: place.clone() };
+    let outcome = node.run(run)?;
+    let code = told(&node, &place, outcome, arguments, form);
+    // Last, since a witness that does not answer is waited for.
+    runtime.block_on(node.ask_witnesses());
+    code
+}
+
+fn told(node: &Node, place: &Place, outcome: Outcome, arguments: &RunCommand, form: Form) -> Result<u8> {
+    match outcome {
         Outcome::Denied(denial) => deny(&denial, form),
-        Outcome::Ran(report) => ended(&report, arguments, form),
+        Outcome::Ran(report) => {
+            if let Some(result) = &report.result {
+                node.release(place, &record::image(&report.admitted), Some(report.entries.end), result)?;
+                prove(node, place, report.entries.end, arguments)?;
+            }
+            ended(&report, arguments, form)
+        }
     }
+}
+
+/// Leaves the proof beside the result, with the salt: without both nobody can say whose result it is.
+fn prove(node: &Node, place: &Place, end: u64, arguments: &RunCommand) -> Result<()> {
+    let Some(path) = &arguments.output else { return Ok(()) };
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Ok(());
+    }
+    let proof = record::proof(&node.book()?.reader()?, end, Some(place.salt))?.to_string();
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tlog-proof");
+    // As the salt is, it is for whoever has the result.
+    files::write_with(beside.as_ref(), files::Existing::Replaced, 0o600, |out| {
+        out.write_all(proof.as_bytes()).map_err(|cause| Error::io("writing", beside.as_ref(), cause))
+    })
 }
 
 fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {

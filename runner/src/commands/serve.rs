@@ -64,9 +64,13 @@ impl ServeCommand {
             runtime.map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
         let sources = if self.offline { Sources::Offline } else { Sources::Registries };
         let engine = config.engine;
+        let keep = config.record.keep_days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
         let node = Node::new(config, runtime.handle().clone(), Remembering::Always)?;
+        // What cannot be written down does not run: better to hear it now.
+        node.book()?;
         let executor = NodeExecutor {
-            node,
+            node: Arc::new(node),
+            keep,
             engine,
             evidence: self.evidence.clone(),
             sources,

@@ -77,6 +77,11 @@ enum Action {
         /// Number of the task.
         id: u64,
     },
+    /// Erase the input, result and log of a finished task; the node's record keeps that it ran.
+    Remove {
+        /// Number of the task.
+        id: u64,
+    },
     /// Cancel a task.
     Cancel {
         /// Number of the task.
@@ -207,6 +212,13 @@ impl TaskCommand {
                 Ok(line(&client.get(&format!("/v1/tasks/{id}/result")).await?))
             }
             Action::Log { id } => Ok(client.get(&format!("/v1/tasks/{id}/log")).await?.to_vec()),
+            Action::Remove { id } => {
+                client.delete(&format!("/v1/tasks/{id}")).await?;
+                match form {
+                    Form::Json => Ok(line(json!({ "removed": id }).to_string().as_bytes())),
+                    Form::Text => Ok(format!("task {id} is erased\n").into_bytes()),
+                }
+            }
             Action::Cancel { id } => pretty(&client.post(&format!("/v1/tasks/{id}/cancel"), None).await?),
         }
     }

@@ -35,6 +35,7 @@ const GATE: &str = "/countersign-gate";
 pub(crate) struct Docker {
     client: bollard::Docker,
     gate: PathBuf,
+    version: String,
 }
 
 impl Docker {
@@ -45,14 +46,20 @@ impl Docker {
         }
         let gate = config.state_dir.join("gate");
         place_gate(&gate)?;
-        let version = version_of(&config.docker_socket)
-            .map_err(|cause| Error::new(Kind::Machine, "reaching Docker's engine").because(cause))?;
+        let told = ping(&config.docker_socket).and_then(|told| Ok((version_of(&told)?, server_of(&told))));
+        let (version, server) =
+            told.map_err(|cause| Error::new(Kind::Machine, "reaching Docker's engine").because(cause))?;
         let socket = config.docker_socket.to_string_lossy();
         let _entered = runtime.enter();
         let client = bollard::Docker::connect_with_unix(&socket, 120, &version)
             .map_err(failed("reaching Docker's engine"))?;
         runtime.block_on(owned::clear_leftovers(&client))?;
-        Ok(Self { client, gate })
+        Ok(Self { client, gate, version: server })
+    }
+
+    /// What the engine says that it is.
+    pub(super) fn version(&self) -> &str {
+        &self.version
     }
 
     pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {
@@ -125,10 +132,10 @@ impl Docker {
     }
 }
 
-/// The API's version to speak: the engine's own, or the newest known here. `/_ping` tells it in its header; `/version`,
-/// which `bollard` would ask, starts the engine's other programs to ask them for theirs.
-fn version_of(socket: &Path) -> std::io::Result<ClientVersion> {
-    use std::io::{Error, Read as _, Write as _};
+/// What the engine tells of itself in the headers of `/_ping`; `/version`, which `bollard` would ask, starts the engine's
+/// other programs to ask them for theirs.
+fn ping(socket: &Path) -> std::io::Result<String> {
+    use std::io::{Read as _, Write as _};
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -137,15 +144,27 @@ fn version_of(socket: &Path) -> std::io::Result<ClientVersion> {
     let mut answer = Vec::new();
     stream.take(16 << 10).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
-    let head = answer.split("\r\n\r\n").next().unwrap_or_default();
-    let named = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        let (major, minor) = value.trim().split_once('.')?;
-        let version = (major.parse::<usize>().ok()?, minor.parse::<usize>().ok()?);
-        name.eq_ignore_ascii_case("api-version").then_some(version)
-    });
-    let (major, minor) =
-        named.ok_or_else(|| Error::other("what listens there does not say which API it speaks"))?;
+    Ok(answer.split("\r\n\r\n").next().unwrap_or_default().to_owned())
+}
+
+/// The value of a header.
+fn header<'a>(head: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+}
+
+/// What the engine calls itself, such as `Docker/27.1 (linux)`.
+fn server_of(head: &str) -> String {
+    header(head, "server").unwrap_or("unknown").to_owned()
+}
+
+/// The API's version to speak: the engine's own, or the newest known here.
+fn version_of(head: &str) -> std::io::Result<ClientVersion> {
+    let named = header(head, "api-version")
+        .and_then(|value| value.split_once('.'))
+        .and_then(|(major, minor)| Some((major.parse::<usize>().ok()?, minor.parse::<usize>().ok()?)));
+    let unknown = "what listens there does not say which API it speaks";
+    let (major, minor) = named.ok_or_else(|| std::io::Error::other(unknown))?;
     let newest = bollard::API_DEFAULT_VERSION;
     let (major_version, minor_version) = (major, minor).min((newest.major_version, newest.minor_version));
     Ok(ClientVersion { major_version, minor_version })
@@ -376,7 +395,7 @@ mod tests {
             let _ = stream.read(&mut asked).unwrap();
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let version = version_of(&socket);
+        let version = ping(&socket).and_then(|head| version_of(&head));
         server.join().unwrap();
         version.map(|version| (version.major_version, version.minor_version))
     }

@@ -8,6 +8,7 @@ mod owned;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use attestations::Foreign;
 use sandbox::{Canceller, User};
 
 use crate::config::{Config, EngineKind, Limits};
@@ -87,6 +88,20 @@ impl Engine {
         match kind {
             EngineKind::Oci => oci::Oci::open(config).map(Self::Oci),
             EngineKind::Docker => docker::Docker::open(config, runtime).map(Self::Docker),
+        }
+    }
+
+    /// What is written down about it.
+    pub(crate) fn told(&self) -> attestations::run::Engine {
+        let (name, version) = match self {
+            Self::Oci(oci) => ("oci", oci.version()),
+            Self::Docker(docker) => ("docker", docker.version()),
+        };
+        let runner = env!("CARGO_PKG_VERSION").to_owned();
+        attestations::run::Engine {
+            name: name.to_owned(),
+            version: Foreign::new(version).to_string(),
+            runner,
         }
     }
 

@@ -14,15 +14,24 @@ use crate::vantage6::{PROXY_PORT, temporary_folders};
 pub(crate) struct Oci {
     host: Host,
     layers: LayerCache,
+    version: String,
 }
 
 impl Oci {
     pub(super) fn open(config: &Config) -> Result<Self> {
         let host = Host::open(&config.state_dir.join("sandbox"))
             .map_err(|cause| error::sandbox("preparing the sandbox", cause))?;
+        let version = host
+            .runtime_version()
+            .map_err(|cause| error::sandbox("asking the runtime its version", cause))?;
         let layers = LayerCache::open(config.state_dir.join("layers"))
             .map_err(|cause| cause.during("opening the unpacked layers"))?;
-        Ok(Self { host, layers })
+        Ok(Self { host, layers, version })
+    }
+
+    /// What the runtime says that it is.
+    pub(super) fn version(&self) -> &str {
+        &self.version
     }
 
     pub(super) fn start(&self, job: Job<'_>, output: &mut dyn FnMut(&[u8])) -> Result<Ended> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attestations::{Call, Caller, Reference};
+use attestations::{Call, Caller, Reference, run::Erasure};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -41,7 +41,7 @@ pub(super) fn router(pool: Arc<Pool>, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/tasks", post(submit).get(list))
-        .route("/v1/tasks/{id}", get(show))
+        .route("/v1/tasks/{id}", get(show).delete(remove))
         .route("/v1/tasks/{id}/result", get(result))
         .route("/v1/tasks/{id}/log", get(log))
         .route("/v1/tasks/{id}/cancel", post(cancel))
@@ -146,8 +146,7 @@ async fn show(State(pool): Shared, Path(id): Path<String>) -> Reply {
 }
 
 async fn result(State(pool): Shared, Path(id): Path<String>) -> Reply {
-    let id = number(&id)?;
-    let bytes = pool.with_queue(move |queue| queue.result(id)).await?;
+    let bytes = pool.release(number(&id)?).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 
@@ -165,6 +164,11 @@ async fn cancel(State(pool): Shared, Path(id): Path<String>) -> Reply {
     pool.with_queue(move |queue| queue.cancel(id)).await?;
     pool.cancel(id);
     Ok(Json(pool.with_queue(move |queue| queue.get(id)).await?).into_response())
+}
+
+async fn remove(State(pool): Shared, Path(id): Path<String>) -> Reply {
+    pool.erase(number(&id)?, Erasure::Asked).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 #[derive(Deserialize)]

@@ -76,6 +76,14 @@ impl Client {
         self.call(Method::POST, path, body).await
     }
 
+    /// Deletes what is at a path.
+    ///
+    /// # Errors
+    /// When the server is out of reach or refuses.
+    pub async fn delete(&self, path: &str) -> Result<Bytes, Error> {
+        self.call(Method::DELETE, path, None).await
+    }
+
     async fn call(
         &self,
         method: Method,

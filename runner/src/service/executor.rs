@@ -1,16 +1,17 @@
 //! What executes tasks: the node, or in tests a stand-in.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use admission::{Question, Sources};
-use attestations::{Call, Decision, Older, Reference};
+use attestations::{Call, Decision, Older, Reference, Subject, run::Erasure};
 use sandbox::Canceller;
 
-use super::queue::TaskRequest;
+use super::queue::{Outgoing, TaskRequest};
 use crate::{
     config::EngineKind,
     error::{Error, Kind, Result},
     node::{Node, Outcome, Run},
+    record::Place,
     vantage6::Input,
 };
 
@@ -21,7 +22,28 @@ pub trait Execute: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the node cannot do it; a denial is not an error.
-    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome>;
+    fn execute(
+        &self,
+        task: &TaskRequest,
+        place: &Place,
+        canceller: &Canceller,
+        starting: &dyn Fn(),
+    ) -> Result<Outcome>;
+
+    /// Writes down that a result leaves the node. Until that is done it is not given out.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn release(&self, outgoing: &Outgoing) -> Result<()>;
+
+    /// Writes down that a task is about to be erased.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn erase(&self, task: u64, image: Subject, reason: Erasure) -> Result<()>;
+
+    /// How long finished tasks are kept; none: until somebody erases them.
+    fn keep(&self) -> Option<Duration>;
 
     /// Decides about an image, and about what is known of a call of it, without running it.
     ///
@@ -33,7 +55,9 @@ pub trait Execute: Send + Sync + 'static {
 /// A node as what executes tasks.
 pub(crate) struct NodeExecutor {
     /// The node.
-    pub(crate) node: Node,
+    pub(crate) node: Arc<Node>,
+    /// How long finished tasks are kept.
+    pub(crate) keep: Option<Duration>,
     /// What starts the containers.
     pub(crate) engine: EngineKind,
     /// Files and folders with bundles.
@@ -45,6 +69,12 @@ pub(crate) struct NodeExecutor {
 }
 
 impl NodeExecutor {
+    /// In the background: nobody waits for them here.
+    fn ask_witnesses(&self) {
+        let node = Arc::clone(&self.node);
+        self.runtime.spawn(async move { node.ask_witnesses().await });
+    }
+
     fn question(&self, reference: Reference, call: Call) -> Question {
         let (at, older) = (None, Older::Denied);
         Question { reference, call, evidence: self.evidence.clone(), sources: self.sources, at, older }
@@ -52,7 +82,13 @@ impl NodeExecutor {
 }
 
 impl Execute for NodeExecutor {
-    fn execute(&self, task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
+    fn execute(
+        &self,
+        task: &TaskRequest,
+        place: &Place,
+        canceller: &Canceller,
+        starting: &dyn Fn(),
+    ) -> Result<Outcome> {
         let reference: Reference = task
             .image
             .parse()
@@ -68,8 +104,24 @@ impl Execute for NodeExecutor {
             token: task.token.clone(),
             engine: self.engine,
             canceller: canceller.clone(),
+            place: place.clone(),
         };
-        self.node.run_telling(run, starting)
+        let outcome = self.node.run_telling(run, starting);
+        self.ask_witnesses();
+        outcome
+    }
+
+    fn release(&self, outgoing: &Outgoing) -> Result<()> {
+        let Outgoing { place, image, entry, result } = outgoing;
+        self.node.release(place, image, *entry, result).map(|_| ())
+    }
+
+    fn erase(&self, task: u64, image: Subject, reason: Erasure) -> Result<()> {
+        self.node.book()?.erased(task, image, reason).map(|_| ())
+    }
+
+    fn keep(&self) -> Option<Duration> {
+        self.keep
     }
 
     fn verify(&self, image: Reference, call: Call) -> Result<Decision> {

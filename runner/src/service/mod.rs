@@ -8,6 +8,7 @@ mod executor;
 mod listen;
 mod problem;
 pub mod queue;
+mod retention;
 mod worker;
 
 use std::{future::Future, io::Write as _, sync::Arc, time::Duration};

@@ -7,7 +7,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::queue;
+use super::{queue, worker::Failure};
 
 /// A typed error of the interface. What only the administrator should see goes to the log instead.
 #[derive(Debug)]
@@ -81,6 +81,21 @@ impl From<queue::Error> for Problem {
             }
             E::Newer { .. } | E::InUse(_) | E::File { .. } | E::Corrupt(_) | E::Sqlite(_) => {
                 Problem::internal(text)
+            }
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Problem {
+        match failure {
+            Failure::Queue(error) => error.into(),
+            Failure::Record(error) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                let told = "the record of what this node does cannot be written, and nothing is given out without it";
+                let remedy = "ask the administrator to look into the server's log";
+                let internal = Some(errors::chain::line(&error));
+                Problem { internal, ..Problem::new(status, "no_record", told, remedy) }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use attestations::run::Erasure;
 use sandbox::Canceller;
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -20,13 +21,24 @@ use super::{
 use crate::{
     error::{self, Error, Kind},
     node::Outcome,
-    record::{self, RunReport},
+    record::{self, Place, RunReport},
 };
 
 /// Pause after the queue failed, before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Decisions at the same time that were asked for without a task.
 const VERIFICATIONS: usize = 4;
+
+/// Why something was not given out or erased.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The queue failed or refused.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
+    /// What would be done could not be written down before.
+    #[error("it could not be written down: {}", errors::chain::line(.0))]
+    Record(Error),
+}
 
 /// What the workers and the routes share.
 pub(super) struct Pool {
@@ -57,6 +69,41 @@ impl Pool {
         })
     }
 
+    /// Erases a finished task, and writes that down first.
+    pub(super) async fn erase(self: &Arc<Self>, id: i64, reason: Erasure) -> Result<(), Failure> {
+        let image = self.with_queue(move |queue| queue.erasable(id).and_then(|()| queue.image(id))).await?;
+        self.recording(move |execute| execute.erase(id.unsigned_abs(), image, reason)).await?;
+        Ok(self.with_queue(move |queue| queue.erase(id)).await?)
+    }
+
+    /// A completed task's result, once it is written down that it leaves.
+    pub(super) async fn release(self: &Arc<Self>, id: i64) -> Result<Vec<u8>, Failure> {
+        let outgoing = Arc::new(self.with_queue(move |queue| queue.outgoing(id)).await?);
+        let leaving = Arc::clone(&outgoing);
+        self.recording(move |execute| execute.release(&leaving)).await?;
+        Ok(Arc::unwrap_or_clone(outgoing).result)
+    }
+
+    async fn recording<F>(&self, write: F) -> Result<(), Failure>
+    where
+        F: FnOnce(&dyn Execute) -> error::Result<()> + Send + 'static,
+    {
+        let execute = Arc::clone(&self.execute);
+        let written = spawn_blocking(move || write(&*execute)).await;
+        written
+            .unwrap_or_else(|_| Err(error::bug("writing the record was broken off")))
+            .map_err(Failure::Record)
+    }
+
+    /// Waits until the server stops, at most for `time`.
+    pub(super) async fn pause(&self, time: Duration) {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+
     /// Tells the workers that something waits.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
@@ -75,7 +122,7 @@ impl Pool {
         self.at_work(|tasks| tasks.values().for_each(Canceller::cancel));
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
@@ -87,6 +134,9 @@ impl Pool {
 /// Starts the workers; they end when the server stops.
 pub(super) fn start(pool: &Arc<Pool>, workers: usize) -> JoinSet<()> {
     let mut set = JoinSet::new();
+    if let Some(keep) = pool.execute.keep() {
+        set.spawn(super::retention::erase_old(Arc::clone(pool), keep));
+    }
     for _ in 0..workers {
         set.spawn(work(Arc::clone(pool)));
     }
@@ -131,13 +181,22 @@ async fn one(pool: &Arc<Pool>, id: i64, request: TaskRequest) {
     let outcome = if canceller.is_cancelled() {
         Err(Error::new(Kind::Machine, "it was stopped before it started").hint("submit it again"))
     } else {
-        execute(pool, id, request, canceller.clone()).await
+        match pool.with_queue(move |queue| queue.place(id)).await {
+            Ok(place) => execute(pool, id, request, place, canceller.clone()).await,
+            Err(error) => Err(Error::new(Kind::Machine, "the task could not be looked up").because(error)),
+        }
     };
     write_down(pool, id, ending(outcome), &canceller).await;
     pool.at_work(|tasks| tasks.remove(&id));
 }
 
-async fn execute(pool: &Pool, id: i64, request: TaskRequest, canceller: Canceller) -> error::Result<Outcome> {
+async fn execute(
+    pool: &Pool,
+    id: i64,
+    request: TaskRequest,
+    place: Place,
+    canceller: Canceller,
+) -> error::Result<Outcome> {
     let (execute, queue) = (Arc::clone(&pool.execute), pool.queue.clone());
     let span = tracing::Span::current();
     let starting = move || {
@@ -145,7 +204,7 @@ async fn execute(pool: &Pool, id: i64, request: TaskRequest, canceller: Cancelle
             tracing::warn!(%error, "that the task runs could not be noted");
         }
     };
-    let executing = move || span.in_scope(|| execute.execute(&request, &canceller, &starting));
+    let executing = move || span.in_scope(|| execute.execute(&request, &place, &canceller, &starting));
     spawn_blocking(executing).await.unwrap_or_else(|error| {
         Err(Error::new(Kind::Bug, format!("the runner itself failed: {error}"))
             .hint("this is a defect of the runner; please report it with the server's log"))

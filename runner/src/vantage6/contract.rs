@@ -73,6 +73,11 @@ impl Input {
             caller: Some(caller.clone()),
         }
     }
+
+    /// What the algorithm reads.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 fn arguments(input: Value) -> Value {
@@ -139,6 +144,11 @@ impl AdmittedCall {
     /// The proof.
     pub(crate) fn admitted(&self) -> &Admitted {
         self.image.admitted()
+    }
+
+    /// The input.
+    pub(crate) fn input(&self) -> &Input {
+        &self.wanted.input
     }
 
     /// The image.

@@ -26,7 +26,7 @@ use runner::Result;
 use runner::config::{Config, Database, EngineKind};
 use runner::egress;
 use runner::node::{Node, Outcome, Remembering, Run};
-use runner::record::{Ending, Log, RunReport};
+use runner::record::{Ending, Entries, Log, Place, RunReport};
 use runner::vantage6::Input;
 use sandbox::Canceller;
 use serde_json::json;
@@ -169,8 +169,8 @@ impl Site {
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
         let (databases, caller) = (Vec::new(), Caller::default());
-        let question = self.question();
-        let run = Run { question, input, databases, extra, caller, token: None, engine, canceller };
+        let (question, place) = (self.question(), Place::new().unwrap());
+        let run = Run { question, input, databases, extra, caller, token: None, engine, canceller, place };
         self.node().run(run)
     }
 
@@ -198,6 +198,7 @@ pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunR
         egress: egress::Log { refused: 1, ..egress::Log::default() },
         log,
         took: Duration::from_secs(1),
+        entries: Entries { start: 0, end: 1 },
     })
 }
 

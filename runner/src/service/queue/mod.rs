@@ -4,16 +4,20 @@
 //! One SQLite file in WAL mode with `synchronous=FULL`. A change of state is one `UPDATE … WHERE state=…`, so two
 //! workers, or a worker and a cancellation, cannot both win.
 
+mod erase;
 mod schema;
 mod store;
 
 use std::path::PathBuf;
 
-use attestations::{Caller, Denial};
+use attestations::{Caller, Denial, Subject};
 use serde::{Deserialize, Serialize};
 pub use store::Queue;
 
-use crate::{egress::Token, record::RunReport};
+use crate::{
+    egress::Token,
+    record::{Place, RunReport},
+};
 
 /// Most bytes of a task's input.
 pub(crate) const MAX_INPUT: usize = 8 << 20;
@@ -258,6 +262,19 @@ pub enum Ending {
     },
     /// It was stopped because somebody cancelled it; with what is known of the run, where it had started.
     Cancelled(Option<Box<RunReport>>),
+}
+
+/// A completed task's result on its way out, with what is written down about that.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Which task.
+    pub place: Place,
+    /// The image that made it.
+    pub image: Subject,
+    /// The entry of the node's log about the end of the run; none of a task that an older program ran.
+    pub entry: Option<u64>,
+    /// The result.
+    pub result: Vec<u8>,
 }
 
 /// Whether a submission made a task or met one with the same key.

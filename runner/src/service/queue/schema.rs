@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::Error;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Version 1. Strict tables: a value of another type is an error and not a surprise later.
 const SCHEMA: &str = "
@@ -52,6 +52,13 @@ ALTER TABLE task ADD COLUMN token TEXT;
 PRAGMA user_version = 4;
 ";
 
+/// From version 4 to 5: what hides a task's input and result in the node's log, and the entry about its end.
+const KEEPS_SALTS: &str = "
+ALTER TABLE task ADD COLUMN salt BLOB;
+ALTER TABLE task ADD COLUMN entry INTEGER;
+PRAGMA user_version = 5;
+";
+
 /// Sets the durability, then makes or checks the schema.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let sqlite = |error| super::store::sqlite(path, error);
@@ -61,6 +68,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Er
     if mode != "wal" {
         return Err(Error::Corrupt(format!("the file cannot be kept in WAL mode (it stays in {mode:?})")));
     }
+    // What is erased is overwritten, not only forgotten.
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
         .map_err(sqlite)?;
@@ -68,7 +76,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Er
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sqlite)?;
     match change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite)? {
         found @ 0..VERSION => {
-            let steps = [SCHEMA, KEEPS_RUNS, KEEPS_CALLERS, KEEPS_TOKENS];
+            let steps = [SCHEMA, KEEPS_RUNS, KEEPS_CALLERS, KEEPS_TOKENS, KEEPS_SALTS];
             let missing = steps.iter().skip(usize::try_from(found).unwrap_or_default());
             change.execute_batch(&missing.copied().collect::<String>()).map_err(sqlite)?;
         }

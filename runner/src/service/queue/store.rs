@@ -168,7 +168,7 @@ impl Queue {
         let row = Finished::of(ending)?;
         let change =
             "UPDATE task SET state = ?2, reason = ?3, remedy = ?4, denial = ?5, admission = ?6, egress = ?7,
-                      result = ?8, log = ?9, updated_at = ?10, token = NULL
+                      result = ?8, log = ?9, updated_at = ?10, token = NULL, entry = ?11
                       WHERE id = ?1 AND state IN ('verifying', 'running')";
         let state = State::Finished(row.finish).as_str();
         let values = params![
@@ -181,7 +181,8 @@ impl Queue {
             row.egress,
             row.result,
             row.log,
-            now()
+            now(),
+            row.entry
         ];
         let changed = self.connection().execute(change, values).map_err(|error| self.sqlite(error))?;
         self.require(changed, id)
@@ -314,20 +315,23 @@ impl Queue {
         change.commit().map_err(|error| self.sqlite(error))
     }
 
-    fn require(&self, changed: usize, id: i64) -> Result<(), Error> {
+    pub(super) fn require(&self, changed: usize, id: i64) -> Result<(), Error> {
         if changed == 1 { Ok(()) } else { Err(Error::WrongState { id, state: self.get(id)?.state }) }
     }
 
-    fn change<'c>(&self, connection: &'c mut Connection) -> Result<rusqlite::Transaction<'c>, Error> {
+    pub(super) fn change<'c>(
+        &self,
+        connection: &'c mut Connection,
+    ) -> Result<rusqlite::Transaction<'c>, Error> {
         let immediate = rusqlite::TransactionBehavior::Immediate;
         connection.transaction_with_behavior(immediate).map_err(|error| self.sqlite(error))
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.0.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sqlite(&self, error: rusqlite::Error) -> Error {
+    pub(super) fn sqlite(&self, error: rusqlite::Error) -> Error {
         sqlite(&self.0.path, error)
     }
 }
@@ -368,6 +372,7 @@ struct Finished {
     egress: Option<String>,
     result: Option<Vec<u8>>,
     log: Option<Vec<u8>>,
+    entry: Option<i64>,
 }
 
 impl Finished {
@@ -420,6 +425,7 @@ impl Finished {
             egress: run.map(|run| kept("record of egress", encode(&run.egress))).transpose()?,
             result: None,
             log: run.map(|run| run.log.within(MAX_LOG).bytes()),
+            entry: run.map(|run| run.entries.end.cast_signed()),
         })
     }
 }

@@ -1,0 +1,21 @@
+//! What is written down of what a node did: a report of each run for whoever asked for it, and an entry in a log that nobody
+//! can quietly change for each denial, start, end, release and erasure. See `docs/log.md`.
+
+mod book;
+mod egress;
+mod key;
+mod output;
+mod proof;
+mod report;
+mod witness;
+mod witnesses;
+
+pub use book::{Book, Entries, Place};
+pub(crate) use book::{Over, Starting, folder, image, named, new_salt, verifier};
+pub use output::Log;
+pub(crate) use proof::{Enclosed, proof};
+pub use report::RunReport;
+pub(crate) use report::{denied, verdict};
+pub(crate) use witness::Cosigner;
+
+pub use crate::engine::Ending;
