@@ -42,7 +42,7 @@ fn what_a_build_took_from_the_network_decides() {
 
     let key = |who: &str| std::fs::read_to_string(path(&format!("{who}.pub"))).unwrap();
     let policy = format!(
-        "version = 1\n[people.alice]\nname = \"Alice\"\nemails = []\nkeys = ['''{}''']\n\
+        "version = 1\n[people.alice]\nname = \"Alice\"\nemails = [\"alice@reviewers.example\"]\nkeys = ['''{}''']\n\
          [builders.ci]\nid = \"https://ci.example/\"\noperator = \"ci\"\nkeys = ['''{}''']\n\
          [[algorithm]]\nname = \"registry.example/taken\"\nsource = \"any\"\nbases = \"any\"\nfunctions = \"any\"\n\
          reviews = {{ threshold = 1, from = [\"alice\"] }}\n\

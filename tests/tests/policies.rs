@@ -75,3 +75,46 @@ fn what_comes_out_otherwise_under_another_policy_is_listed() {
     assert_eq!(changed["images"], 1);
     assert!(changed["changed"][0]["new"].to_string().contains("source"), "{changed}");
 }
+
+#[test]
+fn a_decision_is_written_down_for_other_tools() {
+    need!("runc", "docker-registry", "python3");
+    let (scene, commit) = Scene::new();
+    let reviews = scene.reviews(&commit);
+    scene.build(&commit, "1", &reviews).expect(0);
+    let reference = format!("{}:1", scene.image());
+    let verify = |vsa: &str| {
+        let (policy, state, svr) =
+            (scene.text("policy.toml"), scene.text("state-node"), scene.text("svr.json"));
+        let head = ["--policy", &policy, "--state-dir", &state, "--json", "verify", &reference];
+        let more =
+            ["--vsa", &scene.text(vsa), "--svr", &svr, "--verifier-id", "https://hospital.example/node"];
+        runner(head.iter().chain(&more))
+    };
+    let statement = |name: &str| -> serde_json::Value {
+        let bundle = attestations::Bundle::parse(&std::fs::read(scene.path(name)).unwrap()).unwrap();
+        let key = std::fs::read_to_string(scene.path("state-node/record-key.pem.pub")).unwrap();
+        bundle.verify(&attestations::PublicKey::parse(&key).unwrap()).unwrap();
+        let found = bundle.statement_unverified().unwrap();
+        serde_json::from_slice(&found.value().to_bytes().unwrap()).unwrap()
+    };
+    verify("denied.json").expect(1);
+    let denied = statement("denied.json");
+    assert_eq!(denied["predicate"]["verificationResult"], "FAILED");
+    assert_eq!(denied["predicate"]["verifiedLevels"], serde_json::json!(["FAILED"]));
+    assert!(!scene.path("svr.json").exists() && !scene.path("denied.draft.json").exists());
+    scene.rebuild("1").expect(0);
+    verify("vsa.json").expect(0);
+    let (vsa, draft, svr) = (statement("vsa.json"), statement("vsa.draft.json"), statement("svr.json"));
+    assert_eq!(vsa["predicateType"], "https://slsa.dev/verification_summary/v1");
+    assert_eq!(vsa["predicate"]["verifiedLevels"], serde_json::json!(["SLSA_BUILD_LEVEL_1"]));
+    assert_eq!(vsa["predicate"]["inputAttestations"].as_array().unwrap().len(), 4);
+    let levels = serde_json::json!(["SLSA_BUILD_REPRODUCED", "SLSA_SOURCE_TWO_PARTY_REVIEWED"]);
+    assert_eq!(draft["predicate"]["verifiedLevels"], levels);
+    assert_eq!(svr["predicateType"], "https://in-toto.io/attestation/svr/v0.2");
+    assert_eq!(svr["predicate"]["verifier"]["id"], "https://hospital.example/node");
+    assert_eq!(
+        svr["subject"][0]["digest"]["sha256"].as_str().unwrap(),
+        &scene.digest("1")["sha256:".len()..]
+    );
+}

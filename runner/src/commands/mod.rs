@@ -7,6 +7,7 @@ mod output;
 mod policy;
 mod run;
 mod serve;
+mod summaries;
 mod task;
 mod verify;
 

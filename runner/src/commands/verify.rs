@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::output::{GREEN, RED, YES, verdict};
+use super::summaries::SummaryArguments;
 use crate::caller;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
@@ -29,6 +30,8 @@ pub(super) struct VerifyCommand {
     /// Decide as if it were this time (2027-01-31T00:00:00Z), to find out what expires by then; nothing is remembered.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
+    #[command(flatten)]
+    summaries: SummaryArguments,
 }
 
 /// What is known of a call; of what is not given nothing is asked.
@@ -95,7 +98,7 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         .enable_all()
         .build()
         .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
-    let node = Node::new(config, runtime.handle().clone(), Remembering::IfItDoes)?;
+    let node = Node::new(config.clone(), runtime.handle().clone(), Remembering::IfItDoes)?;
     let mut question = arguments.image.question(arguments.call.call()?)?;
     question.at = arguments.at;
     let (decision, weighed) = match arguments.explain {
@@ -105,10 +108,18 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         }
         false => (runtime.block_on(node.verify(&question))?, None),
     };
-    let told = weighed.as_deref().map(explanation).unwrap_or_default();
+    let now = arguments.at.unwrap_or_else(Timestamp::now);
+    let written = arguments.summaries.write(&config, &decision, now)?;
+    let mut told = weighed.as_deref().map(explanation).unwrap_or_default();
+    for path in &written {
+        told.push_str(&format!("\n  wrote {}", path.display()));
+    }
     let mut value = record::verdict(&decision);
     if let Some(weighed) = &weighed {
         value["evidence"] = json!(weighed);
+    }
+    if !written.is_empty() {
+        value["written"] = json!(written);
     }
     match decision {
         Decision::Admitted(admitted) => {

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 const OWN: &str = "record-key.pem";
 
 /// The key that the configuration names, or the node's own, which is made at its first use.
-pub(super) fn open(config: &Config) -> Result<Arc<dyn Signer>> {
+pub(crate) fn open(config: &Config) -> Result<Arc<dyn Signer>> {
     let path = match &config.record.key {
         Some(path) => path.clone(),
         None => own(&config.state_dir, OWN)?,

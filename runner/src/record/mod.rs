@@ -12,6 +12,7 @@ mod witnesses;
 
 pub use book::{Book, Entries, Place};
 pub(crate) use book::{Over, Starting, folder, image, named, new_salt, verifier};
+pub(crate) use key::open as key;
 pub use output::Log;
 pub(crate) use proof::{Enclosed, proof};
 pub use report::RunReport;
