@@ -95,7 +95,11 @@ fn evidence(world: &World, packages: usize, of: Digest) -> Vec<Evidence> {
 fn crowd(world: &World) -> Vec<Evidence> {
     let stranger = Key::new();
     let review = |number: usize| {
-        let (key, who) = if number % 2 == 0 { (&stranger, "stranger") } else { (&world.mallory, "mallory") };
+        let (key, who) = if number.is_multiple_of(2_usize) {
+            (&stranger, "stranger")
+        } else {
+            (&world.mallory, "mallory")
+        };
         let mut one = world.review(key, who, |it| it.value.note = Some(format!("note {number}")));
         one.origin = format!("bundle {number}");
         one
