@@ -147,7 +147,11 @@ impl Site {
     }
 
     pub fn node(&self) -> Node {
-        Node::new(self.config.clone(), self.runtime.handle().clone(), Remembering::Always).unwrap()
+        self.try_node().unwrap()
+    }
+
+    fn try_node(&self) -> Result<Node> {
+        Node::new(self.config.clone(), self.runtime.handle().clone(), Remembering::Always)
     }
 
     pub fn runtime(&self) -> &tokio::runtime::Runtime {
@@ -171,7 +175,7 @@ impl Site {
         let (databases, caller) = (Vec::new(), Caller::default());
         let (question, place) = (self.question(), Place::new().unwrap());
         let run = Run { question, input, databases, extra, caller, token: None, engine, canceller, place };
-        self.node().run(run)
+        self.try_node()?.run(run)
     }
 
     /// Runs a script in the image.
