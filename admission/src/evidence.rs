@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use attestations::decision::{WantedBase, is_signed};
-use attestations::{Evidence, Gathered, Pinned, Policy};
+use attestations::{Evidence, Gathered, Pinned};
 use errors::{Error, Kind, Result, chain, files};
 use images::Store;
 use images::registry::{Budget, Client};
+
+use crate::policy::Loaded;
 
 /// The most bytes of all evidence of one decision, about the image and its bases.
 pub(crate) const MAX_EVIDENCE: u64 = 64 << 20;
@@ -20,20 +22,20 @@ const MAX_PLACES: usize = 4;
 /// Gathers the evidence of one decision, within one budget.
 pub(crate) struct Gathering<'a> {
     client: &'a Client,
-    policy: &'a Policy,
+    policies: &'a Loaded,
     kept: Option<&'a Store>,
     budget: Budget,
 }
 
 impl<'a> Gathering<'a> {
-    /// One for a decision by `policy`. What is in `kept` is not fetched again; what somebody of the policy signed is put there.
-    pub(crate) fn new(client: &'a Client, policy: &'a Policy, kept: Option<&'a Store>) -> Self {
-        Self { client, policy, kept, budget: Budget::new(MAX_EVIDENCE) }
+    /// One for a decision by `policies`. What is in `kept` is not fetched again; what somebody of them signed is put there.
+    pub(crate) fn new(client: &'a Client, policies: &'a Loaded, kept: Option<&'a Store>) -> Self {
+        Self { client, policies, kept, budget: Budget::new(MAX_EVIDENCE) }
     }
 
-    /// The policy that is decided by.
-    pub(crate) fn policy(&self) -> &Policy {
-        self.policy
+    /// The policies that are decided by.
+    pub(crate) fn policies(&self) -> &'a Loaded {
+        self.policies
     }
 
     /// How many bytes of evidence there are at least, when those are too many.
@@ -80,7 +82,7 @@ impl<'a> Gathering<'a> {
     /// When the registry fails: that is never the same as having none. Also beyond the budget.
     pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<Vec<Evidence>> {
         let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
-        let is_kept = |bundle: &[u8]| is_signed(self.policy, bundle);
+        let is_kept = |bundle: &[u8]| self.policies.each().any(|policy| is_signed(policy, bundle));
         let found = self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await;
         Ok(found
             .map_err(|cause| cause.during(&doing))?

@@ -3,12 +3,14 @@
 
 mod admitted;
 mod evidence;
+mod federation;
 mod memory;
 mod policy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use attestations::federation::Release;
 use attestations::{
     Admitted, Call, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference, Remembered,
     Seen, Unmet, Weighed,
@@ -20,14 +22,16 @@ use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
 use evidence::Gathering;
-pub use memory::{KeptNewest, KeptNo, Memory};
-pub use policy::read as read_policy;
+pub use federation::{Federation, read_trust};
+use memory::Keeping;
+pub use memory::{KeptNewest, KeptNo, KeptRelease, Memory};
+pub use policy::{Policies, read as read_policy};
 
 /// What decides, and where evidence and images are.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The policy's file. It is read for each decision, so that a revocation counts at once.
-    pub policy: PathBuf,
+    /// Where the policies are. They are read for each decision, so that a revocation counts at once.
+    pub policies: Policies,
     /// How registries are reached.
     pub registries: Registries,
     /// Where the node remembers what it saw; none where nothing is remembered.
@@ -69,7 +73,7 @@ enum Telling {
 
 /// Decides, and pulls what was admitted.
 pub struct Admission {
-    policy: PathBuf,
+    policies: Policies,
     client: Client,
     memory: Option<Memory>,
 }
@@ -82,7 +86,7 @@ impl Admission {
     pub fn new(config: Config) -> Result<Self> {
         let client = Client::with(config.registries).telling(|text| tracing::warn!("{text}"));
         let memory = config.memory.map(|path| Memory::open(&path)).transpose()?;
-        Ok(Self { policy: config.policy, client, memory })
+        Ok(Self { policies: config.policies, client, memory })
     }
 
     /// Decides whether an image may run, now. The name decides first: no registry is asked before a rule of the policy may be
@@ -113,8 +117,10 @@ impl Admission {
         kept: Option<&Store>,
         telling: Telling,
     ) -> Result<(Decision, Vec<Weighed>)> {
-        let policy = policy::read(&self.policy)?;
-        if let Some(denial) = policy.denies_by_name(&question.reference, &question.call) {
+        let now = question.at.unwrap_or_else(Timestamp::now);
+        let policies = self.policies.read(self.keeping(question.at), now)?;
+        let by_name = |policy: &Policy| policy.denies_by_name(&question.reference, &question.call);
+        if let Some(denial) = policies.each().filter_map(by_name).reduce(Denial::and) {
             return Ok((Decision::Denied(denial), Vec::new()));
         }
         let asked = attestations::Question {
@@ -122,7 +128,7 @@ impl Admission {
             digest: self.digest(question).await?,
             call: question.call.clone(),
         };
-        let gathering = Gathering::new(&self.client, &policy, kept);
+        let gathering = Gathering::new(&self.client, &policies, kept);
         let found = match self.gather(&gathering, question, asked.digest).await {
             Ok(found) => found,
             Err(error) => {
@@ -132,8 +138,37 @@ impl Admission {
                 return Ok((Decision::Denied(denial), Vec::new()));
             }
         };
-        let now = question.at.unwrap_or_else(Timestamp::now);
-        let case = Case::open(&policy, &asked, &found, now);
+        let mut joint: Option<Decision> = None;
+        let mut weighed = Vec::new();
+        for policy in policies.each() {
+            let case = Case::open(policy, &asked, &found, now);
+            let bases = self.bases(&gathering, question, &case).await;
+            let remembered = self.remembered(question, policy, &case, &bases)?;
+            let decision = case.decide(&bases, &remembered);
+            if let (Some(memory), None) = (&self.memory, question.at) {
+                memory.decided(now, remembered.latest)?;
+            }
+            if telling == Telling::Everything {
+                weighed.extend(case.weigh(&decision, &remembered));
+            }
+            joint = Some(match joint {
+                Some(first) => first.and(decision, &asked),
+                None => decision,
+            });
+        }
+        match joint {
+            Some(decision) => Ok((decision, weighed)),
+            None => Err(Error::new(Kind::Bug, "no policy was asked")),
+        }
+    }
+
+    /// What is found about the bases that this case asks for.
+    async fn bases(
+        &self,
+        gathering: &Gathering<'_>,
+        question: &Question,
+        case: &Case<'_>,
+    ) -> BTreeMap<Digest, Gathered> {
         let mut bases = BTreeMap::new();
         for base in case.bases() {
             let gathered = match question.sources {
@@ -143,16 +178,16 @@ impl Admission {
             };
             bases.insert(base.digest, gathered);
         }
-        let remembered = self.remembered(question, &policy, &case, &bases)?;
-        let decision = case.decide(&bases, &remembered);
-        if let (Some(memory), None) = (&self.memory, question.at) {
-            memory.decided(now, remembered.latest)?;
+        bases
+    }
+
+    /// What is seen is kept, unless another moment than now is asked about.
+    fn keeping(&self, at: Option<Timestamp>) -> Keeping<'_> {
+        match (&self.memory, at) {
+            (None, _) => Keeping::Nowhere,
+            (Some(memory), None) => Keeping::In(memory),
+            (Some(memory), Some(_)) => Keeping::Against(memory),
         }
-        let weighed = match telling {
-            Telling::Everything => case.weigh(&decision, &remembered),
-            Telling::Verdict => Vec::new(),
-        };
-        Ok((decision, weighed))
     }
 
     /// What the node remembers that bears on this. The noes at hand are kept first, so that what was seen once cannot be lost
@@ -184,12 +219,34 @@ impl Admission {
         })
     }
 
-    /// Why an image that was admitted must not run on, by what the policy's file revokes now; nothing while it may.
+    /// Why an image that was admitted must not run on, by what a policy revokes now; nothing while it may. Where one policy
+    /// cannot be read, the other one still revokes.
     ///
     /// # Errors
     /// When there is no usable policy at this moment.
     pub fn revokes(&self, admitted: &Admitted) -> Result<Option<String>> {
-        Ok(policy::read(&self.policy)?.revokes(admitted))
+        let now = Timestamp::now();
+        let mut unread = Ok(None);
+        for policies in self.policies.split() {
+            match policies.read(self.keeping(None), now) {
+                Ok(read) => {
+                    if let Some(reason) = read.each().find_map(|policy| policy.revokes(admitted)) {
+                        return Ok(Some(reason));
+                    }
+                }
+                Err(error) => unread = Err(error),
+            }
+        }
+        unread
+    }
+
+    /// The federation's release that is in force now, where a federation is followed.
+    ///
+    /// # Errors
+    /// When there is no usable one.
+    pub fn release(&self) -> Result<Option<Release>> {
+        let Some(federation) = self.policies.federation() else { return Ok(None) };
+        federation::read(federation, self.keeping(None), Timestamp::now()).map(Some)
     }
 
     /// The evidence about the image itself.
@@ -206,7 +263,9 @@ impl Admission {
         if question.sources == Sources::Registries {
             let pinned = question.reference.repository().clone().pin(digest);
             found.extend(gathering.attached(&pinned).await?);
-            for repository in gathering.policy().evidence_repositories() {
+            let repositories: BTreeSet<_> =
+                gathering.policies().each().flat_map(Policy::evidence_repositories).collect();
+            for repository in repositories {
                 found.extend(gathering.attached(&repository.clone().pin(digest)).await?);
             }
         }
@@ -226,7 +285,9 @@ impl Admission {
         if let Some(memory) = &self.memory {
             let seen =
                 Seen { digest: *admitted.pinned().digest(), commit_time: admitted.commit_time().as_second() };
-            memory.ran(admitted.rule(), admitted.pinned().repository(), seen)?;
+            for yes in admitted.each() {
+                memory.ran(yes.rule(), yes.pinned().repository(), seen)?;
+            }
         }
         AdmittedImage::new(admitted, image, store)
     }

@@ -5,11 +5,13 @@
 //! listed or not any more; only the key that signed it can take it back.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use attestations::{About, Digest, Evidence, No, Repository, Seen};
+use attestations::federation::Edition;
+use attestations::{About, Digest, Evidence, FederationName, No, Repository, Seen};
 use errors::{Error, Kind, Result};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
@@ -43,6 +45,12 @@ CREATE TABLE newest (
     commit_time INTEGER NOT NULL,
     PRIMARY KEY (rule, repository)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE release (
+    federation TEXT PRIMARY KEY,
+    version    INTEGER NOT NULL,
+    policy     TEXT NOT NULL,
+    expires    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE clock (
     id     INTEGER PRIMARY KEY CHECK (id = 1),
     latest TEXT NOT NULL
@@ -54,6 +62,17 @@ PRAGMA user_version = 1;
 pub struct Memory {
     path: PathBuf,
     connection: Mutex<Connection>,
+}
+
+/// Whether what is seen is kept.
+#[derive(Clone, Copy)]
+pub(crate) enum Keeping<'a> {
+    /// In this memory.
+    In(&'a Memory),
+    /// It is held against this memory, and changes nothing there.
+    Against(&'a Memory),
+    /// There is no memory.
+    Nowhere,
 }
 
 /// One no that is remembered.
@@ -68,6 +87,16 @@ pub struct KeptNo {
     pub first_seen: String,
     /// What it is about: images, commits, trees, statements.
     pub about: Vec<String>,
+}
+
+/// The highest release of a federation's policy that was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptRelease {
+    /// Whose.
+    pub federation: String,
+    /// Which.
+    #[serde(flatten)]
+    pub edition: Edition,
 }
 
 /// The newest image that ran by one rule under one name.
@@ -237,6 +266,64 @@ impl Memory {
         let written =
             self.lock().execute("DELETE FROM newest WHERE repository = ?1", [repository.to_string()]);
         self.tell("writing", written)
+    }
+
+    /// The highest release of a federation's policy that was seen.
+    pub(crate) fn release(&self, federation: &FederationName) -> Result<Option<Edition>> {
+        let all = self.list_releases()?;
+        Ok(all.into_iter().find(|one| one.federation == federation.as_str()).map(|one| one.edition))
+    }
+
+    /// Remembers a release; one of a lower version, or of the same, changes nothing. It is on the disk when this returns.
+    pub(crate) fn keep_release(&self, federation: &FederationName, edition: &Edition) -> Result<()> {
+        let Edition { version, policy, expires } = edition;
+        let connection = self.lock();
+        self.tell("writing", connection.execute_batch("PRAGMA synchronous = FULL"))?;
+        let written = connection.execute(
+            "INSERT INTO release (federation, version, policy, expires) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET version = excluded.version, policy = excluded.policy, \
+             expires = excluded.expires WHERE excluded.version > release.version",
+            params![federation.as_str(), version.get(), policy.to_string(), expires.to_string()],
+        );
+        let back = connection.execute_batch("PRAGMA synchronous = NORMAL");
+        self.tell("writing", written.and(back))
+    }
+
+    /// Forgets the highest release of a federation: its key holders' word that a version was a mistake. Returns whether there
+    /// was one.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_release(&self, federation: &FederationName) -> Result<bool> {
+        let forgotten =
+            self.lock().execute("DELETE FROM release WHERE federation = ?1", [federation.as_str()]);
+        self.tell("writing", forgotten).map(|count| count > 0)
+    }
+
+    /// The highest release of each federation.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what was never written there.
+    pub fn list_releases(&self) -> Result<Vec<KeptRelease>> {
+        type Row = (String, u32, String, String);
+        let connection = self.lock();
+        let found: rusqlite::Result<Vec<Row>> = (|| {
+            let mut query = connection.prepare_cached(
+                "SELECT federation, version, policy, expires FROM release ORDER BY federation",
+            )?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            rows.collect()
+        })();
+        let read = |(federation, version, policy, expires): Row| {
+            let edition = || {
+                let (policy, expires) = (policy.parse().ok()?, expires.parse().ok()?);
+                Some(Edition { version: NonZeroU32::new(version)?, policy, expires })
+            };
+            let corrupt = || self.corrupt(format!("version {version} of {federation}"));
+            let edition = edition().ok_or_else(corrupt)?;
+            Ok(KeptRelease { federation, edition })
+        };
+        self.tell("reading", found)?.into_iter().map(read).collect()
     }
 
     /// Every no that is kept, the oldest first.

@@ -7,6 +7,7 @@ pub mod count;
 mod counted;
 mod evidence;
 mod few;
+mod joint;
 mod judge;
 mod levels;
 mod materials;
@@ -26,7 +27,7 @@ use serde::Serialize;
 
 use crate::call::Call;
 use crate::digest::{Commit, Digest};
-use crate::policy::{Policy, Privileges, Rule};
+use crate::policy::{Issuer, Policy, Privileges, Rule};
 use crate::reference::{Pinned, Reference};
 
 use bases::{Bases, Built};
@@ -100,6 +101,10 @@ pub struct Admitted {
     older: Older,
     levels: Vec<Level>,
     decided_at: Timestamp,
+    issuer: Issuer,
+    /// The yes of the federation's policy, where the node has one of its own besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also: Option<Box<Admitted>>,
     #[serde(skip)]
     ignored: Vec<Ignored>,
 }
@@ -143,6 +148,11 @@ impl Admitted {
     /// The bases that no list names and that counted by their own evidence.
     pub fn bases(&self) -> &[BuiltBase] {
         &self.bases
+    }
+
+    /// Whose policy admitted it.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     /// The digest of the policy that admitted it.
@@ -267,6 +277,7 @@ impl<'a> Case<'a> {
             unmet.push(Unmet::Revoked { digest: question.digest });
         }
         let denied = |unmet, ignored| {
+            let unmet = policy.deny(unmet);
             Decision::Denied(Denial { question: (*question).clone().into(), unmet, ignored })
         };
         let Some(rule) = rule else {
@@ -309,6 +320,8 @@ impl<'a> Case<'a> {
                 older: remembered.older,
                 levels: levels::of(policy, &rule.image, met.group(), met.reviews()),
                 decided_at: now,
+                issuer: policy.issuer().clone(),
+                also: None,
                 ignored: judged.ignored,
             }),
             (_, met) => {

@@ -7,6 +7,7 @@ pub mod call;
 mod clock;
 pub mod decision;
 pub mod digest;
+pub mod federation;
 pub mod foreign;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -14,6 +15,7 @@ pub mod fuzzing;
 pub mod incomplete;
 pub mod keys;
 pub mod policy;
+pub mod policy_release;
 pub mod provenance;
 pub mod purl;
 pub mod reference;
@@ -33,6 +35,7 @@ pub use decision::{
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
-pub use policy::{Finding, Policy, PolicyError, Privileges, Requests, Severity};
+pub use policy::{Finding, Issuer, Policy, PolicyError, Privileges, Requests, Severity};
+pub use policy_release::FederationName;
 pub use reference::{Pinned, Reference, ReferenceError, Repository};
 pub use statement::{Predicate, Statement, StatementError, Subject};

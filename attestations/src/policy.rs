@@ -19,15 +19,19 @@ mod schema;
 mod text;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::keys::{KeyId, PublicKey};
+use crate::policy_release::FederationName;
 use crate::reference::{Reference, Repository};
 use crate::review::{CountedOnce, OwnWork, Role};
 
 pub(crate) use age::{MaxAge, Validity};
+pub use age::{Moment, NotAMoment};
 pub(crate) use bases::BuiltBases;
 pub use budget::Budget;
 pub use check::{Finding, Severity};
@@ -39,10 +43,37 @@ pub use privileges::Privileges;
 pub use requests::{Method, NotListed, Request, RequestError, Requests};
 pub use text::PolicyError;
 
+/// Whose policy it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Issuer {
+    /// The node's own.
+    Node,
+    /// A federation's.
+    Federation {
+        /// Its name.
+        name: FederationName,
+        /// The version of its release.
+        version: NonZeroU32,
+    },
+}
+
+impl Issuer {
+    /// Whether both are the node's own, or both of one federation, in whatever version.
+    pub(crate) fn is_same_body(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Node, Self::Node) => true,
+            (Self::Federation { name, .. }, Self::Federation { name: other, .. }) => name == other,
+            _ => false,
+        }
+    }
+}
+
 /// A policy that was read whole and makes sense.
 #[derive(Debug, Clone)]
 pub struct Policy {
     digest: Digest,
+    issuer: Issuer,
     pub(crate) expires: Option<Timestamp>,
     /// Repositories that are asked for evidence besides the image's own.
     pub(crate) evidence: Vec<Repository>,
@@ -68,6 +99,15 @@ impl Policy {
     /// The digest of the text it was read from, which names it in what is recorded.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Whose it is: the node's own, until a federation's signatures say otherwise.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    pub(crate) fn issued_by(self, issuer: Issuer) -> Self {
+        Self { issuer, ..self }
     }
 
     /// Repositories that are asked for evidence about each image, besides the image's own.
@@ -227,6 +267,17 @@ impl<T: serde::Serialize> serde::Serialize for Allowed<T> {
 }
 
 impl<T: PartialEq> Allowed<T> {
+    /// What both allow.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Any, other) | (other, Self::Any) => other,
+            (Self::Only(mut items), other) => {
+                items.retain(|item| other.permits(item));
+                Self::Only(items)
+            }
+        }
+    }
+
     pub(crate) fn permits(&self, item: &T) -> bool {
         match self {
             Self::Any => true,

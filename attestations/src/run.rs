@@ -101,6 +101,9 @@ pub struct Admission {
     pub rule: String,
     /// The digest of the policy that the rule stands in.
     pub policy: Digest,
+    /// The digest of the federation's policy that admitted it, too, where the node has one of its own besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation_policy: Option<Digest>,
     /// The digests of the bundles about the image that counted.
     pub evidence: Vec<Digest>,
     /// What an administrator allowed for this run alone.

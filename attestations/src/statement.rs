@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
 use crate::incomplete::{self, Incomplete};
+use crate::policy_release::{self, PolicyRelease};
 use crate::provenance::{self, Provenance};
 use crate::review::{self, Review};
 use crate::run::{self, Run};
@@ -18,8 +19,13 @@ use crate::withdrawal::{self, Withdrawal};
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
 /// What the predicate types of this project begin with, provenance apart.
-const OURS: [&str; 4] =
-    [review::PREDICATE_TYPES, incomplete::PREDICATE_TYPES, withdrawal::PREDICATE_TYPES, run::PREDICATE_TYPES];
+const OURS: [&str; 5] = [
+    review::PREDICATE_TYPES,
+    incomplete::PREDICATE_TYPES,
+    withdrawal::PREDICATE_TYPES,
+    run::PREDICATE_TYPES,
+    policy_release::PREDICATE_TYPES,
+];
 
 /// What somebody says, and what about.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +56,11 @@ impl Subject {
     /// A signed statement, by the digest of its bytes.
     pub fn statement(name: impl Into<String>, payload: &Digest) -> Self {
         Self::image(name, payload)
+    }
+
+    /// A policy, by the digest of its text.
+    pub fn policy(text: &str) -> Self {
+        Self::image("policy.toml", &Digest::of(text.as_bytes()))
     }
 
     /// A commit of a repository.
@@ -84,6 +95,8 @@ pub enum Predicate {
     Withdrawal(Withdrawal),
     /// A node wrote down what it did. It never counts for admission.
     Run(Box<Run>),
+    /// A federation issues a policy. It never counts for admission.
+    PolicyRelease(PolicyRelease),
     /// Something else, kept as it came. It never counts for admission.
     Other {
         /// Its type.
@@ -134,6 +147,7 @@ impl Predicate {
             Self::Incomplete(_) => incomplete::PREDICATE_TYPE,
             Self::Withdrawal(_) => withdrawal::PREDICATE_TYPE,
             Self::Run(_) => run::PREDICATE_TYPE,
+            Self::PolicyRelease(_) => policy_release::PREDICATE_TYPE,
             Self::Other { predicate_type, .. } => predicate_type,
         }
     }
@@ -161,6 +175,7 @@ impl Statement {
             Predicate::Incomplete(incomplete) => serde_json::to_value(incomplete)?,
             Predicate::Withdrawal(withdrawal) => serde_json::to_value(withdrawal)?,
             Predicate::Run(run) => serde_json::to_value(run)?,
+            Predicate::PolicyRelease(release) => serde_json::to_value(release)?,
             Predicate::Other { value, .. } => value.clone(),
         };
         let wire = Wire {
@@ -193,6 +208,7 @@ impl Statement {
             incomplete::PREDICATE_TYPE => Predicate::Incomplete(serde_json::from_str(text)?),
             withdrawal::PREDICATE_TYPE => Predicate::Withdrawal(serde_json::from_str(text)?),
             run::PREDICATE_TYPE => Predicate::Run(Box::new(serde_json::from_str(text)?)),
+            policy_release::PREDICATE_TYPE => Predicate::PolicyRelease(serde_json::from_str(text)?),
             provenance::PREDICATE_TYPE => match provenance::build_type(text)?.as_str() {
                 provenance::BUILD_TYPE => Predicate::Provenance(Box::new(serde_json::from_str(text)?)),
                 later if later.starts_with(provenance::BUILD_TYPES) => {

@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::{Error, Kind, Result};
 
 /// Reads a file of at most `limit` bytes. A pipe is read to its end, within the limit.
@@ -13,6 +15,23 @@ use crate::{Error, Kind, Result};
 /// When it is missing, unreadable, or larger; the limit is named.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|cause| Error::io("reading", path, cause))?;
+    let mut bytes = Vec::new();
+    fill(&mut bytes, file, path, limit)?;
+    Ok(bytes)
+}
+
+/// Reads a regular file of at most `limit` bytes that somebody else put there: a pipe in its place holds nobody up.
+///
+/// # Errors
+/// As [`read`], and when it is no regular file.
+pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let failed = |cause| Error::io("reading", path, cause);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file =
+        File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|cause| failed(cause.into()))?);
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::new(Kind::Refused, format!("{} is no regular file", path.display())));
+    }
     let mut bytes = Vec::new();
     fill(&mut bytes, file, path, limit)?;
     Ok(bytes)
@@ -42,7 +61,11 @@ pub fn fill(bytes: &mut Vec<u8>, source: impl Read, path: &Path, limit: u64) -> 
     }
 }
 
-pub(crate) fn text(bytes: Vec<u8>, path: &Path) -> Result<String> {
+/// These bytes as text; an error names `path`.
+///
+/// # Errors
+/// When they are not UTF-8.
+pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|cause| {
         Error::new(Kind::Input, format!("{} is not text in UTF-8", path.display())).because(cause)
     })

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use admission::Policies;
 use attestations::policy::Budget;
 use errors::trusted;
 use images::registry::config::{CertificateError, read_certificates};
@@ -33,8 +34,10 @@ pub struct Config {
     /// Where images, unpacked layers and the queue are kept.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
-    /// The policy; relative to this file.
-    pub policy: PathBuf,
+    /// The node's own policy; relative to this file. Without one, a federation's decides alone.
+    pub policy: Option<PathBuf>,
+    /// The federation whose policy is followed.
+    pub federation: Option<Federation>,
     /// What starts the containers.
     #[serde(default)]
     pub engine: EngineKind,
@@ -62,6 +65,16 @@ pub struct Config {
     /// The data, by label.
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
+}
+
+/// A federation whose policy is followed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Federation {
+    /// The file that says whose keys count.
+    pub trust: PathBuf,
+    /// The folder with its policy and bundles.
+    pub release: PathBuf,
 }
 
 /// What starts the containers.
@@ -193,7 +206,10 @@ impl Config {
                 format!("{}: version {} is not known: 1 is", path.display(), config.version),
             ));
         }
-        config.policy = folder.join(&config.policy);
+        config.policy = config.policy.map(|file| folder.join(file));
+        config.federation = config
+            .federation
+            .map(|it| Federation { trust: folder.join(it.trust), release: folder.join(it.release) });
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
         config.record.resolve(folder);
         for file in &mut config.extra_ca {
@@ -216,6 +232,37 @@ impl Config {
     /// The file in which the node remembers what it saw.
     pub(crate) fn memory(&self) -> PathBuf {
         self.state_dir.join("memory.sqlite")
+    }
+
+    /// The node's own policy.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn own_policy(&self) -> Result<&Path> {
+        self.policy.as_deref().ok_or_else(|| {
+            Error::new(Kind::NotFound, "this node has no policy of its own")
+                .hint("name one with --policy; `countersign-runner policy show` tells what decides here")
+        })
+    }
+
+    /// Where the policies are that decide.
+    ///
+    /// # Errors
+    /// When there is none at all: nothing is admitted then.
+    pub(crate) fn policies(&self) -> Result<Policies> {
+        let federation = self.federation.clone();
+        let federation =
+            federation.map(|Federation { trust, release }| admission::Federation { trust, release });
+        match (self.policy.clone(), federation) {
+            (Some(node), None) => Ok(Policies::Node(node)),
+            (None, Some(federation)) => Ok(Policies::Federation(federation)),
+            (Some(node), Some(federation)) => Ok(Policies::Narrowed { federation, node }),
+            (None, None) => Err(Error::new(
+                Kind::Input,
+                "the configuration names neither a policy nor a federation, so nothing is admitted",
+            )
+            .hint("add `policy = \"policy.toml\"`, or a [federation], to runner.toml")),
+        }
     }
 
     /// How registries are reached.
@@ -249,7 +296,8 @@ impl Config {
         Self {
             version: 1,
             state_dir: state_dir(),
-            policy,
+            policy: Some(policy),
+            federation: None,
             engine: EngineKind::default(),
             docker_socket: docker_socket(),
             plain_registries: Vec::new(),

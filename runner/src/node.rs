@@ -83,8 +83,8 @@ impl Node {
             }
             Remembering::IfItDoes => Some(config.memory()).filter(|path| path.exists()),
         };
-        let policy = config.policy.clone();
-        let admission = Admission::new(admission::Config { policy, registries, memory })?;
+        let policies = config.policies()?;
+        let admission = Admission::new(admission::Config { policies, registries, memory })?;
         Ok(Self { config, admission, runtime, book: Mutex::default() })
     }
 

@@ -161,7 +161,7 @@ fn init_writes_what_it_then_reads_and_never_writes_over_anything() {
 #[test]
 fn verify_says_yes_with_who_stands_for_it() {
     let site = Site::new();
-    let yes = verify(&site, &site.config.policy, &["--function", "average"]);
+    let yes = verify(&site, site.policy(), &["--function", "average"]);
     assert_eq!(yes.status.code(), Some(0), "{}", text(&yes));
     let wanted = format!(
         "admitted: {}\n  rule: {NAME}\n  commit: {}\n  reviewed by: alice\n  built by: ci\n",
@@ -169,15 +169,14 @@ fn verify_says_yes_with_who_stands_for_it() {
         "1".repeat(40)
     );
     assert_eq!(text(&yes), wanted, "no colours where nobody sees them");
-    let json: Value =
-        serde_json::from_slice(&verify(&site, &site.config.policy, &["--json"]).stdout).unwrap();
+    let json: Value = serde_json::from_slice(&verify(&site, site.policy(), &["--json"]).stdout).unwrap();
     assert_eq!((&json["verdict"], &json["admitted"]["builds"][0]), (&"admitted".into(), &"ci".into()));
 }
 
 #[test]
 fn verify_asks_about_the_call_that_it_is_given_and_about_nothing_else() {
     let site = Site::new();
-    let text_of = std::fs::read_to_string(&site.config.policy).unwrap();
+    let text_of = std::fs::read_to_string(site.policy()).unwrap();
     let rule = "functions = { average = { arguments = { properties = { kwargs = { maxProperties = 0 } } } } }\n\
                 databases = [\"default\"]\nusers = [\"root\", \"uid:4242\"]\n";
     let narrow = text_of.replacen("functions = [\"average\"]\ndatabases = \"any\"\n", rule, 1);
@@ -226,7 +225,7 @@ fn verify_needs_no_network_when_the_evidence_is_at_hand() {
     }
     let arguments = [
         "--policy".as_ref(),
-        site.config.policy.as_os_str(),
+        site.policy().as_os_str(),
         "verify".as_ref(),
         site.reference().as_ref(),
         "--offline".as_ref(),
@@ -247,14 +246,14 @@ fn verify_needs_no_network_when_the_evidence_is_at_hand() {
 fn verify_names_each_unmet_condition_with_what_was_found_and_a_remedy() {
     let site = Site::new();
     std::fs::remove_file(site.evidence().join("review.json")).unwrap();
-    let no = verify(&site, &site.config.policy, &["--function", "median"]);
+    let no = verify(&site, site.policy(), &["--function", "median"]);
     assert_eq!(no.status.code(), Some(1), "{}", text(&no));
     let told = text(&no);
     assert!(told.starts_with("denied: ") && told.contains("median") && told.contains("alice"), "{told}");
     for word in ["wanted: ", "found:  ", "remedy: "] {
         assert_eq!(told.matches(word).count(), 2, "{told}");
     }
-    let no = verify(&site, &site.config.policy, &["--function", "median", "--json"]);
+    let no = verify(&site, site.policy(), &["--function", "median", "--json"]);
     let json: Value = serde_json::from_slice(&no.stdout).unwrap();
     assert_eq!((&json["verdict"], no.status.code()), (&"denied".into(), Some(1)));
     assert_eq!(json["denial"]["unmet"].as_array().unwrap().len(), 2, "{json}");
@@ -263,7 +262,7 @@ fn verify_names_each_unmet_condition_with_what_was_found_and_a_remedy() {
 #[test]
 fn verify_holds_the_builds_against_what_the_policy_asks_of_materials() {
     let site = Site::new();
-    let rules = std::fs::read_to_string(&site.config.policy).unwrap();
+    let rules = std::fs::read_to_string(site.policy()).unwrap();
     let policy = site.path("strict.toml");
     let ask = |materials: &str| {
         std::fs::write(&policy, format!("{rules}[algorithm.materials]\n{materials}")).unwrap();
@@ -295,7 +294,7 @@ fn a_changed_byte_in_a_bundle_makes_it_nobodys() {
         .collect();
     *signature = flipped.into();
     std::fs::write(&path, bundle.to_string()).unwrap();
-    let no = verify(&site, &site.config.policy, &[]);
+    let no = verify(&site, site.policy(), &[]);
     assert_eq!(no.status.code(), Some(1), "{}", text(&no));
     assert!(text(&no).contains("no key of this policy signed it"), "{}", text(&no));
 }
@@ -307,7 +306,7 @@ fn other(c: char) -> char {
 #[test]
 fn attack_11_a_policy_that_is_not_whole_admits_nothing() {
     let site = Site::new();
-    let whole = std::fs::read_to_string(&site.config.policy).unwrap();
+    let whole = std::fs::read_to_string(site.policy()).unwrap();
     let policy = site.path("other.toml");
     let missing = verify(&site, &policy, &[]);
     assert_eq!(missing.status.code(), Some(4), "{}", text(&missing));
@@ -338,15 +337,14 @@ fn attack_11_a_policy_that_is_not_whole_admits_nothing() {
 #[test]
 fn what_cannot_be_asked_is_said_with_its_own_code() {
     let site = Site::new();
-    let policy = site.config.policy.to_str().unwrap();
+    let policy = site.policy().to_str().unwrap();
     let code = |arguments: &[&str]| runner(&[&["--policy", policy], arguments].concat()).status.code();
     assert_eq!(code(&["verify", "registry.example/average:1", "--offline"]), Some(2), "a tag, offline");
     assert_eq!(code(&["verify", "registry.example/average", "--offline"]), Some(2), "neither tag nor digest");
     assert_eq!(code(&["verify", &site.reference(), "--offline", "--evidence", "/no/such"]), Some(4));
     assert_eq!(code(&["verify"]), Some(2));
     let named = site.path("named.toml");
-    let of_nobody =
-        std::fs::read_to_string(&site.config.policy).unwrap().replace(NAME, "127.0.0.1:1/average");
+    let of_nobody = std::fs::read_to_string(site.policy()).unwrap().replace(NAME, "127.0.0.1:1/average");
     std::fs::write(&named, of_nobody).unwrap();
     let refused = runner(&["--policy", named.to_str().unwrap(), "verify", "127.0.0.1:1/average:1"]);
     assert_eq!(refused.status.code(), Some(6), "no registry listens there: {}", text(&refused));
@@ -371,7 +369,7 @@ fn run_writes_the_result_whole_or_not_at_all() {
         let script = site.script(script)["script"].path.clone();
         runner(&[
             "--policy",
-            site.config.policy.to_str().unwrap(),
+            site.policy().to_str().unwrap(),
             "--state-dir",
             site.config.state_dir.to_str().unwrap(),
             "run",
@@ -398,7 +396,7 @@ fn run_writes_the_result_whole_or_not_at_all() {
     let input = site.path("input.json");
     let denied = runner(&[
         "--policy",
-        site.config.policy.to_str().unwrap(),
+        site.policy().to_str().unwrap(),
         "run",
         &site.reference(),
         "--offline",
@@ -415,7 +413,7 @@ fn a_policy_that_others_may_change_admits_nothing() {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     let site = Site::new();
     let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
-    let rules = std::fs::read(&site.config.policy).unwrap();
+    let rules = std::fs::read(site.policy()).unwrap();
     let folder = site.path("etc");
     std::fs::create_dir(&folder).unwrap();
     let policy = folder.join("policy.toml");
@@ -459,7 +457,7 @@ fn a_policy_that_others_may_change_admits_nothing() {
 #[test]
 fn a_closed_pipe_ends_it_without_a_word_and_is_no_yes() {
     let site = Site::new();
-    let (policy, evidence) = (site.config.policy.to_str().unwrap(), site.evidence());
+    let (policy, evidence) = (site.policy().to_str().unwrap(), site.evidence());
     let reference = site.reference();
     let verify =
         ["--policy", policy, "verify", &reference, "--offline", "--evidence", evidence.to_str().unwrap()];
@@ -482,7 +480,7 @@ fn a_closed_pipe_ends_it_without_a_word_and_is_no_yes() {
 fn the_server_logs_as_it_is_told_to() {
     let site = Site::new();
     let socket = site.path("socket");
-    let policy = site.config.policy.to_str().unwrap();
+    let policy = site.policy().to_str().unwrap();
     let log = site.path("log");
     let logged = |format: &str| {
         let mut server = Command::new(env!("CARGO_BIN_EXE_countersign-runner"))

@@ -156,7 +156,9 @@ fn running(site: &Site, engine: &str, marker: &str) -> Child {
     let config = site.path("runner.toml");
     let text = format!(
         "version = 1\nstate_dir = {:?}\npolicy = {:?}\ndocker_socket = {:?}\n",
-        site.config.state_dir, site.config.policy, site.config.docker_socket
+        site.config.state_dir,
+        site.policy(),
+        site.config.docker_socket
     );
     std::fs::write(&config, text).unwrap();
     let script = site.script(&format!("echo started; sleep {marker}"))["script"].path.clone();

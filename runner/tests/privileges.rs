@@ -77,8 +77,8 @@ const OWN: &str = "e30.eyJzdWIiOnsidGFzayI6N319.b3du";
 /// A site whose rule has these lines, and whose configuration names this server.
 fn site(lines: &str, server: &Server) -> Site {
     let mut site = Site::new();
-    let text = std::fs::read_to_string(&site.config.policy).unwrap();
-    std::fs::write(&site.config.policy, text.replacen("databases = \"any\"\n", lines, 1)).unwrap();
+    let text = std::fs::read_to_string(site.policy()).unwrap();
+    std::fs::write(site.policy(), text.replacen("databases = \"any\"\n", lines, 1)).unwrap();
     site.config.upstream.url = Some(server.url.parse().unwrap());
     let token = site.path("token");
     std::fs::write(&token, TOKEN).unwrap();
@@ -320,9 +320,9 @@ fn a_service_grants_the_same_and_knows_who_asks_by_the_kernels_word() {
     let server = Server::start();
     let lines = "databases = [\"script\"]\negress = \"vantage6-read\"\norganisations = [\"cardiology\"]\n";
     let site = site(lines, &server);
-    let text = std::fs::read_to_string(&site.config.policy).unwrap();
+    let text = std::fs::read_to_string(site.policy()).unwrap();
     let own = "[organisations.cardiology]\nusers = [\"root\", \"uid:4242\"]\n[[algorithm]]";
-    std::fs::write(&site.config.policy, text.replacen("[[algorithm]]", own, 1)).unwrap();
+    std::fs::write(site.policy(), text.replacen("[[algorithm]]", own, 1)).unwrap();
     let _service = Service::start(&site, &server);
     open_to_all(site.folder.path(), 0o755);
     open_to_all(&site.path("runner.sock"), 0o666);

@@ -166,10 +166,8 @@ struct Program {
 impl Program {
     fn of(site: &Site) -> Self {
         let config = site.path("runner.toml");
-        let text = format!(
-            "version = 1\nstate_dir = {:?}\npolicy = {:?}\n",
-            site.config.state_dir, site.config.policy
-        );
+        let text =
+            format!("version = 1\nstate_dir = {:?}\npolicy = {:?}\n", site.config.state_dir, site.policy());
         fs::write(&config, text).unwrap();
         Self { config }
     }

@@ -29,7 +29,7 @@ impl Witness {
         let logs = folder.join("logs");
         fs::write(&logs, format!("log {log}\nquorum none\n")).unwrap();
         let mut process = program()
-            .args(["--policy", site.config.policy.to_str().unwrap()])
+            .args(["--policy", site.policy().to_str().unwrap()])
             .args(["--state-dir", folder.join("state").to_str().unwrap()])
             .args(["log", "witness", "--name", "witness.example", "--listen", "127.0.0.1:0", "--logs"])
             .arg(&logs)
@@ -66,7 +66,8 @@ fn cosign(site: &Site) -> Output {
     let record = "[record]\nwitnesses = \"witnesses.policy\"\n";
     let text = format!(
         "version = 1\nstate_dir = {:?}\npolicy = {:?}\n{record}",
-        site.config.state_dir, site.config.policy
+        site.config.state_dir,
+        site.policy()
     );
     fs::write(&config, text).unwrap();
     program().arg("--config").arg(config).args(["log", "cosign"]).output().unwrap()

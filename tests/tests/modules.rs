@@ -27,6 +27,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "purl",
             "keys",
             "review",
+            "policy_release",
             "provenance",
             "incomplete",
             "withdrawal",
@@ -35,6 +36,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "bundle",
             "policy",
             "decision",
+            "federation",
             "summary",
             "fuzzing",
         ],
@@ -114,7 +116,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
-    ("admission", &["admitted", "policy", "memory", "evidence"]),
+    ("admission", &["admitted", "memory", "federation", "policy", "evidence"]),
     (
         "builder",
         &[

@@ -57,6 +57,6 @@ impl Policy {
             digest: reference.digest().copied(),
             call: call.clone().without_arguments(),
         };
-        Some(Denial { question, unmet, ignored: Vec::new() })
+        Some(Denial { question, unmet: self.deny(unmet), ignored: Vec::new() })
     }
 }

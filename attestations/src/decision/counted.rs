@@ -49,8 +49,14 @@ impl Counted {
 
 impl Policy {
     /// Why an image that was admitted must not run on, by what this policy revokes now; nothing while it may. Whether it would
-    /// be admitted anew is another question, which is asked before the next start.
+    /// be admitted anew is another question, which is asked before the next start. Of an image that two policies admitted,
+    /// each answers for its own yes.
     pub fn revokes(&self, admitted: &Admitted) -> Option<String> {
+        let own = admitted.each().filter(|it| it.issuer().is_same_body(self.issuer()));
+        own.into_iter().find_map(|it| self.revokes_own(it))
+    }
+
+    fn revokes_own(&self, admitted: &Admitted) -> Option<String> {
         let images = admitted.bases().iter().map(|base| base.digest);
         let images = images.chain([*admitted.pinned().digest(), *admitted.config_digest()]);
         if let Some(digest) = images.into_iter().find(|digest| self.revoked.contains(digest)) {

@@ -88,6 +88,7 @@ impl<'a> Checked<'a> {
             Predicate::Incomplete(_)
             | Predicate::Withdrawal(_)
             | Predicate::Run(_)
+            | Predicate::PolicyRelease(_)
             | Predicate::Other { .. } => BTreeSet::new(),
         }
     }
@@ -117,7 +118,10 @@ fn stands_alone(statement: &Statement) -> bool {
         Predicate::Review(review) => review.verdict == Verdict::Rejected,
         Predicate::Provenance(it) => denied_image(it, statement).is_some(),
         Predicate::Withdrawal(_) => true,
-        Predicate::Incomplete(_) | Predicate::Run(_) | Predicate::Other { .. } => false,
+        Predicate::Incomplete(_)
+        | Predicate::Run(_)
+        | Predicate::PolicyRelease(_)
+        | Predicate::Other { .. } => false,
     }
 }
 

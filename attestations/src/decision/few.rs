@@ -17,9 +17,14 @@ pub struct Few {
 }
 
 impl Few {
-    pub(super) fn of(all: &BTreeSet<String>) -> Self {
+    pub(crate) fn of(all: &BTreeSet<String>) -> Self {
         let first = all.iter().take(MOST).map(|text| Foreign::new(text)).collect();
         Self { first, more: all.len().saturating_sub(MOST) }
+    }
+
+    /// Whether nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_empty()
     }
 }
 

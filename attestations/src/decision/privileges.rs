@@ -33,12 +33,23 @@ impl Privileges {
         let name = || Foreign::new(function);
         match (self.functions.arguments(function), arguments) {
             (None, _) => Some(Unmet::Function { function: name() }),
-            (Some(Arguments::Fit(schema)), Some(arguments)) => {
-                let misfits = schema.misfits(arguments);
-                let found = (!misfits.is_empty()).then(|| Few::of(&misfits));
+            (Some(Arguments::Fit(schemas)), Some(arguments)) => {
+                let misfits = schemas.iter().flat_map(|schema| schema.misfits(arguments)).collect();
+                let found = Some(Few::of(&misfits)).filter(|found| !found.is_empty());
                 found.map(|found| Unmet::Arguments { function: name(), found })
             }
             (Some(Arguments::Fit(_)), None) | (Some(Arguments::Any), _) => None,
+        }
+    }
+
+    /// What both grant: of two policies each has to.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            functions: self.functions.and(other.functions),
+            databases: self.databases.and(other.databases),
+            egress: self.egress.and(&other.egress),
+            callers: self.callers.and(other.callers),
+            budget: self.budget.and(other.budget),
         }
     }
 

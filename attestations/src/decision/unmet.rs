@@ -10,6 +10,7 @@ use crate::bundle::BundleError;
 use crate::digest::{Commit, Digest};
 use crate::foreign::Foreign;
 use crate::policy::Demands;
+use crate::policy_release::FederationName;
 use crate::review::{CountedOnce, Role};
 
 /// A refusal with each unmet condition.
@@ -234,6 +235,13 @@ pub enum Unmet {
         /** How many. */
         count: usize,
     },
+    /// A condition of the federation's policy.
+    OfFederation {
+        /** Whose. */
+        federation: FederationName,
+        /** What is not met. */
+        unmet: Box<Unmet>,
+    },
 }
 
 impl Unmet {
@@ -244,6 +252,17 @@ impl Unmet {
     /// Whether it says that too few said yes.
     pub(super) fn is_of_number(&self) -> bool {
         matches!(self, Self::Builds { .. } | Self::Reviews { .. } | Self::IndependentMaterials { .. })
+    }
+
+    /// Whether it is the same by every policy.
+    pub(super) fn is_of_any_policy(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherDigest { .. }
+                | Self::TooMuchEvidence { .. }
+                | Self::EvidenceSize { .. }
+                | Self::ClockSetBack { .. }
+        )
     }
 
     /// The kind of condition, for machines; it never changes.
@@ -282,6 +301,7 @@ impl Unmet {
             Self::OfBase { .. } => "built-base",
             Self::BaseEvidence { .. } => "base-evidence",
             Self::TooManyBases { .. } => "too-many-bases",
+            Self::OfFederation { .. } => "federation-policy",
         }
     }
 
@@ -335,6 +355,9 @@ impl Unmet {
             Self::TooManyBases { .. } => {
                 format!("at most {} bases that are not listed by digest", super::MAX_BASES)
             }
+            Self::OfFederation { federation, unmet } => {
+                format!("by the policy of {federation}: {}", unmet.condition())
+            }
         }
     }
 
@@ -383,6 +406,7 @@ impl Unmet {
             Self::OfBase { unmet, .. } => unmet.found(),
             Self::BaseEvidence { reason } => reason.to_string(),
             Self::TooManyBases { count } => format!("{count} bases"),
+            Self::OfFederation { unmet, .. } => unmet.found(),
         }
     }
 
@@ -466,6 +490,12 @@ impl Unmet {
             Self::TooMuchEvidence { .. } | Self::EvidenceSize { .. } => {
                 "remove what does not belong to the image from its registry"
             }
+            Self::OfFederation { federation, unmet } => {
+                return format!(
+                    "{}; only a new release by the key holders of {federation} changes its policy",
+                    unmet.remedy()
+                );
+            }
             Self::FailedRebuild { .. } => "find out why with `countersign-builder diff`, then build again",
         }
         .to_owned()
@@ -484,6 +514,10 @@ impl Serialize for Unmet {
         if let Self::OfBase { base, unmet } = self {
             fields.serialize_field("base", base)?;
             fields.serialize_field("baseCode", unmet.code())?;
+        }
+        if let Self::OfFederation { federation, unmet } = self {
+            fields.serialize_field("federation", federation)?;
+            fields.serialize_field("federationCode", unmet.code())?;
         }
         if let Self::Reviews { role, .. } = self {
             fields.serialize_field("role", role)?;

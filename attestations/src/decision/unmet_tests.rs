@@ -49,6 +49,7 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::Database { .. } => 30,
         Unmet::Caller { .. } => 31,
         Unmet::Arguments { .. } => 32,
+        Unmet::OfFederation { .. } => 33,
     }
 }
 
@@ -121,6 +122,10 @@ fn samples() -> Vec<Unmet> {
         Unmet::Arguments {
             function: Foreign::new("average"),
             found: few(&["/kwargs/column: enum", "/kwargs/rows: not known"]),
+        },
+        Unmet::OfFederation {
+            federation: "oncology.example".parse().unwrap(),
+            unmet: Box::new(Unmet::NoRule { repository: "registry.example/average".to_owned() }),
         },
     ]
 }

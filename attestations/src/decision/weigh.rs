@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::evidence::{self, Checked};
 use super::{Case, Decision, Ignored, Remembered};
 use crate::foreign::Foreign;
+use crate::policy::Issuer;
 use crate::provenance::{RebuildVerdict, Responses};
 use crate::review::{Scope, Verdict};
 use crate::statement::{Predicate, Statement};
@@ -16,6 +17,8 @@ use crate::statement::{Predicate, Statement};
 pub struct Weighed {
     /// Where it came from.
     pub origin: Foreign,
+    /// Whose policy it weighed by.
+    pub policy: Issuer,
     /// Who of the policy signed it; nothing where nobody did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -63,7 +66,7 @@ impl Case<'_> {
             let statement = signed.and_then(|signed| signed.said.as_ref().ok());
             let says =
                 statement.map_or_else(|| "nothing that is known here".to_owned(), |it| says(it.value()));
-            Weighed { origin, by, says, weight }
+            Weighed { origin, policy: self.policy.issuer().clone(), by, says, weight }
         };
         let known: BTreeSet<&[u8]> = self.checked.iter().flatten().map(|one| one.bytes).collect();
         let kept = evidence::check(self.policy, &remembered.noes);
@@ -107,6 +110,9 @@ fn says(statement: &Statement) -> String {
         Predicate::Incomplete(it) => format!("could not rebuild commit {} on {}", it.commit, it.attempted_on),
         Predicate::Withdrawal(it) => format!("takes back another statement, on {}", it.withdrawn_on),
         Predicate::Run(run) => format!("the record of a run: {}", run.event.name()),
+        Predicate::PolicyRelease(it) => {
+            format!("issues version {} of the policy of {}", it.version, it.federation)
+        }
         Predicate::Other { predicate_type, .. } => format!("a predicate {}", Foreign::new(predicate_type)),
     }
 }

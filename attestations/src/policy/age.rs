@@ -1,6 +1,7 @@
 //! How long a yes holds, and when keys are believed.
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use serde::Deserialize;
@@ -51,13 +52,28 @@ pub(super) fn max_age(at: At<'_>, text: Option<Spanned<String>>) -> Result<Optio
 
 /// A moment, as in `2027-01-31T00:00:00Z` or the date alone.
 pub(super) fn moment(at: At<'_>, span: Range<usize>, text: &str) -> Result<Timestamp, PolicyError> {
-    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
-    let read = text.parse::<Timestamp>().ok().or_else(|| day().map(|it| it.timestamp()));
-    read.ok_or_else(|| {
+    Moment::from_str(text).map(|moment| moment.0).map_err(|cause| at.error(span, "not a moment", &cause.0))
+}
+
+/// A moment as people write it: a time in UTC, or a date, which begins at midnight UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub Timestamp);
+
+/// What to write for a moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAMoment(String);
+
+impl FromStr for Moment {
+    type Err = NotAMoment;
+
+    fn from_str(text: &str) -> Result<Self, NotAMoment> {
+        let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+        let read = text.parse::<Timestamp>().ok().or_else(|| day().map(|it| it.timestamp()));
         let hint =
             "write a time in UTC, as in \"2027-01-31T00:00:00Z\", or a date, which begins at midnight UTC";
-        at.error(span, "not a moment", hint)
-    })
+        read.map(Self).ok_or_else(|| NotAMoment(hint.to_owned()))
+    }
 }
 
 /// A key: its text, or a table that says when it is believed.

@@ -24,3 +24,19 @@ pub struct Budget {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_seconds: Option<NonZeroU64>,
 }
+
+impl Budget {
+    /// The smaller of each.
+    pub(crate) fn and(self, other: Self) -> Self {
+        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            one.into_iter().chain(other).min()
+        }
+        Self {
+            requests: least(self.requests, other.requests),
+            bytes_out: least(self.bytes_out, other.bytes_out),
+            bytes_in: least(self.bytes_in, other.bytes_in),
+            result_kib: least(self.result_kib, other.result_kib),
+            wall_seconds: least(self.wall_seconds, other.wall_seconds),
+        }
+    }
+}

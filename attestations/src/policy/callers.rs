@@ -41,6 +41,17 @@ impl Callers {
         }
     }
 
+    /// Whom both name in the same way.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Anybody, other) | (other, Self::Anybody) => other,
+            (Self::Only(mut users), Self::Only(others)) => {
+                users.retain(|user| others.contains(user));
+                Self::Only(users)
+            }
+        }
+    }
+
     /// Only this caller, where they are a user of the machine.
     pub(crate) fn only(self, caller: &Caller) -> Self {
         match (caller.uid, &caller.user) {

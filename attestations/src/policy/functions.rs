@@ -26,8 +26,8 @@ pub(crate) enum Functions {
 pub(crate) enum Arguments {
     /// Anything.
     Any,
-    /// What fits a schema.
-    Fit(Schema),
+    /// What fits each of these schemas.
+    Fit(Vec<Schema>),
 }
 
 impl Functions {
@@ -39,10 +39,34 @@ impl Functions {
         }
     }
 
+    /// What both allow.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let (these, mut those) = match (self, other) {
+            (Self::Any, other) => return other,
+            (only, Self::Any) => return only,
+            (Self::Only(these), Self::Only(those)) => (these, those),
+        };
+        let both = these.into_iter().filter_map(|(name, arguments)| {
+            let other = those.remove(&name)?;
+            Some((name, arguments.and(other)))
+        });
+        Self::Only(both.collect())
+    }
+
     /// Of these the one with this name.
     pub(crate) fn only(self, name: &str) -> Self {
         let arguments = self.arguments(name).cloned();
         Self::Only(arguments.into_iter().map(|it| (name.to_owned(), it)).collect())
+    }
+}
+
+impl Arguments {
+    /// What both allow.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Any, other) | (other, Self::Any) => other,
+            (Self::Fit(these), Self::Fit(those)) => Self::Fit([these, those].concat()),
+        }
     }
 }
 
@@ -63,7 +87,13 @@ impl Serialize for Arguments {
         let mut map = serializer.serialize_map(None)?;
         match self {
             Self::Any => map.serialize_entry("arguments", "any")?,
-            Self::Fit(schema) => map.serialize_entry("arguments", schema.value())?,
+            Self::Fit(schemas) => match schemas.as_slice() {
+                [schema] => map.serialize_entry("arguments", schema.value())?,
+                all => {
+                    let all: Vec<_> = all.iter().map(Schema::value).collect();
+                    map.serialize_entry("arguments", &BTreeMap::from([("allOf", all)]))?;
+                }
+            },
         }
         map.end()
     }
@@ -146,7 +176,7 @@ impl FunctionText {
             table => json::of_toml(table),
         };
         let schema = value.and_then(Schema::compile);
-        schema.map(Arguments::Fit).map_err(|why| {
+        schema.map(|schema| Arguments::Fit(vec![schema])).map_err(|why| {
             let message = format!("this is no JSON Schema that can be used: {why}");
             at.error(span, &message, "docs/policy.md lists the keywords that there are")
         })

@@ -18,7 +18,7 @@ use super::parameters::ParametersText;
 use super::privileges::{EgressText, PrivilegesText, ProfileText, Profiles};
 use super::reviews::ReviewsText;
 use super::text::{At, ListText, PolicyError};
-use super::{Allowed, Builder, HeldKey, Pattern, Person, Policy, RevokedKey, Rule, Selector};
+use super::{Allowed, Builder, HeldKey, Issuer, Pattern, Person, Policy, RevokedKey, Rule, Selector};
 use crate::digest::Digest;
 use crate::keys::PublicKey;
 
@@ -134,8 +134,17 @@ pub(super) fn read(text: &str) -> Result<Policy, PolicyError> {
         document.evidence.iter().map(|it| at.parse(it.span(), it.get_ref())).collect::<Result<_, _>>()?;
     let revoked_keys = document.revoked_key.iter().map(|it| it.read(at)).collect::<Result<_, _>>()?;
     let digest = Digest::of(text.as_bytes());
-    let mut policy =
-        Policy { digest, expires, evidence, revoked, revoked_keys, people, builders, rules: Vec::new() };
+    let mut policy = Policy {
+        digest,
+        issuer: Issuer::Node,
+        expires,
+        evidence,
+        revoked,
+        revoked_keys,
+        people,
+        builders,
+        rules: Vec::new(),
+    };
     let mut organisations = Organisations::new();
     for (name, text) in document.organisations {
         organisations.insert(name, text.read(at)?);

@@ -93,6 +93,17 @@ impl Requests {
         self.0.is_empty()
     }
 
+    /// The requests that both list: each pair of lines gives at most one that both of them list.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let mut both = Vec::new();
+        for line in self.0.iter().flat_map(|one| other.0.iter().filter_map(|other| one.and(other))) {
+            if !both.contains(&line) {
+                both.push(line);
+            }
+        }
+        Self(both)
+    }
+
     /// The calls by which an unmodified algorithm of vantage6 v4 reads: organisations, and the state and the results of
     /// tasks.
     pub fn vantage6_read() -> Self {
@@ -176,11 +187,23 @@ impl Request {
         })
     }
 
+    /// What both list, if there is anything.
+    fn and(&self, other: &Self) -> Option<Self> {
+        let methods: Vec<Method> =
+            self.methods.iter().copied().filter(|method| other.methods.contains(method)).collect();
+        if methods.is_empty() || self.path.len() != other.path.len() {
+            return None;
+        }
+        let path = self.path.iter().zip(&other.path).map(|(one, other)| one.and(other));
+        let query = self.query.iter().filter(|key| other.query.contains(key)).cloned().collect();
+        Some(Self { methods, path: path.collect::<Option<_>>()?, query })
+    }
+
     fn matches(&self, path: &[&str]) -> bool {
         self.path.len() == path.len()
             && self.path.iter().zip(path).all(|(pattern, found)| match pattern {
                 Segment::Literal(text) => text == found,
-                Segment::Id => (1..=18).contains(&found.len()) && found.bytes().all(|b| b.is_ascii_digit()),
+                Segment::Id => is_id(found),
             })
     }
 
@@ -191,6 +214,22 @@ impl Request {
         });
         segments.fold(String::new(), |path, segment| format!("{path}/{segment}"))
     }
+}
+
+impl Segment {
+    /// What both stand for, if there is anything.
+    fn and(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Id, Self::Literal(text)) | (Self::Literal(text), Self::Id) => {
+                is_id(text).then(|| Self::Literal(text.clone()))
+            }
+            (one, other) => (one == other).then(|| one.clone()),
+        }
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn plain(text: &str) -> bool {

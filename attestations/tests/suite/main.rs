@@ -11,6 +11,7 @@ mod decide_materials;
 mod decide_memory;
 mod decide_parameters;
 mod decide_reviews;
+mod federation;
 mod policy;
 mod privileges;
 mod properties;

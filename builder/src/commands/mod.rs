@@ -7,6 +7,7 @@ mod keygen;
 mod lock;
 mod materials;
 mod password;
+mod policy;
 mod rebuild;
 mod registries;
 mod report;
@@ -90,6 +91,9 @@ enum Command {
     Review(review::Arguments),
     /// Take back a statement that was signed with the same key, such as a rejection or a failed rebuild.
     Withdraw(withdraw::Arguments),
+    /// Sign the policy of a federation.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Create a signing key.
     Keygen(keygen::Arguments),
     /// Print a shell completion script.
@@ -111,6 +115,7 @@ impl Command {
             | Self::Lock(_)
             | Self::Keygen(_)
             | Self::Withdraw(_)
+            | Self::Policy(_)
             | Self::Completions { .. } => false,
         }
     }
@@ -168,6 +173,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Materials(command) => materials::run(&command, session),
         Command::Review(arguments) => review::run(arguments, session),
         Command::Withdraw(arguments) => withdraw::run(&arguments, session),
+        Command::Policy(command) => policy::run(&command, session),
         Command::Keygen(arguments) => keygen::run(arguments, session),
         Command::Completions { shell } => {
             let mut script = Vec::new();

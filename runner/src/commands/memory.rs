@@ -1,7 +1,7 @@
 //! `countersign-runner memory`: what the node remembers, and what an administrator may have it forget.
 
-use admission::{KeptNewest, KeptNo, Memory};
-use attestations::Repository;
+use admission::{KeptNewest, KeptNo, KeptRelease, Memory};
+use attestations::{FederationName, Repository};
 use clap::Subcommand;
 use errors::{Form, output, plural};
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemoryCommand {
-    /// List every no that this node has seen, and the newest image that ran by each rule.
+    /// List every no that this node has seen, the newest image that ran by each rule, and each federation's release.
     Show,
     /// Forget which image of a name was the newest, so that an older one may run without --allow-older.
     ForgetNewest {
@@ -21,6 +21,11 @@ pub(super) enum MemoryCommand {
     },
     /// Forget the latest moment of a decision, after the clock was wrong.
     ResetClock,
+    /// Forget the highest release of a federation's policy, after its key holders said that the version was a mistake.
+    ForgetRelease {
+        /// Name of the federation, as its trust file has it.
+        federation: FederationName,
+    },
 }
 
 impl MemoryCommand {
@@ -37,8 +42,11 @@ impl MemoryCommand {
         match self {
             Self::Show => {
                 let (noes, newest, latest) = (memory.list_noes()?, memory.list_newest()?, memory.latest()?);
-                let value = json!({ "noes": noes, "newest": newest, "latestDecision": latest });
-                let mut text = show(&noes, &newest);
+                let releases = memory.list_releases()?;
+                let value = json!({
+                    "noes": noes, "newest": newest, "releases": releases, "latestDecision": latest
+                });
+                let mut text = show(&noes, &newest, &releases);
                 if let Some(latest) = latest {
                     text.push_str(&format!("\nlatest decision: {latest}"));
                 }
@@ -50,6 +58,14 @@ impl MemoryCommand {
                     format!("forgot the newest image of {repository} by {}", plural(forgotten, "rule"));
                 output::result(form, &text, &json!({ "forgotten": forgotten }))?;
             }
+            Self::ForgetRelease { federation } => {
+                let forgotten = memory.forget_release(federation)?;
+                let text = match forgotten {
+                    true => format!("forgot the highest release of {federation}"),
+                    false => format!("no release of {federation} was remembered"),
+                };
+                output::result(form, &text, &json!({ "forgotten": forgotten }))?;
+            }
             Self::ResetClock => {
                 memory.reset_clock()?;
                 output::result(form, "forgot the latest moment of a decision", &json!({ "reset": "clock" }))?;
@@ -59,7 +75,7 @@ impl MemoryCommand {
     }
 }
 
-fn show(noes: &[KeptNo], newest: &[KeptNewest]) -> String {
+fn show(noes: &[KeptNo], newest: &[KeptNewest], releases: &[KeptRelease]) -> String {
     let mut text = plural(noes.len(), "negative statement").to_string();
     for no in noes {
         text.push_str(&format!("\n  {}, seen since {}", no.statement, no.first_seen));
@@ -71,6 +87,9 @@ fn show(noes: &[KeptNo], newest: &[KeptNewest]) -> String {
     for one in newest {
         let KeptNewest { rule, repository, digest, commit_time } = one;
         text.push_str(&format!("\n  {repository} by {rule}: {digest} of {commit_time}"));
+    }
+    for KeptRelease { federation, edition } in releases {
+        text.push_str(&format!("\npolicy of {federation}: version {} is the highest", edition.version));
     }
     text
 }

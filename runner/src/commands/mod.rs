@@ -35,7 +35,7 @@ struct Program {
     /// Configuration file of the node; /etc/countersign/runner.toml by default, if it exists.
     #[arg(long, short, global = true, value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
-    /// Policy file, instead of the one that the configuration names.
+    /// Policy file, instead of the one that the configuration names; a federation's policy holds besides.
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     policy: Option<PathBuf>,
     /// Directory for images and the task queue, instead of the one that the configuration names.
@@ -71,7 +71,7 @@ enum Command {
     /// Show what this node remembers of earlier decisions, or have it forget the newest image or the latest moment.
     #[command(subcommand)]
     Memory(memory::MemoryCommand),
-    /// Check a policy, test it with cases, or compare two of them.
+    /// Show which policies decide, check a policy, test it with cases, or compare two of them.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Print a shell completion script.
@@ -155,7 +155,7 @@ fn configuration(program: &Program) -> Result<Config> {
         }
     };
     if let Some(policy) = &program.policy {
-        config.policy.clone_from(policy);
+        config.policy = Some(policy.clone());
     }
     if let Some(state_dir) = &program.state_dir {
         config.state_dir.clone_from(state_dir);

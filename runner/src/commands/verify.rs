@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use admission::{Question, Sources};
-use attestations::{Admitted, Call, Decision, Denial, Older, Reference, Weighed, Weight};
+use attestations::{Admitted, Call, Decision, Denial, Issuer, Older, Reference, Weighed, Weight};
 use clap::Args;
 use errors::{Form, files, plural};
 use jiff::Timestamp;
@@ -143,20 +143,32 @@ fn explanation(all: &[Weighed]) -> String {
             Weight::Against => "counted against it".to_owned(),
             Weight::NotCounted { reason } => format!("not counted: {reason}"),
         };
-        text.push_str(&format!("\n    {}\n      {by}: {}\n      {weight}", one.origin, one.says));
+        let policy = match &one.policy {
+            Issuer::Node => String::new(),
+            Issuer::Federation { name, .. } => format!("by the policy of {name}, "),
+        };
+        text.push_str(&format!("\n    {}\n      {by}: {}\n      {policy}{weight}", one.origin, one.says));
     }
     text
 }
 
+/// The yes of each policy.
 fn yes(admitted: &Admitted) -> String {
-    let mut text = format!(
-        ": {}\n  rule: {}\n  commit: {}\n  reviewed by: {}\n  built by: {}",
-        admitted.pinned(),
+    let each = admitted.each().map(yes_by_one);
+    format!(": {}\n  commit: {}{}", admitted.pinned(), admitted.commit(), each.collect::<String>())
+}
+
+fn yes_by_one(admitted: &Admitted) -> String {
+    let mut text = String::new();
+    if let Issuer::Federation { name, version } = admitted.issuer() {
+        text.push_str(&format!("\n  by the policy of {name}, version {version}"));
+    }
+    text.push_str(&format!(
+        "\n  rule: {}\n  reviewed by: {}\n  built by: {}",
         admitted.rule(),
-        admitted.commit(),
         admitted.reviews().join(", "),
         admitted.builds().join(", ")
-    );
+    ));
     for base in admitted.bases() {
         text.push_str(&format!(
             "\n  base: {}\n    commit: {}\n    reviewed by: {}\n    built by: {}",

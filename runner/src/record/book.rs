@@ -186,6 +186,7 @@ impl Book {
             commit: it.admitted.commit().clone(),
             rule: it.admitted.rule().to_owned(),
             policy: *it.admitted.policy(),
+            federation_policy: it.admitted.each().nth(1).map(|yes| *yes.policy()),
             evidence: evidence(it.admitted),
             exceptions: match it.admitted.older() {
                 Older::Denied => Vec::new(),
@@ -279,8 +280,10 @@ impl Book {
 
 /// The digests of the bundles about the image that counted.
 fn evidence(admitted: &Admitted) -> Vec<Digest> {
-    let mut all: Vec<Digest> = admitted.counted().iter().map(|counted| counted.bundle).collect();
+    let counted = admitted.each().flat_map(Admitted::counted).map(|counted| counted.bundle);
+    let mut all: Vec<Digest> = counted.collect();
     all.sort();
+    all.dedup();
     all
 }
 

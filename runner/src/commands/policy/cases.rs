@@ -51,7 +51,7 @@ pub(super) fn run(config: &Config, path: &Path, form: Form) -> Result<u8> {
     })?;
     let memory = None;
     let registries = config.registries()?;
-    let admission = Admission::new(admission::Config { policy: config.policy.clone(), registries, memory })?;
+    let admission = Admission::new(admission::Config { policies: config.policies()?, registries, memory })?;
     let runtime = runtime()?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut results = Vec::new();

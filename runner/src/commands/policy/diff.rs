@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use admission::{Admission, Memory, Question, Sources};
+use admission::{Admission, Memory, Policies, Question, Sources};
 use attestations::{Call, Older, Reference};
 use errors::{Form, output, plural};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ pub(super) fn run(config: &Config, arguments: &Arguments, form: Form) -> Result<
 /// Decides by one policy, as if nothing were remembered: the policies are compared, and not the times.
 fn by(config: &Config, policy: &Path) -> Result<Admission> {
     let (registries, memory) = (config.registries()?, None);
-    Admission::new(admission::Config { policy: policy.to_owned(), registries, memory })
+    Admission::new(admission::Config { policies: Policies::Node(policy.to_owned()), registries, memory })
 }
 
 /// What this node ran, and what is named.

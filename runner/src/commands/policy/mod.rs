@@ -3,6 +3,7 @@
 mod cases;
 mod check;
 mod diff;
+mod show;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
+    /// Show which policies decide now: the node's own, and a federation's release with its version, expiry and signers.
+    Show,
     /// Report rules that nothing reaches, thresholds that nobody can meet, and keys that have ended or end soon.
     ///
     /// The exit code is 1 if there is an error; warnings alone do not change it.
@@ -42,14 +45,16 @@ impl PolicyCommand {
     pub(super) fn own_policy(&self) -> Option<&Path> {
         match self {
             Self::Check { file } => file.as_deref(),
-            Self::Test { .. } => None,
+            Self::Show | Self::Test { .. } => None,
             Self::Diff(arguments) => Some(arguments.new_policy()),
         }
     }
 
     pub(super) fn run(&self, config: &Config, form: Form) -> Result<u8> {
         match self {
-            Self::Check { file } => check::run(file.as_ref().unwrap_or(&config.policy), form),
+            Self::Show => show::run(config, form),
+            Self::Check { file: Some(file) } => check::run(file, form),
+            Self::Check { file: None } => check::run(config.own_policy()?, form),
             Self::Test { file } => cases::run(config, file, form),
             Self::Diff(arguments) => diff::run(config, arguments, form),
         }
