@@ -240,6 +240,16 @@ impl Admission {
         unread
     }
 
+    /// The digest of the policy that decides: the node's own, or the federation's where it has none.
+    ///
+    /// # Errors
+    /// When there is no usable one.
+    pub fn policy_digest(&self) -> Result<Digest> {
+        let read = self.policies.read(self.keeping(None), Timestamp::now())?;
+        let first = read.each().next().map(Policy::digest);
+        first.ok_or_else(|| Error::new(Kind::Bug, "no policy was read"))
+    }
+
     /// The federation's release that is in force now, where a federation is followed.
     ///
     /// # Errors

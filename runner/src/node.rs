@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use admission::{Admission, Question};
-use attestations::{Caller, Decision, Denial, Subject, Weighed};
+use attestations::{Caller, Decision, Denial, Digest, Subject, Weighed};
 use errors::trusted;
 use images::Store;
 use jiff::Timestamp;
@@ -102,6 +102,14 @@ impl Node {
     /// As [`Node::verify`].
     pub async fn explain(&self, question: &Question) -> Result<(Decision, Vec<Weighed>)> {
         self.admission.explain(question, None).await
+    }
+
+    /// The digest of the policy that decides.
+    ///
+    /// # Errors
+    /// When there is no usable one.
+    pub(crate) fn policy_digest(&self) -> Result<Digest> {
+        self.admission.policy_digest()
     }
 
     /// Verifies, and runs exactly what was admitted. Blocks; not to be called on the runtime's own threads.

@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use attestations::summary::{self, Edition, Verifier};
-use attestations::{Decision, Digest, Statement};
+use attestations::{Decision, Statement};
 use clap::Args;
 use errors::files;
 use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::node::Node;
 use crate::record;
 
 #[derive(Debug, Args)]
@@ -30,12 +31,21 @@ pub(super) struct SummaryArguments {
 
 impl SummaryArguments {
     /// Writes what was asked for; the files, in the order they were written.
-    pub(super) fn write(&self, config: &Config, decision: &Decision, at: Timestamp) -> Result<Vec<PathBuf>> {
+    pub(super) fn write(
+        &self,
+        config: &Config,
+        node: &Node,
+        decision: &Decision,
+        at: Timestamp,
+    ) -> Result<Vec<PathBuf>> {
         let Some(id) = self.verifier_id.as_deref().filter(|_| self.vsa.is_some() || self.svr.is_some())
         else {
             return Ok(Vec::new());
         };
-        let policy = policy(config, decision)?;
+        let policy = match decision {
+            Decision::Admitted(admitted) => *admitted.policy(),
+            Decision::Denied(_) => node.policy_digest()?,
+        };
         let verifier = Verifier { id, policy: &policy, at };
         let mut wanted: Vec<(PathBuf, Statement)> = Vec::new();
         if let Some(path) = &self.vsa {
@@ -58,14 +68,6 @@ impl SummaryArguments {
             files::write(path, bundle.to_bytes())?;
         }
         Ok(wanted.into_iter().map(|(path, _)| path).collect())
-    }
-}
-
-/// The digest of the policy that decided.
-fn policy(config: &Config, decision: &Decision) -> Result<Digest> {
-    match decision {
-        Decision::Admitted(admitted) => Ok(*admitted.policy()),
-        Decision::Denied(_) => Ok(admission::read_policy(&config.policy)?.digest()),
     }
 }
 

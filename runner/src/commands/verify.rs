@@ -109,7 +109,7 @@ pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Resu
         false => (runtime.block_on(node.verify(&question))?, None),
     };
     let now = arguments.at.unwrap_or_else(Timestamp::now);
-    let written = arguments.summaries.write(&config, &decision, now)?;
+    let written = arguments.summaries.write(&config, &node, &decision, now)?;
     let mut told = weighed.as_deref().map(explanation).unwrap_or_default();
     for path in &written {
         told.push_str(&format!("\n  wrote {}", path.display()));
