@@ -2,6 +2,7 @@
 
 mod check;
 mod read;
+mod research_object;
 mod show;
 mod verify;
 mod witness;
@@ -61,6 +62,9 @@ enum Action {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
+    /// Write one run as a research object (RO-Crate with the phases of the Five Safes): the decision, the run and the
+    /// release, with their signed entries and proofs.
+    Crate(research_object::CrateCommand),
     /// Ask the witnesses that runner.toml names to cosign the log as it is; exit code 1 if too few do.
     Cosign,
     /// Serve as a witness: cosign other nodes' logs as long as each goes on from what was cosigned before.
@@ -88,6 +92,7 @@ impl LogCommand {
                 output::result(form, &text, &json!({ "folder": to, "entries": size }))?;
                 Ok(YES)
             }
+            Action::Crate(command) => command.run(&open()?, form),
             Action::Cosign => witness::cosign(&config()?, form),
             Action::Witness(command) => command.run(&config()?, form),
             Action::Checkpoint => {

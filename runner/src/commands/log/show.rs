@@ -71,7 +71,7 @@ fn details(event: &Event) -> String {
     }
 }
 
-fn ending(ending: Ending) -> String {
+pub(super) fn ending(ending: Ending) -> String {
     match ending {
         Ending::Exited(0) => "with a result".to_owned(),
         Ending::Exited(code) => format!("with exit code {code}"),
