@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use attestations::federation::Release;
 use attestations::{
-    Admitted, Call, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference, Remembered,
-    Seen, Unmet, Weighed,
+    Admitted, Cache, Call, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference,
+    Remembered, Seen, Unmet, Weighed,
 };
 use errors::{Error, Kind, Result};
 use images::registry::{Client, Registries};
@@ -76,6 +76,7 @@ pub struct Admission {
     policies: Policies,
     client: Client,
     memory: Option<Memory>,
+    cache: Cache,
 }
 
 impl Admission {
@@ -86,7 +87,7 @@ impl Admission {
     pub fn new(config: Config) -> Result<Self> {
         let client = Client::with(config.registries).telling(|text| tracing::warn!("{text}"));
         let memory = config.memory.map(|path| Memory::open(&path)).transpose()?;
-        Ok(Self { policies: config.policies, client, memory })
+        Ok(Self { policies: config.policies, client, memory, cache: Cache::default() })
     }
 
     /// Decides whether an image may run, now. The name decides first: no registry is asked before a rule of the policy may be
@@ -141,7 +142,7 @@ impl Admission {
         let mut joint: Option<Decision> = None;
         let mut weighed = Vec::new();
         for policy in policies.each() {
-            let case = Case::open(policy, &asked, &found, now);
+            let case = Case::open_with(policy, &asked, &found, now, &self.cache);
             let bases = self.bases(&gathering, question, &case).await;
             let remembered = self.remembered(question, policy, &case, &bases)?;
             let decision = case.decide(&bases, &remembered);

@@ -258,13 +258,6 @@ impl Unverified<Statement> {
     }
 }
 
-impl Payload<'_> {
-    /// The digest of the bytes, which names the statement.
-    pub(crate) fn digest(self) -> Digest {
-        Digest::of(self.0)
-    }
-}
-
 impl Verified<Payload<'_>> {
     /// The statement that these very bytes are.
     ///

@@ -3,6 +3,7 @@
 mod asked;
 mod bases;
 mod builds;
+mod cache;
 pub mod count;
 mod counted;
 mod evidence;
@@ -35,6 +36,7 @@ use evidence::Checked;
 
 pub use asked::Asked;
 pub use bases::{BuiltBase, Gathered, MAX_BASES, WantedBase};
+pub use cache::Cache;
 pub use counted::Counted;
 pub use evidence::is_signed;
 pub use few::Few;
@@ -199,7 +201,7 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
 
 /// The noes in evidence, and the withdrawals of noes, as [`Case::noes`] finds them: for evidence about a base.
 pub fn noes<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<No<'a>> {
-    remembered::noes(&evidence::check(policy, evidence))
+    remembered::noes(&evidence::check(policy, evidence, None))
 }
 
 /// One question with the evidence about its image, of which every signature is checked; not decided yet.
@@ -215,6 +217,7 @@ pub struct Case<'a> {
     /// None where no rule is about the image or the evidence is too much.
     checked: Option<Vec<Checked<'a>>>,
     bases: Vec<WantedBase>,
+    cache: Option<&'a Cache>,
 }
 
 impl<'a> Case<'a> {
@@ -225,11 +228,32 @@ impl<'a> Case<'a> {
         evidence: &'a [Evidence],
         now: Timestamp,
     ) -> Self {
+        Self::opened(policy, question, evidence, now, None)
+    }
+
+    /// As [`Case::open`]; a signature that was checked before is not checked again.
+    pub fn open_with(
+        policy: &'a Policy,
+        question: &'a Question,
+        evidence: &'a [Evidence],
+        now: Timestamp,
+        cache: &'a Cache,
+    ) -> Self {
+        Self::opened(policy, question, evidence, now, Some(cache))
+    }
+
+    fn opened(
+        policy: &'a Policy,
+        question: &'a Question,
+        evidence: &'a [Evidence],
+        now: Timestamp,
+        cache: Option<&'a Cache>,
+    ) -> Self {
         let rule = policy.rule_for(question.asked.repository(), &question.digest);
         let few = rule.filter(|_| evidence.len() <= MAX_EVIDENCE);
-        let checked = few.map(|_| evidence::check(policy, evidence));
+        let checked = few.map(|_| evidence::check(policy, evidence, cache));
         let mut case =
-            Self { policy, question, now, count: evidence.len(), rule, checked, bases: Vec::new() };
+            Self { policy, question, now, count: evidence.len(), rule, checked, bases: Vec::new(), cache };
         case.bases = case.wanted();
         case
     }
@@ -266,7 +290,7 @@ impl<'a> Case<'a> {
 
     /// Decides, with what was found out about the bases, and what the node remembers.
     pub fn decide(&self, gathered: &BTreeMap<Digest, Gathered>, remembered: &Remembered) -> Decision {
-        let Self { policy, question, now, count, rule, checked, bases: wanted } = self;
+        let Self { policy, question, now, count, rule, checked, bases: wanted, .. } = self;
         let (now, count) = (*now, *count);
         let mut unmet = remembered.against(policy, now);
         let pinned = question.asked.pin(question.digest);
@@ -295,9 +319,15 @@ impl<'a> Case<'a> {
         }
         let known: BTreeSet<&[u8]> = checked.iter().map(|one| one.bytes).collect();
         let mut at_hand: Vec<&Checked<'_>> = checked.iter().collect();
-        let noes = evidence::check(policy, &remembered.noes);
+        let noes = evidence::check(policy, &remembered.noes, self.cache);
         at_hand.extend(noes.iter().filter(|one| !known.contains(one.bytes)));
-        let built = rule.built_bases.as_ref().map(|rule| Built { rule, at_hand: &at_hand, gathered, now });
+        let built = rule.built_bases.as_ref().map(|rule| Built {
+            rule,
+            at_hand: &at_hand,
+            gathered,
+            cache: self.cache,
+            now,
+        });
         let mut bases = Bases::new(built);
         let sorted = sort::sort(policy, &rule.image, &question.digest, at_hand.iter().copied(), now);
         let judged = judge::judge(policy, &rule.image, &question.digest, sorted, &mut bases);

@@ -21,7 +21,8 @@ fn a_run_is_written_as_a_crate_with_its_decision_and_release() {
         runner(head.iter().chain(words))
     };
     let entries = log(&["show"]).expect(0).json();
-    let ended = entries["entries"].as_array().unwrap().iter().find(|it| it["run"]["event"].get("ended").is_some());
+    let ended =
+        entries["entries"].as_array().unwrap().iter().find(|it| it["run"]["event"].get("ended").is_some());
     let index = ended.unwrap()["index"].to_string();
     let organisation = ["--organisation", "Hospital", "--url", "https://hospital.example/"];
     let write = |index: &str| log(&[&["crate", index, &folder][..], &organisation].concat());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::cache::Cache;
 use super::evidence::{self, Checked};
 use super::judge::{Judged, Met, judge};
 use super::sort::{Sorted, sort};
@@ -72,6 +73,7 @@ pub(super) struct Built<'a> {
     /// What is at hand about the image: a no about its base is one wherever it hangs.
     pub(super) at_hand: &'a [&'a Checked<'a>],
     pub(super) gathered: &'a BTreeMap<Digest, Gathered>,
+    pub(super) cache: Option<&'a Cache>,
     pub(super) now: Timestamp,
 }
 
@@ -127,7 +129,7 @@ impl Built<'_> {
             }
             None => return lacks(Unmet::BaseEvidence { reason: Foreign::new("nobody asked for it") }),
         };
-        let own = evidence::check(policy, bundles);
+        let own = evidence::check(policy, bundles, self.cache);
         let all = own.iter().chain(self.at_hand.iter().copied());
         let sorted = sort(policy, &self.rule.base, digest, all, self.now);
         // What this base stands on is listed, or it is not allowed: there is no further level.

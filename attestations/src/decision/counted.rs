@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::Admitted;
 use super::evidence::Checked;
-use crate::bundle::Bundle;
 use crate::digest::Digest;
 use crate::keys::PublicKey;
 use crate::policy::Policy;
@@ -31,19 +30,13 @@ impl Counted {
     /// The statement in this bundle; nothing where it is none that can count.
     pub(super) fn of(one: &Checked<'_>) -> Option<Self> {
         let signed = one.found.as_ref().ok()?;
-        let at = match &signed.said.as_ref().ok()?.value().predicate {
+        let at = match &signed.read.said.as_ref().ok()?.value().predicate {
             Predicate::Review(review) => review.reviewed_on,
             Predicate::Provenance(provenance) => provenance.run_details.metadata.finished_on,
             _ => return None,
         };
-        let bundle = Bundle::parse(one.bytes).ok()?;
-        Some(Self {
-            bundle: bundle.digest(),
-            statement: bundle.statement_digest(),
-            by: signed.holder.name().to_owned(),
-            at,
-            key: signed.key.key.clone(),
-        })
+        let (bundle, statement) = signed.read.digests()?;
+        Some(Self { bundle, statement, by: signed.holder.name().to_owned(), at, key: signed.key.key.clone() })
     }
 }
 

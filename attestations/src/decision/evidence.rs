@@ -1,9 +1,11 @@
 //! Evidence by who signed it: the key that a bundle claims is tried first, and every other key of the policy after it.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
+use super::cache::{Cache, Found};
 use super::remembered::{About, No};
 use super::{Evidence, Reason};
 use crate::bundle::{Bundle, BundleError, Payload, Verified, is_loosely_signed};
@@ -25,29 +27,51 @@ pub(super) struct Checked<'a> {
 pub(super) struct Signed<'a> {
     pub(super) holder: Holder<'a>,
     pub(super) key: &'a HeldKey,
-    /// What it says; where nobody here can read it, why not.
-    pub(super) said: Result<Verified<Statement>, BundleError>,
-    /// The digest of the signed bytes; found out only where something can depend on it.
-    pub(super) statement: Option<Digest>,
+    pub(super) read: Arc<Read>,
 }
 
-/// Checks each signature, and reads what was signed.
-pub(super) fn check<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<Checked<'a>> {
+/// A signed bundle as far as it can be read.
+pub(super) struct Read {
+    /// None where it is of a form that is not read here.
+    bundle: Option<Bundle>,
+    /// What it says; where nobody here can read it, why not.
+    pub(super) said: Result<Verified<Statement>, BundleError>,
+    /// Found out where something depends on them.
+    digests: OnceLock<(Digest, Digest)>,
+}
+
+impl Read {
+    fn new(bundle: Option<Bundle>, said: Result<Verified<Statement>, BundleError>) -> Arc<Self> {
+        Arc::new(Self { bundle, said, digests: OnceLock::new() })
+    }
+
+    /// The digests of the bundle and of the signed bytes; none for what cannot be read.
+    pub(super) fn digests(&self) -> Option<(Digest, Digest)> {
+        let bundle = self.bundle.as_ref()?;
+        Some(*self.digests.get_or_init(|| (bundle.digest(), bundle.statement_digest())))
+    }
+
+    /// The digest of the signed bytes.
+    pub(super) fn statement(&self) -> Option<Digest> {
+        self.digests().map(|(_, statement)| statement)
+    }
+}
+
+/// Checks each signature, and reads what was signed; what `cache` knows is not checked again.
+pub(super) fn check<'a>(
+    policy: &'a Policy,
+    evidence: &'a [Evidence],
+    cache: Option<&Cache>,
+) -> Vec<Checked<'a>> {
     let holders = Holders::of(policy);
-    let revokes = !policy.revoked.is_empty();
-    let found = |one: &Evidence| match Bundle::parse(&one.bytes) {
-        Ok(bundle) => {
-            let (holder, key, payload) = holders.signed(&bundle).ok_or(Reason::UnknownKey)?;
-            let bytes = *payload.value();
-            let said = payload.statement();
-            let is_named = revokes || said.as_ref().is_ok_and(|it| stands_alone(it.value()));
-            Ok(Signed { holder, key, statement: is_named.then(|| bytes.digest()), said })
-        }
-        // It may be a no in a form that is not known here: that is never the same as silence.
-        Err(error) => match holders.loosely_signed(&one.bytes) {
-            Some((holder, key)) => Ok(Signed { holder, key, said: Err(error), statement: None }),
-            None => Err(error.into()),
-        },
+    let digest = policy.digest();
+    let found = |one: &Evidence| {
+        let (place, read) = match cache {
+            Some(cache) => cache.get(digest, &one.bytes, || holders.read(&one.bytes)),
+            None => holders.read(&one.bytes),
+        }?;
+        let (_, key, holder) = holders.0.get(place).ok_or(Reason::UnknownKey)?;
+        Ok(Signed { holder: *holder, key, read })
     };
     evidence.iter().map(|one| Checked { origin: &one.origin, bytes: &one.bytes, found: found(one) }).collect()
 }
@@ -60,13 +84,14 @@ pub fn is_signed(policy: &Policy, bundle: &[u8]) -> bool {
 impl<'a> Checked<'a> {
     fn said(&self) -> Option<(Holder<'a>, &Statement)> {
         let signed = self.found.as_ref().ok()?;
-        Some((signed.holder, signed.said.as_ref().ok()?.value()))
+        Some((signed.holder, signed.read.said.as_ref().ok()?.value()))
     }
 
     /// All that a no would have to be about to bear on this.
     pub(super) fn about(&self) -> BTreeSet<About> {
         let Some((_, statement)) = self.said() else { return BTreeSet::new() };
-        let own = self.found.as_ref().ok().and_then(|signed| signed.statement);
+        let named = self.found.as_ref().ok().filter(|_| stands_alone(statement));
+        let own = named.and_then(|signed| signed.read.statement());
         match &statement.predicate {
             Predicate::Review(review) => {
                 let commits = statement.subject.iter().filter_map(Subject::git_commit);
@@ -106,7 +131,7 @@ impl<'a> Checked<'a> {
             (_, Predicate::Withdrawal(_)) => withdrawn(statement).map(About::Statement).into_iter().collect(),
             _ => return None,
         };
-        let statement = self.found.as_ref().ok()?.statement?;
+        let statement = self.found.as_ref().ok()?.read.statement()?;
         let about = about.into_iter().filter(|it| *it != About::Statement(statement)).collect();
         Some(No { bundle: self.bytes, statement, about })
     }
@@ -168,7 +193,10 @@ impl Signed<'_> {
         if !self.key.valid.covers(time) {
             return Some(Reason::KeyNotValid { at: time });
         }
-        let statement = self.statement.filter(|digest| policy.revoked.contains(digest));
+        if policy.revoked.is_empty() {
+            return None;
+        }
+        let statement = self.read.statement().filter(|digest| policy.revoked.contains(digest));
         statement.map(|digest| Reason::StatementRevoked { digest })
     }
 }
@@ -185,20 +213,36 @@ impl<'a> Holders<'a> {
         Self(keys.map(|(holder, key)| (key.key.id(), key, holder)).collect())
     }
 
+    /// Whose key signed a bundle, by its place among these, and what it says.
+    fn read(&self, bytes: &[u8]) -> Found {
+        match Bundle::parse(bytes) {
+            Ok(bundle) => {
+                let (place, payload) = self.signed(&bundle).ok_or(Reason::UnknownKey)?;
+                let said = payload.statement();
+                Ok((place, Read::new(Some(bundle), said)))
+            }
+            // It may be a no in a form that is not known here: that is never the same as silence.
+            Err(error) => match self.loosely_signed(bytes) {
+                Some(place) => Ok((place, Read::new(None, Err(error)))),
+                None => Err(error.into()),
+            },
+        }
+    }
+
     /// Who signed it. The bundle's hint says which key is tried first, and nothing else: every key is tried.
-    fn signed<'b>(&self, bundle: &'b Bundle) -> Option<(Holder<'a>, &'a HeldKey, Verified<Payload<'b>>)> {
-        let hinted = |id: &KeyId| bundle.hint() == Some(id.as_str());
-        let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().partition(|(id, ..)| hinted(id));
+    fn signed<'b>(&self, bundle: &'b Bundle) -> Option<(usize, Verified<Payload<'b>>)> {
+        let hinted =
+            |(_, (id, ..)): &(usize, &(KeyId, &HeldKey, Holder<'_>))| bundle.hint() == Some(id.as_str());
+        let (first, rest): (Vec<_>, Vec<_>) = self.0.iter().enumerate().partition(hinted);
         first
             .into_iter()
             .chain(rest)
-            .find_map(|(_, held, holder)| Some((*holder, *held, bundle.verify(&held.key).ok()?)))
+            .find_map(|(place, (_, held, _))| Some((place, bundle.verify(&held.key).ok()?)))
     }
 
     /// Who signed a statement of ours in a bundle that is not of the form that is read here.
-    fn loosely_signed(&self, bundle: &[u8]) -> Option<(Holder<'a>, &'a HeldKey)> {
+    fn loosely_signed(&self, bundle: &[u8]) -> Option<usize> {
         let keys: Vec<_> = self.0.iter().map(|(_, held, _)| &held.key).collect();
-        let found = is_loosely_signed(bundle, &keys)?;
-        self.0.get(found).map(|(_, held, holder)| (*holder, *held))
+        is_loosely_signed(bundle, &keys)
     }
 }

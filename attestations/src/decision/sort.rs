@@ -89,7 +89,7 @@ pub(super) fn sort<'a>(
 /// The statement that is taken back, and the key that does so.
 fn withdrawal<'a>(policy: &Policy, one: &'a Checked<'a>, now: Timestamp) -> Option<(&'a [u8], Digest)> {
     let signed = one.found.as_ref().ok()?;
-    let statement = signed.said.as_ref().ok()?;
+    let statement = signed.read.said.as_ref().ok()?;
     let Predicate::Withdrawal(said) = &statement.value().predicate else { return None };
     let is_believed =
         !clock::is_ahead(said.withdrawn_on, now) && signed.disbelieved(policy, said.withdrawn_on).is_none();
@@ -109,7 +109,7 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn take(&self, one: &'a Checked<'a>, sorted: &mut Sorted<'a>) -> Result<(), Reason> {
         let signed = one.found.as_ref().map_err(Clone::clone)?;
-        let statement = match &signed.said {
+        let statement = match &signed.read.said {
             Ok(statement) => statement,
             // It may be a no in words that are not known here: that is never the same as silence.
             Err(reason) => {
@@ -118,7 +118,7 @@ impl<'a> Asked<'a> {
                 return Err(reason.clone().into());
             }
         };
-        if signed.statement.is_some_and(|own| self.withdrawn.contains(&(signed.key.key.spki_der(), own))) {
+        if self.is_withdrawn(signed) {
             return Err(Reason::Withdrawn { by: signed.holder.name().to_owned() });
         }
         match (signed.holder, statement.provenance(), &statement.value().predicate) {
@@ -147,6 +147,12 @@ impl<'a> Asked<'a> {
             (_, None, Predicate::Withdrawal(_)) => Err(Reason::Withdrawal),
             (_, None, other) => Err(Reason::OtherPredicate(Foreign::new(other.predicate_type()))),
         }
+    }
+
+    /// Whether its own signer took it back.
+    fn is_withdrawn(&self, signed: &Signed<'_>) -> bool {
+        let is_taken_back = |own| self.withdrawn.contains(&(signed.key.key.spki_der(), own));
+        !self.withdrawn.is_empty() && signed.read.statement().is_some_and(is_taken_back)
     }
 
     /// Whether a yes of that time is believed, and young enough.

@@ -63,13 +63,13 @@ impl Case<'_> {
             };
             let signed = one.found.as_ref().ok();
             let by = signed.map(|signed| signed.holder.name().to_owned());
-            let statement = signed.and_then(|signed| signed.said.as_ref().ok());
+            let statement = signed.and_then(|signed| signed.read.said.as_ref().ok());
             let says =
                 statement.map_or_else(|| "nothing that is known here".to_owned(), |it| says(it.value()));
             Weighed { origin, policy: self.policy.issuer().clone(), by, says, weight }
         };
         let known: BTreeSet<&[u8]> = self.checked.iter().flatten().map(|one| one.bytes).collect();
-        let kept = evidence::check(self.policy, &remembered.noes);
+        let kept = evidence::check(self.policy, &remembered.noes, self.cache);
         let kept = kept.iter().filter(|one| !known.contains(one.bytes));
         let mut all: Vec<Weighed> = self.checked.iter().flatten().chain(kept).map(weigh).collect();
         all.sort_by(|a, b| a.origin.as_str().cmp(b.origin.as_str()));

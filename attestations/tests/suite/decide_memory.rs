@@ -7,8 +7,8 @@ use attestations::incomplete::Incomplete;
 use attestations::provenance::{Provenance, RebuildOf, RebuildVerdict};
 use attestations::review::Verdict;
 use attestations::{
-    About, Case, Decision, Digest, Evidence, Older, Policy, Predicate, Remembered, Seen, Statement, Subject,
-    decide,
+    About, Cache, Case, Decision, Digest, Evidence, Older, Policy, Predicate, Remembered, Seen, Statement,
+    Subject, decide,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -152,4 +152,30 @@ fn what_a_listed_key_signed_in_a_form_that_is_not_read_here_denies() {
         all.push(all[0].clone());
     });
     assert_eq!(world.unmet(&[world.enough(), vec![stranger]].concat()), [""; 0]);
+}
+
+#[test]
+fn what_was_checked_before_decides_as_it_did_and_by_the_same_policy_alone() {
+    let world = World::new();
+    let no = world.review(&world.bob, "no", |it| it.value.verdict = Verdict::Rejected);
+    let (policy, question, remembered, cache) =
+        (world.policy(), question(), Remembered::default(), Cache::default());
+    let decide = |policy: &Policy, evidence: &[Evidence]| {
+        let cold = Case::open(policy, &question, evidence, now()).decide(&BTreeMap::new(), &remembered);
+        let warm = || {
+            Case::open_with(policy, &question, evidence, now(), &cache).decide(&BTreeMap::new(), &remembered)
+        };
+        for _ in 0..2 {
+            assert_eq!(format!("{:?}", warm()), format!("{cold:?}"));
+        }
+        codes(&cold)
+    };
+    let listed = [world.enough(), vec![no, world.review(&Key::new(), "x", |_| {})]].concat();
+    assert_eq!(decide(&policy, &world.enough()), [""; 0]);
+    assert_eq!(decide(&policy, &listed), ["rejected"]);
+    // Another policy knows other keys by the same places.
+    let others = World::new();
+    assert_eq!(decide(&others.policy(), &listed), ["builds", "reviews"]);
+    assert_eq!(decide(&policy, &listed), ["rejected"]);
+    assert!(format!("{cache:?}").starts_with("Cache { bundles: "));
 }

@@ -82,9 +82,7 @@ impl CrateCommand {
     fn document(&self, told: &Told, parts: &[(String, &str, String)]) -> Value {
         let (image, started, (_, ended_at, ended)) = (image(&told.subject), &told.start.1, &told.end);
         let of = |id: &str| json!({ "@id": id });
-        let kinds = |id: &str, name: &str, version: &str| {
-            json!({ "@id": id, "@type": "CreativeWork", "name": name, "version": version })
-        };
+        let kinds = |id: &str, name: &str, version: &str| json!({ "@id": id, "@type": "CreativeWork", "name": name, "version": version });
         let actions: Vec<Value> = ["#decision", "#run"]
             .into_iter()
             .chain(told.release.as_ref().map(|_| "#release"))
@@ -124,7 +122,8 @@ impl CrateCommand {
         for label in &started.databases {
             let id = format!("#database-{label}");
             seen.push(of(&id));
-            graph.push(json!({ "@id": id, "@type": "CreativeWork", "name": format!("the database {label}") }));
+            graph
+                .push(json!({ "@id": id, "@type": "CreativeWork", "name": format!("the database {label}") }));
         }
         graph.push(assessment(
             ("#decision", "SignOff", "The node's policy admitted the image"),
@@ -174,11 +173,17 @@ fn told(log: &Open, index: u64) -> Result<Told> {
     let read = |index| read::entry(index, &log.reader.entry(index)?, &log.key);
     let end = read(index)?;
     let Event::Ended(ended) = end.run.event else {
-        return Err(Error::new(Kind::Usage, format!("entry {index} says `{}`, and not how a run ended", end.run.event.name()))
-            .hint("name the entry of its end: `countersign-runner log show` lists them"));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("entry {index} says `{}`, and not how a run ended", end.run.event.name()),
+        )
+        .hint("name the entry of its end: `countersign-runner log show` lists them"));
     };
     let Event::Started(started) = read(ended.start)?.run.event else {
-        return Err(Error::new(Kind::Refused, format!("entry {} does not say that the run started", ended.start)));
+        return Err(Error::new(
+            Kind::Refused,
+            format!("entry {} does not say that the run started", ended.start),
+        ));
     };
     let mut release = None;
     for later in index + 1..size {
@@ -190,12 +195,7 @@ fn told(log: &Open, index: u64) -> Result<Told> {
             break;
         }
     }
-    Ok(Told {
-        subject: end.subject,
-        start: (ended.start, started),
-        end: (index, end.run.at, ended),
-        release,
-    })
+    Ok(Told { subject: end.subject, start: (ended.start, started), end: (index, end.run.at, ended), release })
 }
 
 /// The image as an absolute URI.
