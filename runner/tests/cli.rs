@@ -164,7 +164,7 @@ fn verify_says_yes_with_who_stands_for_it() {
     let yes = verify(&site, site.policy(), &["--function", "average"]);
     assert_eq!(yes.status.code(), Some(0), "{}", text(&yes));
     let wanted = format!(
-        "admitted: {}\n  rule: {NAME}\n  commit: {}\n  reviewed by: alice\n  built by: ci\n",
+        "admitted: {}\n  commit: {}\n  rule: {NAME}\n  reviewed by: alice\n  built by: ci\n",
         site.reference(),
         "1".repeat(40)
     );
