@@ -127,6 +127,13 @@ impl Memory {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
             )
             .map_err(doing)?;
+        // A no that cannot be found any more would be the same as none.
+        let sound: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(doing)?;
+        if sound != "ok" {
+            return Err(Error::new(Kind::Machine, format!("{} is damaged: {sound}", path.display()))
+                .hint("restore the file from a backup; without it earlier noes are not known"));
+        }
         let version = |connection: &Connection| {
             connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
         };
@@ -159,13 +166,18 @@ impl Memory {
             let mut query = self.tell(
                 "reading",
                 connection.prepare_cached(
-                    "SELECT no.bundle, no.statement, no.bytes, no.first_seen FROM about JOIN no USING (bundle) \
+                    "SELECT about.bundle, no.statement, no.bytes, no.first_seen FROM about LEFT JOIN no USING (bundle) \
                      WHERE about.about = ?1",
                 ),
             )?;
             let rows = self.tell("reading", query.query_map([&key], kept_bundle))?;
             for row in rows {
-                let (bundle, statement, evidence) = self.tell("reading", row)?;
+                let (bundle, kept) = self.tell("reading", row)?;
+                let (statement, evidence) =
+                    kept.ok_or_else(|| self.corrupt(format!("no bundle {bundle}")))?;
+                if Digest::of(&evidence.bytes).to_string() != bundle {
+                    return Err(self.corrupt(format!("another bundle than {bundle}")));
+                }
                 if seen.insert(bundle) && found.len() < MAX_NOES {
                     next.push(format!("statement:{statement}"));
                     found.push(evidence);
@@ -394,11 +406,13 @@ fn failed(path: &Path, doing: &str, cause: rusqlite::Error) -> Error {
         .because(cause)
 }
 
-fn kept_bundle(row: &Row<'_>) -> rusqlite::Result<(String, String, Evidence)> {
-    let (bundle, statement, bytes): (String, String, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let first_seen: String = row.get(3)?;
+/// A bundle's digest, and the bundle with its statement's; none of these where only the first is kept.
+fn kept_bundle(row: &Row<'_>) -> rusqlite::Result<(String, Option<(String, Evidence)>)> {
+    let bundle: String = row.get(0)?;
+    let Some(statement) = row.get::<_, Option<String>>(1)? else { return Ok((bundle, None)) };
+    let (bytes, first_seen): (Vec<u8>, String) = (row.get(2)?, row.get(3)?);
     let origin = format!("remembered since {first_seen}: {bundle}");
-    Ok((bundle, statement, Evidence { origin, bytes }))
+    Ok((bundle, Some((statement, Evidence { origin, bytes }))))
 }
 
 fn write_noes(connection: &mut Connection, noes: &[&No<'_>], now: Timestamp) -> rusqlite::Result<()> {

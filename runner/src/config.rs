@@ -212,6 +212,13 @@ impl Config {
             .map(|it| Federation { trust: folder.join(it.trust), release: folder.join(it.release) });
         config.upstream.token_file = config.upstream.token_file.map(|file| folder.join(file));
         config.record.resolve(folder);
+        if config.record.quorum == Quorum::Required && config.record.witnesses.is_none() {
+            return Err(Error::new(
+                Kind::Input,
+                format!("{}: a quorum is required, and no witnesses are named", path.display()),
+            )
+            .hint("name the file with the witnesses in [record] witnesses, or leave quorum out"));
+        }
         for file in &mut config.extra_ca {
             *file = folder.join(&*file);
         }

@@ -1,7 +1,7 @@
 //! The node: one configuration, one store, and all that is between a request and a verified run.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::config::{self, Config, Database, EngineKind};
 use crate::egress::Token;
 use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::record::{Book, Ending, Entries, Log, Over, Place, RunReport, Starting};
+use crate::record::{self, Book, Ending, Entries, Log, Over, Place, RunReport, Starting};
 use crate::revocation;
 use crate::vantage6::{AdmittedCall, Files, Input, Wanted};
 
@@ -79,9 +79,10 @@ impl Node {
         let memory = match remembering {
             Remembering::Always => {
                 config.make_state_dir()?;
+                record::refuse_lost_memory(&config)?;
                 Some(config.memory())
             }
-            Remembering::IfItDoes => Some(config.memory()).filter(|path| path.exists()),
+            Remembering::IfItDoes => memory_at_hand(&config)?,
         };
         let policies = config.policies()?;
         let admission = Admission::new(admission::Config { policies, registries, memory })?;
@@ -243,6 +244,20 @@ impl Node {
     /// The token that all tasks share.
     fn token(&self) -> Result<Option<Token>> {
         self.config.upstream.token_file.as_deref().map(read_token).transpose()
+    }
+}
+
+/// The node's memory, where it has one. That it cannot be looked for is not the same as that it is not there.
+fn memory_at_hand(config: &Config) -> Result<Option<PathBuf>> {
+    let path = config.memory();
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        Ok(true) => {
+            config.make_state_dir()?;
+            Ok(Some(path))
+        }
+        Err(cause) => Err(Error::io("looking for the node's memory", &path, cause)
+            .hint("ask as the user of the node; or name another state directory with --state-dir, of which nothing is remembered")),
     }
 }
 

@@ -202,3 +202,42 @@ fn evidence_of_the_hospitals_own_repository_is_asked_for() {
     scene.write("policy.toml", &format!("evidence = [\"{own}\"]\n{text}"));
     assert_eq!(codes(&scene.verify(&reference).expect(1)), ["rejected"]);
 }
+
+#[test]
+fn a_memory_that_is_damaged_unreadable_or_gone_admits_nothing() {
+    need!("runc", "docker-registry", "python3", "setpriv");
+    let (scene, commit) = Scene::new();
+    published(&scene, &commit, "1");
+    scene.run("1", &[]).expect(0);
+    let no = rejection(&scene, &commit);
+    assert_eq!(codes(&scene.run("1", &["--json", "--evidence", &no])), ["rejected"]);
+    let (file, kept) = (scene.text("state-node/memory.sqlite"), scene.text("kept.sqlite"));
+    let sql = |change: &str| {
+        let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]).fetchall(); c.commit()";
+        run("python3", ["-c", script, &file, change]).expect(0);
+    };
+    sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(&file, &kept).unwrap();
+    for change in ["UPDATE no SET bytes = x'7b7d'", "DELETE FROM no"] {
+        sql(change);
+        sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        let said = scene.run("1", &[]).expect(8).stderr;
+        assert!(said.contains("never written there") && said.contains("backup"), "{change}: {said}");
+        std::fs::copy(&kept, &file).unwrap();
+    }
+    // Somebody who may not look into the state directory is not told that nothing is remembered there.
+    let (policy, state, image) =
+        (scene.text("policy.toml"), scene.text("state-node"), format!("{}:1", scene.image()));
+    let readable = scene.text("runner");
+    std::fs::copy(program("countersign-runner"), &readable).unwrap();
+    run("chmod", ["755", scene.path("").to_str().unwrap(), &readable]).expect(0);
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", &readable, "--policy", &policy];
+    let refused = run("setpriv", nobody.iter().chain(&["--state-dir", &state, "verify", &image]));
+    assert!(refused.code == 8 && refused.stderr.contains("memory"), "{}", refused.text());
+    // Gone: the node says so, and goes on only when an administrator says so.
+    std::fs::remove_file(&file).unwrap();
+    assert!(scene.run("1", &[]).expect(1).stderr.contains("what it remembers is gone"));
+    memory(&scene, &["begin-anew"]).expect(0);
+    scene.run("1", &[]).expect(0);
+    memory(&scene, &["begin-anew"]).expect(2);
+}

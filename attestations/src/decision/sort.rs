@@ -214,17 +214,21 @@ impl<'a> Asked<'a> {
             return Ok(());
         }
         let [subject] = statement.value().subject.as_slice() else { return Err(Reason::ProvenanceOfSeveral) };
-        if subject.sha256() == Some(*self.digest) {
+        let id = &said.run_details.builder.id;
+        let is_own_id = self.policy.builders.get(builder).is_some_and(|known| known.id == *id);
+        let finished = said.run_details.metadata.finished_on;
+        let is_believed =
+            !clock::is_ahead(finished, self.now) && signed.disbelieved(self.policy, finished).is_none();
+        // Whose yes is not believed has not spoken.
+        if subject.sha256() == Some(*self.digest) && is_own_id && is_believed {
             sorted.heard.insert(builder);
         }
         if !self.demands.builds.from.iter().any(|name| name == builder) {
             return Err(Reason::NoBuilder { builder: builder.to_owned() });
         }
-        let id = &said.run_details.builder.id;
-        if self.policy.builders.get(builder).is_none_or(|known| known.id != *id) {
+        if !is_own_id {
             return Err(Reason::OtherBuilder { builder: builder.to_owned(), claimed: Foreign::new(id) });
         }
-        let finished = said.run_details.metadata.finished_on;
         if clock::is_ahead(finished, self.now) {
             return Err(Reason::BuiltLater);
         }

@@ -68,7 +68,11 @@ impl FromStr for Moment {
     type Err = NotAMoment;
 
     fn from_str(text: &str) -> Result<Self, NotAMoment> {
-        let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+        // Exactly `YYYY-MM-DD`: what else can be read as a date would lose its time of day.
+        let is_day = text.len() == "2027-01-31".len();
+        let day = || {
+            text.parse::<jiff::civil::Date>().ok().filter(|_| is_day)?.to_zoned(jiff::tz::TimeZone::UTC).ok()
+        };
         let read = text.parse::<Timestamp>().ok().or_else(|| day().map(|it| it.timestamp()));
         let hint =
             "write a time in UTC, as in \"2027-01-31T00:00:00Z\", or a date, which begins at midnight UTC";

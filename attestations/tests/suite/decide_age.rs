@@ -120,7 +120,9 @@ fn lengths_and_moments_that_mean_nothing_are_refused_with_their_line() {
         assert!(with(line).line > 1, "{line}");
     }
     assert!(with("must_hear = [\"nobody\"]").message.contains("no builder"));
-    for moment in ["", "tomorrow", "2026-13-01"] {
+    for moment in
+        ["", "tomorrow", "2026-13-01", "2027-01-31T10:00:00", "20270131", "2027-01-31[Europe/Berlin]"]
+    {
         assert!(
             Policy::parse(&format!("expires = \"{moment}\"\n{}", world.policy_text())).is_err(),
             "{moment}"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::*;
+use attestations::Signer as _;
 use attestations::incomplete::Incomplete;
 use attestations::provenance::{Provenance, RebuildOf, RebuildVerdict};
 use attestations::review::Verdict;
@@ -96,6 +97,18 @@ fn a_builder_whose_word_is_waited_for() {
     );
     let said = [world.enough(), vec![world.build(&world.twin, "twin", |_| {})]].concat();
     assert_eq!(unmet("twin", &said), [""; 0]);
+    // Whose word is not believed has not given it: a key that is revoked or has ended, another builder's id.
+    let heard = world.policy_text().replace("failed_rebuild", "must_hear = [\"twin\"]\nfailed_rebuild");
+    let key = world.twin.public_key().to_pem();
+    let revoked = format!("{heard}[[revoked_key]]\nkey = \"\"\"{key}\"\"\"\n");
+    let limited = format!("keys = [{{ key = \"\"\"{key}\"\"\", until = \"2026-01-01\" }}]");
+    let ended = heard.replace(&format!("keys = [\"\"\"{key}\"\"\"]"), &limited);
+    let other_id = heard.replace("id = \"https://twin.example\"", "id = \"https://other.example\"");
+    for text in [revoked, ended, other_id] {
+        assert_ne!(text, heard);
+        let policy = Policy::parse(&text).unwrap();
+        assert_eq!(codes(&decide(&policy, &question(), &said, now())), ["must-hear"], "{text}");
+    }
 }
 
 #[test]

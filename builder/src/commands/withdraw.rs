@@ -62,6 +62,11 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             .hint("only the key that signed a statement can take it back")
             .because(cause)
     })?;
+    let statement = bundle.statement_unverified().map_err(unusable)?;
+    if matches!(statement.value().predicate, Predicate::Withdrawal(_)) {
+        return Err(Error::new(Kind::Usage, format!("{path} is a withdrawal itself, and stays one"))
+            .hint("to say no again, sign the rejection or the rebuild anew"));
+    }
     let taken_back = bundle.statement_digest();
     let said = Withdrawal { reason: arguments.reason.clone(), withdrawn_on: jiff::Timestamp::now() };
     let statement = Statement {

@@ -21,6 +21,8 @@ pub(super) enum MemoryCommand {
     },
     /// Forget the latest moment of a decision, after the clock was wrong.
     ResetClock,
+    /// Begin a new memory after the file was lost: every no that this node has seen is forgotten.
+    BeginAnew,
     /// Forget the highest release of a federation's policy, after its key holders said that the version was a mistake.
     ForgetRelease {
         /// Name of the federation, as its trust file has it.
@@ -31,6 +33,9 @@ pub(super) enum MemoryCommand {
 impl MemoryCommand {
     pub(super) fn run(&self, config: &Config, form: Form) -> Result<u8> {
         let path = config.memory();
+        if matches!(self, Self::BeginAnew) {
+            return begin(config, form);
+        }
         if !path.exists() {
             return Err(Error::new(
                 Kind::NotFound,
@@ -66,6 +71,7 @@ impl MemoryCommand {
                 };
                 output::result(form, &text, &json!({ "forgotten": forgotten }))?;
             }
+            Self::BeginAnew => {}
             Self::ResetClock => {
                 memory.reset_clock()?;
                 output::result(form, "forgot the latest moment of a decision", &json!({ "reset": "clock" }))?;
@@ -73,6 +79,19 @@ impl MemoryCommand {
         }
         Ok(YES)
     }
+}
+
+/// Makes an empty memory where there is none.
+fn begin(config: &Config, form: Form) -> Result<u8> {
+    let path = config.memory();
+    if std::fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
+        return Err(Error::new(Kind::Usage, format!("{} is there, and stays", path.display()))
+            .hint("`countersign-runner memory show` lists what it holds"));
+    }
+    config.make_state_dir()?;
+    Memory::open(&path)?;
+    output::result(form, &format!("{} begins anew", path.display()), &json!({ "begun": path }))?;
+    Ok(YES)
 }
 
 fn show(noes: &[KeptNo], newest: &[KeptNewest], releases: &[KeptRelease]) -> String {

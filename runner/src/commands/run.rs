@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use attestations::Call;
 use clap::Args;
@@ -123,7 +123,7 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
         });
     };
     match &arguments.output {
-        Some(path) => files::write(path, result)?,
+        Some(path) => write_result(path, result)?,
         None if form == Form::Json => {}
         None => output::write(&foreign(result, std::io::stdout().is_terminal()))?,
     }
@@ -136,6 +136,16 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
         output::result(form, "", &value)?;
     }
     Ok(YES)
+}
+
+/// Writes a result for its owner alone; what is no file, such as a pipe, is written as it comes.
+fn write_result(path: &Path, result: &[u8]) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Ok(files::write(path, result)?);
+    }
+    files::write_with(path, files::Existing::Replaced, 0o600, |out| {
+        out.write_all(result).map_err(|cause| Error::io("writing", path, cause))
+    })
 }
 
 fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database>)> {

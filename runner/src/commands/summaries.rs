@@ -18,14 +18,14 @@ use crate::record;
 pub(super) struct SummaryArguments {
     /// Write the decision to this file as a SLSA Verification Summary Attestation, signed with the node's key; levels of
     /// SLSA drafts go to a second file beside it, with .draft in its name.
-    #[arg(long, value_name = "FILE", requires = "verifier_id")]
+    #[arg(long, value_name = "FILE", requires = "verifier_id", conflicts_with = "at")]
     vsa: Option<PathBuf>,
     /// Write what was verified to this file as an in-toto Simple Verification Result, signed with the node's key; a denial
     /// has none.
-    #[arg(long, value_name = "FILE", requires = "verifier_id")]
+    #[arg(long, value_name = "FILE", requires = "verifier_id", conflicts_with = "at")]
     svr: Option<PathBuf>,
     /// URI that names this node in what --vsa and --svr write.
-    #[arg(long, value_name = "URI", env = "COUNTERSIGN_VERIFIER_ID")]
+    #[arg(long, value_name = "URI", env = "COUNTERSIGN_VERIFIER_ID", value_parser = uri)]
     verifier_id: Option<String>,
 }
 
@@ -42,6 +42,15 @@ impl SummaryArguments {
         else {
             return Ok(Vec::new());
         };
+        let all = [self.vsa.clone(), self.vsa.as_deref().map(beside), self.svr.clone()];
+        let there = all.iter().flatten().find(|path| path.exists());
+        if let Some(path) =
+            there.or(self.svr.as_ref().filter(|path| all[..2].iter().flatten().any(|it| it == *path)))
+        {
+            // An old yes beside a new no would be believed.
+            return Err(Error::new(Kind::Usage, format!("{} would be overwritten", path.display()))
+                .hint("name files that are not there yet, a different one for each"));
+        }
         let policy = match decision {
             Decision::Admitted(admitted) => *admitted.policy(),
             Decision::Denied(_) => node.policy_digest()?,
@@ -65,9 +74,17 @@ impl SummaryArguments {
         for (path, statement) in &wanted {
             let bundle = attestations::sign(statement, &*key)
                 .map_err(|cause| Error::new(Kind::Key, "the summary could not be signed").because(cause))?;
-            files::write(path, bundle.to_bytes())?;
+            files::write_new(path, bundle.to_bytes())?;
         }
         Ok(wanted.into_iter().map(|(path, _)| path).collect())
+    }
+}
+
+/// An absolute URI of a kind that names a verifier.
+fn uri(text: &str) -> std::result::Result<String, String> {
+    match url::Url::parse(text) {
+        Ok(url) if ["https", "http", "urn"].contains(&url.scheme()) => Ok(text.to_owned()),
+        _ => Err("not a URI that begins with https://, http:// or urn:".to_owned()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node's log, and what is written into it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attestations::run::{
@@ -308,6 +308,31 @@ pub(crate) fn verifier(config: &Config) -> Result<VerifierKey> {
 /// The folder of the log.
 pub(crate) fn folder(config: &Config) -> PathBuf {
     config.record.log.clone().unwrap_or_else(|| config.state_dir.join(FOLDER))
+}
+
+/// Refuses to go on where the node wrote a log and its memory is gone: a no that it has seen would be forgotten with it.
+///
+/// # Errors
+/// [`Kind::Refused`], with what to do.
+pub(crate) fn refuse_lost_memory(config: &Config) -> Result<()> {
+    let memory = config.memory();
+    let is_there = std::fs::metadata(&memory).is_ok_and(|found| found.len() > 0);
+    if is_there || !has_entries(&folder(config).join("checkpoint")) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("this node has run before, and what it remembers is gone: {}", memory.display()),
+    )
+    .hint(
+        "restore the file from a backup; `countersign-runner memory begin-anew` goes on without earlier noes",
+    ))
+}
+
+/// Whether the log with this checkpoint has entries: its second line is their number. A log that cannot be read stops the node
+/// by itself when it is opened.
+fn has_entries(checkpoint: &Path) -> bool {
+    std::fs::read_to_string(checkpoint).is_ok_and(|text| text.lines().nth(1) != Some("0"))
 }
 
 /// The image as the subject of a statement.

@@ -44,6 +44,10 @@ fn own(state_dir: &Path, name: &str) -> Result<std::path::PathBuf> {
         return Ok(path);
     }
     let public = state_dir.join(format!("{name}.pub"));
+    if public.exists() && state_dir.join("log").join("checkpoint").exists() {
+        return Err(Error::new(Kind::NotFound, format!("the key that signed this node's log is gone: {}", path.display()))
+            .hint("restore it from your copy; its public half is still there, and `log verify --key` reads the log with it"));
+    }
     if public.exists() {
         // Half of a key that was never finished: nothing was signed with it.
         std::fs::remove_file(&public).map_err(|cause| Error::io("removing", &public, cause))?;

@@ -47,6 +47,14 @@ impl Input {
         let object = value.as_object().ok_or_else(|| refused("it is no JSON object".to_owned()))?;
         let function = object.get("method").and_then(Value::as_str).filter(|name| !name.is_empty());
         let function = function.ok_or_else(|| refused("it names no `method`".to_owned()))?.to_owned();
+        for (name, is_right) in
+            [("args", Value::is_array as fn(&Value) -> bool), ("kwargs", Value::is_object)]
+        {
+            if object.get(name).is_some_and(|given| !is_right(given)) {
+                let wanted = if name == "args" { "list" } else { "object" };
+                return Err(refused(format!("`{name}` is no {wanted}")));
+            }
+        }
         // Written anew from what was parsed: the algorithm reads the very method that was checked, even where a key stood twice.
         let bytes = serde_json::to_vec(&value).map_err(|cause| refused(cause.to_string()))?;
         Ok(Self { bytes, function, arguments: arguments(value) })
