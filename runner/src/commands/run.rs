@@ -141,7 +141,7 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
 /// Writes a result for its owner alone; what is no file, such as a pipe, is written as it comes.
 fn write_result(path: &Path, result: &[u8]) -> Result<()> {
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Ok(files::write(path, result)?);
+        return files::write(path, result);
     }
     files::write_with(path, files::Existing::Replaced, 0o600, |out| {
         out.write_all(result).map_err(|cause| Error::io("writing", path, cause))
