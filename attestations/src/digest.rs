@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::foreign::Foreign;
+use crate::through_text::through_text;
 
 /// A SHA-256 digest, written `sha256:` and 64 lowercase hexadecimal digits.
 ///
@@ -102,19 +103,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
+through_text!(Digest: NotADigest);
 
 /// A git object id: 40 lowercase hexadecimal digits (SHA-1) or 64 (SHA-256), never abbreviated.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -142,19 +131,7 @@ impl FromStr for GitId {
     }
 }
 
-impl TryFrom<String> for GitId {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        text.parse()
-    }
-}
-
-impl From<GitId> for String {
-    fn from(id: GitId) -> Self {
-        id.0
-    }
-}
+through_text!(GitId: NotADigest);
 
 impl fmt::Display for GitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ pub mod review;
 pub mod run;
 pub mod statement;
 pub mod summary;
+mod through_text;
 pub mod withdrawal;
 
 pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverified, Verified, sign};

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::through_text::through_text;
+
 /// The URI that names a release of a policy.
 pub const PREDICATE_TYPE: &str = "https://countersign.dev/policy/v1";
 /// What every version of it begins with.
@@ -56,19 +58,7 @@ impl FromStr for FederationName {
     }
 }
 
-impl TryFrom<String> for FederationName {
-    type Error = NotAName;
-
-    fn try_from(text: String) -> Result<Self, NotAName> {
-        text.parse()
-    }
-}
-
-impl From<FederationName> for String {
-    fn from(name: FederationName) -> Self {
-        name.0
-    }
-}
+through_text!(FederationName: NotAName);
 
 impl fmt::Display for FederationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::foreign::Foreign;
+use crate::through_text::through_text;
 
 mod grammar;
 
@@ -166,24 +167,7 @@ impl fmt::Display for Pinned {
     }
 }
 
-macro_rules! through_text {
-    ($($name:ident),*) => {$(
-        impl TryFrom<String> for $name {
-            type Error = ReferenceError;
-
-            fn try_from(text: String) -> Result<Self, ReferenceError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(value: $name) -> Self {
-                value.to_string()
-            }
-        }
-    )*};
-}
-through_text!(Repository, Reference);
+through_text!(Repository: ReferenceError, Reference: ReferenceError);
 
 /// Why a text is no reference that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

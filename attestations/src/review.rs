@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Commit, Digest, Tree};
 use crate::foreign::Foreign;
 use crate::keys::KeyId;
+use crate::through_text::through_text;
 
 /// The URI that names a review.
 pub const PREDICATE_TYPE: &str = "https://countersign.dev/review/v1";
@@ -142,19 +143,7 @@ impl FromStr for Role {
     }
 }
 
-impl TryFrom<String> for Role {
-    type Error = RoleError;
-
-    fn try_from(name: String) -> Result<Self, RoleError> {
-        name.parse()
-    }
-}
-
-impl From<Role> for String {
-    fn from(role: Role) -> Self {
-        role.0
-    }
-}
+through_text!(Role: RoleError);
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Commit, Digest, NotADigest};
+use crate::through_text::through_text;
 
 /// The URI that names a record of a run.
 pub const PREDICATE_TYPE: &str = "https://countersign.dev/run/v1";
@@ -315,19 +316,7 @@ impl fmt::Debug for Salted {
     }
 }
 
-impl TryFrom<String> for Salted {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        text.parse()
-    }
-}
-
-impl From<Salted> for String {
-    fn from(salted: Salted) -> Self {
-        salted.to_string()
-    }
-}
+through_text!(Salted: NotADigest);
 
 #[cfg(test)]
 mod tests {

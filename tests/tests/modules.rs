@@ -19,6 +19,7 @@ const ORDER: &[(&str, &[&str])] = &[
     (
         "attestations",
         &[
+            "through_text",
             "foreign",
             "call",
             "clock",
