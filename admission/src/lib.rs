@@ -142,7 +142,7 @@ impl Admission {
         let mut joint: Option<Decision> = None;
         let mut weighed = Vec::new();
         for policy in policies.each() {
-            let case = Case::open_with(policy, &asked, &found, now, &self.cache);
+            let case = Case::open_with(policy, &asked, &found, now, Some(&self.cache));
             let bases = self.bases(&gathering, question, &case).await;
             let remembered = self.remembered(question, policy, &case, &bases)?;
             let decision = case.decide(&bases, &remembered);
@@ -206,7 +206,7 @@ impl Admission {
         memory.keep(&case.noes(), now)?;
         for gathered in bases.values() {
             if let Gathered::Bundles(bundles) = gathered {
-                memory.keep(&attestations::noes(policy, bundles), now)?;
+                memory.keep(&attestations::noes(policy, bundles, &self.cache), now)?;
             }
         }
         let newest =

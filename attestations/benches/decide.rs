@@ -123,7 +123,7 @@ fn row(what: &str, policy: &Policy, evidence: &[Evidence], bases: &BTreeMap<Dige
     });
     let warm = median(&mut || {
         let started = Instant::now();
-        let case = Case::open_with(policy, &question, evidence, now(), &cache);
+        let case = Case::open_with(policy, &question, evidence, now(), Some(&cache));
         assert!(matches!(case.decide(bases, &remembered), Decision::Admitted(_)));
         started.elapsed().as_secs_f64() * 1e3
     });

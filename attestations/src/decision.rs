@@ -199,9 +199,10 @@ pub fn decide(policy: &Policy, question: &Question, evidence: &[Evidence], now: 
     Case::open(policy, question, evidence, now).decide(&BTreeMap::new(), &Remembered::default())
 }
 
-/// The noes in evidence, and the withdrawals of noes, as [`Case::noes`] finds them: for evidence about a base.
-pub fn noes<'a>(policy: &'a Policy, evidence: &'a [Evidence]) -> Vec<No<'a>> {
-    remembered::noes(&evidence::check(policy, evidence, None))
+/// The noes in evidence, and the withdrawals of noes, as [`Case::noes`] finds them: for evidence about a base, whose signatures
+/// the decision then need not check again.
+pub fn noes<'a>(policy: &'a Policy, evidence: &'a [Evidence], cache: &Cache) -> Vec<No<'a>> {
+    remembered::noes(&evidence::check(policy, evidence, Some(cache)))
 }
 
 /// One question with the evidence about its image, of which every signature is checked; not decided yet.
@@ -228,21 +229,11 @@ impl<'a> Case<'a> {
         evidence: &'a [Evidence],
         now: Timestamp,
     ) -> Self {
-        Self::opened(policy, question, evidence, now, None)
+        Self::open_with(policy, question, evidence, now, None)
     }
 
-    /// As [`Case::open`]; a signature that was checked before is not checked again.
+    /// As [`Case::open`]; a signature that `cache` knows is not checked again.
     pub fn open_with(
-        policy: &'a Policy,
-        question: &'a Question,
-        evidence: &'a [Evidence],
-        now: Timestamp,
-        cache: &'a Cache,
-    ) -> Self {
-        Self::opened(policy, question, evidence, now, Some(cache))
-    }
-
-    fn opened(
         policy: &'a Policy,
         question: &'a Question,
         evidence: &'a [Evidence],
@@ -288,6 +279,14 @@ impl<'a> Case<'a> {
         self.rule.map(Rule::selector)
     }
 
+    /// What is remembered and not at hand as well.
+    fn kept<'b>(&'b self, remembered: &'b Remembered) -> Vec<Checked<'b>> {
+        let known: BTreeSet<&[u8]> = self.checked.iter().flatten().map(|one| one.bytes).collect();
+        let mut kept = evidence::check(self.policy, &remembered.noes, self.cache);
+        kept.retain(|one| !known.contains(one.bytes));
+        kept
+    }
+
     /// Decides, with what was found out about the bases, and what the node remembers.
     pub fn decide(&self, gathered: &BTreeMap<Digest, Gathered>, remembered: &Remembered) -> Decision {
         let Self { policy, question, now, count, rule, checked, bases: wanted, .. } = self;
@@ -317,10 +316,8 @@ impl<'a> Case<'a> {
             unmet.push(Unmet::TooManyBases { count: wanted.len() });
             return denied(unmet, Vec::new());
         }
-        let known: BTreeSet<&[u8]> = checked.iter().map(|one| one.bytes).collect();
-        let mut at_hand: Vec<&Checked<'_>> = checked.iter().collect();
-        let noes = evidence::check(policy, &remembered.noes, self.cache);
-        at_hand.extend(noes.iter().filter(|one| !known.contains(one.bytes)));
+        let kept = self.kept(remembered);
+        let at_hand: Vec<&Checked<'_>> = checked.iter().chain(&kept).collect();
         let built = rule.built_bases.as_ref().map(|rule| Built {
             rule,
             at_hand: &at_hand,

@@ -110,6 +110,12 @@ impl Policy {
         Self { issuer, ..self }
     }
 
+    /// From when on this key is not believed, if that is so at `time`.
+    pub(crate) fn key_revoked(&self, key: &PublicKey, time: Timestamp) -> Option<Timestamp> {
+        let from = self.revoked_keys.iter().filter(|it| it.key == *key).map(|it| it.from).min()?;
+        (from <= time).then_some(from)
+    }
+
     /// Repositories that are asked for evidence about each image, besides the image's own.
     pub fn evidence_repositories(&self) -> &[Repository] {
         &self.evidence

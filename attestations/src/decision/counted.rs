@@ -64,7 +64,6 @@ impl Policy {
         if self.revoked.contains(statement) {
             return Some(format!("the policy revokes the statement {statement} of {by}"));
         }
-        let revoked = self.revoked_keys.iter().any(|it| it.key == *key && it.from <= *at);
-        revoked.then(|| format!("the policy revokes the key by which {by} signed on {at}"))
+        self.key_revoked(key, *at).map(|_| format!("the policy revokes the key by which {by} signed on {at}"))
     }
 }

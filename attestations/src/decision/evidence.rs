@@ -186,8 +186,7 @@ impl<'a> Holder<'a> {
 impl Signed<'_> {
     /// Why this signer's yes of that time is not believed; nothing when it is. A no always is.
     pub(super) fn disbelieved(&self, policy: &Policy, time: Timestamp) -> Option<Reason> {
-        let revoked = policy.revoked_keys.iter().filter(|it| it.key == self.key.key).map(|it| it.from).min();
-        if let Some(from) = revoked.filter(|from| *from <= time) {
+        if let Some(from) = policy.key_revoked(&self.key.key, time) {
             return Some(Reason::KeyRevoked { from: (from != Timestamp::MIN).then_some(from) });
         }
         if !self.key.valid.covers(time) {

@@ -1,10 +1,10 @@
 //! How each piece of evidence weighed in a decision: for people who ask why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::evidence::{self, Checked};
+use super::evidence::Checked;
 use super::{Case, Decision, Ignored, Remembered};
 use crate::foreign::Foreign;
 use crate::policy::Issuer;
@@ -68,10 +68,8 @@ impl Case<'_> {
                 statement.map_or_else(|| "nothing that is known here".to_owned(), |it| says(it.value()));
             Weighed { origin, policy: self.policy.issuer().clone(), by, says, weight }
         };
-        let known: BTreeSet<&[u8]> = self.checked.iter().flatten().map(|one| one.bytes).collect();
-        let kept = evidence::check(self.policy, &remembered.noes, self.cache);
-        let kept = kept.iter().filter(|one| !known.contains(one.bytes));
-        let mut all: Vec<Weighed> = self.checked.iter().flatten().chain(kept).map(weigh).collect();
+        let kept = self.kept(remembered);
+        let mut all: Vec<Weighed> = self.checked.iter().flatten().chain(&kept).map(weigh).collect();
         all.sort_by(|a, b| a.origin.as_str().cmp(b.origin.as_str()));
         all
     }

@@ -180,10 +180,7 @@ impl Policy {
 
     /// Whether one of these keys could say yes at `now`.
     fn can_sign(&self, keys: &[HeldKey], now: Timestamp) -> bool {
-        let is_revoked = |key: &HeldKey| {
-            self.revoked_keys.iter().any(|revoked| revoked.key == key.key && revoked.from <= now)
-        };
-        keys.iter().any(|key| key.valid.covers(now) && !is_revoked(key))
+        keys.iter().any(|held| held.valid.covers(now) && self.key_revoked(&held.key, now).is_none())
     }
 }
 

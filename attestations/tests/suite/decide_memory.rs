@@ -176,7 +176,8 @@ fn what_was_checked_before_decides_as_it_did_and_by_the_same_policy_alone() {
     let decide = |policy: &Policy, evidence: &[Evidence]| {
         let cold = Case::open(policy, &question, evidence, now()).decide(&BTreeMap::new(), &remembered);
         let warm = || {
-            Case::open_with(policy, &question, evidence, now(), &cache).decide(&BTreeMap::new(), &remembered)
+            Case::open_with(policy, &question, evidence, now(), Some(&cache))
+                .decide(&BTreeMap::new(), &remembered)
         };
         for _ in 0..2 {
             assert_eq!(format!("{:?}", warm()), format!("{cold:?}"));
