@@ -105,6 +105,19 @@ pub(crate) fn parse_hash(what: &'static str, text: &str) -> Result<Hash> {
     hash.ok_or_else(wrong)
 }
 
+/// Reads the hashes of a proof, a line each, and no more than any tree needs.
+pub(crate) fn parse_hashes<'a>(
+    what: &'static str,
+    lines: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Hash>> {
+    let hashes: Vec<Hash> =
+        lines.take(MAX_PROOF + 1).map(|line| parse_hash(what, line)).collect::<Result<_>>()?;
+    match hashes.len() > MAX_PROOF {
+        true => Err(Error::malformed(what, "more hashes than any tree needs")),
+        false => Ok(hashes),
+    }
+}
+
 /// Reads a number as all the texts write it: decimal, without signs and leading zeros.
 pub(crate) fn parse_number(what: &'static str, text: &str) -> Result<u64> {
     let number = text.parse::<u64>().ok().filter(|number| number.to_string() == text);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::error::{Error, Result};
-use crate::merkle::{self, Hash, MAX_PROOF, parse_hash, parse_number};
+use crate::merkle::{self, Hash, parse_hashes, parse_number};
 use crate::note::{MAX_NOTE, VerifierKey};
 
 const FIRST: &str = "c2sp.org/tlog-proof@v1";
@@ -49,11 +49,7 @@ impl Proof {
         let extra = extra.transpose().map_err(|_| wrong("its extra data is not base64"))?;
         let index = lines.next().and_then(|line| line.strip_prefix("index "));
         let index = parse_number(WHAT, index.ok_or_else(|| wrong("its index is missing"))?)?;
-        let hashes: Vec<Hash> =
-            lines.take(MAX_PROOF + 1).map(|line| parse_hash(WHAT, line)).collect::<Result<_>>()?;
-        if hashes.len() > MAX_PROOF {
-            return Err(wrong("more hashes than any tree needs"));
-        }
+        let hashes = parse_hashes(WHAT, lines)?;
         Ok(Self { extra, index, hashes, checkpoint: SignedCheckpoint::parse(checkpoint.as_bytes())? })
     }
 

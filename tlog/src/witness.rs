@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::error::{Error, Result};
-use crate::merkle::{self, EMPTY_HASH, Hash, MAX_PROOF, parse_hash, parse_number};
+use crate::merkle::{self, EMPTY_HASH, Hash, parse_hashes, parse_number};
 use crate::note::{MAX_NOTE, VerifierKey};
 
 const WHAT: &str = "request to a witness";
@@ -40,11 +40,7 @@ impl AddCheckpoint {
         let mut lines = head.split('\n');
         let old = lines.next().and_then(|line| line.strip_prefix("old "));
         let old = parse_number(WHAT, old.ok_or_else(|| wrong("its old size is missing"))?)?;
-        let proof: Vec<Hash> =
-            lines.take(MAX_PROOF + 1).map(|line| parse_hash(WHAT, line)).collect::<Result<_>>()?;
-        if proof.len() > MAX_PROOF {
-            return Err(wrong("more hashes than any tree needs"));
-        }
+        let proof = parse_hashes(WHAT, lines)?;
         Ok(Self { old, proof, checkpoint: SignedCheckpoint::parse(checkpoint.as_bytes())? })
     }
 
