@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use attestations::review::{Parameters, Role, RoleError};
 use attestations::{Commit, Digest, Reference, Signer};
-use errors::{files, trusted};
+use errors::files;
 use images::export::Content;
 use images::{Image, Index, Platform};
 
@@ -270,10 +270,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let build_request = order(arguments, response_store.as_ref(), &outputs, session)?;
     let keys = match &arguments.reviewer_keys {
         None => Vec::new(),
-        Some(path) => {
-            let text = String::from_utf8_lossy(&trusted::read(path, FILE_LIMIT)?).into_owned();
-            reviews::keys(&text, &path.display().to_string())?
-        }
+        Some(path) => reviews::read_keys(path, FILE_LIMIT)?,
     };
     let handed_in = arguments
         .reviews

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use attestations::incomplete::Incomplete;
 use attestations::provenance::{RebuildOf, RebuildVerdict, Responses};
 use attestations::{Digest, Pinned, Reference, SignedBundle};
-use errors::{files, plural, trusted};
+use errors::{files, plural};
 use images::Platform;
 use serde_json::json;
 
@@ -13,7 +13,6 @@ use super::build::{Signing, bundle_path, pair};
 use super::diff::describe;
 use super::registries::{PrivateHosts, Reach};
 use super::{Answer, Session};
-use crate::bases::Registry as _;
 use crate::confirm::{self, Confirmed};
 use crate::executor::limits::StepLimits;
 use crate::lookup::find;
@@ -328,8 +327,7 @@ impl Work<'_> {
             files::write(&bundle_path(path, platform), bundle.to_bytes())?;
         }
         if let (Some(pinned), false) = (pinned, arguments.no_attach) {
-            let original = self.registry.pull(pinned, &pipeline::store(self.session.workspace())?)?;
-            self.registry.attach(pinned, &original, bundle)?;
+            self.registry.attach_to(pinned, &self.registry.describe(pinned)?, bundle)?;
         }
         Ok(())
     }
@@ -362,10 +360,7 @@ impl Rebuilt {
 fn evidence(arguments: &Arguments, registry: &Registry, pinned: Option<&Pinned>) -> Result<Chosen> {
     let trust = match &arguments.builder_keys {
         None => Trust::Unverified,
-        Some(path) => {
-            let text = String::from_utf8_lossy(&trusted::read(path, FILE_LIMIT)?).into_owned();
-            Trust::Keys(reviews::keys(&text, &path.display().to_string())?)
-        }
+        Some(path) => Trust::Keys(reviews::read_keys(path, FILE_LIMIT)?),
     };
     let candidates = match (&arguments.provenance, pinned) {
         (Some(path), _) => vec![(path.display().to_string(), files::read(path, FILE_LIMIT)?)],

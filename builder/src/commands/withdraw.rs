@@ -10,9 +10,7 @@ use serde_json::json;
 use super::password::PasswordArguments;
 use super::registries::Reach;
 use super::{Answer, Session};
-use crate::bases::Registry as _;
 use crate::error::{Error, Kind, Result};
-use crate::pipeline;
 use crate::registry::Registry;
 
 /// Largest bundle read, in bytes.
@@ -81,11 +79,9 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         let runtime = session.workspace().runtime()?;
         let registry =
             Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
-        let store = pipeline::store(session.workspace())?;
         for reference in &arguments.attach {
             for pinned in registry.images(reference, &[])? {
-                let image = registry.pull(&pinned, &store)?;
-                registry.attach(&pinned, &image, &withdrawal)?;
+                registry.attach_to(&pinned, &registry.describe(&pinned)?, &withdrawal)?;
                 attached.push(pinned.to_string());
             }
         }

@@ -2,12 +2,13 @@
 //! an unreviewed commit from being built at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use attestations::keys::{KeyId, PublicKey};
 use attestations::review::{CountedOnce, OwnWork, Parameters, Role};
 use attestations::reviews::{Authors, Built, Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
 use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
-use errors::plural;
+use errors::{plural, trusted};
 
 use crate::error::{Error, Kind, Result};
 use crate::source::{Repository, Snapshot};
@@ -252,11 +253,20 @@ impl Commits for InRepository<'_> {
     }
 }
 
+/// Reads a file of public keys of at most `limit` bytes, which nobody else may change.
+///
+/// # Errors
+/// When it cannot be read, or as [`keys`].
+pub(crate) fn read_keys(path: &Path, limit: u64) -> Result<Vec<PublicKey>> {
+    let text = String::from_utf8_lossy(&trusted::read(path, limit)?).into_owned();
+    keys(&text, &path.display().to_string())
+}
+
 /// Parses a file of public keys: PEM blocks and OpenSSH lines; `#` starts a comment line.
 ///
 /// # Errors
 /// When there is anything else in it, or no key.
-pub(crate) fn keys(text: &str, name: &str) -> Result<Vec<PublicKey>> {
+fn keys(text: &str, name: &str) -> Result<Vec<PublicKey>> {
     let mut keys = Vec::new();
     let mut block = String::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use attestations::{PublicKey, Reference};
-use errors::{files, trusted};
+use errors::files;
 
 use super::{MAX_FILE, Session};
 use crate::commands::registries::Reach;
@@ -38,8 +38,7 @@ impl AtHand {
     /// When a named file is no review, or something cannot be read.
     pub(super) fn collect(&self, session: &Session) -> Result<Vec<HandedIn>> {
         let Some(path) = &self.reviewer_keys else { return Ok(Vec::new()) };
-        let text = String::from_utf8_lossy(&trusted::read(path, MAX_FILE)?).into_owned();
-        let keys = gate::keys(&text, &path.display().to_string())?;
+        let keys = gate::read_keys(path, MAX_FILE)?;
         let mut found = Found { keys, session, reviews: Vec::new() };
         for path in &self.reviews {
             match path.is_dir() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use attestations::{Digest, Reference};
-use errors::{files, plural, trusted};
+use errors::{files, plural};
 use images::Platform;
 use serde_json::json;
 
@@ -63,13 +63,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
 }
 
 fn read(arguments: &Arguments) -> Result<Vec<HandedIn>> {
-    let keys = match &arguments.reviewer_keys {
-        None => None,
-        Some(path) => {
-            let text = String::from_utf8_lossy(&trusted::read(path, MAX_FILE)?).into_owned();
-            Some(gate::keys(&text, &path.display().to_string())?)
-        }
-    };
+    let keys = arguments.reviewer_keys.as_ref().map(|path| gate::read_keys(path, MAX_FILE)).transpose()?;
     let mut reviews: Vec<HandedIn> = Vec::new();
     for path in &arguments.reviews {
         let origin = path.display().to_string();

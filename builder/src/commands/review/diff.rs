@@ -5,12 +5,10 @@ use serde_json::json;
 
 use super::at_hand::AtHand;
 use super::sign::role;
-use super::{Answer, Session, open, print};
+use super::{Answer, Session, contents, open, print};
 use crate::error::Result;
 use crate::review::Subjects;
-use crate::review::show::Contents;
 use crate::review::unreviewed::{Asked, newest_reviewed};
-use errors::Form;
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -68,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     }
     let since = arguments.since.as_deref().or(reviewed.as_ref().map(|it| it.commit.as_str()));
     let subjects = Subjects::fetch(&repository, &arguments.commit, since)?;
-    let mut shown = subjects.show(&contents(arguments, session))?;
+    let mut shown = subjects.show(&contents(arguments.list, &arguments.paths, session))?;
     shown.asked = vec![match (&reviewed, since) {
         (Some(reviewed), _) => {
             let by: Vec<&str> = reviewed.by.iter().map(String::as_str).collect();
@@ -79,12 +77,4 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     }];
     print(&shown, &json!({ "reviewed": reviewed, "unreviewed": true }), session)?;
     Ok(Answer::No)
-}
-
-fn contents(arguments: &Arguments, session: &Session) -> Contents {
-    match (arguments.list || session.form() == Form::Json, arguments.paths.as_slice()) {
-        (true, _) => Contents::None,
-        (false, []) => Contents::All,
-        (false, paths) => Contents::Of(paths.to_vec()),
-    }
 }

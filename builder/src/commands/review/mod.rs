@@ -173,7 +173,7 @@ fn show(arguments: &ShowArguments, session: &Session) -> Result<Answer> {
     let what = &arguments.what;
     let repository = open(&what.repo, session)?;
     let (subjects, request) = what.fetch(&repository)?;
-    let contents = contents(arguments, session);
+    let contents = contents(arguments.list, &arguments.paths, session);
     let mut shown = subjects.show(&contents)?;
     if let Some(request) = &request {
         shown.asked = request.lines(&subjects)?;
@@ -186,8 +186,9 @@ fn show(arguments: &ShowArguments, session: &Session) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn contents(arguments: &ShowArguments, session: &Session) -> Contents {
-    match (arguments.list || session.form() == Form::Json, arguments.paths.as_slice()) {
+/// How much of each file is shown: with `--list` and to programs none of it, with `--path` that of the named ones.
+fn contents(list: bool, paths: &[String], session: &Session) -> Contents {
+    match (list || session.form() == Form::Json, paths) {
         (true, _) => Contents::None,
         (false, []) => Contents::All,
         (false, paths) => Contents::Of(paths.to_vec()),
