@@ -26,6 +26,9 @@ const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(60);
 /// The most noes that bear on one decision. More deny by their number, as any other evidence does.
 const MAX_NOES: usize = 513;
 
+/// What to do with a file that is damaged.
+const RESTORE: &str = "restore the file from a backup; without it earlier noes are not known";
+
 const SCHEMA: &str = "
 CREATE TABLE no (
     bundle     TEXT PRIMARY KEY,
@@ -131,8 +134,9 @@ impl Memory {
         let sound: String =
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(doing)?;
         if sound != "ok" {
-            return Err(Error::new(Kind::Machine, format!("{} is damaged: {sound}", path.display()))
-                .hint("restore the file from a backup; without it earlier noes are not known"));
+            return Err(
+                Error::new(Kind::Machine, format!("{} is damaged: {sound}", path.display())).hint(RESTORE)
+            );
         }
         let version = |connection: &Connection| {
             connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
@@ -193,25 +197,20 @@ impl Memory {
             return Ok(());
         }
         let mut connection = self.lock();
-        let is_new = |no: &&No<'_>| -> Result<bool> {
-            let known = connection
-                .prepare_cached("SELECT 1 FROM no WHERE bundle = ?1")
-                .and_then(|mut query| query.exists([Digest::of(no.bundle).to_string()]));
-            Ok(!self.tell("reading", known)?)
-        };
         let mut new = Vec::new();
         for no in noes {
-            if is_new(&no)? {
-                new.push(no);
+            let bundle = Digest::of(no.bundle).to_string();
+            let known = connection
+                .prepare_cached("SELECT 1 FROM no WHERE bundle = ?1")
+                .and_then(|mut query| query.exists([&bundle]));
+            if !self.tell("reading", known)? {
+                new.push((bundle, no));
             }
         }
         if new.is_empty() {
             return Ok(());
         }
-        self.tell("writing", connection.execute_batch("PRAGMA synchronous = FULL"))?;
-        let kept = write_noes(&mut connection, &new, now);
-        let back = connection.execute_batch("PRAGMA synchronous = NORMAL");
-        self.tell("writing", kept.and(back))
+        self.tell("writing", durably(&mut connection, |connection| write_noes(connection, &new, now)))
     }
 
     /// The newest image that ran by this rule under this name.
@@ -289,16 +288,15 @@ impl Memory {
     /// Remembers a release; one of a lower version, or of the same, changes nothing. It is on the disk when this returns.
     pub(crate) fn keep_release(&self, federation: &FederationName, edition: &Edition) -> Result<()> {
         let Edition { version, policy, expires } = edition;
-        let connection = self.lock();
-        self.tell("writing", connection.execute_batch("PRAGMA synchronous = FULL"))?;
-        let written = connection.execute(
-            "INSERT INTO release (federation, version, policy, expires) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT DO UPDATE SET version = excluded.version, policy = excluded.policy, \
-             expires = excluded.expires WHERE excluded.version > release.version",
-            params![federation.as_str(), version.get(), policy.to_string(), expires.to_string()],
-        );
-        let back = connection.execute_batch("PRAGMA synchronous = NORMAL");
-        self.tell("writing", written.and(back))
+        let written = durably(&mut self.lock(), |connection| {
+            connection.execute(
+                "INSERT INTO release (federation, version, policy, expires) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT DO UPDATE SET version = excluded.version, policy = excluded.policy, \
+                 expires = excluded.expires WHERE excluded.version > release.version",
+                params![federation.as_str(), version.get(), policy.to_string(), expires.to_string()],
+            )
+        });
+        self.tell("writing", written).map(drop)
     }
 
     /// Forgets the highest release of a federation: its key holders' word that a version was a mistake. Returns whether there
@@ -396,7 +394,7 @@ impl Memory {
             Kind::Machine,
             format!("{} holds what was never written there: {what}", self.path.display()),
         )
-        .hint("restore the file from a backup; without it earlier noes are not known")
+        .hint(RESTORE)
     }
 }
 
@@ -415,10 +413,25 @@ fn kept_bundle(row: &Row<'_>) -> rusqlite::Result<(String, Option<(String, Evide
     Ok((bundle, Some((statement, Evidence { origin, bytes }))))
 }
 
-fn write_noes(connection: &mut Connection, noes: &[&No<'_>], now: Timestamp) -> rusqlite::Result<()> {
+/// Has the disk flushed before a change is done, which other changes need not wait for.
+fn durably<T>(
+    connection: &mut Connection,
+    change: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    let changed = change(connection);
+    let back = connection.execute_batch("PRAGMA synchronous = NORMAL");
+    changed.and_then(|changed| back.map(|()| changed))
+}
+
+/// Writes noes, each with the digest of its bundle.
+fn write_noes(
+    connection: &mut Connection,
+    noes: &[(String, &No<'_>)],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for no in noes {
-        let bundle = Digest::of(no.bundle).to_string();
+    for (bundle, no) in noes {
         change.execute(
             "INSERT OR IGNORE INTO no (bundle, statement, bytes, first_seen) VALUES (?1, ?2, ?3, ?4)",
             params![bundle, no.statement.to_string(), no.bundle, fixed(now)],

@@ -272,6 +272,11 @@ impl Config {
         }
     }
 
+    /// The folder of the log of what ran.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.record.log.clone().unwrap_or_else(|| self.state_dir.join("log"))
+    }
+
     /// How registries are reached.
     ///
     /// # Errors

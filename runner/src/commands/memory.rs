@@ -32,57 +32,47 @@ pub(super) enum MemoryCommand {
 
 impl MemoryCommand {
     pub(super) fn run(&self, config: &Config, form: Form) -> Result<u8> {
-        let path = config.memory();
-        if matches!(self, Self::BeginAnew) {
-            return begin(config, form);
-        }
-        if !path.exists() {
-            return Err(Error::new(
-                Kind::NotFound,
-                format!("this node remembers nothing yet: {} is not there", path.display()),
-            )
-            .hint("`run` and `serve` begin it; name another state directory with --state-dir"));
-        }
-        let memory = Memory::open(&path)?;
         match self {
-            Self::Show => {
-                let (noes, newest, latest) = (memory.list_noes()?, memory.list_newest()?, memory.latest()?);
-                let releases = memory.list_releases()?;
-                let value = json!({
-                    "noes": noes, "newest": newest, "releases": releases, "latestDecision": latest
-                });
-                let mut text = show(&noes, &newest, &releases);
-                if let Some(latest) = latest {
-                    text.push_str(&format!("\nlatest decision: {latest}"));
-                }
-                output::result(form, &text, &value)?;
-            }
+            Self::Show => show(&at_hand(config)?, form)?,
             Self::ForgetNewest { repository } => {
-                let forgotten = memory.forget_newest(repository)?;
+                let forgotten = at_hand(config)?.forget_newest(repository)?;
                 let text =
                     format!("forgot the newest image of {repository} by {}", plural(forgotten, "rule"));
                 output::result(form, &text, &json!({ "forgotten": forgotten }))?;
             }
             Self::ForgetRelease { federation } => {
-                let forgotten = memory.forget_release(federation)?;
+                let forgotten = at_hand(config)?.forget_release(federation)?;
                 let text = match forgotten {
                     true => format!("forgot the highest release of {federation}"),
                     false => format!("no release of {federation} was remembered"),
                 };
                 output::result(form, &text, &json!({ "forgotten": forgotten }))?;
             }
-            Self::BeginAnew => {}
             Self::ResetClock => {
-                memory.reset_clock()?;
+                at_hand(config)?.reset_clock()?;
                 output::result(form, "forgot the latest moment of a decision", &json!({ "reset": "clock" }))?;
             }
+            Self::BeginAnew => begin(config, form)?,
         }
         Ok(YES)
     }
 }
 
+/// The node's memory, which has to be there.
+fn at_hand(config: &Config) -> Result<Memory> {
+    let path = config.memory();
+    if !path.exists() {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("this node remembers nothing yet: {} is not there", path.display()),
+        )
+        .hint("`run` and `serve` begin it; name another state directory with --state-dir"));
+    }
+    Memory::open(&path)
+}
+
 /// Makes an empty memory where there is none.
-fn begin(config: &Config, form: Form) -> Result<u8> {
+fn begin(config: &Config, form: Form) -> Result<()> {
     let path = config.memory();
     if std::fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
         return Err(Error::new(Kind::Usage, format!("{} is there, and stays", path.display()))
@@ -90,11 +80,21 @@ fn begin(config: &Config, form: Form) -> Result<u8> {
     }
     config.make_state_dir()?;
     Memory::open(&path)?;
-    output::result(form, &format!("{} begins anew", path.display()), &json!({ "begun": path }))?;
-    Ok(YES)
+    output::result(form, &format!("{} begins anew", path.display()), &json!({ "begun": path }))
 }
 
-fn show(noes: &[KeptNo], newest: &[KeptNewest], releases: &[KeptRelease]) -> String {
+fn show(memory: &Memory, form: Form) -> Result<()> {
+    let (noes, newest, latest) = (memory.list_noes()?, memory.list_newest()?, memory.latest()?);
+    let releases = memory.list_releases()?;
+    let value = json!({ "noes": noes, "newest": newest, "releases": releases, "latestDecision": latest });
+    let mut text = text(&noes, &newest, &releases);
+    if let Some(latest) = latest {
+        text.push_str(&format!("\nlatest decision: {latest}"));
+    }
+    output::result(form, &text, &value)
+}
+
+fn text(noes: &[KeptNo], newest: &[KeptNewest], releases: &[KeptRelease]) -> String {
     let mut text = plural(noes.len(), "negative statement").to_string();
     for no in noes {
         text.push_str(&format!("\n  {}, seen since {}", no.statement, no.first_seen));

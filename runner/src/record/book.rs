@@ -8,11 +8,12 @@ use attestations::run::{
     Started,
 };
 use attestations::{Admitted, Caller, Denial, Digest, Foreign, Older, Predicate, Signer, Statement, Subject};
+use errors::files;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tlog::note::Signature;
 use tlog::policy::Cosigned;
-use tlog::{Log, Reader, VerifierKey};
+use tlog::{Log, Reader, SignedCheckpoint, VerifierKey};
 
 use super::egress as kept;
 use super::key;
@@ -21,8 +22,8 @@ use crate::config::{self, Config, Quorum};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
 
-/// The name of the log's folder in the state directory.
-const FOLDER: &str = "log";
+/// The most bytes of a checkpoint that is kept.
+pub(super) const MAX_CHECKPOINT: u64 = 64 << 10;
 /// The most labels of databases that are kept of one run.
 const MAX_LABELS: usize = 256;
 
@@ -111,7 +112,7 @@ impl Book {
     pub fn open(config: &Config) -> Result<Self> {
         config.make_state_dir()?;
         let signer = key::open(config)?;
-        let folder = folder(config);
+        let folder = config.log_folder();
         let origin = config.record.origin.clone().unwrap_or_else(|| own_name(&*signer));
         let log = Log::open(&folder, &origin, Arc::clone(&signer))
             .map_err(during("opening the record of what runs"))?;
@@ -305,11 +306,6 @@ pub(crate) fn verifier(config: &Config) -> Result<VerifierKey> {
     Ok(VerifierKey::new(&origin, tlog::Purpose::Log, signer.public_key())?)
 }
 
-/// The folder of the log.
-pub(crate) fn folder(config: &Config) -> PathBuf {
-    config.record.log.clone().unwrap_or_else(|| config.state_dir.join(FOLDER))
-}
-
 /// Refuses to go on where the node wrote a log and its memory is gone: a no that it has seen would be forgotten with it.
 ///
 /// # Errors
@@ -317,7 +313,7 @@ pub(crate) fn folder(config: &Config) -> PathBuf {
 pub(crate) fn refuse_lost_memory(config: &Config) -> Result<()> {
     let memory = config.memory();
     let is_there = std::fs::metadata(&memory).is_ok_and(|found| found.len() > 0);
-    if is_there || !has_entries(&folder(config).join("checkpoint")) {
+    if is_there || !has_entries(&config.log_folder()) {
         return Ok(());
     }
     Err(Error::new(
@@ -329,10 +325,11 @@ pub(crate) fn refuse_lost_memory(config: &Config) -> Result<()> {
     ))
 }
 
-/// Whether the log with this checkpoint has entries: its second line is their number. A log that cannot be read stops the node
-/// by itself when it is opened.
-fn has_entries(checkpoint: &Path) -> bool {
-    std::fs::read_to_string(checkpoint).is_ok_and(|text| text.lines().nth(1) != Some("0"))
+/// Whether the log in this folder has entries. One that cannot be read stops the node by itself when it is opened.
+fn has_entries(folder: &Path) -> bool {
+    let read = files::read(&folder.join(tlog::layout::CHECKPOINT), MAX_CHECKPOINT).ok();
+    let signed = read.and_then(|bytes| SignedCheckpoint::parse(&bytes).ok());
+    signed.is_some_and(|signed| signed.unverified().size > 0)
 }
 
 /// The image as the subject of a statement.

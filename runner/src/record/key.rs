@@ -1,7 +1,7 @@
 //! The node's own key, which signs what it did.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestations::{Algorithm, Signer};
@@ -17,7 +17,7 @@ const OWN: &str = "record-key.pem";
 pub(crate) fn open(config: &Config) -> Result<Arc<dyn Signer>> {
     let path = match &config.record.key {
         Some(path) => path.clone(),
-        None => own(&config.state_dir, OWN)?,
+        None => own(&config.state_dir, OWN, &config.log_folder().join(tlog::layout::CHECKPOINT))?,
     };
     let signer = signers::open(&path, &PasswordSource::of(None), &mut |text| tracing::warn!("{text}"))?;
     match signer.public_key().algorithm() {
@@ -27,14 +27,14 @@ pub(crate) fn open(config: &Config) -> Result<Arc<dyn Signer>> {
     }
 }
 
-/// A key that is made in the state directory at its first use.
-pub(super) fn own_signer(state_dir: &Path, name: &str) -> Result<Arc<dyn Signer>> {
-    let path = own(state_dir, name)?;
+/// A key that is made in the state directory at its first use; `signed` is what it signs.
+pub(super) fn own_signer(state_dir: &Path, name: &str, signed: &Path) -> Result<Arc<dyn Signer>> {
+    let path = own(state_dir, name, signed)?;
     let signer = signers::open(&path, &PasswordSource::of(None), &mut |text| tracing::warn!("{text}"))?;
     Ok(Arc::from(signer))
 }
 
-fn own(state_dir: &Path, name: &str) -> Result<std::path::PathBuf> {
+fn own(state_dir: &Path, name: &str, signed: &Path) -> Result<PathBuf> {
     let path = state_dir.join(name);
     // Two programs that start at once must not make two keys.
     let lock = state_dir.join(format!("{name}.lock"));
@@ -44,9 +44,12 @@ fn own(state_dir: &Path, name: &str) -> Result<std::path::PathBuf> {
         return Ok(path);
     }
     let public = state_dir.join(format!("{name}.pub"));
-    if public.exists() && state_dir.join("log").join("checkpoint").exists() {
-        return Err(Error::new(Kind::NotFound, format!("the key that signed this node's log is gone: {}", path.display()))
-            .hint("restore it from your copy; its public half is still there, and `log verify --key` reads the log with it"));
+    if public.exists() && signed.exists() {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("the key that signed {} is gone: {}", signed.display(), path.display()),
+        )
+        .hint("restore it from your copy; its public half is still there, and verifies what it signed"));
     }
     if public.exists() {
         // Half of a key that was never finished: nothing was signed with it.

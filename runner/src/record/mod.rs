@@ -11,7 +11,7 @@ mod witness;
 mod witnesses;
 
 pub use book::{Book, Entries, Place};
-pub(crate) use book::{Over, Starting, folder, image, named, new_salt, refuse_lost_memory, verifier};
+pub(crate) use book::{Over, Starting, image, named, new_salt, refuse_lost_memory, verifier};
 pub(crate) use key::open as key;
 pub use output::Log;
 pub(crate) use proof::{Enclosed, proof};

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tlog::witness::{AddCheckpoint, MAX_REQUEST, Refusal, SIZE_TYPE};
 use tlog::{Policy, Purpose, SignedCheckpoint, VerifierKey, cosignature};
 
+use super::book::MAX_CHECKPOINT;
 use super::key;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -24,8 +25,6 @@ use crate::error::{Error, Kind, Result};
 const KEY: &str = "witness-key.pem";
 /// The folder of the last checkpoints.
 const FOLDER: &str = "witness";
-/// The most bytes of a checkpoint that is kept.
-const MAX_CHECKPOINT: u64 = 64 << 10;
 
 /// A witness.
 pub(crate) struct Cosigner {
@@ -42,9 +41,9 @@ impl Cosigner {
     pub(crate) fn open(config: &Config, name: &str, logs: &Path) -> Result<Self> {
         config.make_state_dir()?;
         let policy = Policy::parse(&trusted::read(logs, tlog::policy::MAX_TEXT as u64)?)?;
-        let signer = key::own_signer(&config.state_dir, KEY)?;
-        let key = VerifierKey::new(name, Purpose::Witness, signer.public_key())?;
         let folder = config.state_dir.join(FOLDER);
+        let signer = key::own_signer(&config.state_dir, KEY, &folder)?;
+        let key = VerifierKey::new(name, Purpose::Witness, signer.public_key())?;
         std::fs::create_dir_all(&folder).map_err(|cause| Error::io("making", &folder, cause))?;
         Ok(Self { key, signer, logs: policy.logs().to_vec(), folder, turn: Mutex::default() })
     }

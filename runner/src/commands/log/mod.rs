@@ -128,7 +128,7 @@ impl LogArguments {
             }
             (_, Some(_)) => {
                 let key = self.key(config)?;
-                Ok(Open { reader: Reader::open(&record::folder(&config()?), &key)?, key })
+                Ok(Open { reader: Reader::open(&config()?.log_folder(), &key)?, key })
             }
             _ => {
                 let book = record::Book::open(&config()?)?;
@@ -149,7 +149,7 @@ impl LogArguments {
 
 fn prove(log: &Open, entry: &str, form: Form) -> Result<u8> {
     let index = match entry.strip_prefix("task:") {
-        Some(task) => read::of_task(log, number(task)?)?,
+        Some(task) => read::of_task(log, number(task)?, "entry about", |_| true)?,
         None => number(entry)?,
     };
     let proof = record::proof(&log.reader, index, None)?.to_string();

@@ -1,6 +1,6 @@
 //! Entries as what they say.
 
-use attestations::run::Run;
+use attestations::run::{Event, Run};
 use attestations::{Bundle, Subject};
 use tlog::VerifierKey;
 
@@ -26,13 +26,14 @@ pub(super) fn entry(index: u64, bytes: &[u8], key: &VerifierKey) -> Result<Entry
     }
 }
 
-/// The last entry about a task.
-pub(super) fn of_task(log: &Open, task: u64) -> Result<u64> {
+/// The last entry about a task that says such a thing; `what` is that, for people.
+pub(super) fn of_task(log: &Open, task: u64, what: &str, is_such: impl Fn(&Event) -> bool) -> Result<u64> {
     for index in (0..log.reader.checkpoint().size).rev() {
-        if entry(index, &log.reader.entry(index)?, &log.key)?.run.task == Some(task) {
+        let run = entry(index, &log.reader.entry(index)?, &log.key)?.run;
+        if run.task == Some(task) && is_such(&run.event) {
             return Ok(index);
         }
     }
-    Err(Error::new(Kind::NotFound, format!("the log has no entry about task {task}"))
+    Err(Error::new(Kind::NotFound, format!("the log has no {what} task {task}"))
         .hint("`countersign-runner log show` lists the entries"))
 }

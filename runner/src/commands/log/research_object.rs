@@ -68,15 +68,8 @@ impl CrateCommand {
     /// The entry that says how the run ended.
     fn index(&self, log: &Open) -> Result<u64> {
         let Some(task) = self.entry.strip_prefix("task:") else { return super::number(&self.entry) };
-        let task = super::number(task)?;
-        for index in (0..log.reader.checkpoint().size).rev() {
-            let run = read::entry(index, &log.reader.entry(index)?, &log.key)?.run;
-            if run.task == Some(task) && matches!(run.event, Event::Ended(_)) {
-                return Ok(index);
-            }
-        }
-        Err(Error::new(Kind::NotFound, format!("the log does not say that task {task} ran to an end"))
-            .hint("`countersign-runner log show` lists the entries"))
+        let is_end = |event: &Event| matches!(event, Event::Ended(_));
+        read::of_task(log, super::number(task)?, "end of", is_end)
     }
 
     fn document(&self, told: &Told, parts: &[(String, &str, String)]) -> Value {

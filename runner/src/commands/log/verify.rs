@@ -11,7 +11,6 @@ use super::{LogArguments, MAX_FILE, read};
 use crate::commands::output::{GREEN, YES, verdict};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::record;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyCommand {
@@ -31,7 +30,7 @@ impl VerifyCommand {
         let key = place.key(config)?;
         let folder = match &place.dir {
             Some(dir) => dir.clone(),
-            None => record::folder(&config()?),
+            None => config()?.log_folder(),
         };
         let earlier = self.against.iter().map(|path| earlier(path, &key)).collect::<Result<Vec<_>>>()?;
         let reader = Reader::open(&folder, &key).map_err(refused)?;
