@@ -175,6 +175,12 @@ impl Scene {
         builder(arguments)
     }
 
+    /// Both reviewers approve a commit, CI builds it under `tag`, and the auditor repeats that.
+    pub fn publish(&self, commit: &str, tag: &str) {
+        self.build(commit, tag, &self.reviews(commit)).expect(0);
+        self.rebuild(tag).expect(0);
+    }
+
     /// The node decides about a reference.
     pub fn verify(&self, reference: &str) -> Outcome {
         runner(["--policy", &self.text("policy.toml"), "--json", "verify", reference])

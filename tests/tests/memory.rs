@@ -26,13 +26,6 @@ fn rejection(scene: &Scene, commit: &str) -> String {
     out
 }
 
-/// Reviewed, built and rebuilt under a tag.
-fn published(scene: &Scene, commit: &str, tag: &str) {
-    let reviews = scene.reviews(commit);
-    scene.build(commit, tag, &reviews).expect(0);
-    scene.rebuild(tag).expect(0);
-}
-
 fn memory(scene: &Scene, words: &[&str]) -> Outcome {
     let (policy, state) = (scene.text("policy.toml"), scene.text("state-node"));
     let head = ["--policy", &policy, "--state-dir", &state, "--json", "memory"];
@@ -43,7 +36,7 @@ fn memory(scene: &Scene, words: &[&str]) -> Outcome {
 fn a_no_that_was_seen_once_holds_until_its_signer_takes_it_back() {
     need!("runc", "docker-registry");
     let (scene, commit) = Scene::new();
-    published(&scene, &commit, "1");
+    scene.publish(&commit, "1");
     scene.run("1", &[]).expect(0);
     let no = rejection(&scene, &commit);
     assert_eq!(codes(&scene.run("1", &["--json", "--evidence", &no])), ["rejected"]);
@@ -67,11 +60,11 @@ fn a_no_that_was_seen_once_holds_until_its_signer_takes_it_back() {
 fn an_older_image_under_the_tag_and_a_clock_that_goes_back() {
     need!("runc", "docker-registry", "python3");
     let (scene, first) = Scene::new();
-    published(&scene, &first, "1");
+    scene.publish(&first, "1");
     scene.run("1", &[]).expect(0);
     scene.source.write("run.sh", &format!("{}# newer\n", Scene::SCRIPT));
     let second = scene.source.commit_later("a repair");
-    published(&scene, &second, "2");
+    scene.publish(&second, "2");
     scene.run("2", &[]).expect(0);
     let denied = scene.run("1", &["--json"]);
     assert_eq!(codes(&denied), ["older-than-seen"], "{}", denied.text());
@@ -96,7 +89,7 @@ fn a_revocation_stops_what_runs() {
     let (scene, _) = Scene::new();
     scene.source.write("run.sh", "#!/bin/sh\nsleep 60\necho '{}' > /mnt/countersign/output\n");
     let commit = scene.source.commit("a long one");
-    published(&scene, &commit, "1");
+    scene.publish(&commit, "1");
     let (policy, state, input) =
         (scene.text("policy.toml"), scene.text("state-node"), scene.text("input.json"));
     let reference = format!("{}:1", scene.image());
@@ -184,7 +177,7 @@ fn a_rebuild_that_comes_to_nothing_says_so() {
 fn evidence_of_the_hospitals_own_repository_is_asked_for() {
     need!("runc", "docker-registry", "skopeo");
     let (scene, commit) = Scene::new();
-    published(&scene, &commit, "1");
+    scene.publish(&commit, "1");
     let reference = format!("{}:1", scene.image());
     scene.verify(&reference).expect(0);
     // The hospital keeps a copy of the image with a veto of its own; the developer cannot write there.
@@ -207,7 +200,7 @@ fn evidence_of_the_hospitals_own_repository_is_asked_for() {
 fn a_memory_that_is_damaged_unreadable_or_gone_admits_nothing() {
     need!("runc", "docker-registry", "python3", "setpriv");
     let (scene, commit) = Scene::new();
-    published(&scene, &commit, "1");
+    scene.publish(&commit, "1");
     scene.run("1", &[]).expect(0);
     let no = rejection(&scene, &commit);
     assert_eq!(codes(&scene.run("1", &["--json", "--evidence", &no])), ["rejected"]);
@@ -240,4 +233,8 @@ fn a_memory_that_is_damaged_unreadable_or_gone_admits_nothing() {
     memory(&scene, &["begin-anew"]).expect(0);
     scene.run("1", &[]).expect(0);
     memory(&scene, &["begin-anew"]).expect(2);
+    // The key of the log is not made anew either, and its public half stays.
+    std::fs::remove_file(scene.path("state-node/record-key.pem")).unwrap();
+    assert!(scene.run("1", &[]).expect(4).stderr.contains("is gone"));
+    assert!(scene.path("state-node/record-key.pem.pub").exists());
 }

@@ -11,9 +11,7 @@ use testing::{Scene, need, runner};
 fn a_run_is_written_as_a_crate_with_its_decision_and_release() {
     need!("runc", "docker-registry");
     let (scene, commit) = Scene::new();
-    let reviews = scene.reviews(&commit);
-    scene.build(&commit, "1", &reviews).expect(0);
-    scene.rebuild("1").expect(0);
+    scene.publish(&commit, "1");
     scene.run("1", &[]).expect(0);
     let (policy, state, folder) = (scene.text("policy.toml"), scene.text("state-node"), scene.text("crate"));
     let log = |words: &[&str]| {
