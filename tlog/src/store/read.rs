@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tlog_tiles::{HashReader, Tile, prove_record, prove_tree, sub_tree_index, tree_hash};
 
@@ -18,13 +19,16 @@ use crate::proof::Proof;
 /// The most tiles that are kept in memory: 2 MiB.
 const KEPT_TILES: usize = 256;
 
+/// The bytes of a tile's hashes.
+type Hashes = Arc<[u8]>;
+
 /// A log at one checkpoint, whose signature is verified. What is appended meanwhile is not seen.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
     signed: SignedCheckpoint,
     checkpoint: Checkpoint,
-    tiles: RefCell<HashMap<(u8, u64), Vec<u8>>>,
+    tiles: RefCell<HashMap<(u8, u64), Hashes>>,
     /// The bundle that was read last.
     bundle: RefCell<Option<(u64, Vec<u8>)>>,
 }
@@ -173,9 +177,9 @@ impl Reader {
     }
 
     /// The hashes of a tile, as many as the checkpoint covers.
-    pub(super) fn tile(&self, level: u8, number: u64) -> Result<Vec<u8>> {
+    pub(super) fn tile(&self, level: u8, number: u64) -> Result<Hashes> {
         if let Some(tile) = self.tiles.borrow().get(&(level, number)) {
-            return Ok(tile.clone());
+            return Ok(Arc::clone(tile));
         }
         let width = layout::width_of(layout::hashes_at(self.checkpoint.size, level), number);
         let path = layout::tile_path(level, number);
@@ -185,11 +189,12 @@ impl Reader {
             return Err(Error::Unproven(format!("{path} was cut off")));
         }
         tile.truncate(length);
+        let tile: Hashes = tile.into();
         let mut tiles = self.tiles.borrow_mut();
         if tiles.len() >= KEPT_TILES {
             tiles.clear();
         }
-        tiles.insert((level, number), tile.clone());
+        tiles.insert((level, number), Arc::clone(&tile));
         Ok(tile)
     }
 
