@@ -29,6 +29,12 @@ impl Call {
     }
 }
 
+/// Whether a text can be a database's label, as tasks, configurations and policies write it: 1 to 64 letters, digits, - and _.
+pub fn is_label(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
 /// Who asks for a call: a user of the node's machine, by name and number, as far as they are known. Whoever shows a token
 /// that several may have is nobody in particular.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use super::callers::{Callers, CallersText, Organisations};
 use super::functions::{Functions, FunctionsText};
 use super::requests::{Request, Requests};
 use super::text::{At, ListText, PolicyError};
+use crate::call::is_label;
 
 /// What a rule lets an image do, or of an admission what was granted.
 #[derive(Debug, Clone, Serialize)]
@@ -145,10 +146,8 @@ impl PrivilegesText {
     }
 }
 
-/// A database's label, as tasks and configurations write it.
 fn label(at: At<'_>, span: std::ops::Range<usize>, text: &str) -> Result<String, PolicyError> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if (1..=64).contains(&text.len()) && text.bytes().all(is_plain) {
+    if is_label(text) {
         return Ok(text.to_owned());
     }
     let message = format!("`{}` can be no database's label", text.escape_debug());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use attestations::{Call, Caller, Reference, run::Erasure};
+use attestations::{Call, Caller, Reference, call::is_label, run::Erasure};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -263,11 +263,7 @@ fn check_request(request: &TaskRequest) -> Result<(), Problem> {
 }
 
 fn check_databases(labels: &[String]) -> Result<(), Problem> {
-    let label = |text: &String| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    };
-    if labels.len() <= MAX_DATABASES && labels.iter().all(label) {
+    if labels.len() <= MAX_DATABASES && labels.iter().all(|label| is_label(label)) {
         return Ok(());
     }
     let message = "the databases are not at most 64 labels of 1 to 64 letters, digits, `_` and `-`";
