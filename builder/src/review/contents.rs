@@ -45,9 +45,35 @@ pub(crate) struct Item {
     #[serde(skip)]
     pub(crate) findings: Vec<Finding>,
     #[serde(skip)]
-    name: Vec<u8>,
-    #[serde(skip)]
-    oid: Oid,
+    pub(super) entry: Entry,
+}
+
+/// An entry as its tree has it; its content is not read.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Its path.
+    pub(super) name: Vec<u8>,
+    /// Its mode.
+    pub(super) mode: i32,
+    /// Its object.
+    pub(super) oid: Oid,
+}
+
+impl Entry {
+    /// Its path, made visible.
+    pub(super) fn path(&self) -> String {
+        visible::bytes(&self.name)
+    }
+
+    /// Its mode, as git writes it.
+    pub(super) fn mode(&self) -> String {
+        format!("{:06o}", self.mode)
+    }
+
+    /// Its object.
+    pub(super) fn id(&self) -> String {
+        self.oid.to_string()
+    }
 }
 
 /// A remarkable fact about an entry.
@@ -93,12 +119,12 @@ pub(crate) enum Flag {
 ///
 /// # Errors
 /// When the tree cannot be read, or has more entries than can be reviewed.
-pub(crate) fn list(snapshot: &Snapshot<'_>) -> Result<Vec<Item>> {
+pub(super) fn entries(snapshot: &Snapshot<'_>) -> Result<Vec<Entry>> {
     let tree = snapshot.git_commit().tree().map_err(unreadable)?;
-    let mut items = Vec::new();
-    descend(snapshot, &tree, &mut Vec::new(), 0, &mut items)?;
-    items.sort_by_key(|item| rank(&item.name));
-    Ok(items)
+    let mut entries = Vec::new();
+    descend(snapshot, &tree, &mut Vec::new(), 0, &mut entries)?;
+    entries.sort_by_key(|entry| rank(&entry.name));
+    Ok(entries)
 }
 
 fn rank(name: &[u8]) -> usize {
@@ -117,10 +143,10 @@ fn descend(
     tree: &git2::Tree<'_>,
     path: &mut Vec<u8>,
     depth: usize,
-    items: &mut Vec<Item>,
+    entries: &mut Vec<Entry>,
 ) -> Result<()> {
     for entry in tree {
-        if items.len() >= MAX_ENTRIES || depth > MAX_DEPTH {
+        if entries.len() >= MAX_ENTRIES || depth > MAX_DEPTH {
             return Err(Error::new(Kind::Input, "the tree has more entries or levels than can be reviewed"));
         }
         let length = path.len();
@@ -130,27 +156,31 @@ fn descend(
         path.extend_from_slice(entry.name_bytes());
         if entry.kind() == Some(ObjectType::Tree) {
             let below = snapshot.repository().git().find_tree(entry.id()).map_err(unreadable)?;
-            descend(snapshot, &below, path, depth + 1, items)?;
+            descend(snapshot, &below, path, depth + 1, entries)?;
         } else {
-            items.push(item(snapshot, path, entry.filemode(), entry.id())?);
+            entries.push(Entry { name: path.clone(), mode: entry.filemode(), oid: entry.id() });
         }
         path.truncate(length);
     }
     Ok(())
 }
 
-pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) -> Result<Item> {
+/// An entry with what a reviewer must know of its content.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn item(snapshot: &Snapshot<'_>, entry: Entry) -> Result<Item> {
     let mut item = Item {
-        path: visible::bytes(name),
-        mode: format!("{mode:06o}"),
+        path: entry.path(),
+        mode: entry.mode(),
         size: 0,
-        id: oid.to_string(),
+        id: entry.id(),
         flags: Vec::new(),
         target: None,
         findings: Vec::new(),
-        name: name.to_owned(),
-        oid,
+        entry,
     };
+    let Entry { mode, oid, .. } = item.entry;
     match mode {
         0o160_000 => {
             item.flags.push(Flag::Submodule);
@@ -171,12 +201,12 @@ pub(crate) fn item(snapshot: &Snapshot<'_>, name: &[u8], mode: i32, oid: Oid) ->
     let blob = snapshot.repository().git().find_blob(oid).map_err(unreadable)?;
     if mode == 0o120_000 {
         item.target = Some(visible::bytes(blob.content()));
-        if leads_out(name, blob.content()) {
+        if leads_out(&item.entry.name, blob.content()) {
             item.flags.push(Flag::LeadsOut);
         }
     } else {
-        item.flags.extend(flags_of(blob.content()));
         item.findings = findings::of(&item.path, blob.content());
+        item.flags.extend(flags_of(blob.content(), &item.findings));
     }
     Ok(item)
 }
@@ -186,7 +216,7 @@ fn size_of(snapshot: &Snapshot<'_>, oid: Oid) -> Result<u64> {
     Ok(odb.read_header(oid).map_err(unreadable)?.0 as u64)
 }
 
-fn flags_of(content: &[u8]) -> Vec<Flag> {
+fn flags_of(content: &[u8], findings: &[Finding]) -> Vec<Flag> {
     let mut flags = Vec::new();
     if content.starts_with(b"version https://git-lfs.github.com/spec/") {
         flags.push(Flag::LfsPointer);
@@ -195,7 +225,7 @@ fn flags_of(content: &[u8]) -> Vec<Flag> {
         flags.push(Flag::Binary);
         return flags;
     };
-    if text.chars().any(|c| visible::is_deceptive(c) && !matches!(c, '\n' | '\t')) {
+    if findings.iter().any(|finding| finding.kind.is_hidden()) {
         flags.push(Flag::Deceptive);
     }
     if !text.is_ascii() {
@@ -240,7 +270,7 @@ impl Item {
         if is_hidden || is_large || self.size > MAX_SEARCHED {
             return Ok(None);
         }
-        let blob = snapshot.repository().git().find_blob(self.oid).map_err(unreadable)?;
+        let blob = snapshot.repository().git().find_blob(self.entry.oid).map_err(unreadable)?;
         Ok(as_text(blob.content()).map(visible::text))
     }
 
@@ -312,6 +342,7 @@ mod tests {
 
     #[test]
     fn content_is_flagged() {
+        let flags_of = |content: &[u8]| super::flags_of(content, &findings::of("a", content));
         assert_eq!(flags_of(b"plain\n\ttext\n"), []);
         assert_eq!(flags_of(b"\0"), [Flag::Binary]);
         assert_eq!(flags_of(b"caf\xe9"), [Flag::Binary]);

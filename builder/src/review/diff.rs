@@ -2,7 +2,7 @@
 
 use git2::{Delta, DiffDelta, DiffHunk, DiffLine, DiffOptions};
 
-use super::contents::{Asked, Contents, Flag, Item, MAX_SEARCHED, MAX_SHOWN, item, unreadable};
+use super::contents::{Asked, Contents, Entry, Flag, Item, MAX_SEARCHED, MAX_SHOWN, item, unreadable};
 use super::visible;
 use crate::error::Result;
 use crate::source::Snapshot;
@@ -73,6 +73,9 @@ pub(crate) fn changes(
         .filter_map(|(delta, _)| path_of(&delta).map(<[u8]>::to_vec))
         .collect();
     let mut patch = Patch::default();
+    if shown.is_empty() {
+        return Ok((changes, patch.text));
+    }
     diff.print(git2::DiffFormat::Patch, |delta, hunk, line| {
         if path_of(&delta).is_some_and(|path| shown.contains(path)) {
             patch.add(&delta, hunk.as_ref(), &line);
@@ -87,7 +90,9 @@ fn change(since: &Snapshot<'_>, now: &Snapshot<'_>, delta: &DiffDelta<'_>) -> Re
     let side = |snapshot: &Snapshot<'_>, file: git2::DiffFile<'_>| -> Result<Option<Item>> {
         let mode = i32::from(file.mode());
         match file.path_bytes() {
-            Some(path) if file.exists() && mode != 0 => Ok(Some(item(snapshot, path, mode, file.id())?)),
+            Some(path) if file.exists() && mode != 0 => {
+                Ok(Some(item(snapshot, Entry { name: path.to_owned(), mode, oid: file.id() })?))
+            }
             _ => Ok(None),
         }
     };

@@ -41,6 +41,13 @@ pub(crate) enum FindingKind {
     Binary,
 }
 
+impl FindingKind {
+    /// Whether it is a character that is not seen where it stands.
+    pub(super) fn is_hidden(self) -> bool {
+        matches!(self, Self::Bidirectional | Self::Invisible | Self::Control)
+    }
+}
+
 /// Lines in order, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lines(Vec<usize>);

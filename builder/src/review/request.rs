@@ -7,7 +7,7 @@ use attestations::review::{Parameters, Role, Scope};
 use attestations::{Commit, Digest, Tree};
 use serde::{Deserialize, Serialize};
 
-use super::contents::{self, Contents, Item};
+use super::contents::{self, Contents, Entry};
 use super::{Subjects, diff, visible};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
@@ -198,14 +198,14 @@ impl Request {
 }
 
 fn files(subjects: &Subjects<'_>) -> Result<Vec<File>> {
-    let file = |item: &Item| File { path: item.path.clone(), mode: item.mode.clone(), id: item.id.clone() };
+    let file = |entry: &Entry| File { path: entry.path(), mode: entry.mode(), id: entry.id() };
     let Some(since) = &subjects.since else {
-        return Ok(contents::list(&subjects.commit)?.iter().map(file).collect());
+        return Ok(contents::entries(&subjects.commit)?.iter().map(file).collect());
     };
     let (changes, _) = diff::changes(since, &subjects.commit, &Contents::None)?;
     let changed = changes.iter().filter_map(|change| match (&change.before, &change.after) {
-        (_, Some(now)) => Some(file(now)),
-        (Some(gone), None) => Some(File { mode: "000000".to_owned(), ..file(gone) }),
+        (_, Some(now)) => Some(file(&now.entry)),
+        (Some(gone), None) => Some(File { mode: "000000".to_owned(), ..file(&gone.entry) }),
         (None, None) => None,
     });
     Ok(changed.collect())

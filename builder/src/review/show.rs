@@ -113,7 +113,9 @@ impl Subjects<'_> {
                 shown.text = bounded(patch)?;
             }
             None => {
-                shown.files = contents::list(&self.commit)?;
+                let entries = contents::entries(&self.commit)?.into_iter();
+                shown.files =
+                    entries.map(|entry| contents::item(&self.commit, entry)).collect::<Result<_>>()?;
                 shown.text = self.contents(&shown.files, contents)?;
             }
         }
