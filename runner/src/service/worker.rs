@@ -78,15 +78,14 @@ impl Pool {
 
     /// A completed task's result, once it is written down that it leaves.
     pub(super) async fn release(self: &Arc<Self>, id: i64) -> Result<Vec<u8>, Failure> {
-        let outgoing = Arc::new(self.with_queue(move |queue| queue.outgoing(id)).await?);
-        let leaving = Arc::clone(&outgoing);
-        self.recording(move |execute| execute.release(&leaving)).await?;
-        Ok(Arc::unwrap_or_clone(outgoing).result)
+        let outgoing = self.with_queue(move |queue| queue.outgoing(id)).await?;
+        self.recording(move |execute| execute.release(&outgoing).map(|()| outgoing.result)).await
     }
 
-    async fn recording<F>(&self, write: F) -> Result<(), Failure>
+    async fn recording<F, T>(&self, write: F) -> Result<T, Failure>
     where
-        F: FnOnce(&dyn Execute) -> error::Result<()> + Send + 'static,
+        F: FnOnce(&dyn Execute) -> error::Result<T> + Send + 'static,
+        T: Send + 'static,
     {
         let execute = Arc::clone(&self.execute);
         let written = spawn_blocking(move || write(&*execute)).await;
