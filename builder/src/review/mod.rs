@@ -62,7 +62,10 @@ impl<'a> Subjects<'a> {
         let since = since.map(|id| Ok::<_, Error>(repository.commit(&parse_commit(id)?)?)).transpose()?;
         if let Some(since) = &since {
             let (new, old) = (commit.git_commit().id(), since.git_commit().id());
-            if !repository.git().graph_descendant_of(new, old).map_err(contents::unreadable)? {
+            let git = commit.history()?;
+            let is_older = git.find_commit(old).is_ok()
+                && git.graph_descendant_of(new, old).map_err(contents::unreadable)?;
+            if !is_older {
                 let text = format!("{} is not in the history of {}", since.id(), commit.id());
                 let hint = "give a commit that was reviewed before, or leave --since out";
                 return Err(Error::new(Kind::Input, text).hint(hint));

@@ -59,14 +59,14 @@ pub(crate) fn newest_reviewed(
 
 /// The commits of the history that somebody approved, by how many commits came after them.
 fn candidates(commit: &Snapshot<'_>, handed_in: &[HandedIn]) -> Result<BTreeSet<(usize, Commit)>> {
-    let git = commit.repository().git();
+    let git = commit.history()?;
     let own = commit.git_commit().id();
     let mut found = BTreeSet::new();
     for statement in handed_in.iter().filter_map(HandedIn::signed) {
         let is_approval = statement.review().is_some_and(|it| it.value().verdict == Verdict::Approved);
         let named = statement.value().subject.iter().filter_map(Subject::git_commit);
         for candidate in named.filter(|_| is_approval) {
-            // The whole history was fetched with the commit; what is not there is not of it.
+            // The whole history is there; what is not there is not of it.
             let Ok(oid) = Oid::from_str(candidate.as_str()) else { continue };
             if git.find_commit(oid).is_err() {
                 continue;

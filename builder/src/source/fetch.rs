@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use attestations::Foreign;
 use attestations::digest::Commit;
 
 use super::{Location, SourceError};
@@ -22,49 +23,112 @@ pub(super) fn lock(cache: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// How much of a commit's past is fetched with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Nothing: the commit, its tree and its files.
+    Alone,
+    /// All commits. Their trees and files are left out where the server can do that.
+    History,
+}
+
+impl Depth {
+    fn arguments(self, location: &Location) -> &'static [&'static str] {
+        match self {
+            Self::Alone => &["--depth=1"],
+            // A folder of this machine allows it to nobody unless it says so, and a partial clone has nothing else.
+            Self::History if location.is_local() => {
+                &["--filter=tree:0", "--upload-pack=git -c uploadpack.allowFilter=true upload-pack"]
+            }
+            Self::History => &["--filter=tree:0"],
+        }
+    }
+
+    /// What git checks of the objects that arrive.
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::Alone => &[],
+            // Old commits are as they are, their trees are never read, and whoever reads a commit checks its id.
+            Self::History => &["transfer.fsckObjects=false", "fetch.fsckObjects=false"],
+        }
+    }
+}
+
 /// Fetches `commit` into `cache`: by its id first, which some servers refuse, and then with all references.
 pub(super) fn commit(
     cache: &Path,
     location: &Location,
-    commit: &Commit,
+    (commit, depth): (&Commit, Depth),
     present: impl Fn() -> bool,
 ) -> Result<(), SourceError> {
     let failed = |source| SourceError::Cache { path: cache.to_path_buf(), source };
     let _lock = lock(cache).map_err(failed)?;
     let kept = format!("+{commit}:refs/countersign/{commit}");
-    let by_id = git_fetch(cache, location, &kept)?;
-    if let Err(detail) = &by_id
-        && malformed(detail)
-    {
-        return Err(SourceError::Malformed { location: location.to_string(), detail: last_lines(detail) });
+    let by_id = match git_fetch(cache, location, depth, (depth.arguments(location), &kept))? {
+        Ok(()) if present() => return Ok(()),
+        Ok(()) => String::new(),
+        Err(detail) => detail,
+    };
+    if malformed(&by_id) || is_final(&by_id) {
+        return Err(refused(location, &by_id));
     }
-    if by_id.is_ok() && present() {
-        return Ok(());
-    }
-    match git_fetch(cache, location, "+refs/*:refs/fetched/*")? {
+    match git_fetch(cache, location, depth, (&[], "+refs/*:refs/fetched/*"))? {
         Ok(()) if present() => Ok(()),
         Ok(()) => Err(SourceError::UnknownCommit {
             commit: commit.to_string(),
             location: location.to_string(),
-            detail: format!("git: {}", last_lines(&by_id.err().unwrap_or_default())),
+            detail: format!("git: {}", said(&by_id)),
         }),
-        Err(detail) if malformed(&detail) => {
-            Err(SourceError::Malformed { location: location.to_string(), detail: last_lines(&detail) })
-        }
-        Err(detail) => {
-            Err(SourceError::Unreachable { location: location.to_string(), detail: last_lines(&detail) })
-        }
+        Err(detail) => Err(refused(location, &detail)),
     }
 }
 
+/// The error for a fetch that git ended with `detail`.
+fn refused(location: &Location, detail: &str) -> SourceError {
+    let (location, said) = (location.to_string(), said(detail));
+    if malformed(detail) {
+        return SourceError::Malformed { location, detail: said };
+    }
+    match owned_by_another(detail) {
+        Some(folder) => SourceError::OfAnotherUser { location, folder, detail: said },
+        None => SourceError::Unreachable { location, detail: said },
+    }
+}
+
+/// Whether asking the same server for all references would fail just so.
+fn is_final(detail: &str) -> bool {
+    const FINAL: [&str; 4] = [
+        "detected dubious ownership",
+        "Could not resolve host",
+        "does not appear to be a git repository",
+        "Authentication failed",
+    ];
+    FINAL.iter().any(|words| detail.contains(words))
+}
+
+/// The folder that git does not read, since it belongs to another user.
+fn owned_by_another(detail: &str) -> Option<String> {
+    let (_, rest) = detail.split_once("detected dubious ownership in repository at '")?;
+    let (folder, _) = rest.split_once('\'')?;
+    Some(Foreign::new(folder).to_string())
+}
+
 /// Settings of every fetch, whatever the machine's configuration.
-const HARDENED: [&str; 9] = [
+const HARDENED: [&str; 16] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "protocol.ext.allow=never",
     "protocol.git.allow=never",
     "transfer.fsckObjects=true",
     "fetch.fsckObjects=true",
+    // How old programs wrote times, addresses and modes: nobody can change a history, and nothing of it is harmful.
+    "fetch.fsck.badTimezone=warn",
+    "fetch.fsck.badDateOverflow=warn",
+    "fetch.fsck.zeroPaddedDate=warn",
+    "fetch.fsck.zeroPaddedFilemode=warn",
+    "fetch.fsck.missingSpaceBeforeDate=warn",
+    "fetch.fsck.missingSpaceBeforeEmail=warn",
+    "fetch.fsck.missingNameBeforeEmail=warn",
     "fetch.recurseSubmodules=false",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -155,6 +219,8 @@ pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
         command.args(["-c", setting]);
     }
     command.args(FETCH).env_clear().envs(passed_on(std::env::vars_os())).env("LANG", "C").env("LC_ALL", "C");
+    // Of a history without trees, nothing more is fetched unasked.
+    command.env("GIT_NO_LAZY_FETCH", "1");
     never_ask(&mut command);
     command
 }
@@ -165,8 +231,14 @@ pub(super) fn never_ask(command: &mut Command) {
 }
 
 /// The outer error is ours, the inner text is git's message when it refused.
-fn git_fetch(cache: &Path, location: &Location, refspec: &str) -> Result<Result<(), String>, SourceError> {
-    let output = command(cache, &[])
+fn git_fetch(
+    cache: &Path,
+    location: &Location,
+    depth: Depth,
+    (arguments, refspec): (&[&str], &str),
+) -> Result<Result<(), String>, SourceError> {
+    let output = command(cache, depth.settings())
+        .args(arguments)
         .arg("--")
         .arg(location.fetch_argument())
         .arg(refspec)
@@ -185,9 +257,18 @@ pub(super) fn malformed(detail: &str) -> bool {
     detail.contains("fsck error") || detail.lines().any(|line| line.starts_with("error: object "))
 }
 
-pub(super) fn last_lines(detail: &str) -> String {
-    let lines: Vec<&str> = detail.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(3)..].join("; ")
+/// What git says first, which is the cause; the advice that it repeats after every failure is left out.
+pub(super) fn said(detail: &str) -> String {
+    const ADVICE: [&str; 5] = [
+        "warning: ",
+        "remote: warning: ",
+        "fatal: Could not read from remote repository.",
+        "Please make sure you have the correct access rights",
+        "and the repository exists.",
+    ];
+    let is_advice = |line: &&str| line.is_empty() || ADVICE.iter().any(|advice| line.starts_with(advice));
+    let lines: Vec<&str> = detail.lines().map(str::trim).filter(|line| !is_advice(line)).collect();
+    Foreign::new(&lines[..lines.len().min(3)].join("; ")).to_string()
 }
 
 #[cfg(test)]
@@ -216,5 +297,17 @@ mod tests {
         let mut with_token = always.to_vec();
         with_token.insert(1, "TOKEN");
         assert_eq!(passed(&more), with_token);
+    }
+
+    #[test]
+    fn the_cause_leads_and_cannot_steer_a_terminal() {
+        let detail = "warning: object 01: badTimezone\nfatal: detected dubious ownership in repository at '/srv/x/.git'\n\
+            To add an exception for this directory, call:\n\n\tgit config --global --add safe.directory /srv/x/.git\n\
+            fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\n\
+            and the repository exists.\n";
+        assert!(said(detail).starts_with("fatal: detected dubious ownership"), "{}", said(detail));
+        assert!(said(detail).ends_with("safe.directory /srv/x/.git"), "{}", said(detail));
+        assert_eq!(owned_by_another(detail).unwrap(), "/srv/x/.git");
+        assert_eq!(said("remote: \u{1b}[2J\0gone\n"), "remote: \\u{1b}[2J\\0gone");
     }
 }

@@ -42,7 +42,7 @@ impl Location {
         let path = path.to_str().ok_or_else(|| refuse("the path is not UTF-8".to_owned()))?;
         let uri =
             url::Url::from_file_path(path).map_err(|()| refuse("it is not an absolute path".to_owned()))?;
-        Ok(Self { fetch: path.to_owned(), uri: uri.to_string() })
+        Ok(Self { fetch: uri.to_string(), uri: uri.to_string() })
     }
 
     fn url(text: &str) -> Result<Self, String> {
@@ -70,6 +70,11 @@ impl Location {
     /// The name used in statements: a URL without the `git+` prefix.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Whether it is a folder of this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.fetch.starts_with("file:")
     }
 
     pub(super) fn fetch_argument(&self) -> &str {

@@ -2,8 +2,9 @@
 //!
 //! The `git` program fetches. libgit2 reads, and checks that every object has the requested id. Deliberately absent:
 //! LFS, since the commit's id does not cover the content, and in the reviewed repository also submodules, since they
-//! are not reviewed with it.
+//! are not reviewed with it. Both stop a build only where something copies them.
 
+mod attributes;
 mod fetch;
 mod location;
 mod recorded;
@@ -11,12 +12,15 @@ mod submodules;
 mod tree;
 mod writers;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use attestations::{Commit, Digest, Tree};
 use git2::{ObjectType, Oid};
 
+pub(crate) use attributes::Form;
+use fetch::Depth;
 pub(crate) use location::Location;
 pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
@@ -64,6 +68,24 @@ pub(crate) enum SourceError {
         /// Git's message.
         detail: String,
     },
+    /// A folder that belongs to another user, which git does not read unasked.
+    #[error("{location} could not be fetched: {detail}")]
+    OfAnotherUser {
+        /// The repository.
+        location: String,
+        /// The folder that git names.
+        folder: String,
+        /// Git's message.
+        detail: String,
+    },
+    /// The history of a commit is not there to its beginning.
+    #[error("the history of commit {commit} is not complete in {location}")]
+    NoHistory {
+        /// The commit.
+        commit: String,
+        /// The repository.
+        location: String,
+    },
     /// The repository holds objects that git's own checks refuse.
     #[error("{location} holds a malformed object: {detail}")]
     Malformed {
@@ -92,6 +114,9 @@ pub(crate) enum SourceError {
         /// The commit.
         commit: String,
     },
+    /// Git could not give the form that a file has in a checkout.
+    #[error("the files as .gitattributes has them in a checkout could not be made: {0}")]
+    Checkout(String),
     /// A file of the tree over the reader's limit.
     #[error("{path} of commit {commit} has {size} bytes, more than the {limit} allowed")]
     TooLarge {
@@ -151,6 +176,17 @@ impl From<SourceError> for crate::error::Error {
                     fetch::MORE_VARIABLES
                 ),
             ),
+            SourceError::OfAnotherUser { folder, .. } => (
+                Kind::Machine,
+                format!(
+                    "if you trust whoever the folder belongs to: git config --global --add safe.directory {folder}"
+                ),
+            ),
+            SourceError::NoHistory { .. } => (
+                Kind::Input,
+                "it is a shallow clone: `git fetch --unshallow` there, or give the location it was cloned from"
+                    .to_owned(),
+            ),
             SourceError::Malformed { .. } => {
                 (Kind::Input, "run `git fsck` in that repository; its history has to be repaired".to_owned())
             }
@@ -158,6 +194,7 @@ impl From<SourceError> for crate::error::Error {
             SourceError::NoSuchPath { .. } => {
                 (Kind::NotFound, "check the spelling of the path at that commit".to_owned())
             }
+            SourceError::Checkout(_) => (Kind::Input, "correct .gitattributes, or the files that it names".to_owned()),
             SourceError::TooLarge { .. } | SourceError::Read(_) => {
                 (Kind::Input, "it is malformed or not meant for this".to_owned())
             }
@@ -174,6 +211,8 @@ impl From<SourceError> for crate::error::Error {
 /// The cached objects of one repository.
 pub(crate) struct Repository {
     git: git2::Repository,
+    /// The commits of its history, once somebody asked for them.
+    history: OnceCell<git2::Repository>,
     location: Location,
     cache: PathBuf,
 }
@@ -190,17 +229,17 @@ impl Repository {
         std::fs::create_dir_all(&cache).map_err(failed)?;
         let _lock = fetch::lock(&cache).map_err(failed)?;
         let git = git2::Repository::open_bare(&cache).or_else(|_| git2::Repository::init_bare(&cache))?;
-        Ok(Self { git, location: location.clone(), cache })
+        Ok(Self { git, history: OnceCell::new(), location: location.clone(), cache })
     }
 
-    /// Reads a commit, and fetches it first if the cache does not have it.
+    /// Reads a commit, and fetches it without its history if the cache does not have it.
     ///
     /// # Errors
     /// When the repository does not have it or cannot be reached; see [`SourceError`].
     pub(crate) fn commit(&self, id: &Commit) -> Result<Snapshot<'_>, SourceError> {
         let oid = object_id(&id.to_string())?;
         if self.git.find_commit(oid).is_err() {
-            fetch::commit(&self.cache, &self.location, id, || self.has(oid))?;
+            fetch::commit(&self.cache, &self.location, (id, Depth::Alone), || has(&self.git, oid))?;
         }
         self.present(id)
     }
@@ -234,8 +273,38 @@ impl Repository {
         &self.git
     }
 
-    fn has(&self, oid: Oid) -> bool {
-        self.git.odb().is_ok_and(|odb| odb.refresh().is_ok() && odb.exists(oid))
+    /// The commits that lead to `commit`, in a repository that may have nothing of their trees.
+    ///
+    /// # Errors
+    /// When they cannot be fetched, or not to their beginning.
+    fn history(&self, commit: &Commit) -> Result<&git2::Repository, SourceError> {
+        let place = self.cache.join("history");
+        let git = match self.history.get() {
+            Some(git) => git,
+            None => {
+                std::fs::create_dir_all(&place)
+                    .map_err(|source| SourceError::Cache { path: place.clone(), source })?;
+                let git =
+                    git2::Repository::open_bare(&place).or_else(|_| git2::Repository::init_bare(&place))?;
+                self.history.get_or_init(|| git)
+            }
+        };
+        let oid = object_id(commit.as_str())?;
+        let is_whole = || has(git, oid) && is_whole(git, oid);
+        if !is_whole() {
+            fetch::commit(&place, &self.location, (commit, Depth::History), is_whole).map_err(|error| {
+                match error {
+                    // The commit itself was fetched before, so it is its history that is missing.
+                    SourceError::UnknownCommit { commit, location, .. }
+                        if self.git.find_commit(oid).is_ok() =>
+                    {
+                        SourceError::NoHistory { commit, location }
+                    }
+                    other => other,
+                }
+            })?;
+        }
+        Ok(git)
     }
 
     fn unknown(&self, commit: &Commit, detail: &str) -> SourceError {
@@ -292,14 +361,26 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// When the history cannot be read.
     pub(crate) fn writers_since(&self, since: &Snapshot<'_>) -> Result<Writers, SourceError> {
-        let mut walk = self.repository.git.revwalk()?;
+        let git = self.history()?;
+        let mut walk = git.revwalk()?;
         walk.push(self.commit.id())?;
-        walk.hide(since.commit.id())?;
+        // A commit that is not there is not in this one's history, and hides nothing of it.
+        if git.find_commit(since.commit.id()).is_ok() {
+            walk.hide(since.commit.id())?;
+        }
         let mut writers = Writers::default();
         for oid in walk {
-            writers.add(&self.repository.git.find_commit(oid?)?);
+            writers.add(&git.find_commit(oid?)?);
         }
         Ok(writers)
+    }
+
+    /// All commits that lead to this one. Nothing is promised of their trees.
+    ///
+    /// # Errors
+    /// When they cannot be fetched, or not to their beginning.
+    pub(crate) fn history(&self) -> Result<&'a git2::Repository, SourceError> {
+        self.repository.history(&self.id)
     }
 
     /// The parsed commit, for facts that this type does not offer.
@@ -311,6 +392,20 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn repository(&self) -> &'a Repository {
         self.repository
     }
+}
+
+fn has(git: &git2::Repository, oid: Oid) -> bool {
+    git.odb().is_ok_and(|odb| odb.refresh().is_ok() && odb.exists(oid))
+}
+
+/// Whether every commit that leads to this one is there.
+fn is_whole(git: &git2::Repository, oid: Oid) -> bool {
+    let walked = || {
+        let mut walk = git.revwalk()?;
+        walk.push(oid)?;
+        walk.try_for_each(|oid| oid.map(drop))
+    };
+    !git.is_shallow() && walked().is_ok()
 }
 
 fn commit_id(id: Oid) -> Result<Commit, SourceError> {

@@ -4,6 +4,7 @@
 //! Branches, tags and commits are fetched without their history. A name is resolved as in `git checkout`: a branch
 //! before a tag. Deliberately absent: LFS, since the commit's id does not cover the content.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -100,7 +101,8 @@ pub(crate) fn fetch<E>(
     // Opened again, now with the submodules' objects.
     let git = git2::Repository::open_bare(wanted.into)?;
     let location = Location::parse(wanted.url.as_str())?;
-    let repository = Repository { git, location, cache: PathBuf::from(wanted.into) };
+    let repository =
+        Repository { git, history: OnceCell::new(), location, cache: PathBuf::from(wanted.into) };
     Ok(Found { repository, commit, submodules })
 }
 
@@ -159,8 +161,9 @@ fn only<E>(
 }
 
 fn failed<E>(said: &str) -> RecordedError<E> {
-    let said = cache_fetch::last_lines(said);
-    match cache_fetch::malformed(&said) {
+    let is_malformed = cache_fetch::malformed(said);
+    let said = cache_fetch::said(said);
+    match is_malformed {
         true => RecordedError::Git(format!("it holds a malformed object: {said}")),
         false => RecordedError::Git(format!("git says: {said}")),
     }

@@ -168,17 +168,16 @@ fn a_walk_knows_modes_and_links_and_odd_names() {
             ("\u{e9}\ttab".to_owned(), EntryKind::File { executable: false }),
         ]
     );
-    assert_eq!(snapshot.blobs().unwrap().read(found[0].id).unwrap(), b"run.sh");
+    assert_eq!(snapshot.blobs().unwrap().read(found[0].id, &found[0].form).unwrap(), b"run.sh");
     assert!(matches!(snapshot.walk("nowhere", &all), Err(SourceError::NoSuchPath { .. })));
     assert!(matches!(snapshot.file("src/run.sh", 3), Err(SourceError::TooLarge { size: 10, limit: 3, .. })));
     assert!(matches!(snapshot.file("src", 3), Err(SourceError::Unsupported { .. })));
 }
 
 #[test]
-fn submodules_and_lfs_pointers_are_refused_by_name_unless_left_out() {
+fn a_walk_names_submodules_and_lfs_pointers() {
     let made = Made::new();
     made.write("model.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n");
-    let commit = made.commit("lfs");
     let other = Made::new();
     other.commit("other");
     let target = other.folder.path().to_str().unwrap().to_owned();
@@ -186,12 +185,140 @@ fn submodules_and_lfs_pointers_are_refused_by_name_unless_left_out() {
     let both = made.commit("submodule");
     let state = tempfile::tempdir().unwrap();
     let repository = made.open(state.path());
-    let error = repository.commit(&commit).unwrap().walk("", &all).unwrap_err().to_string();
-    assert!(error.contains("model.bin") && error.contains("LFS pointer"), "{error}");
     let snapshot = repository.commit(&both).unwrap();
-    let error = snapshot.walk("", &|path| path != b"model.bin").unwrap_err().to_string();
-    assert!(error.contains("vendor") && error.contains("submodule"), "{error}");
-    assert_eq!(snapshot.walk("", &|path| path == b".gitmodules").unwrap().len(), 1);
+    let found = snapshot.walk("", &all).unwrap();
+    let kind = |path: &[u8]| found.iter().find(|entry| entry.path == path).unwrap().kind;
+    assert_eq!((kind(b"model.bin"), kind(b"vendor")), (EntryKind::LfsPointer, EntryKind::Submodule));
+}
+
+#[test]
+fn a_file_is_found_through_links_of_its_own_tree() {
+    use std::os::unix::fs::symlink;
+    let made = Made::new();
+    made.write("docker/a.Dockerfile", b"FROM a");
+    let link = |target: &str, path: &str| symlink(target, made.folder.path().join(path)).unwrap();
+    link("docker/a.Dockerfile", "Dockerfile");
+    link("docker", "folder");
+    link("../Dockerfile", "docker/up");
+    link("./folder/./up", "long");
+    link("/etc/passwd", "absolute");
+    link("../outside", "out");
+    link("folder/../../x", "far");
+    link("circle", "circle");
+    link("nowhere", "dangling");
+    let commit = made.commit("links");
+    let state = tempfile::tempdir().unwrap();
+    let repository = made.open(state.path());
+    let snapshot = repository.commit(&commit).unwrap();
+    for path in ["Dockerfile", "folder/a.Dockerfile", "docker/up", "folder/up", "long", "./docker//up"] {
+        assert_eq!(snapshot.file(path, 10).unwrap().unwrap(), b"FROM a", "{path}");
+    }
+    for (path, words) in [
+        ("absolute", "leads out of the repository"),
+        ("out", "leads out of the repository"),
+        ("far", "leads out of the repository"),
+        ("circle", "in a circle"),
+        ("dangling", "a link to nothing"),
+        ("folder", "not a plain file"),
+    ] {
+        let error = snapshot.file(path, 10).unwrap_err().to_string();
+        assert!(error.contains(path) && error.contains(words), "{error}");
+    }
+    assert_eq!(snapshot.file("docker/none", 10).unwrap(), None);
+    assert_eq!(snapshot.file("Dockerfile/x", 10).unwrap_or(None), None);
+}
+
+#[test]
+fn files_have_the_form_of_a_checkout() {
+    let made = Made::new();
+    let utf16: Vec<u8> = "code\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    made.write(
+        ".gitattributes",
+        b"*.csv text working-tree-encoding=UTF-16LE\n*.cmd text eol=crlf\n*.id ident\n[attr]win text eol=crlf\n",
+    );
+    made.write("deep/.gitattributes", b"plain.cmd -text\nmacro.txt win\nany.txt eol=lf\n");
+    made.write("codes.csv", &utf16);
+    for path in ["run.cmd", "deep/plain.cmd", "deep/macro.txt", "deep/any.txt"] {
+        made.write(path, b"one\r\ntwo\r\n");
+    }
+    made.write("a.id", b"$Id$\n");
+    let commit = made.commit("attributes");
+    made.git(&["rm", "-q", "-r", "--cached", "."]);
+    made.git(&["reset", "-q", "--hard", commit.as_str()]);
+    let state = tempfile::tempdir().unwrap();
+    let repository = made.open(state.path());
+    let snapshot = repository.commit(&commit).unwrap();
+    let blobs = snapshot.blobs().unwrap();
+    for folder in ["", "deep"] {
+        for entry in snapshot.walk(folder, &all).unwrap() {
+            let path = made.folder.path().join(folder).join(String::from_utf8(entry.path).unwrap());
+            if path.is_file() {
+                let (ours, theirs) =
+                    (blobs.read(entry.id, &entry.form).unwrap(), std::fs::read(&path).unwrap());
+                assert_eq!(ours, theirs, "{}", path.display());
+            }
+        }
+    }
+    let read = |path: &str| std::fs::read(made.folder.path().join(path)).unwrap();
+    assert_eq!(read("codes.csv"), utf16);
+    assert!(read("deep/macro.txt").ends_with(b"two\r\n") && read("deep/any.txt").ends_with(b"two\n"));
+}
+
+#[test]
+fn an_odd_old_commit_does_not_matter() {
+    let made = Made::new();
+    made.write("a.txt", b"one");
+    made.git(&["add", "-A"]);
+    let tree = made.git(&["write-tree"]);
+    let (person, day) = ("O <o@example.org>", 1_287_367_363);
+    let text = format!("tree {tree}\nauthor {person} {day} +0000\ncommitter {person} {day} -700\n\nold\n");
+    made.write("../odd-commit", text.as_bytes());
+    let file = made.folder.path().join("../odd-commit");
+    let old = made.git(&["hash-object", "-t", "commit", "-w", "--literally", file.to_str().unwrap()]);
+    std::fs::remove_file(file).unwrap();
+    made.git(&["update-ref", "refs/heads/main", &old]);
+    made.git(&["reset", "-q", "--hard"]);
+    let new = made.commit("new");
+    let state = tempfile::tempdir().unwrap();
+    let repository = made.open(state.path());
+    let snapshot = repository.commit(&new).unwrap();
+    assert!(!has(&repository.git, object_id(&old).unwrap()), "the history was fetched unasked");
+    let since = repository.commit(&old.parse().unwrap()).unwrap();
+    assert_eq!(snapshot.writers_since(&since).unwrap().authors.len(), 1);
+    assert!(snapshot.history().unwrap().find_commit(object_id(&old).unwrap()).is_ok());
+}
+
+#[test]
+fn clones_of_every_kind_are_read() {
+    let made = Made::new();
+    made.write("a.txt", b"one");
+    let first = made.commit("first");
+    made.write("a.txt", b"two");
+    let second = made.commit("second");
+    let place = tempfile::tempdir().unwrap();
+    let from = format!("file://{}", made.folder.path().display());
+    let own = made.folder.path().to_str().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    made.git(&["config", "uploadpack.allowFilter", "true"]);
+    made.git(&["clone", "-q", "--depth=1", &from, &at("shallow")]);
+    made.git(&["clone", "-q", "--filter=blob:none", &from, &at("partial")]);
+    made.git(&["clone", "-q", "--shared", own, &at("alternates")]);
+    made.git(&["clone", "-q", "--bare", own, &at("bare")]);
+    made.git(&["worktree", "add", "-q", "--detach", &at("worktree"), second.as_str()]);
+    for name in ["shallow", "partial", "alternates", "bare", "worktree"] {
+        let state = tempfile::tempdir().unwrap();
+        let repository = Repository::open(state.path(), &Location::parse(&at(name)).unwrap()).unwrap();
+        let snapshot = repository.commit(&second).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(snapshot.file("a.txt", 10).unwrap().unwrap(), b"two", "{name}");
+        match (name, snapshot.history()) {
+            ("shallow", Err(SourceError::NoHistory { .. })) => {}
+            ("shallow", history) => panic!("{name}: {:?}", history.err()),
+            (_, history) => {
+                let found = history.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert!(found.find_commit(object_id(first.as_str()).unwrap()).is_ok(), "{name}");
+            }
+        }
+    }
 }
 
 #[test]

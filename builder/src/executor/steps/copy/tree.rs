@@ -6,12 +6,13 @@ use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use attestations::Commit;
 use git2::Oid;
 use images::layer::{Node, NodeKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
 use super::{CopyError, join};
-use crate::source::{Blobs, Entry, EntryKind, Snapshot, SourceError};
+use crate::source::{Blobs, Entry, EntryKind, Form, Snapshot, SourceError};
 
 /// As many symbolic links as Linux follows.
 const LINK_LIMIT: usize = 40;
@@ -104,14 +105,28 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
 /// The build context: a folder of the commit's tree without the entries in `.dockerignore`. Each name is stored once.
 pub(crate) struct ContextTree {
     blobs: Blobs,
+    commit: Commit,
     top: Held,
     epoch: i64,
 }
 
 enum Held {
     Folder(BTreeMap<Box<[u8]>, Held>),
-    File { executable: bool, id: Oid },
+    File {
+        executable: bool,
+        id: Oid,
+        form: Form,
+    },
     Link(Oid),
+    /// Something that the commit only names.
+    Elsewhere(Elsewhere),
+}
+
+/// What a commit names without having it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elsewhere {
+    LfsPointer,
+    Submodule,
 }
 
 impl ContextTree {
@@ -121,15 +136,18 @@ impl ContextTree {
     /// When the repository cannot be read.
     pub(crate) fn new(snapshot: &Snapshot<'_>, walk: Vec<Entry>) -> Result<Self, SourceError> {
         let mut top = Held::empty();
-        for Entry { path, kind, id } in walk {
+        for Entry { path, kind, id, form } in walk {
             let held = match kind {
                 EntryKind::Directory => Held::empty(),
-                EntryKind::File { executable } => Held::File { executable, id },
+                EntryKind::File { executable } => Held::File { executable, id, form },
                 EntryKind::Link => Held::Link(id),
+                EntryKind::LfsPointer => Held::Elsewhere(Elsewhere::LfsPointer),
+                EntryKind::Submodule => Held::Elsewhere(Elsewhere::Submodule),
             };
             top.put(&path, held)?;
         }
-        Ok(Self { blobs: snapshot.blobs()?, top, epoch: snapshot.committed_at() })
+        let (blobs, commit) = (snapshot.blobs()?, snapshot.id().clone());
+        Ok(Self { blobs, commit, top, epoch: snapshot.committed_at() })
     }
 
     fn find(&self, path: &[u8]) -> Option<&Held> {
@@ -141,12 +159,29 @@ impl ContextTree {
         Some(at)
     }
 
-    /// The object id of a file or symbolic link.
-    fn id(&self, path: &[u8]) -> Result<Oid, CopyError> {
+    /// The object of a file or symbolic link, and how its bytes come from it.
+    fn object(&self, path: &[u8]) -> Result<(Oid, &Form), CopyError> {
         match self.find(path) {
-            Some(Held::File { id, .. } | Held::Link(id)) => Ok(*id),
+            Some(Held::File { id, form, .. }) => Ok((*id, form)),
+            Some(Held::Link(id)) => Ok((*id, &Form::Blob)),
+            Some(Held::Elsewhere(what)) => Err(self.elsewhere(path, *what)),
             _ => Err(CopyError::NoSource { path: super::show(path), origin: "the context" }),
         }
+    }
+
+    fn elsewhere(&self, path: &[u8], what: Elsewhere) -> CopyError {
+        let (what, remedy) = match what {
+            Elsewhere::LfsPointer => (
+                "a Git LFS pointer: the file that it stands for is not in the commit",
+                "commit the file itself, or leave it out with .dockerignore or --exclude",
+            ),
+            Elsewhere::Submodule => (
+                "a submodule: its content was not fetched and not reviewed with this commit",
+                "copy the submodule's files into the repository, or leave it out with .dockerignore or --exclude",
+            ),
+        };
+        let (path, commit) = (String::from_utf8_lossy(path).into_owned(), self.commit.to_string());
+        SourceError::Unsupported { path, commit, what, remedy }.into()
     }
 }
 
@@ -180,12 +215,15 @@ impl NodeLookup for ContextTree {
             Held::File { executable: true, .. } => (NodeKind::File, 0o755),
             Held::File { executable: false, .. } => (NodeKind::File, 0o644),
             Held::Link(_) => (NodeKind::Link, 0o777),
+            Held::Elsewhere(Elsewhere::LfsPointer) => (NodeKind::File, 0o644),
+            Held::Elsewhere(Elsewhere::Submodule) => (NodeKind::Directory, 0o755),
         };
         Ok(Some(Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None }))
     }
 
     fn target(&self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
-        Ok(self.blobs.read(self.id(path)?)?)
+        let (id, form) = self.object(path)?;
+        Ok(self.blobs.read(id, form)?)
     }
 }
 
@@ -193,6 +231,7 @@ impl Walk for ContextTree {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
         Ok(match self.find(path) {
             Some(Held::Folder(children)) => children.keys().map(|name| name.to_vec()).collect(),
+            Some(Held::Elsewhere(what)) => return Err(self.elsewhere(path, *what)),
             _ => Vec::new(),
         })
     }
@@ -204,8 +243,8 @@ impl Tree for ContextTree {
     }
 
     fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
-        match self.id(path) {
-            Ok(id) => Box::new(move || Ok(held(self.blobs.read(id)?))),
+        match self.object(path) {
+            Ok((id, form)) => Box::new(move || Ok(held(self.blobs.read(id, form)?))),
             Err(missing) => Box::new(|| Err(missing)),
         }
     }

@@ -1,0 +1,3 @@
+mkdir deep
+ln -s ../../Dockerfile deep/link
+ln -sf deep/link Dockerfile
