@@ -3,11 +3,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod confirm;
+mod later;
 
-use testing::{Asked, Registry, Repository, Site, flip_a_byte, need, program, python_base, run};
+use std::path::{Path, PathBuf};
+
+use testing::{Registry, Repository, Site, flip_a_byte, need, program, python_base, run};
 
 /// A repository, a base with Python, and the state directories of two builders.
 struct Bench {
@@ -253,64 +254,6 @@ fn materials_travel_with_the_image_and_are_let_go_by_age() {
     assert!(refused.text().contains("--online"), "{}", refused.text());
 }
 
-/// Takes a package, an index that changes, and posts something.
-const TAKES: &str = r#"FROM python
-RUN python3 - <<EOF
-import urllib.request
-for path in ("files/demo-1.0-py3-none-any.whl", "count", "same"):
-    urllib.request.urlopen("http://site.example/" + path).read()
-urllib.request.urlopen("http://site.example/posted", data=b"body").read()
-EOF
-"#;
-
-#[test]
-fn the_servers_are_asked_again_whether_they_give_what_was_kept() {
-    need!("runc", "mmdebstrap");
-    let site = Site::start();
-    let (bench, commit) = Bench::new(TAKES);
-    let built = bench.build_through(&site.proxy(), &commit, &[]).expect(0).json();
-    let digest = built["digest"].as_str().unwrap();
-    let verdicts = |confirmed: &serde_json::Value| -> Vec<String> {
-        let all = confirmed["answers"].as_array().unwrap();
-        all.iter()
-            .map(|one| format!("{} {}", one["method"].as_str().unwrap(), one["verdict"].as_str().unwrap()))
-            .collect()
-    };
-    let honest = bench.confirm(&site.proxy(), digest).expect(0);
-    let told = honest.stderr.lines().filter(|line| line.contains("\"asked\"")).count();
-    let honest = honest.json();
-    assert_eq!(verdicts(&honest), ["GET same", "GET other", "GET same", "POST not-asked"], "{honest}");
-    assert_eq!(
-        (told, &honest["packages"], &honest["packagesInDoubt"]),
-        (4, &1.into(), &0.into()),
-        "{honest}"
-    );
-    let package = honest["answers"][0]["package"].as_str().unwrap();
-    assert!(package.starts_with("pkg:pypi/demo@1.0"), "{package}");
-
-    // A server that gives others something else than the builder says it got: longer, and of the same length.
-    for end in ["and more", ""] {
-        let other = Site::saying(move |path, _| {
-            (200, Vec::new(), format!("{}{end}", path.to_uppercase()).into_bytes())
-        });
-        let doubtful = bench.confirm(&other.proxy(), digest).expect(1).json();
-        assert_eq!(verdicts(&doubtful)[0], "GET other", "{doubtful}");
-        assert_eq!(doubtful["packagesInDoubt"], 1, "{doubtful}");
-    }
-    let gone = Site::saying(|_, _| (404, Vec::new(), Vec::new()));
-    let doubtful = bench.confirm(&gone.proxy(), digest).expect(1).json();
-    assert_eq!(
-        verdicts(&doubtful)[..3],
-        ["GET unavailable", "GET unavailable", "GET unavailable"],
-        "{doubtful}"
-    );
-    let (proxy, unknown) = (site.proxy(), format!("sha256:{}", "0".repeat(64)));
-    drop(site);
-    let nobody = bench.confirm(&proxy, digest).expect(1);
-    assert_eq!(nobody.json()["unavailable"], 3, "{}", nobody.text());
-    bench.confirm(&proxy, &unknown).expect(4);
-}
-
 impl Bench {
     fn confirm(&self, proxy: &str, digest: &str) -> testing::Outcome {
         let (state, builder) = (self.text("state"), program("countersign-builder").display().to_string());
@@ -347,134 +290,6 @@ impl Bench {
         found.dedup();
         found
     }
-}
-
-/// The newest version by the index, as an unpinned install takes it.
-const NEWEST: &str = r#"FROM python
-RUN python3 - <<EOF
-import urllib.request
-get = lambda path: urllib.request.urlopen("http://site.example" + path).read()
-newest = get("/simple/pandas/").decode()
-open("/pandas", "wb").write(get("/packages/ab/pandas-%s-py3-none-any.whl" % newest))
-EOF
-"#;
-
-#[test]
-fn a_lock_replays_or_tells_what_has_drifted() {
-    need!("runc", "mmdebstrap", "unshare");
-    let version = |version: &'static str| {
-        Site::saying(move |path, _| {
-            let body = if path.starts_with("/simple/") { version } else { path };
-            (200, Vec::new(), body.as_bytes().to_vec())
-        })
-    };
-    let (bench, commit) = Bench::new(NEWEST);
-    let (old, new) = (version("2.2.3"), version("2.3.0"));
-    let first = bench.build_through(&old.proxy(), &commit, &[]).expect(0).json();
-    let (bundle, lock) = (bench.text("bundle.json"), bench.source.path().join("Dockerfile.lock"));
-    let out = lock.to_str().unwrap();
-    let locked =
-        run(program("countersign-builder"), ["lock", "--provenance", &bundle, "--out", out]).expect(0);
-    assert!(locked.stdout.contains("1 base, 1 package; commit it as Dockerfile.lock"), "{}", locked.stdout);
-    let text = std::fs::read_to_string(&lock).unwrap();
-    assert!(text.contains("pkg:pypi/pandas@2.2.3?"), "{text}");
-
-    // The Dockerfile moves by a line in the same commit: the record still answers.
-    bench.source.write("Dockerfile", &NEWEST.replacen("FROM python\n", "FROM python\n# newest\n", 1));
-    let commit = bench.source.commit("lock");
-    let same = bench.build_through(&old.proxy(), &commit, &["--deny-drift"]).expect(0).json();
-    assert_eq!((&same["locked"], &same["drift"]), (&true.into(), &serde_json::json!([])));
-    let drifted = bench.build_through(&new.proxy(), &commit, &[]).expect(0).json();
-    assert_eq!(drifted["drift"], serde_json::json!(["pypi/pandas 2.2.3 → 2.3.0"]));
-    let denied = bench.build_through(&new.proxy(), &commit, &["--deny-drift"]).expect(1);
-    assert!(denied.text().contains("pypi/pandas 2.2.3 → 2.3.0"), "{}", denied.text());
-    drop((old, new));
-
-    let replayed = bench.call("build", "state", &["--commit", &commit, "--locked"]).expect(0).json();
-    assert_eq!(replayed["digest"], same["digest"]);
-    assert_ne!(replayed["digest"], drifted["digest"]);
-    assert_eq!(
-        first["layers"][1]["diffId"], replayed["layers"][1]["diffId"],
-        "the same package, the same layer"
-    );
-    // Where the materials are not, it says where they come from; without a lock, how one is made.
-    let missing = bench.call("build", "elsewhere", &["--commit", &commit, "--locked"]).expect(4);
-    assert!(missing.text().contains("materials import"), "{}", missing.text());
-    std::fs::remove_file(&lock).unwrap();
-    let commit = bench.source.commit("no lock");
-    let missing = bench.call("build", "state", &["--commit", &commit, "--locked"]).expect(4);
-    assert!(missing.text().contains("countersign-builder lock"), "{}", missing.text());
-    bench.source.write("Dockerfile.lock", &text.replace("version = 1", "version = 7"));
-    let commit = bench.source.commit("a lock of the future");
-    bench.call("build", "state", &["--commit", &commit]).expect(3);
-}
-
-const EXPIRES: &str = r#"FROM python
-RUN rm -r /etc/apt/sources.list* && echo 'deb [trusted=yes] http://apt.example/debian stable main' > /etc/apt/sources.list
-RUN apt-get update && apt-get install -y tiny && grep tiny /usr/share/tiny
-"#;
-
-#[test]
-fn an_index_that_expired_is_replayed_as_it_was() {
-    need!("runc", "mmdebstrap", "unshare", "dpkg-deb");
-    let (site, expiry) = apt_repository();
-    let (bench, commit) = Bench::new(EXPIRES);
-    let built = bench.build_through(&site.proxy(), &commit, &[]).expect(0).json();
-    assert_eq!(built["packages"], serde_json::json!(["pkg:deb/debian/tiny@1.0?arch=all"]));
-    let left = expiry.get().unwrap().duration_since(SystemTime::now()).unwrap_or_default();
-    std::thread::sleep(left + Duration::from_secs(1));
-
-    let again = bench.rebuild_cut_off("state", &[]).expect(0).json();
-    assert_eq!((&again["identical"], &again["online"]), (&true.into(), &false.into()), "{again}");
-    // It is the recorded index, to the byte, that was read.
-    let record = built["materials"]["record"].as_str().unwrap();
-    bench.materials("state", &["verify", record]).expect(0);
-    let read = bench.bodies("state", record).into_iter().map(|body| std::fs::read(body).unwrap());
-    assert!(read.into_iter().any(|body| String::from_utf8_lossy(&body).contains("\nValid-Until: ")));
-    // Where it could be attacked with, it is still too old.
-    let online = bench.build_through(&site.proxy(), &commit, &[]).expect(5);
-    assert!(online.text().contains("Release is expired"), "{}", online.text());
-}
-
-/// An apt repository with one package, and when its index expires: some seconds after it is first asked for.
-fn apt_repository() -> (Site, Arc<OnceLock<SystemTime>>) {
-    let folder = tempfile::tempdir().unwrap();
-    let tree = folder.path().join("tree");
-    std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();
-    std::fs::create_dir_all(tree.join("usr/share")).unwrap();
-    std::fs::write(tree.join("usr/share/tiny"), "tiny\n").unwrap();
-    let control = "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: Carol <carol@developers.example>\nDescription: small\n";
-    std::fs::write(tree.join("DEBIAN/control"), control).unwrap();
-    let file = folder.path().join("tiny.deb");
-    let pack = ["--root-owner-group", "--build", tree.to_str().unwrap(), file.to_str().unwrap()];
-    run("dpkg-deb", pack).expect(0);
-    let deb = std::fs::read(file).unwrap();
-    let digest = |bytes: &[u8]| attestations::Digest::of(bytes).hex();
-    let path = "pool/main/t/tiny/tiny_1.0_all.deb";
-    let packages = format!("{control}Filename: {path}\nSize: {}\nSHA256: {}\n\n", deb.len(), digest(&deb));
-    let written = |time: SystemTime| {
-        let since = format!("--date=@{}", time.duration_since(UNIX_EPOCH).unwrap().as_secs());
-        run("env", ["LC_ALL=C", "date", "--utc", &since, "+%a, %d %b %Y %H:%M:%S UTC"]).stdout
-    };
-    let expiry = Arc::new(OnceLock::new());
-    let set = expiry.clone();
-    let site = Site::answering(move |asked: &Asked| match asked.path.strip_prefix("/debian/") {
-        Some("dists/stable/Release") => {
-            let until = *set.get_or_init(|| SystemTime::now() + Duration::from_secs(8));
-            let mut text =
-                format!("Suite: stable\nCodename: stable\nComponents: main\nDate: {}", written(UNIX_EPOCH));
-            text += &format!("Valid-Until: {}Architectures: amd64 arm64\nSHA256:\n", written(until));
-            for architecture in ["amd64", "arm64"] {
-                let name = format!("main/binary-{architecture}/Packages");
-                text += &format!(" {} {} {name}\n", digest(packages.as_bytes()), packages.len());
-            }
-            (200, Vec::new(), text.into_bytes())
-        }
-        Some(found) if found.ends_with("/Packages") => (200, Vec::new(), packages.clone().into_bytes()),
-        Some(found) if found == path => (200, Vec::new(), deb.clone()),
-        _ => (404, Vec::new(), Vec::new()),
-    });
-    (site, expiry)
 }
 
 /// Killed at any moment, a build leaves a store in which every named blob is what its name says, and the next one works.
