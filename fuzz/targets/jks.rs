@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = images::fuzzing::jks(bytes);
+    let _ = jks::fuzzing::jks(bytes);
 });

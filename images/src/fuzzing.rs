@@ -5,7 +5,6 @@ use std::io::Read as _;
 
 use crate::image::parse_manifest;
 use crate::index::Index;
-use crate::jks::{KeyStore, digest_of};
 use crate::layer::Entries;
 
 /// An uncompressed layer, read to its end.
@@ -38,21 +37,11 @@ pub fn manifest(bytes: &[u8]) -> bool {
     is_index || is_image
 }
 
-/// A Java key store without its final digest, which is added here since a fuzzer would not find it.
-#[must_use]
-pub fn jks(content: &[u8]) -> bool {
-    let sealed = [content, digest_of(content).as_ref()].concat();
-    let Some(list) = KeyStore::parse(&sealed) else { return false };
-    assert_eq!(list.to_bytes(), Some(sealed), "another list is written than was read");
-    true
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn seeds_are_read() {
         testing::files::run_seeds("tar", super::tar);
         testing::files::run_seeds("manifest", super::manifest);
-        testing::files::run_seeds("jks", super::jks);
     }
 }

@@ -15,7 +15,6 @@ pub mod fuzzing;
 mod hashing;
 pub mod image;
 pub mod index;
-pub mod jks;
 pub mod layer;
 mod platform;
 pub mod registry;

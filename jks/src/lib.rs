@@ -4,6 +4,10 @@
 //! Numbers are big-endian. Magic, version, count; for each certificate a 2, its alias, the time it was added in
 //! milliseconds, its type, and its DER; then SHA-1 over the password, a fixed text and everything before.
 
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
 const MAGIC: u32 = 0xFEED_FEED;
@@ -83,7 +87,7 @@ impl KeyStore {
     }
 }
 
-pub(crate) fn digest_of(content: &[u8]) -> aws_lc_rs::digest::Digest {
+fn digest_of(content: &[u8]) -> aws_lc_rs::digest::Digest {
     let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     PASSWORD.encode_utf16().for_each(|unit| hash.update(&unit.to_be_bytes()));
     hash.update(SALT);

@@ -42,6 +42,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "fuzzing",
         ],
     ),
+    ("jks", &["fuzzing"]),
     ("signers", &["password", "private", "generate"]),
     (
         "tlog",
@@ -69,7 +70,6 @@ const ORDER: &[(&str, &[&str])] = &[
             "streaming",
             "blob",
             "store",
-            "jks",
             "image",
             "layer",
             "cache",

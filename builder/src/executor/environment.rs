@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use images::jks::{KeyStore, Trusted};
+use jks::{KeyStore, Trusted};
 
 use crate::plan::config::DEFAULT_PATH;
 

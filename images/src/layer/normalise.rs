@@ -133,7 +133,7 @@ pub fn rules() -> impl Iterator<Item = &'static str> {
 }
 
 fn java_certificates(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
-    let mut list = crate::jks::KeyStore::parse(bytes)?;
+    let mut list = jks::KeyStore::parse(bytes)?;
     let added = u64::try_from(epoch).ok()?.checked_mul(1000)?;
     list.certificates.iter_mut().for_each(|one| one.added = added);
     list.certificates.sort();
