@@ -18,7 +18,7 @@ use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
 use crate::record::{self, Book, Ending, Entries, Log, Over, Place, RunReport, Starting};
 use crate::revocation;
-use crate::vantage6::{AdmittedCall, Files, Input, Wanted};
+use crate::vantage6::{AdmittedCall, Files, Input, Returned, Wanted};
 
 /// A node.
 pub struct Node {
@@ -184,15 +184,20 @@ impl Node {
         let ran = ran.and_then(|ended| match &revoked {
             // What the policy stopped gives no result, also where it had just ended.
             Some(_) => Ok((None, ended)),
-            None if ended.ending == Ending::Exited(0) => Ok((Some(files.result(limits.result())?), ended)),
+            None if ended.ending == Ending::Exited(0) => Ok((Some(files.returned(limits.result())?), ended)),
             None => Ok((None, ended)),
         });
         let over = Over { start, started_at, revoked: revoked.as_deref(), ran: ran.as_ref().ok() };
         let end = book.ended(&place, call.admitted(), &over)?;
         self.runtime.block_on(book.require_quorum())?;
-        let (result, Ended { ending, egress }) = ran?;
+        let (returned, Ended { ending, egress }) = ran?;
+        let (result, unusable) = match returned {
+            Some(Returned::Result(result)) => (Some(result), None),
+            Some(Returned::Unusable(why)) => (None, Some(why)),
+            None => (None, None),
+        };
         let (took, admitted, entries) = (started.elapsed(), call.admitted().clone(), Entries { start, end });
-        let report = RunReport { admitted, ending, revoked, result, egress, log, took, entries };
+        let report = RunReport { admitted, ending, revoked, unusable, result, egress, log, took, entries };
         Ok(Outcome::Ran(Box::new(report)))
     }
 

@@ -23,6 +23,7 @@ use runner::{
         client::{Client, Error as ClientError},
         queue::{self, Outgoing, Queue, TaskRequest},
     },
+    vantage6::Unusable,
 };
 use sandbox::Canceller;
 use serde_json::{Value, json};
@@ -87,6 +88,9 @@ fn denial(asked: Reference, call: Call, text: &str) -> Denial {
     }
 }
 
+/// As Python writes the deviation of one value.
+const NOT_A_NUMBER: &[u8] = br#"{"mean": 1.0, "std": NaN}"#;
+
 impl Node {
     fn method(task: &TaskRequest, canceller: &Canceller, starting: &dyn Fn()) -> Result<Outcome> {
         let ran = |ending, result: Option<&[u8]>| Ok(Outcome::Ran(report(ending, result, b"printed")));
@@ -99,7 +103,13 @@ impl Node {
                 std::thread::sleep(Duration::from_millis(60));
                 ran(Ending::Exited(0), Some(br#"{"average": 4.5}"#))
             }
-            "not-json" => ran(Ending::Exited(0), Some(b"4.5.6")),
+            "not-json" => {
+                let mut report = report(Ending::Exited(0), None, b"printed");
+                let reason = "its result is not JSON: trailing characters".to_owned();
+                report.unusable = Some(Unusable { reason, remedy: "write JSON" });
+                Ok(Outcome::Ran(report))
+            }
+            "not-a-number" => ran(Ending::Exited(0), Some(NOT_A_NUMBER)),
             "crash" => ran(Ending::Exited(1), None),
             "denied" => denied("two reviews"),
             "denied at length" => denied(&"x".repeat(9 << 20)),
@@ -241,7 +251,7 @@ async fn every_ending_says_why() {
         ("denied", "denied", "the policy does not admit"),
         ("failed", "failed", "no runc"),
         ("panic", "failed", "the runner itself failed"),
-        ("not-json", "crashed", "the result is not JSON"),
+        ("not-json", "crashed", "the algorithm failed: its result is not JSON"),
     ] {
         let id = server.submit(method).await;
         let task = server.reaches(id, state).await;
@@ -253,6 +263,15 @@ async fn every_ending_says_why() {
             _ => {}
         }
     }
+}
+
+#[tokio::test]
+async fn numbers_that_only_python_writes_are_passed_on_as_they_are() {
+    let server = Server::start(1).await;
+    let id = server.submit("not-a-number").await;
+    server.reaches(id, "completed").await;
+    let result = server.client().get(&format!("/v1/tasks/{id}/result")).await.unwrap();
+    assert_eq!(&result[..], NOT_A_NUMBER);
 }
 
 #[tokio::test]

@@ -144,6 +144,20 @@ fn what_is_mounted_beneath_a_database_does_not_come_along() {
 }
 
 #[test]
+fn a_result_is_what_python_reads_and_passes_as_it_was_written() {
+    on_every_engine(&mut Site::new(), |site, engine| {
+        let written =
+            |text: &str| site.run(engine, &format!("echo '{text}' > /mnt/countersign/output")).unwrap();
+        let numbers = r#"{"mean": 1.0, "std": NaN, "range": [-Infinity, Infinity]}"#;
+        assert_eq!(written(numbers).result.unwrap(), format!("{numbers}\n").into_bytes());
+        let text = written("the average is 4.5");
+        assert_eq!((text.ending, text.result), (Ending::Exited(0), None));
+        assert!(text.unusable.unwrap().reason.contains("not JSON: expected"));
+        assert_eq!(written("").unusable.unwrap().reason, "it wrote no result");
+    });
+}
+
+#[test]
 fn results_files_and_output_are_bounded() {
     let mut site = Site::new();
     site.config.limits.result_kib = 4;
@@ -151,12 +165,11 @@ fn results_files_and_output_are_bounded() {
     site.config.limits.log_kib = 8;
     on_every_engine(&mut site, |site, engine| {
         let output = "/mnt/countersign/output";
-        let report = site.run(engine, &format!("head -c 4096 /dev/zero > {output}")).unwrap();
+        let digits = |count| format!("head -c {count} /dev/zero | tr '\\0' 7 > {output}");
+        let report = site.run(engine, &digits(4096)).unwrap();
         assert_eq!(report.result.unwrap().len(), 4096);
-        let Err(refused) = site.run(engine, &format!("head -c 4097 /dev/zero > {output}")) else {
-            panic!("too large a result passed")
-        };
-        assert!(refused.kind() == Kind::Step && refused.to_string().contains("4097 bytes"), "{refused}");
+        let large = site.run(engine, &digits(4097)).unwrap();
+        assert!(large.result.is_none() && large.unusable.unwrap().reason.contains("4097 bytes"));
         // The result's file lies on this machine's disk, which nobody may fill.
         let filled = format!("head -c 9000000 /dev/zero > {output}; ls -l {output}; exit 1");
         let filled = site.run(engine, &filled).unwrap();

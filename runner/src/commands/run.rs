@@ -115,6 +115,7 @@ fn ended(report: &RunReport, arguments: &RunCommand, form: Form) -> Result<u8> {
         );
         return Err(match report.ending {
             _ if report.revoked.is_some() => error.hint("use an image that the policy does not revoke"),
+            _ if let Some(why) = &report.unusable => error.hint(why.remedy),
             Ending::OutOfMemory => error.hint("raise memory_mib in runner.toml"),
             Ending::TimedOut => {
                 error.hint("raise wall_seconds in runner.toml and in the rule's [algorithm.budget]")

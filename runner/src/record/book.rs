@@ -21,6 +21,7 @@ use super::witnesses::Witnesses;
 use crate::config::{self, Config, Quorum};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
+use crate::vantage6::Returned;
 
 /// The most bytes of a checkpoint that is kept.
 pub(super) const MAX_CHECKPOINT: u64 = 64 << 10;
@@ -101,7 +102,7 @@ pub(crate) struct Over<'a> {
     /// Why the policy stopped it, where it did.
     pub(crate) revoked: Option<&'a str>,
     /// What came of it; none where the node failed.
-    pub(crate) ran: Option<&'a (Option<Vec<u8>>, engine::Ended)>,
+    pub(crate) ran: Option<&'a (Option<Returned>, engine::Ended)>,
 }
 
 impl Book {
@@ -233,7 +234,7 @@ impl Book {
                 (None, Some((_, ended))) => ending(ended.ending),
                 (None, None) => attestations::run::Ending::Failed,
             },
-            output: it.ran.and_then(|(result, _)| Some(place.salt.digest(result.as_ref()?))),
+            output: it.ran.and_then(|(returned, _)| Some(place.salt.digest(returned.as_ref()?.result()?))),
             egress: it.ran.map(|(_, ended)| kept::of(&ended.egress)).unwrap_or_default(),
         };
         self.write(place, image(admitted), Event::Ended(Box::new(ended)))

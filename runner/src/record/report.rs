@@ -9,6 +9,7 @@ use super::book::Entries;
 use super::output::Log;
 use crate::egress;
 use crate::engine::Ending;
+use crate::vantage6::Unusable;
 
 /// What is known of a run.
 #[derive(Debug, Clone)]
@@ -19,7 +20,9 @@ pub struct RunReport {
     pub ending: Ending,
     /// Why the policy stopped it, where it did.
     pub revoked: Option<String>,
-    /// Its result, when it ended well.
+    /// Why what it gave is no result, where it ended well.
+    pub unusable: Option<Unusable>,
+    /// Its result, when it ended well: JSON, as it wrote it.
     pub result: Option<Vec<u8>>,
     /// What it asked of the outside: what its proxy passed and refused.
     pub egress: egress::Log,
@@ -37,8 +40,9 @@ impl RunReport {
         json!({
             "admitted": self.admitted,
             "ending": self.ending.to_string(),
-            "succeeded": self.ending == Ending::Exited(0) && self.revoked.is_none(),
+            "succeeded": self.result.is_some(),
             "revoked": self.revoked,
+            "unusable": self.unusable,
             "seconds": self.took.as_secs_f64(),
             "egress": self.egress,
             "log": self.log.text(),
@@ -51,9 +55,10 @@ impl RunReport {
 impl RunReport {
     /// How it ended, for people.
     pub(crate) fn ending_text(&self) -> String {
-        match &self.revoked {
-            Some(reason) => format!("it was stopped, since {reason}"),
-            None => self.ending.to_string(),
+        match (&self.revoked, &self.unusable) {
+            (Some(reason), _) => format!("it was stopped, since {reason}"),
+            (None, Some(why)) => why.reason.clone(),
+            (None, None) => self.ending.to_string(),
         }
     }
 }

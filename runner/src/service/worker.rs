@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{self, Error, Kind},
     node::Outcome,
-    record::{self, Place, RunReport},
+    record::{Place, RunReport},
 };
 
 /// Pause after the queue failed, before it is tried again.
@@ -276,15 +276,12 @@ fn ending(outcome: error::Result<Outcome>) -> Ending {
 }
 
 fn ran(report: Box<RunReport>) -> Ending {
-    let reason = match (report.ending, &report.result) {
-        (record::Ending::Exited(0), Some(result)) => {
-            match serde_json::from_slice::<serde::de::IgnoredAny>(result) {
-                Ok(_) => return Ending::Completed(report),
-                Err(error) => format!("the result is not JSON: {error}"),
-            }
-        }
-        _ if report.revoked.is_some() => report.ending_text(),
-        (ending, _) => format!("the algorithm failed: {ending}"),
+    if report.result.is_some() {
+        return Ending::Completed(report);
+    }
+    let reason = match report.revoked {
+        Some(_) => report.ending_text(),
+        None => format!("the algorithm failed: {}", report.ending_text()),
     };
     Ending::Crashed { reason, report }
 }

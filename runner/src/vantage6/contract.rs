@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::config::{self, Database};
 use crate::egress::{Proxy, Rules, Token, Upstream};
 use crate::error::{Error, Kind, Result};
+use crate::vantage6::Returned;
 
 /// Where the container finds its files.
 const FOLDER: &str = "/mnt/countersign";
@@ -234,11 +235,11 @@ impl Files {
         self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The result, when it is no larger than `limit` bytes.
+    /// What it gave as its result, of which no more than `limit` bytes are read.
     ///
     /// # Errors
-    /// When it is larger, or cannot be read.
-    pub(crate) fn result(&self, limit: u64) -> Result<Vec<u8>> {
+    /// When it cannot be read.
+    pub(crate) fn returned(&self, limit: u64) -> Result<Returned> {
         let path = self.folder.path().join("output");
         let failed = |cause| Error::io("reading", &path, cause);
         // One file is opened, measured and read. A container that outlives its end may still write: what is read is bounded
@@ -250,13 +251,7 @@ impl Files {
         let mut bytes = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
         let size = size.max(bytes.len() as u64);
-        if size > limit {
-            return Err(Error::new(Kind::Step, format!("the result has {size} bytes: {limit} are allowed"))
-                .hint(
-                    "raise result_kib in runner.toml and in the rule's [algorithm.budget], or ask for less",
-                ));
-        }
-        Ok(bytes)
+        Ok(Returned::new(bytes, size, limit))
     }
 
     fn databases(&mut self, databases: &BTreeMap<String, Database>) -> Result<()> {
@@ -388,12 +383,13 @@ mod tests {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
         let files = Files::of_input(state.path(), &input, "", &BTreeMap::new()).unwrap();
         let output = files.folder.path().join("output");
-        fs::write(&output, "0123456789").unwrap();
-        assert_eq!(files.result(10).unwrap(), b"0123456789");
-        assert!(files.result(9).unwrap_err().to_string().contains("10 bytes: 9 are allowed"));
+        fs::write(&output, "1234567890").unwrap();
+        assert_eq!(files.returned(10).unwrap(), Returned::Result(b"1234567890".to_vec()));
+        let Returned::Unusable(why) = files.returned(9).unwrap() else { panic!("it has 10 bytes") };
+        assert!(why.reason.contains("10 bytes: 9 are allowed"), "{}", why.reason);
         fs::remove_file(&output).unwrap();
         std::os::unix::fs::symlink("/proc/self/environ", &output).unwrap();
-        assert!(files.result(1 << 20).is_err());
+        assert!(files.returned(1 << 20).is_err());
     }
 
     #[test]

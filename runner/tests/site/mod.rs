@@ -202,6 +202,7 @@ pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunR
     Box::new(RunReport {
         admitted: ADMITTED.get_or_init(made).clone(),
         revoked: None,
+        unusable: None,
         ending,
         result: result.map(<[u8]>::to_vec),
         egress: egress::Log { refused: 1, ..egress::Log::default() },

@@ -124,7 +124,7 @@ impl CrateCommand {
         ));
         let mut run = json!({
             "@id": "#run", "@type": "CreateAction", "name": format!("The function {} ran", started.function),
-            "description": format!("It ended: {}.", super::show::ending(ended.ending)),
+            "description": format!("It ended: {}.", super::show::ending(ended)),
             "startTime": time(ended.started_at), "endTime": time(*ended_at), "instrument": of(&image),
             "agent": of(&self.url), "object": seen,
             "actionStatus": match ended.ending {

@@ -1,6 +1,6 @@
 //! `log show`.
 
-use attestations::run::{Ending, Event};
+use attestations::run::{Ended, Ending, Event};
 use clap::Args;
 use errors::{Form, output};
 use serde_json::{Value, json};
@@ -66,13 +66,14 @@ fn details(event: &Event) -> String {
             };
             format!(": {} on {databases}, commit {:.12}", started.function, started.admission.commit.as_str())
         }
-        Event::Ended(ended) => format!(": {}, entry {} started it", ending(ended.ending), ended.start),
+        Event::Ended(ended) => format!(": {}, entry {} started it", ending(ended), ended.start),
         Event::Released(_) | Event::Erased(_) => String::new(),
     }
 }
 
-pub(super) fn ending(ending: Ending) -> String {
-    match ending {
+pub(super) fn ending(ended: &Ended) -> String {
+    match ended.ending {
+        Ending::Exited(0) if ended.output.is_none() => "without a usable result".to_owned(),
         Ending::Exited(0) => "with a result".to_owned(),
         Ending::Exited(code) => format!("with exit code {code}"),
         Ending::Signal(signal) => format!("by signal {signal}"),
