@@ -1,6 +1,6 @@
 //! Base images: from an OCI image layout or a registry into the build's own store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use attestations::provenance::RecordedBase;
@@ -10,7 +10,7 @@ use images::{Descriptor, Image, Index, Platform, Store};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Direction, Event};
-use crate::project::Project;
+use crate::project::{Project, as_docker_reads, is_same_base};
 use crate::workspace::Workspace;
 
 /// A base in the store.
@@ -104,8 +104,26 @@ impl Bases<'_> {
         Ok(base)
     }
 
+    /// Refuses a `--base` whose name none of `names` is.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub(crate) fn refuse_unused(&self, names: &BTreeSet<String>) -> Result<()> {
+        let is_used = |given: &&String| names.iter().any(|name| name == *given || is_same_base(given, name));
+        let Some(unused) = self.given.keys().find(|given| !is_used(given)) else { return Ok(()) };
+        Err(Error::new(Kind::Usage, format!("--base {unused}: the Dockerfile has no base of that name"))
+            .details(names.iter().map(|name| format!("it has {name}")).collect())
+            .hint("name one of them, as --base NAME=FOLDER or --base NAME=REFERENCE"))
+    }
+
+    /// Where the caller says that a base is.
+    fn given(&self, name: &str) -> Option<&String> {
+        let by_reference = || self.given.iter().find(|(given, _)| is_same_base(given, name));
+        self.given.get(name).or_else(|| Some(by_reference()?.1))
+    }
+
     fn fetch(&self, name: &str, store: &Store) -> Result<Base> {
-        let given = self.given.get(name).is_some();
+        let given = self.given(name).is_some();
         let origin = match (self.pinned_digest(name), self.recorded, given) {
             (Some(_), ..) => BaseOrigin::Pinned,
             (None, Some(_), _) => BaseOrigin::Recorded,
@@ -113,7 +131,7 @@ impl Bases<'_> {
             (None, None, false) => BaseOrigin::Named,
         };
         let base = |uri: String, image, index| Base { asked: name.to_owned(), uri, origin, index, image };
-        if let Some(place) = self.given.get(name) {
+        if let Some(place) = self.given(name) {
             let folder = Path::new(place.strip_prefix("oci:").unwrap_or(place));
             if folder.is_dir() {
                 let (image, index) = from_layout(folder, self.platform, store)?;
@@ -121,12 +139,12 @@ impl Bases<'_> {
             }
         }
         if let Some(known) = self.recorded.and_then(|recorded| recorded.get(name))
-            && self.given.get(name).is_none()
+            && self.given(name).is_none()
         {
             let pinned = recorded_place(name, known)?;
             return Ok(base(registry_uri(&pinned), self.registry.pull(&pinned, store)?, known.index));
         }
-        let (pinned, index) = match (self.given.get(name), self.project.base(name)) {
+        let (pinned, index) = match (self.given(name), self.project.base(name)) {
             (Some(place), _) => self.pin(place, store)?,
             (None, Some(pinned)) => self.pin(&pinned.to_string(), store)?,
             (None, None) => self.pin(name, store)?,
@@ -158,14 +176,11 @@ impl Bases<'_> {
     /// Pins the base to a digest; for an index, that of the image for this platform, and the index's own.
     fn pin(&self, text: &str, store: &Store) -> Result<(Pinned, Option<Digest>)> {
         let bad = |cause| {
-            Error::new(
-                Kind::NotFound,
-                format!("the base {text} is neither a folder nor a full image reference"),
-            )
-            .hint("name it with a tag or digest, pin it in countersign.toml, or give --base NAME=FOLDER")
-            .because(cause)
+            Error::new(Kind::NotFound, format!("the base {text} is neither a folder nor an image reference"))
+                .hint("give --base NAME=FOLDER or --base NAME=REFERENCE")
+                .because(cause)
         };
-        let reference: Reference = text.parse().map_err(bad)?;
+        let reference = as_docker_reads(text).map_err(bad)?;
         let digest = match reference.digest() {
             // An image that is already in the store need not be looked up.
             Some(digest) if Image::load(store, digest).is_ok() => *digest,
@@ -191,6 +206,16 @@ impl Bases<'_> {
 /// The same error with the base's name.
 pub(crate) fn of_base(name: &str, error: Error) -> Error {
     let text = error.to_string();
+    let error = match error.kind() {
+        Kind::Network => {
+            let way_out = format!(
+                "--base {name}=FOLDER|REFERENCE takes it from elsewhere, --mirror asks another server"
+            );
+            let hint = error.hint_text().map_or(way_out.clone(), |hint| format!("{hint}; {way_out}"));
+            error.hint(hint)
+        }
+        _ => error,
+    };
     if text.contains(name) {
         return error;
     }

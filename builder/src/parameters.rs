@@ -21,6 +21,10 @@ pub(crate) enum BuildSelection {
     Project {
         /// The image's name.
         image: Option<String>,
+        /// Another Dockerfile, by its path in the repository.
+        dockerfile: Option<String>,
+        /// Another folder of the repository as the context.
+        context: Option<String>,
         /// Another target stage.
         target: Option<String>,
         /// Additional or changed build arguments.
@@ -44,6 +48,8 @@ impl BuildSelection {
     pub(crate) fn image(image: Option<String>) -> Self {
         Self::Project {
             image,
+            dockerfile: None,
+            context: None,
             target: None,
             arguments: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -58,8 +64,14 @@ impl BuildSelection {
 /// When the tree has no such image, or the parameters are none.
 pub(crate) fn recipe(what: &BuildSelection, project: &Project) -> Result<Recipe> {
     match what {
-        BuildSelection::Project { image, target, arguments, labels, platforms } => {
+        BuildSelection::Project { image, dockerfile, context, target, arguments, labels, platforms } => {
             let mut recipe = project.recipe(image.as_deref())?.clone();
+            if let Some(context) = context {
+                recipe = recipe.in_context(relative("--context", context)?);
+            }
+            if let Some(dockerfile) = dockerfile {
+                recipe.dockerfile = relative("--file", dockerfile)?;
+            }
             recipe.target = target.clone().or(recipe.target);
             recipe.arguments.extend(arguments.clone());
             recipe.labels.extend(labels.clone());
@@ -80,6 +92,14 @@ pub(crate) fn recipe(what: &BuildSelection, project: &Project) -> Result<Recipe>
             repository: None,
         }),
     }
+}
+
+/// A path of the repository on the command line.
+fn relative(option: &str, path: &str) -> Result<String> {
+    project::relative(path, option).map_err(|_| {
+        Error::new(Kind::Usage, format!("{option} {path} is no path in the repository"))
+            .hint("give it relative to the repository's root, as it is in the commit")
+    })
 }
 
 /// Which parameters the reviewed tree does not give. Whoever repeats the build finds this out anew, so that nobody has to

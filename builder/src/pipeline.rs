@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use attestations::provenance::{ExternalParameters, RecordedBase, Responses, Spoken};
 use attestations::review::Parameters;
-use attestations::{Commit, Digest, Tree};
+use attestations::{Commit, Digest, Foreign, Tree};
 use images::{LayerCache, Platform, Store};
 use jiff::Timestamp;
 use sandbox::Canceller;
@@ -27,7 +27,7 @@ use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
-use crate::source::{Location, Repository, Snapshot, Writers};
+use crate::source::{EntryKind, Location, Repository, Snapshot, Writers};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
@@ -211,6 +211,15 @@ pub(crate) fn plan_for_review(
     let lock = read_lock(snapshot, &recipe)?;
     let bases = |lock: &Lock| lock.bases.iter().map(|(name, base)| (name.clone(), base.digest)).collect();
     Ok((parameters::to_be_reviewed(&recipe, lock.as_ref().map(bases)), lock))
+}
+
+/// How a commit says by itself that an image is built, whether it has the files for that or not.
+///
+/// # Errors
+/// When the commit has no such image.
+pub(crate) fn parameters_for_review(snapshot: &Snapshot<'_>, what: &BuildSelection) -> Result<Parameters> {
+    let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
+    Ok(parameters::to_be_reviewed(&parameters::recipe(what, &project)?, None))
 }
 
 /// The one outcome of a request for a single platform.
@@ -431,11 +440,47 @@ fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Res
 }
 
 fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
-    let bytes = snapshot.file(path, dockerfile::SIZE_LIMIT)?.ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()))
-            .hint("commit a Dockerfile there, or name another in countersign.toml")
-    })?;
+    let Some(bytes) = snapshot.file(path, dockerfile::SIZE_LIMIT)? else {
+        return Err(no_dockerfile(path, snapshot));
+    };
     Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
+}
+
+/// The most Dockerfiles that an error lists.
+const MOST_LISTED: usize = 20;
+
+/// The error for a commit without a Dockerfile at `path`, with those that it has elsewhere.
+fn no_dockerfile(path: &str, snapshot: &Snapshot<'_>) -> Error {
+    let error = Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()));
+    let is_one = |path: &[u8]| {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_ascii_lowercase();
+        [&b"dockerfile"[..], b"containerfile"].iter().any(|kind| {
+            let beside = name.strip_prefix(*kind).map(|rest| rest.is_empty() || rest.starts_with(b"."));
+            let is_ignore = name.ends_with(b".dockerignore") || name.ends_with(b".lock");
+            !is_ignore
+                && (beside == Some(true) || name.strip_suffix(*kind).is_some_and(|it| it.ends_with(b".")))
+        })
+    };
+    let found = match snapshot.walk("", &is_one) {
+        Ok(found) => found,
+        Err(cause) => return error.because(cause),
+    };
+    let mut listed: Vec<String> = found
+        .iter()
+        .filter(|entry| entry.kind != EntryKind::Directory)
+        .map(|entry| Foreign::new(&String::from_utf8_lossy(&entry.path)).to_string())
+        .collect();
+    let hint = match listed.as_slice() {
+        [] => "commit a Dockerfile there".to_owned(),
+        [first, ..] => format!(
+            "name the one that is meant: --file {first}, and --context FOLDER if it is built in a folder"
+        ),
+    };
+    let more = listed.len().saturating_sub(MOST_LISTED);
+    listed.truncate(MOST_LISTED);
+    let mut details: Vec<String> = listed.into_iter().map(|path| format!("it has {path}")).collect();
+    details.extend((more > 0).then(|| format!("and {more} more")));
+    error.details(details).hint(hint)
 }
 
 /// `<Dockerfile>.dockerignore` replaces the one in the context.

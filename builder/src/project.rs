@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use attestations::provenance::Spoken;
-use attestations::reference::Pinned;
+use attestations::reference::{Pinned, Reference, ReferenceError};
 use images::Platform;
 use serde::Deserialize;
 
@@ -69,6 +69,21 @@ pub(crate) struct Recipe {
     pub(crate) ports: BTreeMap<u16, Spoken>,
     /// The repository that it is intended for. Only a hint for people: nothing is pushed there on its own.
     pub(crate) repository: Option<String>,
+}
+
+impl Recipe {
+    /// The same in another context. A Dockerfile that lies in the context because none was named lies in the new one.
+    pub(crate) fn in_context(self, context: String) -> Self {
+        let dockerfile = match self.dockerfile == dockerfile_in(&self.context) {
+            true => dockerfile_in(&context),
+            false => self.dockerfile,
+        };
+        Self { context, dockerfile, ..self }
+    }
+}
+
+fn dockerfile_in(context: &str) -> String {
+    if context.is_empty() { "Dockerfile".to_owned() } else { format!("{context}/Dockerfile") }
 }
 
 /// A parsed file.
@@ -157,9 +172,10 @@ impl Project {
         }
     }
 
-    /// The digest that the file pins a base of the Dockerfile to.
+    /// The digest that the file pins a base of the Dockerfile to. Names are compared as references.
     pub(crate) fn base(&self, name: &str) -> Option<&Pinned> {
-        self.bases.get(name)
+        let written = || self.bases.iter().find(|(written, _)| is_same_base(written, name));
+        self.bases.get(name).or_else(|| Some(written()?.1))
     }
 }
 
@@ -179,8 +195,7 @@ fn recipe(name: String, image: Image) -> Result<Recipe, ProjectError> {
     let context = relative(image.context.as_deref().unwrap_or("."), &of("context"))?;
     let dockerfile = match &image.dockerfile {
         Some(path) => relative(path, &of("dockerfile"))?,
-        None if context.is_empty() => "Dockerfile".to_owned(),
-        None => format!("{context}/Dockerfile"),
+        None => dockerfile_in(&context),
     };
     if dockerfile.is_empty() {
         return Err(ProjectError::Value(format!("{} is a folder", of("dockerfile"))));
@@ -231,10 +246,31 @@ pub(crate) fn relative(path: &str, what: &str) -> Result<String, ProjectError> {
     }
 }
 
+/// A reference as Docker reads it in FROM: without tag and digest, `latest` is meant.
+///
+/// # Errors
+/// When it is no reference.
+pub(crate) fn as_docker_reads(text: &str) -> Result<Reference, ReferenceError> {
+    match text.parse() {
+        Err(ReferenceError::NoVersion { .. }) => format!("{text}:latest").parse(),
+        other => other,
+    }
+}
+
+/// Whether two names mean the same base. A name without a digest means every digest of that name.
+pub(crate) fn is_same_base(given: &str, name: &str) -> bool {
+    let (Ok(given), Ok(name)) = (as_docker_reads(given), as_docker_reads(name)) else { return false };
+    let is_same_tag = || given.tag() == name.tag();
+    given.repository() == name.repository()
+        && match (given.digest(), name.digest()) {
+            (Some(given), digest) => Some(given) == digest,
+            (None, _) => is_same_tag(),
+        }
+}
+
 fn pin((name, reference): (String, String)) -> Result<(String, Pinned), ProjectError> {
     let refuse = |why: String| ProjectError::Value(format!("bases.{name:?} = {reference:?}: {why}"));
-    let parsed: attestations::reference::Reference =
-        reference.parse().map_err(|error| refuse(format!("{error}")))?;
+    let parsed: Reference = reference.parse().map_err(|error| refuse(format!("{error}")))?;
     let digest =
         *parsed.digest().ok_or_else(|| refuse("a pin needs a digest, as in name@sha256:…".to_owned()))?;
     let pinned = parsed.pin(digest).map_err(|error| refuse(format!("{error}")))?;
@@ -290,7 +326,38 @@ platform = ["linux/arm64", "linux/amd64", "linux/aarch64"]
         assert_eq!(*several, [Platform::linux("amd64"), Platform::linux("arm64")]);
         assert!(matches!(project.recipe(None), Err(ProjectError::Ambiguous(_))));
         assert!(project.base("python:3.11").unwrap().to_string().ends_with(&digest));
+        assert!(project.base("docker.io/library/python:3.11").is_some());
         assert!(project.base("python:3.12").is_none());
+        let moved = glm.clone().in_context("other".to_owned());
+        assert_eq!((moved.context.as_str(), moved.dockerfile.as_str()), ("other", "other/Dockerfile"));
+        let named = project.recipe(Some("average")).unwrap().clone().in_context("docker".to_owned());
+        assert_eq!(named.dockerfile, "docker/average.Dockerfile");
+    }
+
+    #[test]
+    fn bases_are_compared_as_references() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (given, name) in [
+            ("python:3.11", "docker.io/library/python:3.11"),
+            ("docker.io/python:3.11", "python:3.11"),
+            ("python", "python:latest"),
+            ("python:latest", "python"),
+            ("base:1", "docker.io/library/base:1"),
+            ("python:3.11", &format!("python:3.11@{digest}")),
+            (&format!("python@{digest}"), &format!("python:3.11@{digest}")),
+        ] {
+            assert!(is_same_base(given, name), "{given} {name}");
+        }
+        for (given, name) in [
+            ("python:3.11", "python:3.12"),
+            ("python", "python:3.11"),
+            ("team/python:3.11", "python:3.11"),
+            ("registry.example/library/python:3.11", "python:3.11"),
+            (&format!("python:3.11@{digest}"), "python:3.11"),
+            ("A b", "A b"),
+        ] {
+            assert!(!is_same_base(given, name), "{given} {name}");
+        }
     }
 
     #[test]

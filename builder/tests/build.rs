@@ -149,7 +149,7 @@ fn bad_input_is_refused_before_anything_runs() {
         ("FROM busybox:test\nCOPY ../x /\n", 3, "../x is not in the context"),
         ("FROM busybox:test\nUSER nobody-there\nRUN echo\n", 3, "has no user nobody-there"),
         ("FROM busybox:test\nENV A=${B\n", 3, "line 2"),
-        ("FROM busybox\n", 4, "busybox"),
+        ("FROM busybox\n", 2, "--base busybox:test: the Dockerfile has no base of that name"),
     ];
     for (text, code, reason) in table {
         let commit = bench.commit(&[("Dockerfile", text)]);

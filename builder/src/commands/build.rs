@@ -46,6 +46,8 @@ Examples:
   Write a file for `docker load`, for a machine without a registry:
     countersign-builder build --repo . --commit 3f1c… -t org/glm:1.2 \\
       --output type=docker-archive,dest=glm.tar
+  Build another Dockerfile of the repository, in a folder of it:
+    countersign-builder build --repo . --commit 3f1c… --file docker/gpu.Dockerfile --context glm
   Build again from the recorded responses, without network access:
     countersign-builder build --repo . --commit 3f1c… --replay sha256:…
   Build the next commit faster, by speculating on the previous image:
@@ -67,6 +69,14 @@ pub(crate) struct Arguments {
     /// Image to build, by its name in countersign.toml; needed only when the file names several.
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
+    /// Dockerfile to build, by its path in the commit, instead of the one that countersign.toml names or that is in the
+    /// context.
+    #[arg(long, short, value_name = "PATH")]
+    file: Option<String>,
+    /// Folder of the commit that COPY and ADD see, instead of the one that countersign.toml names or the whole
+    /// repository.
+    #[arg(long, value_name = "FOLDER")]
+    context: Option<String>,
     /// Dockerfile stage to build, instead of the one that countersign.toml names.
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -384,6 +394,8 @@ fn order(
         commit: commit(&arguments.commit)?,
         what: BuildSelection::Project {
             image: arguments.image.clone(),
+            dockerfile: arguments.file.clone(),
+            context: arguments.context.clone(),
             target: arguments.target.clone(),
             arguments: arguments.arguments.iter().cloned().collect(),
             labels: arguments.labels.iter().cloned().collect(),

@@ -186,6 +186,15 @@ impl<'a> Plan<'a> {
         &self.needed
     }
 
+    /// Every base image that the file names, needed for the target or not.
+    pub(crate) fn bases(&self) -> BTreeSet<String> {
+        let of_stages = (0..self.file.stages.len()).filter_map(|stage| match self.base(stage) {
+            Ok(Base::Image(name)) => Some(name),
+            _ => None,
+        });
+        of_stages.chain(self.images.iter().cloned()).collect()
+    }
+
     /// Whether the Dockerfile has commands to run for the target; its bases may add more.
     pub(crate) fn runs(&self) -> bool {
         let mut instructions = self.needed.iter().flat_map(|needed| self.instructions(needed.stage));

@@ -12,7 +12,7 @@ use super::{Subjects, diff, visible};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::parameters::BuildSelection;
-use crate::pipeline::plan_for_review;
+use crate::pipeline::{parameters_for_review, plan_for_review};
 use crate::source::Repository;
 
 /// Largest file read, in bytes.
@@ -66,6 +66,10 @@ struct File {
 pub(crate) struct Choice {
     /// The image's name in `countersign.toml`.
     pub(crate) image: Option<String>,
+    /// Another Dockerfile.
+    pub(crate) dockerfile: Option<String>,
+    /// Another context.
+    pub(crate) context: Option<String>,
     /// Another target stage.
     pub(crate) target: Option<String>,
     /// Additional or changed build arguments.
@@ -84,7 +88,8 @@ impl Request {
     pub(crate) fn new(subjects: &Subjects<'_>, choice: Choice) -> Result<Self> {
         let commit = subjects.commit();
         let mut what = BuildSelection::image(choice.image.clone());
-        if let BuildSelection::Project { target, arguments, .. } = &mut what {
+        if let BuildSelection::Project { dockerfile, context, target, arguments, .. } = &mut what {
+            (*dockerfile, *context) = (choice.dockerfile, choice.context);
             (*target, *arguments) = (choice.target, choice.arguments);
         }
         let (parameters, lock) = plan_for_review(commit, &what)?;
@@ -144,6 +149,8 @@ impl Request {
         let subjects = Subjects::fetch(repository, self.commit.as_str(), since)?;
         let choice = Choice {
             image: self.image.clone(),
+            dockerfile: Some(self.parameters.dockerfile.clone()),
+            context: Some(self.parameters.context.clone()),
             target: self.parameters.target.clone(),
             arguments: self.parameters.build_args.clone(),
             roles: self.roles.clone(),
@@ -172,7 +179,7 @@ impl Request {
     /// # Errors
     /// When the commit cannot be read.
     pub(crate) fn lines(&self, subjects: &Subjects<'_>) -> Result<Vec<String>> {
-        let (own, _) = plan_for_review(subjects.commit(), &BuildSelection::image(self.image()))?;
+        let own = parameters_for_review(subjects.commit(), &BuildSelection::image(self.image()))?;
         let named = &self.parameters;
         let mark = |same: bool| if same { "" } else { "  [NOT FROM THE COMMIT]" };
         let roles: Vec<&str> = self.roles.iter().map(Role::as_str).collect();

@@ -288,12 +288,15 @@ fn a_request_is_worked_out_again_before_anybody_signs_it() {
     let place = Place::new();
     place.write("Dockerfile", "FROM scratch AS one\nARG A\nFROM one\n");
     place.write("countersign.toml", "version = 1\n[image.default]\nargs = { A = \"1\" }\n");
+    place.write("docker/other", "FROM scratch\n");
     let first = place.commit("one");
     place.write("a", "1");
     let last = place.commit("two");
     let repository = place.open();
     let subjects = |since: Option<&str>| Subjects::fetch(&repository, &last, since).unwrap();
     let choice = || Choice {
+        dockerfile: None,
+        context: None,
         image: None,
         target: Some("one".to_owned()),
         arguments: [("B".to_owned(), "2".to_owned())].into(),
@@ -321,13 +324,21 @@ fn a_request_is_worked_out_again_before_anybody_signs_it() {
             (tree.as_str(), other.as_str(), "tree"),
             (&blob, &other, "list of files"),
             ("\"A\": \"1\",", "", "way to build it"),
-            ("\"dockerfile\": \"Dockerfile\"", "\"dockerfile\": \"other\"", "way to build it"),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text, "{from}");
             let error = read(&changed).unwrap().subjects(&repository).err().unwrap();
             assert!(error.kind() == Kind::Refused && error.to_string().contains(what), "{error}");
         }
+        // Another Dockerfile can be asked for, if there is one, and is not passed off as the commit's choice.
+        let elsewhere = |path: &str| {
+            let (from, to) = ("\"dockerfile\": \"Dockerfile\"", format!("\"dockerfile\": \"{path}\""));
+            read(&text.replace(from, &to)).unwrap()
+        };
+        assert_eq!(elsewhere("other").subjects(&repository).err().unwrap().kind(), Kind::NotFound);
+        let other = elsewhere("docker/other");
+        let lines = other.lines(&other.subjects(&repository).unwrap()).unwrap().join("\n");
+        assert!(lines.contains("dockerfile  docker/other  [NOT FROM THE COMMIT]"), "{lines}");
         for (from, to) in [("\"version\": 1", "\"version\": 2"), ("\"roles\"", "\"more\": 1, \"roles\"")] {
             assert_eq!(read(&text.replace(from, to)).unwrap_err().kind(), Kind::Input);
         }

@@ -72,7 +72,10 @@ pub(crate) fn execute(
     reference_image: Option<&ReferenceImage>,
 ) -> Result<Executed> {
     // All bases are fetched and all stages planned before anything runs, so that mistakes show at once.
-    let fetched = fetch(&mut plan, bases, resources.store)?;
+    let fetched = fetch(&mut plan, bases, resources.store);
+    // Only the bases show what their ONBUILD names. A name that is misspelt may be why one could not be fetched.
+    bases.refuse_unused(&plan.bases())?;
+    let fetched = fetched?;
     plan.check_arguments()?;
     let plan = &plan;
     let planned = plan_all(plan, &fetched, bases)?;

@@ -37,8 +37,10 @@ impl Failed {
     /// From a request without a response, or an interrupted response.
     pub(super) fn of(repository: &Repository, cause: reqwest::Error) -> Self {
         // A refused redirect or a damaged local blob is not a temporary failure.
-        let lasts =
-            cause.is_redirect() || cause.is_builder() || causes(&cause).any(|inner| inner.is::<Error>());
+        let lasts = cause.is_redirect()
+            || cause.is_builder()
+            || causes(&cause).any(|inner| inner.is::<Error>())
+            || unknown_host(&cause).is_some_and(|said| !said.contains("Temporary"));
         let error = registry_error(repository, cause);
         if lasts { Self::Lasting(error) } else { Self::Passing(error, None) }
     }
@@ -46,6 +48,11 @@ impl Failed {
 
 /// The error of a failed request, with the whole chain of its causes.
 pub(super) fn registry_error(repository: &Repository, cause: reqwest::Error) -> Error {
+    if let (Some(host), Some(said)) = (cause.url().and_then(|url| url.host_str()), unknown_host(&cause)) {
+        // The rest of the chain says the same in other words.
+        let reason = format!("the name {host} does not resolve: {said}");
+        return Error::registry(repository.registry(), RegistryFailure::UnknownHost, reason);
+    }
     let mut reason = cause.to_string();
     let mut source = std::error::Error::source(&cause);
     while let Some(inner) = source {
@@ -69,15 +76,19 @@ fn failure_of(cause: &reqwest::Error) -> RegistryFailure {
                 _ => {}
             }
         }
-        // The resolver of the standard library has no error kind for it.
-        if inner.to_string().starts_with("failed to lookup address information") {
-            return RegistryFailure::UnknownHost;
-        }
     }
     match cause.is_timeout() {
         true => RegistryFailure::TimedOut,
         false => RegistryFailure::Connection,
     }
+}
+
+/// What the resolver says of a name that it does not find. That of the standard library has no error kind for it.
+fn unknown_host(cause: &reqwest::Error) -> Option<String> {
+    let said = causes(cause).map(ToString::to_string);
+    let mut said =
+        said.filter_map(|said| Some(said.strip_prefix("failed to lookup address information: ")?.to_owned()));
+    said.next()
 }
 
 /// The errors below one, outermost first. For an error wrapped in an I/O error, `source` skips the wrapped one, which

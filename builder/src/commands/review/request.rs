@@ -31,6 +31,14 @@ pub(super) struct Arguments {
     /// Image that is to be built, by its name in countersign.toml; needed only when the file names several.
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
+    /// Dockerfile that is to be built, by its path in the commit, instead of the one that countersign.toml names or that
+    /// is in the context.
+    #[arg(long, short, value_name = "PATH")]
+    file: Option<String>,
+    /// Folder of the commit that its COPY and ADD are to see, instead of the one that countersign.toml names or the
+    /// whole repository.
+    #[arg(long, value_name = "FOLDER")]
+    context: Option<String>,
     /// Dockerfile stage that is to be built, instead of the one that countersign.toml names.
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
@@ -58,6 +66,8 @@ pub(super) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
     };
     let choice = Choice {
         image: arguments.image,
+        dockerfile: arguments.file,
+        context: arguments.context,
         target: arguments.target,
         arguments: arguments.arguments.into_iter().collect(),
         roles,
