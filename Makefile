@@ -1,5 +1,5 @@
 # make demo   the whole path on real input, from a reviewed commit to a verified run
-# make test   every check and test; what it needs, it installs from Debian's packages
+# make test   every check and test; what it needs, it installs from Debian's packages, and other clients with Go's tool
 # make bench  the speed table of docs/benchmarks.md, measured anew
 # make fuzz   every parser of foreign bytes, fed random bytes for a minute each (FUZZ_SECONDS=60); needs Rust's nightly
 
@@ -23,7 +23,7 @@ demo:
 	@echo "compiling (the first time takes some minutes)" && cargo build --quiet --workspace --bins
 	@demo/run
 
-test: packages
+test: packages clients
 	@mkdir -p target && : > $(COUNTERSIGN_SKIPPED)
 	@$(MAKE) --no-print-directory check unit deny; status=$$?; \
 	 scripts/skipped $(COUNTERSIGN_SKIPPED) tests/allowed-skips.txt || status=1; exit $$status
@@ -33,6 +33,10 @@ packages:
 	@scripts/packages.sh $(TEST_PACKAGES)
 	@[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64 \
 	 || echo "SKIP emulation: this kernel hands no programs to qemu; the tests of it say that they are left out"
+
+.PHONY: clients
+clients:
+	@scripts/clients
 
 check:
 	cargo fmt --all --check
@@ -46,7 +50,7 @@ unit:
 deny:
 	@scripts/deny 0.20.2
 
-bench: packages
+bench: packages clients
 	@cargo build --quiet --release --bins
 	cargo bench --quiet --workspace --bench path
 	cargo bench --quiet --workspace --bench decide

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use attestations::decision::{WantedBase, is_signed};
+use attestations::bundle;
+use attestations::decision::{MAX_EVIDENCE as MAX_BUNDLES, WantedBase, is_signed};
 use attestations::{Evidence, Gathered, Pinned};
 use errors::{Error, Kind, Result, chain, files};
 use images::Store;
@@ -14,8 +15,6 @@ use crate::policy::Loaded;
 pub(crate) const MAX_EVIDENCE: u64 = 64 << 20;
 /// The most bundles from one folder.
 const MAX_FILES: usize = 512;
-/// The most bytes of one bundle that is read from a file.
-const MAX_BUNDLE: u64 = 16 << 20;
 /// The most places that one base is looked for in. More are not a choice among them: each may hold a veto.
 const MAX_PLACES: usize = 4;
 
@@ -43,19 +42,21 @@ impl<'a> Gathering<'a> {
         self.budget.exceeded()
     }
 
-    /// The bundles in a file, or in every `.json` file of a folder.
+    /// The bundles in a file, or in every `.json` and `.jsonl` file of a folder. A file may hold several: lines of JSON, or
+    /// one value after the other.
     ///
     /// # Errors
     /// When one cannot be read or is too large: evidence that is named has to be there. Also beyond the budget.
     pub(crate) fn in_path(&self, path: &Path) -> Result<Vec<Evidence>> {
         if !path.is_dir() {
-            return Ok(vec![self.file(path)?]);
+            return self.file(path);
         }
         let entries = std::fs::read_dir(path).map_err(|cause| Error::io("reading", path, cause))?;
         let mut files = Vec::new();
         for entry in entries {
             let file = entry.map_err(|cause| Error::io("reading", path, cause))?.path();
-            if file.extension().is_some_and(|extension| extension == "json") && file.is_file() {
+            let is_json = file.extension().is_some_and(|it| it == "json" || it == "jsonl");
+            if is_json && file.is_file() {
                 files.push(file);
             }
         }
@@ -66,14 +67,25 @@ impl<'a> Gathering<'a> {
             ));
         }
         files.sort();
-        files.iter().map(|file| self.file(file)).collect()
+        let mut found = Vec::new();
+        for file in files {
+            found.extend(self.file(&file)?);
+        }
+        Ok(found)
     }
 
-    fn file(&self, path: &Path) -> Result<Evidence> {
-        let bytes = files::read(path, MAX_BUNDLE)?;
+    fn file(&self, path: &Path) -> Result<Vec<Evidence>> {
+        let bytes = files::read(path, MAX_EVIDENCE)?;
         let taken = self.budget.take(bytes.len() as u64);
         taken.map_err(|cause| cause.during(format!("reading {}", path.display())))?;
-        Ok(Evidence { origin: path.display().to_string(), bytes })
+        let parts = bundle::split(&bytes);
+        if let [only] = parts.as_slice() {
+            return Ok(vec![Evidence { origin: path.display().to_string(), bytes: only.to_vec() }]);
+        }
+        // One more than are looked at is a denial of its own; more need not be kept.
+        let each = parts.iter().take(MAX_BUNDLES + 1).enumerate();
+        let origin = |at: usize| format!("{} ({} of {})", path.display(), at + 1, parts.len());
+        Ok(each.map(|(at, part)| Evidence { origin: origin(at), bytes: part.to_vec() }).collect())
     }
 
     /// The bundles that are attached to an image in its registry.

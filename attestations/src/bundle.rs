@@ -5,6 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use sigstore_types::bundle::{
     MediaType, PublicKeyIdentifier, SignatureContent, VerificationMaterial, VerificationMaterialContent,
@@ -17,12 +18,10 @@ use crate::foreign::Foreign;
 use crate::keys::{KeyError, PublicKey, SignError, Signer};
 use crate::provenance::Provenance;
 use crate::review::Review;
-use crate::statement::{Statement, StatementError};
+use crate::statement::{self, PAYLOAD_TYPE, Statement, StatementError};
 
 /// The media type of the bundles made here: Sigstore bundle v0.3.
 pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// The payload type of an in-toto statement.
-pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The most bytes a bundle may have: provenance of 10,000 network exchanges takes about 3 MiB.
 pub const MAX_BUNDLE: usize = 16 << 20;
 /// The most signatures that are tried in a bundle of another form.
@@ -33,6 +32,7 @@ const MAX_SIGNATURES: usize = 16;
 pub struct Bundle {
     bytes: Vec<u8>,
     envelope: DsseEnvelope,
+    hint: String,
 }
 
 impl Bundle {
@@ -51,7 +51,8 @@ impl Bundle {
         if envelope.payload_type != PAYLOAD_TYPE {
             return Err(BundleError::PayloadType(Foreign::new(&envelope.payload_type)));
         }
-        Ok(Self { bytes: bytes.to_vec(), envelope })
+        let hint = hint(&bundle.verification_material.content, &envelope);
+        Ok(Self { bytes: bytes.to_vec(), envelope, hint })
     }
 
     /// The bundle as it came.
@@ -71,7 +72,7 @@ impl Bundle {
 
     /// Which key is said to have signed it. Never proof.
     pub fn hint(&self) -> Option<&str> {
-        Some(self.envelope.signature.keyid.as_str()).filter(|hint| !hint.is_empty())
+        Some(self.hint.as_str()).filter(|hint| !hint.is_empty())
     }
 
     /// The payload, if `key` signed it.
@@ -84,6 +85,11 @@ impl Bundle {
         Ok(Verified { value: Payload(payload), signer: key.clone() })
     }
 
+    /// Whether it may hold a statement of a kind known here, in whatever version.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        statement::may_be_ours(&self.envelope.payload_type, self.envelope.payload.as_bytes())
+    }
+
     /// The statement inside, which nobody has vouched for: for showing and for choosing a key, never for deciding.
     ///
     /// # Errors
@@ -91,6 +97,32 @@ impl Bundle {
     pub fn statement_unverified(&self) -> Result<Unverified<Statement>, BundleError> {
         Ok(Unverified(Statement::from_bytes(self.envelope.payload.as_bytes())?))
     }
+}
+
+/// Where a bundle says whose key it is: beside the envelope, or inside it, as bundles were written here before.
+fn hint(material: &VerificationMaterialContent, envelope: &DsseEnvelope) -> String {
+    match material {
+        VerificationMaterialContent::PublicKey(key) if !key.hint.is_empty() => key.hint.clone(),
+        _ => envelope.signature.keyid.as_str().to_owned(),
+    }
+}
+
+/// The values in a file of bundles, one after the other: a single bundle, lines of JSON, or any white space between them.
+/// What follows the last whole value is a part of its own, so that it is told and not passed over.
+pub fn split(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while let Some(Ok(_)) = values.next() {
+        let end = values.byte_offset();
+        parts.extend(bytes.get(start..end).map(<[u8]>::trim_ascii));
+        start = end;
+    }
+    let rest = bytes.get(start..).unwrap_or_default().trim_ascii();
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(rest);
+    }
+    parts
 }
 
 /// A bundle of which is known what kind of statement it holds, as a registry wants to know where it is attached.
@@ -124,7 +156,8 @@ impl std::ops::Deref for SignedBundle {
     }
 }
 
-/// Signs `statement` as a bundle with exactly one signature, whose hint is the key's id.
+/// Signs `statement` as a bundle of version 0.3 with exactly one signature. The hint beside the envelope names the key; the
+/// envelope's own `keyid` is left out, since verifiers compare it with ids of their own making and pass over what differs.
 ///
 /// # Errors
 /// When the signer refuses.
@@ -132,12 +165,12 @@ pub fn sign(statement: &Statement, signer: &dyn Signer) -> Result<SignedBundle, 
     let payload = statement.to_bytes()?;
     let signature = signer.sign(&pae(PAYLOAD_TYPE, &payload))?;
     let id = signer.public_key().id().to_string();
-    let signature = DsseSignature::new(SignatureBytes::new(signature), Hint::new(id.clone()));
+    let signature = DsseSignature::new(SignatureBytes::new(signature), Hint::default());
     let envelope = DsseEnvelope::new(PAYLOAD_TYPE, PayloadBytes::new(payload), signature);
-    let hint = VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(id));
+    let hint = VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new(id.clone()));
     let content = SignatureContent::DsseEnvelope(envelope.clone());
     let bundle = sigstore_types::Bundle::new(MediaType::Bundle0_3, VerificationMaterial::new(hint), content);
-    let bundle = Bundle { bytes: serde_json::to_vec(&bundle)?, envelope };
+    let bundle = Bundle { bytes: serde_json::to_vec(&bundle)?, envelope, hint: id };
     Ok(SignedBundle { bundle, predicate_type: statement.predicate.predicate_type().to_owned() })
 }
 
@@ -152,7 +185,7 @@ pub(crate) fn is_loosely_signed(bytes: &[u8], keys: &[&PublicKey]) -> Option<usi
     let decoded = |value: &Value| STANDARD.decode(value.as_str()?).ok();
     let payload = decoded(envelope.get("payload")?)?;
     let kind = envelope.get("payloadType")?.as_str()?;
-    if !crate::statement::may_be_ours(&payload) {
+    if !statement::may_be_ours(kind, &payload) {
         return None;
     }
     let message = pae(kind, &payload);

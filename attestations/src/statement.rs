@@ -1,4 +1,4 @@
-//! in-toto Statement v1 (in-toto/attestation `spec/v1/statement.md`).
+//! in-toto Statement v1 (in-toto/attestation `spec/v1/statement.md`). Version 0.1, which has the same four fields, is read too.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,12 @@ use crate::review::{self, Review};
 use crate::run::{self, Run};
 use crate::withdrawal::{self, Withdrawal};
 
-/// The statement's own type.
+/// The payload type of a statement in an envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// The type of statements as they are written here.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+/// The type before it, in which `cosign attest` still signs.
+const STATEMENT_TYPE_0_1: &str = "https://in-toto.io/Statement/v0.1";
 
 /// What the predicate types of this project begin with, provenance apart.
 const OURS: [&str; 5] = [
@@ -192,10 +196,10 @@ impl Statement {
     /// A predicate of a type known here must have exactly its shape; what it is cannot be guessed from its content.
     ///
     /// # Errors
-    /// When the JSON is not a Statement v1, has no subject, or its predicate is not of the shape its type names.
+    /// When the JSON is not a Statement v1 or v0.1, has no subject, or its predicate is not of the shape its type names.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, StatementError> {
         let wire: Wire = serde_json::from_slice(bytes)?;
-        if wire.statement_type != STATEMENT_TYPE {
+        if ![STATEMENT_TYPE, STATEMENT_TYPE_0_1].contains(&wire.statement_type.as_str()) {
             return Err(StatementError::Type(Foreign::new(&wire.statement_type)));
         }
         if wire.subject.is_empty() {
@@ -228,13 +232,25 @@ impl Statement {
     }
 }
 
-/// Whether signed bytes may be a statement of a kind known here, in whatever version. Bytes that are no JSON may be anything.
-pub(crate) fn may_be_ours(payload: &[u8]) -> bool {
-    let Ok(value) = serde_json::from_slice::<Value>(payload) else { return true };
-    let kind = value.get("predicateType").and_then(Value::as_str).unwrap_or_default();
-    let build =
-        value.pointer("/predicate/buildDefinition/buildType").and_then(Value::as_str).unwrap_or_default();
-    OURS.iter().any(|ours| kind.starts_with(ours)) || build.starts_with(provenance::BUILD_TYPES)
+/// Whether signed bytes may be a statement of a kind known here, in whatever version. Where two fields contradict each other,
+/// and where an envelope of statements holds no JSON, it may be anything.
+pub(crate) fn may_be_ours(payload_type: &str, payload: &[u8]) -> bool {
+    let Ok(kind) = serde_json::from_slice::<Kind>(payload) else {
+        return payload_type == PAYLOAD_TYPE || serde_json::from_slice::<Value>(payload).is_ok();
+    };
+    let named = kind.predicate_type.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let build = kind.predicate.pointer("/buildDefinition/buildType").and_then(Value::as_str);
+    OURS.iter().any(|ours| named.starts_with(ours))
+        || build.is_some_and(|build| build.starts_with(provenance::BUILD_TYPES))
+}
+
+/// What tells the kind of a statement. A field that stands twice is an error.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "predicateType", default)]
+    predicate_type: Option<Value>,
+    #[serde(default)]
+    predicate: Value,
 }
 
 /// Why bytes are no statement.

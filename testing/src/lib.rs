@@ -7,6 +7,7 @@
 mod base;
 mod bench;
 mod buildkit;
+mod cosign;
 mod elsewhere;
 mod engine;
 mod events;
@@ -26,6 +27,7 @@ pub mod timing;
 pub use base::{base_image, foreign_base, foreign_busybox, python_base};
 pub use bench::Bench;
 pub use buildkit::BuildKit;
+pub use cosign::Cosign;
 pub use elsewhere::{AHEAD, elsewhere};
 pub use engine::Engine;
 pub use events::{Events, has_one_processor};

@@ -151,6 +151,11 @@ impl Scene {
 
     /// The auditor repeats the build of a tag.
     pub fn rebuild(&self, tag: &str) -> Outcome {
+        self.rebuild_with(tag, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn rebuild_with(&self, tag: &str, more: &[&str]) -> Outcome {
         let reference = format!("{}:{tag}", self.image());
         let source = self.source.path();
         let (base, state, key, trusted) = (
@@ -172,6 +177,7 @@ impl Scene {
             &base,
         ];
         arguments.extend(["--key", &key, "--builder-id", "https://auditor.example/rebuilder"]);
+        arguments.extend(more);
         builder(arguments)
     }
 

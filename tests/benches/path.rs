@@ -1,15 +1,14 @@
 //! The speed of what a node does for every task, beside a real peer in the same run: medians of pairs, never a verdict.
 //!
 //! `make bench` builds the programs and runs this. Needs root, a Docker engine (started here) and a registry (started
-//! here). Where `cosign` is on the PATH its verification of one attestation is measured as well.
+//! here). Where `scripts/clients` has built cosign, its verification of one attestation is measured as well.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use testing::timing::{Table, seconds};
-use testing::{Engine, Scene, cannot_run, program, run};
+use testing::{Cosign, Engine, Scene, cannot_run, program, run};
 
 const ROUNDS: usize = 15;
 
@@ -57,7 +56,7 @@ fn main() {
     match cosign(&scene) {
         Some(peer) => {
             let what = "`verify` / `cosign verify-attestation` of one attestation";
-            table.pairs(what, "–", verify, || peer.time());
+            table.pairs(what, "–", verify, peer);
         }
         None => {
             let what = "`verify` as a process (2 reviews, 2 builds; no cosign to compare with)";
@@ -109,41 +108,13 @@ fn peer(scene: &Scene, engine: &Engine) -> f64 {
     seconds(|| engine.docker(arguments).expect(0))
 }
 
-struct Cosign {
-    arguments: Vec<String>,
-}
-
-impl Cosign {
-    fn time(&self) -> f64 {
-        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        command(&arguments)
-    }
-}
-
-/// The command by which cosign verifies the builder's provenance, if it is here and accepts it.
-fn cosign(scene: &Scene) -> Option<Cosign> {
-    let path = std::env::var_os("PATH")?;
-    let program: PathBuf =
-        std::env::split_paths(&path).map(|folder| folder.join("cosign")).find(|file| file.is_file())?;
+/// The command by which cosign verifies the builder's provenance, if it is here. That it does not accept it ends the benchmark:
+/// a figure beside a refusal would hide a fault.
+fn cosign(scene: &Scene) -> Option<impl Fn() -> f64> {
+    let cosign = Cosign::installed(&scene.path("home"))?;
     let (key, image) = (scene.text("ci.pem.pub"), format!("{}@{}", scene.image(), scene.digest("1.0")));
-    let arguments = [
-        program.to_str()?,
-        "verify-attestation",
-        "--key",
-        &key,
-        "--type",
-        "slsaprovenance1",
-        "--insecure-ignore-tlog",
-        "--allow-insecure-registry",
-        "--allow-http-registry",
-        &image,
-    ];
-    let tried = Command::new(arguments[0]).args(&arguments[1..]).output().ok()?;
-    if !tried.status.success() {
-        println!("cosign does not accept it: {}", String::from_utf8_lossy(&tried.stderr).trim());
-        return None;
-    }
-    Some(Cosign { arguments: arguments.map(str::to_owned).into() })
+    cosign.verify_attestation(&key, "slsaprovenance1", &image).expect(0);
+    Some(move || seconds(|| cosign.verify_attestation(&key, "slsaprovenance1", &image).expect(0)))
 }
 
 fn command(arguments: &[&str]) -> f64 {

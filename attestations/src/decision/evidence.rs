@@ -217,8 +217,11 @@ impl<'a> Holders<'a> {
         match Bundle::parse(bytes) {
             Ok(bundle) => {
                 let (place, payload) = self.signed(&bundle).ok_or(Reason::UnknownKey)?;
-                let said = payload.statement();
-                Ok((place, Read::new(Some(bundle), said)))
+                match payload.statement() {
+                    // Somebody else's kind of statement, in a form that is not known here: no word on what is decided.
+                    Err(error) if !bundle.may_be_ours() => Err(error.into()),
+                    said => Ok((place, Read::new(Some(bundle), said))),
+                }
             }
             // It may be a no in a form that is not known here: that is never the same as silence.
             Err(error) => match self.loosely_signed(bytes) {

@@ -12,6 +12,7 @@ mod decide_memory;
 mod decide_parameters;
 mod decide_reviews;
 mod federation;
+mod foreign_forms;
 mod policy;
 mod privileges;
 mod properties;

@@ -16,8 +16,8 @@ pub(crate) struct Arguments {
     /// File for the new private key; the public key is written next to it, with .pub appended.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Type of key.
-    #[arg(long, value_enum, default_value_t = KeyKind::Ed25519)]
+    /// Type of key. P-256 is what every verifier of Sigstore bundles knows.
+    #[arg(long, value_enum, default_value_t = KeyKind::P256)]
     algorithm: KeyKind,
     /// Store the private key without a password; anyone who can read the file can then sign.
     #[arg(long, conflicts_with = "password_file")]
@@ -28,10 +28,10 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum KeyKind {
-    /// Ed25519.
-    Ed25519,
     /// ECDSA on P-256 with SHA-256.
     P256,
+    /// Ed25519: for a node's log and its witnesses. cosign cannot sign with it in a form that it verifies.
+    Ed25519,
 }
 
 /// Runs it.
