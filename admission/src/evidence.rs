@@ -4,10 +4,10 @@ use std::path::Path;
 
 use attestations::bundle;
 use attestations::decision::{MAX_EVIDENCE as MAX_BUNDLES, WantedBase, is_signed};
-use attestations::{Evidence, Gathered, Pinned};
+use attestations::{Evidence, Gathered, GoneEvidence, Noticed, Pinned, Unmet, UnusedEvidence};
 use errors::{Error, Kind, Result, chain, files};
 use images::Store;
-use images::registry::{Budget, Client};
+use images::registry::{Attached, Budget, Client};
 
 use crate::policy::Loaded;
 
@@ -26,6 +26,55 @@ pub(crate) struct Gathering<'a> {
     budget: Budget,
 }
 
+/// What was found about an image.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The bundles.
+    pub(crate) bundles: Vec<Evidence>,
+    /// What else was noticed.
+    pub(crate) noticed: Noticed,
+}
+
+impl Found {
+    /// Adds what was found elsewhere.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.bundles.extend(other.bundles);
+        self.noticed.extend(other.noticed);
+    }
+}
+
+impl From<Attached> for Found {
+    fn from(attached: Attached) -> Self {
+        let gone = attached.gone.into_iter();
+        let unused = attached.unused.into_iter();
+        let bundles = attached.bundles.into_iter();
+        Self {
+            bundles: bundles.map(|it| Evidence { origin: it.origin, bytes: it.bytes }).collect(),
+            noticed: Noticed {
+                gone: gone.map(|it| GoneEvidence { origin: it.origin, kind: it.kind }).collect(),
+                unused: unused
+                    .map(|it| UnusedEvidence { origin: it.origin, why: it.why.to_string() })
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// Why evidence could not be gathered.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// There is too much of it, which denies.
+    Denied(Unmet),
+    /// Something went wrong.
+    Error(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
 impl<'a> Gathering<'a> {
     /// One for a decision by `policies`. What is in `kept` is not fetched again; what somebody of them signed is put there.
     pub(crate) fn new(client: &'a Client, policies: &'a Loaded, kept: Option<&'a Store>) -> Self {
@@ -37,17 +86,12 @@ impl<'a> Gathering<'a> {
         self.policies
     }
 
-    /// How many bytes of evidence there are at least, when those are too many.
-    pub(crate) fn exceeded(&self) -> Option<u64> {
-        self.budget.exceeded()
-    }
-
     /// The bundles in a file, or in every `.json` and `.jsonl` file of a folder. A file may hold several: lines of JSON, or
     /// one value after the other.
     ///
     /// # Errors
     /// When one cannot be read or is too large: evidence that is named has to be there. Also beyond the budget.
-    pub(crate) fn in_path(&self, path: &Path) -> Result<Vec<Evidence>> {
+    pub(crate) fn in_path(&self, path: &Path) -> Result<Vec<Evidence>, Failed> {
         if !path.is_dir() {
             return self.file(path);
         }
@@ -61,10 +105,8 @@ impl<'a> Gathering<'a> {
             }
         }
         if files.len() > MAX_FILES {
-            return Err(Error::new(
-                Kind::Input,
-                format!("{} holds {} bundles: {MAX_FILES} are the most", path.display(), files.len()),
-            ));
+            let text = format!("{} holds {} bundles: {MAX_FILES} are the most", path.display(), files.len());
+            return Err(Error::new(Kind::Input, text).into());
         }
         files.sort();
         let mut found = Vec::new();
@@ -74,10 +116,14 @@ impl<'a> Gathering<'a> {
         Ok(found)
     }
 
-    fn file(&self, path: &Path) -> Result<Vec<Evidence>> {
+    fn file(&self, path: &Path) -> Result<Vec<Evidence>, Failed> {
         let bytes = files::read(path, MAX_EVIDENCE)?;
-        let taken = self.budget.take(bytes.len() as u64);
-        taken.map_err(|cause| cause.during(format!("reading {}", path.display())))?;
+        if let Err(cause) = self.budget.take(bytes.len() as u64) {
+            return Err(match self.budget.exceeded() {
+                Some(size) => Failed::Denied(Unmet::EvidenceSize { size, limit: MAX_EVIDENCE }),
+                None => cause.during(format!("reading {}", path.display())).into(),
+            });
+        }
         let parts = bundle::split(&bytes);
         if let [only] = parts.as_slice() {
             return Ok(vec![Evidence { origin: path.display().to_string(), bytes: only.to_vec() }]);
@@ -88,19 +134,25 @@ impl<'a> Gathering<'a> {
         Ok(each.map(|(at, part)| Evidence { origin: origin(at), bytes: part.to_vec() }).collect())
     }
 
-    /// The bundles that are attached to an image in its registry.
+    /// What is attached to an image in its registry.
     ///
     /// # Errors
     /// When the registry fails: that is never the same as having none. Also beyond the budget.
-    pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<Vec<Evidence>> {
-        let doing = format!("asking {} for what is attached to the image", pinned.repository().registry());
+    pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<Found, Failed> {
         let is_kept = |bundle: &[u8]| self.policies.each().any(|policy| is_signed(policy, bundle));
-        let found = self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await;
-        Ok(found
-            .map_err(|cause| cause.during(&doing))?
-            .into_iter()
-            .map(|attachment| Evidence { origin: attachment.origin, bytes: attachment.bytes })
-            .collect())
+        match self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await {
+            Ok(attached) => Ok(attached.into()),
+            Err(images::Error::TooMany { count, .. }) => {
+                Err(Failed::Denied(Unmet::TooMuchEvidence { count }))
+            }
+            Err(cause) => match self.budget.exceeded() {
+                Some(size) => Err(Failed::Denied(Unmet::EvidenceSize { size, limit: MAX_EVIDENCE })),
+                None => {
+                    let registry = pinned.repository().registry();
+                    Err(cause.during(format!("asking {registry} for what is attached to the image")).into())
+                }
+            },
+        }
     }
 
     /// The bundles that are attached to a base, in every place that its provenance names and the policy lets us ask. What
@@ -118,8 +170,15 @@ impl<'a> Gathering<'a> {
         let mut bundles = Vec::new();
         for place in &base.places {
             match self.attached(place).await {
-                Ok(found) => bundles.extend(found),
-                Err(error) => return Gathered::Nothing { why: chain::line(&error) },
+                Ok(found) => match found.noticed.gone.first() {
+                    None => bundles.extend(found.bundles),
+                    Some(gone) => {
+                        let why = format!("{} ({}) is listed and not there", gone.origin, gone.kind);
+                        return Gathered::Nothing { why };
+                    }
+                },
+                Err(Failed::Denied(unmet)) => return Gathered::Nothing { why: unmet.found() },
+                Err(Failed::Error(error)) => return Gathered::Nothing { why: chain::line(&error) },
             }
         }
         Gathered::Bundles(bundles)

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use attestations::federation::Release;
 use attestations::{
-    Admitted, Cache, Call, Case, Decision, Denial, Digest, Evidence, Gathered, Older, Policy, Reference,
-    Remembered, Seen, Unmet, Weighed,
+    Admitted, Cache, Call, Case, Decision, Denial, Digest, Gathered, Older, Policy, Reference, Remembered,
+    Seen, Weighed,
 };
 use errors::{Error, Kind, Result};
 use images::registry::{Client, Registries};
@@ -21,7 +21,7 @@ use images::{Image, Store};
 use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
-use evidence::Gathering;
+use evidence::{Failed, Found, Gathering};
 pub use federation::{Federation, read_trust};
 use memory::Keeping;
 pub use memory::{KeptNewest, KeptNo, KeptRelease, Memory};
@@ -132,17 +132,17 @@ impl Admission {
         let gathering = Gathering::new(&self.client, &policies, kept);
         let found = match self.gather(&gathering, question, asked.digest).await {
             Ok(found) => found,
-            Err(error) => {
-                let size = gathering.exceeded().ok_or(error)?;
-                let unmet = vec![Unmet::EvidenceSize { size, limit: evidence::MAX_EVIDENCE }];
-                let denial = Denial { question: asked.into(), unmet, ignored: Vec::new() };
+            Err(Failed::Error(error)) => return Err(error),
+            Err(Failed::Denied(unmet)) => {
+                let denial = Denial { question: asked.into(), unmet: vec![unmet], ignored: Vec::new() };
                 return Ok((Decision::Denied(denial), Vec::new()));
             }
         };
         let mut joint: Option<Decision> = None;
         let mut weighed = Vec::new();
         for policy in policies.each() {
-            let case = Case::open_with(policy, &asked, &found, now, Some(&self.cache));
+            let case = Case::open_with(policy, &asked, &found.bundles, now, Some(&self.cache))
+                .noticing(found.noticed.clone());
             let bases = self.bases(&gathering, question, &case).await;
             let remembered = self.remembered(question, policy, &case, &bases)?;
             let decision = case.decide(&bases, &remembered);
@@ -266,10 +266,10 @@ impl Admission {
         gathering: &Gathering<'_>,
         question: &Question,
         digest: Digest,
-    ) -> Result<Vec<Evidence>> {
-        let mut found = Vec::new();
+    ) -> Result<Found, Failed> {
+        let mut found = Found::default();
         for path in &question.evidence {
-            found.extend(gathering.in_path(path)?);
+            found.bundles.extend(gathering.in_path(path)?);
         }
         if question.sources == Sources::Registries {
             let pinned = question.reference.repository().clone().pin(digest);

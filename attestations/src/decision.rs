@@ -12,6 +12,7 @@ mod joint;
 mod judge;
 mod levels;
 mod materials;
+mod noticed;
 mod parameters;
 mod privileges;
 mod reason;
@@ -41,6 +42,7 @@ pub use counted::Counted;
 pub use evidence::is_signed;
 pub use few::Few;
 pub use levels::Level;
+pub use noticed::{GoneEvidence, Noticed, UnusedEvidence};
 pub use reason::{Ignored, Reason};
 pub use remembered::{About, No, Older, Remembered, Seen};
 pub use unmet::{Denial, Unmet};
@@ -219,6 +221,7 @@ pub struct Case<'a> {
     checked: Option<Vec<Checked<'a>>>,
     bases: Vec<WantedBase>,
     cache: Option<&'a Cache>,
+    noticed: Noticed,
 }
 
 impl<'a> Case<'a> {
@@ -243,10 +246,16 @@ impl<'a> Case<'a> {
         let rule = policy.rule_for(question.asked.repository(), &question.digest);
         let few = rule.filter(|_| evidence.len() <= MAX_EVIDENCE);
         let checked = few.map(|_| evidence::check(policy, evidence, cache));
-        let mut case =
-            Self { policy, question, now, count: evidence.len(), rule, checked, bases: Vec::new(), cache };
+        let (count, bases, noticed) = (evidence.len(), Vec::new(), Noticed::default());
+        let mut case = Self { policy, question, now, count, rule, checked, bases, cache, noticed };
         case.bases = case.wanted();
         case
+    }
+
+    /// The same, knowing what was noticed besides the bundles.
+    #[must_use]
+    pub fn noticing(self, noticed: Noticed) -> Self {
+        Self { noticed, ..self }
     }
 
     fn wanted(&self) -> Vec<WantedBase> {
@@ -308,6 +317,7 @@ impl<'a> Case<'a> {
             return denied(unmet, Vec::new());
         };
         unmet.extend(rule.privileges.unmet(&question.call));
+        unmet.extend(self.noticed.unmet());
         let Some(checked) = checked else {
             unmet.push(Unmet::TooMuchEvidence { count });
             return denied(unmet, Vec::new());
@@ -349,11 +359,12 @@ impl<'a> Case<'a> {
                 decided_at: now,
                 issuer: policy.issuer().clone(),
                 also: None,
-                ignored: judged.ignored,
+                ignored: judged.ignored.into_iter().chain(self.noticed.ignored()).collect(),
             }),
             (_, met) => {
                 unmet.extend(met.err().unwrap_or_default());
                 let mut ignored = judged.ignored;
+                ignored.extend(self.noticed.ignored());
                 ignored.extend(bases.into_ignored());
                 ignored.sort_by_cached_key(ToString::to_string);
                 denied(unmet, ignored)

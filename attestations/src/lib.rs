@@ -30,8 +30,9 @@ pub use bundle::{BUNDLE_MEDIA_TYPE, Bundle, BundleError, SignedBundle, Unverifie
 pub use call::{Call, Caller};
 pub use decision::count as reviews;
 pub use decision::{
-    About, Admitted, Asked, Cache, Case, Counted, Decision, Denial, Evidence, Gathered, Ignored, Level, No,
-    Older, Question, Reason, Remembered, Seen, Unmet, Weighed, Weight, decide, noes,
+    About, Admitted, Asked, Cache, Case, Counted, Decision, Denial, Evidence, Gathered, GoneEvidence,
+    Ignored, Level, No, Noticed, Older, Question, Reason, Remembered, Seen, Unmet, UnusedEvidence, Weighed,
+    Weight, decide, noes,
 };
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;

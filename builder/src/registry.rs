@@ -1,7 +1,7 @@
 //! Registries for synchronous code.
 
-use attestations::{Digest, Pinned, Reference, Repository, SignedBundle};
-use images::registry::{Attachment, Client, Named, Registries};
+use attestations::{Digest, Foreign, Pinned, Reference, Repository, SignedBundle};
+use images::registry::{Attachment, Client, Listed, Named, Registries, Statement};
 use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
 
@@ -14,6 +14,7 @@ use crate::workspace::Workspace;
 pub(crate) struct Registry {
     client: Client,
     runtime: Handle,
+    workspace: Workspace,
 }
 
 impl Registry {
@@ -24,21 +25,27 @@ impl Registry {
             teller.report(&Event::Warning { message: &format!("registry: {text}"), path: None });
         };
         let client = Client::with(registries).telling(tell).observed(move |traffic| progress.moved(traffic));
-        Self { client, runtime }
+        Self { client, runtime, workspace: workspace.clone() }
     }
 
-    /// Pushes an image, its blobs before its manifest.
+    /// Pushes an image with statements about it, which are attached before it is there.
     ///
     /// # Errors
-    /// When the registry refuses it or the connection breaks.
-    pub(crate) fn push(
+    /// When the registry refuses it, nothing can be attached there, or the connection breaks.
+    pub(crate) fn publish(
         &self,
         store: &Store,
         image: &Image,
         repository: &Repository,
         tag: Option<&str>,
+        statements: &[&SignedBundle],
     ) -> Result<Digest> {
-        self.runtime.block_on(self.client.push(store, image, repository, tag)).map_err(Error::from)
+        let created = now_in_seconds();
+        let statements = statements_of(statements, &created);
+        let published = self.client.publish(store, image, repository, tag, &statements);
+        let (digest, listed) = self.runtime.block_on(published)?;
+        self.tell_where(listed, repository);
+        Ok(digest)
     }
 
     /// Pushes an index. Its images must have been pushed before.
@@ -88,27 +95,32 @@ impl Registry {
         }
     }
 
-    /// Attaches a signed statement to an image.
+    /// Attaches signed statements to an image, of which the descriptor of its manifest is at hand.
     ///
     /// # Errors
-    /// When the registry refuses it.
-    pub(crate) fn attach(&self, subject: &Pinned, image: &Image, bundle: &SignedBundle) -> Result<Digest> {
-        self.attach_to(subject, image.manifest(), bundle)
-    }
-
-    /// The same, for an image of which only the descriptor of its manifest is at hand.
-    ///
-    /// # Errors
-    /// When the registry refuses it.
-    pub(crate) fn attach_to(
+    /// When the registry refuses them, loses them again, or nothing can be attached there.
+    pub(crate) fn attach(
         &self,
         subject: &Pinned,
         manifest: &Descriptor,
-        bundle: &SignedBundle,
-    ) -> Result<Digest> {
-        let (kind, created) = (bundle.predicate_type(), now_in_seconds());
-        let attached = self.client.attach(subject, manifest, bundle.to_bytes(), kind, &created);
-        self.runtime.block_on(attached).map_err(Error::from)
+        bundles: &[&SignedBundle],
+    ) -> Result<()> {
+        let created = now_in_seconds();
+        let statements = statements_of(bundles, &created);
+        let listed = self.runtime.block_on(self.client.attach(subject, manifest, &statements))?;
+        self.tell_where(Some(listed), subject.repository());
+        Ok(())
+    }
+
+    /// Says where statements are, if that is not where everybody looks.
+    fn tell_where(&self, listed: Option<Listed>, repository: &Repository) {
+        if listed == Some(Listed::Envelopes) {
+            let message = format!(
+                "{repository} has no list of what is attached to an image, so the statements are where cosign 2 puts \
+                 them, under the tag sha256-….att: countersign-runner finds them there, cosign 3 does not"
+            );
+            self.workspace.report(&Event::Warning { message: &message, path: None });
+        }
     }
 
     /// The descriptor of an image's manifest.
@@ -119,13 +131,31 @@ impl Registry {
         self.runtime.block_on(self.client.describe(image)).map_err(Error::from)
     }
 
-    /// Everything that is attached to an image, which may be nothing.
+    /// The bundles that are attached to an image, of which there may be none. What is listed and gone is told.
     ///
     /// # Errors
     /// When the registry fails.
     pub(crate) fn attachments(&self, subject: &Pinned) -> Result<Vec<Attachment>> {
-        self.runtime.block_on(self.client.attachments(subject)).map_err(Error::from)
+        let attached = self.runtime.block_on(self.client.attachments(subject))?;
+        for gone in attached.gone {
+            let message = format!(
+                "{} ({}) is listed and not there: no node admits the image until it is put back or taken out of the list",
+                Foreign::new(&gone.origin),
+                Foreign::new(&gone.kind)
+            );
+            self.workspace.report(&Event::Warning { message: &message, path: None });
+        }
+        Ok(attached.bundles)
     }
+}
+
+fn statements_of<'a>(bundles: &[&'a SignedBundle], created: &'a str) -> Vec<Statement<'a>> {
+    let one = |bundle: &&'a SignedBundle| Statement {
+        bundle: bundle.to_bytes(),
+        predicate_type: bundle.predicate_type(),
+        created,
+    };
+    bundles.iter().map(one).collect()
 }
 
 fn now_in_seconds() -> String {
@@ -147,7 +177,17 @@ impl bases::Registry for Registry {
 
 impl recorder::Remote for Registry {
     fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
-        self.runtime.block_on(self.client.attach_stored(subject, store, manifest)).map_err(Error::from)
+        match self.runtime.block_on(self.client.attach_stored(subject, store, manifest)) {
+            Ok(_) => Ok(()),
+            Err(cause @ images::Error::CannotAttach { .. }) => {
+                let message = format!(
+                    "recorded responses are not attached: {cause}; a rebuild elsewhere needs them from `materials export`"
+                );
+                self.workspace.report(&Event::Warning { message: &message, path: None });
+                Ok(())
+            }
+            Err(cause) => Err(cause.into()),
+        }
     }
 
     fn pull_blobs(&self, repository: &Repository, blobs: &[Descriptor], store: &Store) -> Result<()> {

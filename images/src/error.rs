@@ -61,6 +61,32 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// More of something than is looked at. A choice among it could leave out a veto.
+    #[error("{what}: {count} are there, and {most} are the most that are looked at")]
+    TooMany {
+        /// What there is too much of.
+        what: String,
+        /// How many there are at least.
+        count: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The registry does not take what is about this image, perhaps since it does not have the image.
+    #[error("what is attached to {what} is refused: {reason}")]
+    NoSubject {
+        /// The image.
+        what: String,
+        /// The registry's answer.
+        reason: String,
+    },
+    /// The registry lets nothing be attached to the image.
+    #[error("nothing can be attached to images in {repository}: {reason}")]
+    CannotAttach {
+        /// The repository.
+        repository: String,
+        /// The reason.
+        reason: String,
+    },
     /// The registry, or the connection to it, failed.
     #[error("{registry}: {reason}")]
     Registry {
@@ -138,6 +164,14 @@ impl Error {
             Self::Registry { failure, .. } => (Kind::Network, failure.hint()),
             Self::Digest { .. } | Self::Size { .. } => {
                 (Kind::Input, "the content was changed or damaged: fetch it again from a source you trust")
+            }
+            Self::NoSubject { .. } | Self::CannotAttach { .. } => (
+                Kind::Network,
+                "push to another registry; or keep the statements as files (`build --bundle-out`), which \
+                 `verify --evidence` takes",
+            ),
+            Self::TooMany { .. } => {
+                (Kind::Input, "remove what does not belong to the image from its registry")
             }
             Self::TooLarge { .. } | Self::Refused { .. } => {
                 (Kind::Input, "the image is malformed or of a kind that is not supported")

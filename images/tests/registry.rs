@@ -12,7 +12,7 @@ use images::layer::Compression;
 use images::registry::Client;
 use images::{Image, Store};
 
-use common::{image, registry, reply, repository, serve};
+use common::{image, registry, reply, repository, serve, statement};
 
 #[tokio::test]
 async fn pushed_image_is_read_by_others_and_pulled_back() {
@@ -53,28 +53,12 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
             );
             assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 5);
         }
-        client
-            .attach(
-                &repository.clone().pin(digest),
-                image.manifest(),
-                b"{\"a\":1}",
-                "https://example.org/p",
-                "2026-01-01T00:00:00Z",
-            )
-            .await
-            .unwrap();
-        client
-            .attach(
-                &repository.clone().pin(digest),
-                image.manifest(),
-                b"{\"b\":1}",
-                "https://example.org/p",
-                "2026-01-01T00:00:00Z",
-            )
-            .await
-            .unwrap();
+        let subject = repository.clone().pin(digest);
+        for bundle in [&b"{\"a\":1}"[..], b"{\"b\":1}"] {
+            client.attach(&subject, image.manifest(), &[statement(bundle)]).await.unwrap();
+        }
         let found = client.attachments(&repository.clone().pin(digest)).await.unwrap();
-        assert_eq!(found.len(), 2, "{compression:?}");
+        assert_eq!(found.bundles.len(), 2, "{compression:?}");
         // Kept, and the registry's copies gone: only the list is asked for. A kept byte that changed is fetched anew.
         let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
         assert_eq!(kept, found);
@@ -84,7 +68,8 @@ async fn pushed_image_is_read_by_others_and_pulled_back() {
         std::fs::write(&copy, "{\"a\":2}").unwrap();
         let kept = attachments_kept(&client, &repository.clone().pin(digest), &other).await.unwrap();
         assert_eq!(kept, found);
-        assert!(client.attachments(&repository.clone().pin(digest)).await.is_err());
+        let without = client.attachments(&repository.clone().pin(digest)).await.unwrap();
+        assert_eq!((without.bundles.len(), without.gone.len()), (1, 1));
     }
 }
 
@@ -92,7 +77,7 @@ async fn attachments_kept(
     client: &Client,
     subject: &attestations::Pinned,
     store: &Store,
-) -> images::Result<Vec<images::registry::Attachment>> {
+) -> images::Result<images::registry::Attached> {
     client.attachments_within(subject, &images::registry::Budget::new(1 << 20), Some(store), &|_| true).await
 }
 
@@ -111,13 +96,12 @@ async fn what_is_attached_is_bounded_in_all_and_kept_only_when_it_is_worth_it() 
     let bundle = vec![b' '; 300 << 10];
     for number in 0..3 {
         let bundle = [&bundle[..], format!("{{\"n\":{number}}}").as_bytes()].concat();
-        let when = "2026-01-01T00:00:00Z";
-        client.attach(&subject, image.manifest(), &bundle, "https://example.org/p", when).await.unwrap();
+        client.attach(&subject, image.manifest(), &[statement(&bundle)]).await.unwrap();
     }
     let budget = images::registry::Budget::new(1 << 20);
     let found = client.attachments_within(&subject, &budget, Some(&node), &|_| false).await.unwrap();
-    assert_eq!((found.len(), budget.exceeded()), (3, None));
-    assert!(found.iter().all(|it| !node.path_of(&Digest::of(&it.bytes)).exists()));
+    assert_eq!((found.bundles.len(), budget.exceeded()), (3, None));
+    assert!(found.bundles.iter().all(|it| !node.path_of(&Digest::of(&it.bytes)).exists()));
     let budget = images::registry::Budget::new(800 << 10);
     let error = client.attachments_within(&subject, &budget, Some(&node), &|_| true).await.unwrap_err();
     assert!(error.to_string().contains("819200"), "{error}");
@@ -196,7 +180,7 @@ async fn endless_manifest_and_many_referrers_are_refused() {
     });
     let client = Client::new([]);
     let many = client.attachments(&pinned(&host)).await.unwrap_err().to_string();
-    assert!(many.contains("256"), "{many}");
+    assert!(many.contains("2048"), "{many}");
     let endless = client.resolve(&format!("{host}/team/algo:v1").parse().unwrap()).await.unwrap_err();
     assert!(matches!(endless, images::Error::TooLarge { .. }), "{endless}");
 }

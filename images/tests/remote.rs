@@ -126,7 +126,7 @@ async fn what_a_range_is_answered_with_is_checked() {
                 Some(Said { length: bytes.len(), ..said("200 OK", &[], &bytes[..half]) })
             }
             (true, Some(range)) => {
-                assert_eq!(range, format!("bytes={half}-"));
+                assert_eq!(range, format!("bytes={half}-{end}"));
                 Some(again.clone())
             }
             _ => None,

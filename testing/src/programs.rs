@@ -1,7 +1,7 @@
 //! Running the programs as people do: as processes, in an environment of their own.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,29 @@ pub fn program(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.exists(), "{} is not built: cargo build --workspace --bins", path.display());
     path
+}
+
+/// A program of others, of this version, that `scripts/clients` builds below `target/tools`. None, recorded as a skip, where
+/// it was not built.
+#[track_caller]
+pub fn tool(name: &str, version: &str) -> Option<PathBuf> {
+    find_tool(&format!("{name}-{version}/bin/{name}"), &format!("{name} {version}"))
+}
+
+/// The same for a program that is written for the tests.
+#[track_caller]
+pub fn built_tool(name: &str) -> Option<PathBuf> {
+    find_tool(&format!("{name}/bin/{name}"), name)
+}
+
+#[track_caller]
+fn find_tool(path: &str, name: &str) -> Option<PathBuf> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools").join(path);
+    let found = program.exists().then_some(program);
+    if found.is_none() {
+        crate::skip(&format!("needs {name}; `make test` builds it where Go is"));
+    }
+    found
 }
 
 /// Runs a program to its end, with neither proxy variables nor a colour terminal.

@@ -1,4 +1,5 @@
-//! Debian's `docker-registry`, on a free loopback port, with its storage in a temporary folder.
+//! Registries on a free loopback port, with their storage in a temporary folder: Debian's `docker-registry`, and others
+//! that `scripts/clients` builds.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -23,8 +24,36 @@ impl Registry {
 
     /// The same with more lines of configuration.
     pub fn start_with(more: &str) -> Self {
+        Self::distribution(Path::new("docker-registry"), more)
+    }
+
+    /// CNCF's distribution 3, a later version of the same program. None, recorded as a skip, where it was not built.
+    #[track_caller]
+    pub fn distribution_3() -> Option<Self> {
+        crate::tool("registry", "3.1.2").map(|program| Self::distribution(&program, ""))
+    }
+
+    /// A registry that has the referrers API, which neither of the others has: that of go-containerregistry, in memory. None,
+    /// recorded as a skip, where it was not built.
+    #[track_caller]
+    pub fn with_referrers() -> Option<Self> {
+        let program = crate::built_tool("referrers-registry")?;
         let folder = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
+        let child = Command::new(program)
+            .arg(format!("127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = Self { child, port, folder };
+        registry.wait();
+        Some(registry)
+    }
+
+    fn distribution(program: &Path, more: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let port = free_port();
         let config = folder.path().join("config.yml");
         let storage = folder.path().join("storage");
         let text = format!(
@@ -33,7 +62,7 @@ impl Registry {
         );
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("docker-registry")
+        let child = Command::new(program)
             .args(["serve".as_ref(), config.as_os_str()])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -74,6 +103,10 @@ impl Registry {
         let storage = self.folder.path().join("storage/docker/registry/v2/blobs/sha256");
         storage.join(&hex[..2]).join(hex).join("data")
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Registry {

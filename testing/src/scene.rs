@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::base::base_image;
+use crate::front::{Front, Manner};
 use crate::programs::{Outcome, builder, runner};
 use crate::registry::Registry;
 use crate::repository::Repository;
@@ -36,6 +37,8 @@ pub struct Scene {
     pub source: Repository,
     folder: TempDir,
     base: PathBuf,
+    /// Where the image is pushed to, if that is not the registry itself.
+    front: Option<Front>,
 }
 
 impl Scene {
@@ -46,7 +49,8 @@ impl Scene {
     pub fn new() -> (Self, String) {
         let folder = TempDir::new().unwrap();
         let base = base_image(folder.path());
-        let scene = Self { registry: Registry::start(), source: Repository::new(), folder, base };
+        let scene =
+            Self { registry: Registry::start(), source: Repository::new(), folder, base, front: None };
         for who in ["alice", "bob", "ci", "auditor"] {
             builder(["keygen", "--no-password", "--out", &scene.text(&format!("{who}.pem"))]).expect(0);
         }
@@ -81,7 +85,18 @@ impl Scene {
 
     /// The image's name, without tag.
     pub fn image(&self) -> String {
-        self.registry.name("test/count")
+        match &self.front {
+            None => self.registry.name("test/count"),
+            Some(front) => format!("{}/test/count", front.host()),
+        }
+    }
+
+    /// The same scene, whose registry is reached by a front that does as `manner` says.
+    #[must_use]
+    pub fn behind(self, manner: Manner) -> Self {
+        let scene = Self { front: Some(Front::before(&self.registry.host(), manner)), ..self };
+        scene.write("policy.toml", &scene.policy());
+        scene
     }
 
     /// `who` approves a commit; the path of the signed review.

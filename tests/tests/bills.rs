@@ -80,7 +80,7 @@ fn attached_bills_are_valid_and_name_every_package() {
     let client = images::registry::Client::new([]);
     let attached = runtime.block_on(client.attachments(&pinned)).unwrap();
     let mut bills = Vec::new();
-    for attachment in &attached {
+    for attachment in &attached.bundles {
         let statement =
             Bundle::parse(&attachment.bytes).unwrap().statement_unverified().unwrap().into_value();
         assert_eq!(statement.subject[0].sha256().as_ref(), Some(pinned.digest()));

@@ -192,6 +192,9 @@ pub enum Reason {
     /// A build that lacks what the rule asks of it.
     #[error("{}", wanted(.0))]
     Lacks(Vec<Unmet>),
+    /// What looks like evidence and is in a form that is not read.
+    #[error("seen, and not used: {0}")]
+    NotRead(Foreign),
     /// Evidence about a base.
     #[error("of base {base}: {reason}")]
     OfBase {
@@ -200,6 +203,14 @@ pub enum Reason {
         /// Why it does not count for it.
         reason: Box<Reason>,
     },
+}
+
+impl Ignored {
+    /// Whether people who ask why an image was denied should hear of it. What somebody known signed about other things,
+    /// such as the list of the image's packages, is no answer to that.
+    pub fn is_remark(&self) -> bool {
+        !matches!(self.reason, Reason::OtherPredicate(_))
+    }
 }
 
 impl Reason {

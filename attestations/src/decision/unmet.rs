@@ -220,6 +220,13 @@ pub enum Unmet {
         /** The most that are read. */
         limit: u64,
     },
+    /// Evidence is listed and not there any more: it may have been a no.
+    EvidenceGone {
+        /** Where it should be. */
+        origin: Foreign,
+        /** What the list says it is. */
+        kind: Foreign,
+    },
     /// A base is not listed, and its own evidence lacks something.
     OfBase {
         /** Its digest. */
@@ -263,6 +270,7 @@ impl Unmet {
             Self::OtherDigest { .. }
                 | Self::TooMuchEvidence { .. }
                 | Self::EvidenceSize { .. }
+                | Self::EvidenceGone { .. }
                 | Self::ClockSetBack { .. }
         )
     }
@@ -300,6 +308,7 @@ impl Unmet {
             Self::ClockSetBack { .. } => "clock-set-back",
             Self::TooMuchEvidence { .. } => "too-much-evidence",
             Self::EvidenceSize { .. } => "evidence-size",
+            Self::EvidenceGone { .. } => "evidence-gone",
             Self::OfBase { .. } => "built-base",
             Self::BaseEvidence { .. } => "base-evidence",
             Self::TooManyBases { .. } => "too-many-bases",
@@ -342,7 +351,7 @@ impl fmt::Display for Denial {
         for unmet in &self.unmet {
             writeln!(f, "  {unmet}")?;
         }
-        for it in &self.ignored {
+        for it in self.ignored.iter().filter(|it| it.is_remark()) {
             writeln!(f, "  not counted: {it}")?;
         }
         Ok(())

@@ -69,7 +69,15 @@ impl Case<'_> {
             Weighed { origin, policy: self.policy.issuer().clone(), by, says, weight }
         };
         let kept = self.kept(remembered);
-        let mut all: Vec<Weighed> = self.checked.iter().flatten().chain(&kept).map(weigh).collect();
+        let unused = self.noticed.ignored().map(|it| Weighed {
+            origin: it.origin,
+            policy: self.policy.issuer().clone(),
+            by: None,
+            says: "nothing that is read here".to_owned(),
+            weight: Weight::NotCounted { reason: it.reason.to_string() },
+        });
+        let mut all: Vec<Weighed> =
+            self.checked.iter().flatten().chain(&kept).map(weigh).chain(unused).collect();
         all.sort_by(|a, b| a.origin.as_str().cmp(b.origin.as_str()));
         all
     }

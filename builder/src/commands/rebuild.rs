@@ -327,7 +327,7 @@ impl Work<'_> {
             files::write(&bundle_path(path, platform), bundle.to_bytes())?;
         }
         if let (Some(pinned), false) = (pinned, arguments.no_attach) {
-            self.registry.attach_to(pinned, &self.registry.describe(pinned)?, bundle)?;
+            self.registry.attach(pinned, &self.registry.describe(pinned)?, &[bundle])?;
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             Registry::new(arguments.reach.registries()?, session.workspace(), runtime.handle().clone());
         for reference in &arguments.attach {
             for pinned in registry.images(reference, &[])? {
-                registry.attach_to(&pinned, &registry.describe(&pinned)?, &withdrawal)?;
+                registry.attach(&pinned, &registry.describe(&pinned)?, &[&withdrawal])?;
                 attached.push(pinned.to_string());
             }
         }

@@ -55,23 +55,22 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Pushes one image with its evidence; under the tag only if no index takes it.
+    /// Pushes one image after its evidence; under the tag only if no index takes it.
     fn image(&self, built: &BuiltImage, reference: &Reference, is_known: bool) -> Result<()> {
         let (outcome, image) = (&built.outcome, &built.outcome.executed.image);
         let repository = reference.repository();
         let tag = reference.tag().filter(|_| self.index.is_none());
-        let digest = self.registry.push(self.store, image, repository, tag)?;
         if is_known {
-            return Ok(());
+            return self.registry.publish(self.store, image, repository, tag, &[]).map(drop);
         }
         let sboms = match self.sbom_signer {
             Some(key) => provenance::sign_bills(outcome, &(self.subject)(outcome), key)?,
             None => Vec::new(),
         };
+        let statements: Vec<&SignedBundle> =
+            self.reviews.iter().copied().chain(&built.bundle).chain(&sboms).collect();
+        let digest = self.registry.publish(self.store, image, repository, tag, &statements)?;
         let pinned = repository.clone().pin(digest);
-        for statement in self.reviews.iter().copied().chain(&built.bundle).chain(&sboms) {
-            self.registry.attach(&pinned, image, statement)?;
-        }
         match (self.materials_from, &built.materials) {
             (Some(response_store), Some(materials)) => {
                 let withheld = response_store.private_bodies(materials)?.len();

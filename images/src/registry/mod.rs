@@ -14,6 +14,8 @@ mod hosts;
 mod response;
 mod retry;
 
-pub use attached::{Attachment, Budget, MAX_ATTACHMENTS};
+pub use attached::{
+    Attached, Attachment, Budget, Gone, Listed, MAX_BUNDLES, MAX_LISTED, Passed, Statement, Unused,
+};
 pub use client::{Client, Named, Traffic};
 pub use config::{Mirror, Mirrored, Registries, RegistryConfig};

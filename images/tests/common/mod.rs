@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use attestations::Repository;
 use images::layer::{Compression, Normaliser, from_upper};
+use images::registry::Statement;
 use images::{Config, Image, Store};
 use testing::Registry;
 
@@ -47,6 +48,11 @@ pub(crate) fn image(store: &Store, compression: Compression) -> Image {
         ..Config::default()
     };
     Image::assemble(store, &config, vec![layer.descriptor]).unwrap()
+}
+
+/// A statement that is to be attached, of a kind of its own.
+pub(crate) fn statement(bundle: &[u8]) -> Statement<'_> {
+    Statement { bundle, predicate_type: "https://example.org/p", created: "2026-01-01T00:00:00Z" }
 }
 
 /// The repository of these tests on a host.

@@ -198,7 +198,7 @@ fn no(denial: &Denial) -> String {
             unmet.remedy()
         ));
     }
-    for ignored in &denial.ignored {
+    for ignored in denial.ignored.iter().filter(|it| it.is_remark()) {
         text.push_str(&format!("\n  not counted: {}: {}", ignored.origin, ignored.reason));
     }
     text

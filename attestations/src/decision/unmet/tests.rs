@@ -50,6 +50,7 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::Caller { .. } => 31,
         Unmet::Arguments { .. } => 32,
         Unmet::OfFederation { .. } => 33,
+        Unmet::EvidenceGone { .. } => 34,
     }
 }
 
@@ -126,6 +127,10 @@ fn samples() -> Vec<Unmet> {
         Unmet::OfFederation {
             federation: "oncology.example".parse().unwrap(),
             unmet: Box::new(Unmet::NoRule { repository: "registry.example/average".to_owned() }),
+        },
+        Unmet::EvidenceGone {
+            origin: Foreign::new("registry.example/average@sha256:…"),
+            kind: Foreign::new("application/vnd.dev.sigstore.bundle.v0.3+json"),
         },
     ]
 }

@@ -51,6 +51,7 @@ impl Unmet {
                 format!("at most {} bundles of evidence", super::super::MAX_EVIDENCE)
             }
             Self::EvidenceSize { limit, .. } => format!("at most {} MiB of evidence in all", limit >> 20),
+            Self::EvidenceGone { .. } => "everything that is listed for the image is there".into(),
             Self::OfBase { base, unmet } => format!("of base {base}: {}", unmet.condition()),
             Self::BaseEvidence { .. } => "what is attached to it can be asked for".into(),
             Self::TooManyBases { .. } => {
@@ -104,6 +105,7 @@ impl Unmet {
             Self::MissingPackages { wanted } => format!("nothing that matches {wanted}"),
             Self::TooMuchEvidence { count } => format!("{count} bundles"),
             Self::EvidenceSize { size, .. } => format!("at least {size} bytes"),
+            Self::EvidenceGone { origin, kind } => format!("{origin} ({kind}) is listed and not there"),
             Self::OfBase { unmet, .. } => unmet.found(),
             Self::BaseEvidence { reason } => reason.to_string(),
             Self::TooManyBases { count } => format!("{count} bases"),
@@ -190,6 +192,10 @@ impl Unmet {
             }
             Self::TooMuchEvidence { .. } | Self::EvidenceSize { .. } => {
                 "remove what does not belong to the image from its registry"
+            }
+            Self::EvidenceGone { .. } => {
+                "put the manifest back; or, if it is meant to be gone, take it out of the list, as \
+                 `oras manifest delete` does"
             }
             Self::OfFederation { federation, unmet } => {
                 return format!(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attestations::{Digest, Reference};
+use attestations::{Digest, Reference, SignedBundle};
 use errors::{files, plural};
 use images::Platform;
 use serde_json::json;
@@ -36,8 +36,7 @@ pub(super) struct Arguments {
 /// Attaches.
 ///
 /// # Errors
-/// When a file is no review, nobody known signed it, or the registry refuses it; then nothing is attached, or only the
-/// reviews before it.
+/// When a file is no review, nobody known signed it, or the registry refuses it.
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let reviews = read(arguments)?;
     let runtime = session.workspace().runtime()?;
@@ -48,11 +47,15 @@ pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
         let manifest = registry.describe(&image)?;
         let known: Vec<Digest> =
             registry.attachments(&image)?.iter().map(|found| Digest::of(&found.bytes)).collect();
-        for review in reviews.iter().filter(|it| !known.contains(&it.digest())) {
-            registry.attach_to(&image, &manifest, &review.bundle)?;
-            attached
-                .push(json!({ "image": image.digest(), "review": review.digest(), "file": review.origin }));
+        let new: Vec<&HandedIn> = reviews.iter().filter(|it| !known.contains(&it.digest())).collect();
+        if new.is_empty() {
+            continue;
         }
+        let bundles: Vec<&SignedBundle> = new.iter().map(|review| &review.bundle).collect();
+        registry.attach(&image, &manifest, &bundles)?;
+        attached.extend(new.iter().map(
+            |review| json!({ "image": image.digest(), "review": review.digest(), "file": review.origin }),
+        ));
     }
     let text = match attached.len() {
         0 => "all of them were attached already".to_owned(),

@@ -4,6 +4,7 @@ use attestations::{Digest, Pinned, Repository};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::super::client::Client;
+use super::Listed;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, Manifest};
@@ -17,8 +18,14 @@ impl Client {
     /// has are not sent again; the manifest comes last.
     ///
     /// # Errors
-    /// When the manifest names another subject, the registry refuses it, or a blob is missing or damaged.
-    pub async fn attach_stored(&self, subject: &Pinned, store: &Store, manifest: &Descriptor) -> Result<()> {
+    /// When the manifest names another subject, the registry refuses it or loses it again, a blob is missing or
+    /// damaged, and [`Error::CannotAttach`] when it cannot be listed.
+    pub async fn attach_stored(
+        &self,
+        subject: &Pinned,
+        store: &Store,
+        manifest: &Descriptor,
+    ) -> Result<Listed> {
         let repository = subject.repository();
         let bytes = store.read(manifest, MAX_MANIFEST)?;
         let parsed: Manifest = serde_json::from_slice(&bytes)
@@ -34,7 +41,10 @@ impl Client {
             annotations: parsed.annotations,
             ..manifest.clone()
         };
-        self.put_attached(subject, entry, bytes).await.map(drop)
+        let sent = self.send_attached(subject, entry, bytes).await?;
+        self.list(subject, &[sent])
+            .await?
+            .map_err(|reason| Error::CannotAttach { repository: repository.to_string(), reason })
     }
 
     /// Fetches the blobs that are not in the store yet, each verified against its digest and size.

@@ -1,53 +1,61 @@
 //! The tag `sha256-<hex>`, whose index lists an image's attachments if the registry has no referrers API
 //! (distribution-spec, "Referrers Tag Schema"). Clients maintain it.
 
-use attestations::Pinned;
-use serde_json::json;
+use attestations::{Digest, Pinned};
+use reqwest::StatusCode;
 
-use super::super::client::Client;
+use super::super::client::{Client, Fetched, Request};
+use super::referrers::says_index;
 use crate::descriptor::{self, Descriptor};
-use crate::error::{Error, RegistryFailure, Result};
+use crate::error::Result;
+use crate::image::MAX_MANIFEST;
 use crate::index::Index;
 
-/// Clients race to update the tag; each attempt reads the others' changes.
-const TRIES: usize = 8;
+/// How registries say that a tag is not there: also that no tag can have such a name, and that what is there is none of
+/// the types that were asked for.
+const ABSENT: &[StatusCode] = &[StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::NOT_ACCEPTABLE];
+
+/// What is under the tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tag {
+    /// Nothing.
+    Empty,
+    /// An index of attachments.
+    Lists(Vec<Descriptor>),
+    /// The image itself: `cosign copy` puts it there, and some registries read the tag as the digest.
+    Subject,
+    /// Something else that is no index.
+    Other,
+}
 
 impl Client {
-    pub(super) async fn fallback(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
-        let place = self.lists_of(subject.repository())?;
-        let Some(raw) = self.manifest_if_any(&place, &fallback_tag(subject)).await? else {
-            return Ok(Vec::new());
+    /// Reads the tag. What is no index lists nothing (distribution-spec, "Listing Referrers"): whoever may put it there
+    /// may put an empty index there. An index that is damaged is an error.
+    pub(super) async fn fallback(&self, subject: &Pinned) -> Result<Tag> {
+        // Asked for an index alone: a registry that chooses by what is accepted would otherwise send an image of it.
+        let Some(Fetched { headers, bytes }) =
+            self.tagged(subject, &fallback_tag(subject), descriptor::INDEX).await?
+        else {
+            return Ok(Tag::Empty);
         };
-        let index = Index::parse(&raw.bytes)?.ok_or_else(|| {
-            Error::refused(
-                format!("the tag {}", fallback_tag(subject)),
-                format!("not an index but {}", raw.media_type),
-            )
-        })?;
-        Ok(index.manifests().to_vec())
+        if Digest::of(&bytes) == *subject.digest() {
+            return Ok(Tag::Subject);
+        }
+        match Index::parse(&bytes) {
+            Ok(Some(index)) => Ok(Tag::Lists(index.manifests().to_vec())),
+            Err(cause) if says_index(&headers) => Err(cause),
+            Ok(None) | Err(_) => Ok(Tag::Other),
+        }
     }
 
-    pub(super) async fn list_in_fallback_tag(&self, subject: &Pinned, entry: Descriptor) -> Result<()> {
-        for _ in 0..TRIES {
-            let mut listed = self.fallback(subject).await?;
-            if listed.iter().any(|found| found.digest == entry.digest) {
-                return Ok(());
-            }
-            listed.push(entry.clone());
-            let index = json!({ "schemaVersion": 2, "mediaType": descriptor::INDEX, "manifests": listed });
-            self.put_manifest(
-                subject.repository(),
-                &fallback_tag(subject),
-                descriptor::INDEX,
-                index.to_string().into_bytes(),
-            )
-            .await?;
-        }
-        let reason = format!("the tag {} kept losing what was written to it", fallback_tag(subject));
-        Err(Error::registry(subject.repository().registry(), RegistryFailure::Answer, reason))
+    /// What is under a tag of this image's repository, if there is anything.
+    pub(super) async fn tagged(&self, subject: &Pinned, tag: &str, accept: &str) -> Result<Option<Fetched>> {
+        let place = self.lists_of(subject.repository())?;
+        let request = Request { accept: Some(accept.to_owned()), ..Request::get(format!("manifests/{tag}")) };
+        self.fetch_unless(&place, &request, MAX_MANIFEST, &format!("manifest {tag}"), ABSENT).await
     }
 }
 
-fn fallback_tag(subject: &Pinned) -> String {
+pub(super) fn fallback_tag(subject: &Pinned) -> String {
     format!("sha256-{}", subject.digest().hex())
 }

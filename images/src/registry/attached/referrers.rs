@@ -1,11 +1,11 @@
 //! The referrers API (distribution-spec), by which the registry itself lists an image's attachments.
 
 use attestations::{Pinned, Repository};
-use reqwest::Url;
-use reqwest::header::{HeaderMap, LINK};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
+use reqwest::{StatusCode, Url};
 
 use super::super::client::{Client, Request};
-use super::MAX_ATTACHMENTS;
+use super::MAX_LISTED;
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
 use crate::image::MAX_MANIFEST;
@@ -13,8 +13,30 @@ use crate::index::Index;
 
 const MAX_PAGES: usize = 32;
 
+/// How registries and the proxies before them say that they do not have the API. The specification knows 404 alone.
+const ABSENT: &[StatusCode] = &[
+    StatusCode::NOT_FOUND,
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::NOT_ACCEPTABLE,
+    StatusCode::GONE,
+    StatusCode::NOT_IMPLEMENTED,
+];
+
+/// What the API says of an image.
+#[derive(Debug)]
+pub(super) enum Api {
+    /// The registry lists these.
+    Lists(Vec<Descriptor>),
+    /// There is no such API.
+    Absent,
+}
+
 impl Client {
-    pub(super) async fn referrers(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+    /// Asks the API. An answer that is no list, such as the page of a proxy, means that there is none: who answers so
+    /// could send an empty list just as well. A list that is damaged is an error.
+    pub(super) async fn referrers(&self, subject: &Pinned) -> Result<Api> {
         let place = self.lists_of(subject.repository())?;
         let mut found = Vec::new();
         let mut path = format!("referrers/{}", subject.digest());
@@ -22,19 +44,25 @@ impl Client {
             let asked = self.url(&place, &path)?;
             let request =
                 Request { accept: Some(descriptor::INDEX.to_owned()), ..Request::get(path.clone()) };
-            let Some(answer) = self.fetch(&place, &request, MAX_MANIFEST, "referrers").await? else {
+            let absent = if page == 0 { ABSENT } else { &[StatusCode::NOT_FOUND] };
+            let Some(answer) = self.fetch_unless(&place, &request, MAX_MANIFEST, "referrers", absent).await?
+            else {
                 return match page {
-                    0 => Ok(Vec::new()),
+                    0 => Ok(Api::Absent),
                     _ => Err(Error::NotFound { what: format!("a page of the referrers of {subject}") }),
                 };
             };
+            let index = match Index::parse(&answer.bytes) {
+                Ok(Some(index)) => index,
+                Ok(None) | Err(_) if page == 0 && !says_index(&answer.headers) => return Ok(Api::Absent),
+                Ok(None) => return Err(Error::refused("referrers", "not an index")),
+                Err(cause) => return Err(cause),
+            };
             let next = next_page(&answer.headers, &asked, &place)?;
-            let bytes = answer.bytes;
-            let index = Index::parse(&bytes)?.ok_or_else(|| Error::refused("referrers", "not an index"))?;
             found.extend(index.manifests().iter().cloned());
             match next {
-                Some(next) if found.len() <= MAX_ATTACHMENTS => path = next,
-                _ => return Ok(found),
+                Some(next) if found.len() <= MAX_LISTED => path = next,
+                _ => return Ok(Api::Lists(found)),
             }
         }
         Err(Error::refused(
@@ -44,6 +72,12 @@ impl Client {
     }
 }
 
+/// Whether an answer says of itself that it is an index.
+pub(super) fn says_index(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    [descriptor::INDEX, descriptor::DOCKER_INDEX].iter().any(|index| kind.eq_ignore_ascii_case(index))
+}
 /// The path of the next page, in the same repository of the same server. A next page anywhere else may have a veto,
 /// so it is an error and not the end.
 fn next_page(headers: &HeaderMap, asked: &Url, repository: &Repository) -> Result<Option<String>> {

@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::platform::Platform;
 
 use request::Channel;
-pub(super) use request::Request;
+pub(super) use request::{Fetched, Request};
 pub use traffic::Traffic;
 
 /// A client for any number of registries.

@@ -93,10 +93,12 @@ impl Client {
     /// Fetches the missing part of a blob. The registry may send the whole blob instead.
     async fn pull_rest(&self, repository: &Repository, coming: &mut Coming<'_>) -> Result<(), Failed> {
         let blob = coming.blob;
-        let request = Request { first: coming.first(), ..Request::get(format!("blobs/{}", blob.digest)) };
+        let request = Request { range: coming.rest(), ..Request::get(format!("blobs/{}", blob.digest)) };
         let response = self.send_once(repository, Operation::Pull, &request).await?;
-        let mut response = match (request.first, response.status()) {
-            (Some(first), StatusCode::PARTIAL_CONTENT) if goes_on(response.headers(), first, blob.size) => {
+        let mut response = match (request.range, response.status()) {
+            (Some((first, _)), StatusCode::PARTIAL_CONTENT)
+                if goes_on(response.headers(), first, blob.size) =>
+            {
                 response
             }
             (Some(_), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
@@ -144,9 +146,11 @@ struct Coming<'a> {
 }
 
 impl Coming<'_> {
-    fn first(&self) -> Option<u64> {
+    /// The first and the last byte that is missing, where that is a part.
+    fn rest(&self) -> Option<(u64, u64)> {
         let size = self.writer.size();
-        (self.by_ranges && size > 0 && size < self.blob.size).then_some(size)
+        let last = self.blob.size.checked_sub(1)?;
+        (self.by_ranges && size > 0 && size <= last).then_some((size, last))
     }
 
     fn start_over(&mut self) -> Result<()> {

@@ -18,6 +18,21 @@ use crate::image::{Image, MAX_MANIFEST};
 use crate::index::Index;
 use crate::store::Store;
 
+/// Statuses of a manifest that was stored.
+const STORED: &[StatusCode] = &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
+/// Statuses of a registry that does not take such a manifest, or none under this name.
+const NOT_TAKEN: &[StatusCode] = &[
+    StatusCode::BAD_REQUEST,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::NOT_ACCEPTABLE,
+    StatusCode::CONFLICT,
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::NOT_IMPLEMENTED,
+];
+
 impl Client {
     /// Pushes an image under its digest, and under `tag` if one is given. Blobs that the registry has are not sent
     /// again.
@@ -31,6 +46,18 @@ impl Client {
         repository: &Repository,
         tag: Option<&str>,
     ) -> Result<Digest> {
+        self.push_blobs_of(store, image, repository).await?;
+        self.put_image(store, image, repository, tag).await?;
+        Ok(image.digest())
+    }
+
+    /// Pushes what an image's manifest names, and not the manifest.
+    pub(in crate::registry) async fn push_blobs_of(
+        &self,
+        store: &Store,
+        image: &Image,
+        repository: &Repository,
+    ) -> Result<()> {
         self.check_writable(repository)?;
         let mut missing: Vec<&Descriptor> = Vec::new();
         for blob in image.layers().iter().chain([image.config_descriptor()]) {
@@ -43,10 +70,20 @@ impl Client {
         for blob in missing {
             self.upload_blob(store, blob, repository).await?;
         }
+        Ok(())
+    }
+
+    /// Pushes an image's manifest, whose blobs are there.
+    pub(in crate::registry) async fn put_image(
+        &self,
+        store: &Store,
+        image: &Image,
+        repository: &Repository,
+        tag: Option<&str>,
+    ) -> Result<()> {
         let bytes = store.read(image.manifest(), MAX_MANIFEST)?;
         let version = tag.map_or_else(|| image.digest().to_string(), str::to_owned);
-        self.put_manifest(repository, &version, &image.manifest().media_type, bytes).await?;
-        Ok(image.digest())
+        self.put_manifest(repository, &version, &image.manifest().media_type, bytes).await.map(drop)
     }
 
     /// Pushes an index under its digest, or under `tag` if one is given. Its images must have been pushed before.
@@ -73,11 +110,38 @@ impl Client {
         media_type: &str,
         bytes: Vec<u8>,
     ) -> Result<Response> {
+        let response = self.send_manifest(repository, version, media_type, bytes).await?;
+        expect(repository, response, STORED).await
+    }
+
+    /// As [`Client::put_manifest`]; the registry may say that it does not take such a manifest, and why.
+    pub(in crate::registry) async fn try_manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+        media_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<std::result::Result<Response, String>> {
+        let response = self.send_manifest(repository, version, media_type, bytes).await?;
+        let is_refused = NOT_TAKEN.contains(&response.status());
+        match expect(repository, response, STORED).await {
+            Ok(response) => Ok(Ok(response)),
+            Err(cause) if is_refused => Ok(Err(cause.to_string())),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    async fn send_manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+        media_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Response> {
         let body = Body::Bytes(media_type.to_owned(), bytes);
         let to = To::Path(format!("manifests/{version}"));
         let request = Request { body, ..Request::new(Method::PUT, to) };
-        let response = self.send(repository, Operation::Push, &request).await?;
-        expect(repository, response, &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED]).await
+        self.send(repository, Operation::Push, &request).await
     }
 
     pub(in crate::registry) async fn push_blob(
@@ -161,7 +225,11 @@ impl Client {
         }
     }
 
-    async fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
+    pub(in crate::registry) async fn has_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool> {
         let request = Request::new(Method::HEAD, To::Path(format!("blobs/{digest}")));
         let response = self.send(repository, Operation::Push, &request).await?;
         match response.status() {

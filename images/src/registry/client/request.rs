@@ -128,9 +128,21 @@ impl Client {
         max: u64,
         what: &str,
     ) -> Result<Option<Fetched>> {
+        self.fetch_unless(repository, request, max, what, &[StatusCode::NOT_FOUND]).await
+    }
+
+    /// As [`Client::fetch`], where each of these statuses says that there is no such thing.
+    pub(in crate::registry) async fn fetch_unless(
+        &self,
+        repository: &Repository,
+        request: &Request,
+        max: u64,
+        what: &str,
+        absent: &[StatusCode],
+    ) -> Result<Option<Fetched>> {
         let mut tries = self.tries(repository);
         loop {
-            match self.fetch_once(repository, request, max, what).await {
+            match self.fetch_once(repository, request, max, what, absent).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(failed) => tries.after(failed, |text| self.report(text)).await?,
             }
@@ -143,9 +155,10 @@ impl Client {
         request: &Request,
         max: u64,
         what: &str,
+        absent: &[StatusCode],
     ) -> Result<Option<Fetched>, Failed> {
         let response = self.send_once(repository, Operation::Pull, request).await?;
-        if response.status() == StatusCode::NOT_FOUND {
+        if absent.contains(&response.status()) {
             return Ok(None);
         }
         let response = expect(repository, response, &[StatusCode::OK]).await?;
@@ -229,8 +242,8 @@ impl Client {
         if let Some(accept) = &request.accept {
             building = building.header(ACCEPT, accept);
         }
-        if let Some(first) = request.first {
-            building = building.header(RANGE, format!("bytes={first}-"));
+        if let Some((first, last)) = request.range {
+            building = building.header(RANGE, format!("bytes={first}-{last}"));
         }
         building = match &request.body {
             Body::None => building,
@@ -355,8 +368,9 @@ pub(in crate::registry) struct Request {
     pub(in crate::registry) method: Method,
     pub(in crate::registry) to: To,
     pub(in crate::registry) accept: Option<String>,
-    /// The first byte to request, if not from the beginning.
-    pub(in crate::registry) first: Option<u64>,
+    /// The first and the last byte to request, if not all. The last one is named, since not every registry knows ranges
+    /// without an end.
+    pub(in crate::registry) range: Option<(u64, u64)>,
     pub(in crate::registry) body: Body,
 }
 
@@ -370,7 +384,7 @@ pub(in crate::registry) enum To {
 
 impl Request {
     pub(super) fn new(method: Method, to: To) -> Self {
-        Self { method, to, accept: None, first: None, body: Body::None }
+        Self { method, to, accept: None, range: None, body: Body::None }
     }
 
     pub(in crate::registry) fn get(path: String) -> Self {
