@@ -165,6 +165,17 @@ impl PublicKey {
         KeyId(STANDARD.encode(crate::digest::Digest::of(&self.spki).as_bytes()))
     }
 
+    /// Checks a P-256 `signature` over the message with this SHA-256, which is not at hand.
+    ///
+    /// # Errors
+    /// When this key did not make it, or is of a kind that signs messages only.
+    pub fn verify_digest(&self, digest: &crate::digest::Digest, signature: &[u8]) -> Result<(), KeyError> {
+        let digest =
+            aws_lc_rs::digest::Digest::import_less_safe(digest.as_bytes(), &aws_lc_rs::digest::SHA256);
+        let digest = digest.map_err(|_| KeyError::Signature)?;
+        self.parsed.verify_digest_sig(&digest, signature).map_err(|_| KeyError::Signature)
+    }
+
     /// Checks `signature` over `message`.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod purl;
 pub mod reference;
 pub mod review;
 pub mod run;
+pub mod sigstore;
 pub mod statement;
 pub mod summary;
 mod through_text;

@@ -148,3 +148,30 @@ fn a_rejection_that_cosign_signed_denies() {
     let denied = verify(&scene.text("policy.toml"), &image(&scene), &[out]).expect(1);
     assert_eq!(denied.json()["denial"]["unmet"][0]["code"], "rejected", "{}", denied.stdout);
 }
+
+#[test]
+fn what_cosign_signs_verifies_as_a_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let Some(cosign) = Cosign::find(folder.path()) else { return };
+    let (key, file, bundle) = (path("key.pem"), path("file"), path("bundle.json"));
+    builder(["keygen", "--no-password", "--out", &key]).expect(0);
+    std::fs::write(&file, "some bytes").unwrap();
+    let theirs = cosign.import(&key, &path("theirs"));
+    let sign = ["sign-blob", "--key", &theirs, "--bundle", &bundle];
+    cosign.run([&sign[..], &["--use-signing-config=false", "--tlog-upload=false", &file]].concat()).expect(0);
+    let digest = format!("sha256:{}", run("sha256sum", [&file]).expect(0).stdout.split(' ').next().unwrap());
+    let verify = |key: &str, what: &str| runner(["verify-bundle", "--bundle", &bundle, "--key", key, what]);
+    for what in [&file, &digest] {
+        verify(&format!("{key}.pub"), what).expect(0);
+    }
+    std::fs::write(&file, "other bytes").unwrap();
+    let refused = verify(&format!("{key}.pub"), &file).expect(7);
+    assert!(refused.stderr.contains("it is about another file or image"), "{}", refused.stderr);
+    builder(["keygen", "--no-password", "--out", &path("other")]).expect(0);
+    let refused = verify(&path("other.pub"), &digest).expect(7);
+    assert!(refused.stderr.contains("the key did not sign this"), "{}", refused.stderr);
+    let nobody = ["verify-bundle", "--bundle", &bundle, "--certificate-identity", "a", &digest];
+    runner(nobody).expect(2);
+    runner(["verify-bundle", "--bundle", &bundle, &digest]).expect(2);
+}

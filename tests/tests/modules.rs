@@ -35,6 +35,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "run",
             "statement",
             "bundle",
+            "sigstore",
             "policy",
             "decision",
             "federation",

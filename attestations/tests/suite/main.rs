@@ -16,3 +16,5 @@ mod foreign_forms;
 mod policy;
 mod privileges;
 mod properties;
+mod sigstore;
+mod sigstore_world;

@@ -10,6 +10,7 @@ mod serve;
 mod summaries;
 mod task;
 mod verify;
+mod verify_bundle;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Check whether an image may run, and list every unmet condition if not.
     Verify(verify::VerifyCommand),
+    /// Check that a file, or what a statement is about, was signed by a key or an identity, by its Sigstore bundle.
+    VerifyBundle(verify_bundle::VerifyBundleCommand),
     /// Verify an image and, if it is admitted, run exactly that image.
     Run(Box<run::RunCommand>),
     /// Serve the task API on a Unix socket or loopback, and run the tasks that are admitted.
@@ -110,6 +113,7 @@ impl program::Program for Program {
                 Ok(YES)
             }
             Command::Verify(arguments) => verify::run(configuration(&self)?, arguments, form),
+            Command::VerifyBundle(arguments) => verify_bundle::run(arguments, form),
             Command::Run(arguments) => run::run(configuration(&self)?, arguments, form),
             Command::Serve(arguments) => arguments.run(configuration(&self)?).map(|()| YES),
             Command::Policy(command) => command.run(&configuration_or(&self, command.own_policy())?, form),
