@@ -55,6 +55,25 @@ impl Bundle {
         Ok(Self { bytes: bytes.to_vec(), envelope, hint })
     }
 
+    /// Parses evidence: a bundle, or an envelope without one, as cosign 2 attached it and `witness` writes it. Only a bundle may
+    /// be attached to an image as one.
+    ///
+    /// # Errors
+    /// When it is neither; the reason is that of a bundle.
+    pub(crate) fn parse_evidence(bytes: &[u8]) -> Result<Self, BundleError> {
+        let error = match Self::parse(bytes) {
+            Ok(bundle) => return Ok(bundle),
+            Err(error) => error,
+        };
+        match serde_json::from_slice::<DsseEnvelope>(bytes) {
+            Ok(envelope) if bytes.len() <= MAX_BUNDLE && envelope.payload_type == PAYLOAD_TYPE => {
+                let hint = envelope.signature.keyid.as_str().to_owned();
+                Ok(Self { bytes: bytes.to_vec(), envelope, hint })
+            }
+            _ => Err(error),
+        }
+    }
+
     /// The bundle as it came.
     pub fn to_bytes(&self) -> &[u8] {
         &self.bytes

@@ -105,9 +105,25 @@ fn what_cosign_attests_with_a_builders_key_counts_as_that_builders() {
     let Predicate::Provenance(predicate) = statement.predicate else { panic!("no provenance") };
     scene.write("predicate.json", &serde_json::to_string(&*predicate).unwrap());
     let key = cosign.import(&scene.text("ci.pem"), &scene.text("ci-cosign"));
-    cosign.attest(&key, "slsaprovenance1", &scene.text("predicate.json"), &image, &[]).expect(0);
-    let answer = verify(&policy, &image, &evidence).expect(0).json();
-    assert_eq!(answer["admitted"]["builds"], serde_json::json!(["auditor", "ci"]), "{answer}");
+    // In the layout of cosign 2 it is an envelope alone: it counts where it is attached, and as cosign downloads it.
+    let predicate = scene.text("predicate.json");
+    let old = ["--new-bundle-format=false"];
+    cosign.attest(&key, "slsaprovenance1", &predicate, &image, &old).expect(0);
+    let downloaded = cosign.run(["download", "attestation", &image]).expect(0).stdout;
+    assert!(downloaded.contains("\"payloadType\"") && !downloaded.contains("mediaType"), "{downloaded}");
+    scene.write("downloaded.jsonl", &downloaded);
+    let counted = |answer: Outcome| answer.expect(0).json()["admitted"]["builds"].clone();
+    assert_eq!(counted(verify(&policy, &image, &evidence)), serde_json::json!(["auditor", "ci"]));
+    let files = [&evidence[..], &[scene.text("downloaded.jsonl")]].concat();
+    let offline = ["--policy", &policy, "--json", "verify", "--offline", &image];
+    let named = files.iter().flat_map(|file| ["--evidence", file]);
+    let offline = runner(offline.into_iter().chain(named));
+    assert_eq!(counted(offline), serde_json::json!(["auditor", "ci"]));
+    let image = bare_copy(&scene, "test/new");
+    let policy = policy_about(&scene, &image);
+    verify(&policy, &image, &evidence).expect(1);
+    cosign.attest(&key, "slsaprovenance1", &predicate, &image, &[]).expect(0);
+    assert_eq!(counted(verify(&policy, &image, &evidence)), serde_json::json!(["auditor", "ci"]));
 }
 
 #[test]

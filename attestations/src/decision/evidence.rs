@@ -78,7 +78,7 @@ pub(super) fn check<'a>(
 
 /// Whether somebody of the policy signed this bundle: only then is it worth keeping.
 pub fn is_signed(policy: &Policy, bundle: &[u8]) -> bool {
-    Bundle::parse(bundle).is_ok_and(|bundle| Holders::of(policy).signed(&bundle).is_some())
+    Bundle::parse_evidence(bundle).is_ok_and(|bundle| Holders::of(policy).signed(&bundle).is_some())
 }
 
 impl<'a> Checked<'a> {
@@ -214,7 +214,7 @@ impl<'a> Holders<'a> {
 
     /// Whose key signed a bundle, by its place among these, and what it says.
     fn read(&self, bytes: &[u8]) -> Found {
-        match Bundle::parse(bytes) {
+        match Bundle::parse_evidence(bytes) {
             Ok(bundle) => {
                 let (place, payload) = self.signed(&bundle).ok_or(Reason::UnknownKey)?;
                 match payload.statement() {

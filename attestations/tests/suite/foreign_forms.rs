@@ -159,3 +159,22 @@ fn what_is_cut_off_in_a_file_of_bundles_is_not_passed_over() {
     let deep = vec![b'['; 1 << 20];
     assert_eq!(split(&deep), [deep.as_slice()]);
 }
+
+#[test]
+fn an_envelope_without_a_bundle_counts_as_evidence_and_is_no_bundle() {
+    let world = World::new();
+    let mut evidence = world.enough();
+    for one in &mut evidence {
+        let bundle: Value = serde_json::from_slice(&one.bytes).unwrap();
+        one.bytes = bundle["dsseEnvelope"].to_string().into_bytes();
+        assert!(Bundle::parse(&one.bytes).is_err());
+        assert!(attestations::decision::is_signed(&world.policy(), &one.bytes));
+    }
+    assert!(world.unmet(&evidence).is_empty());
+    // Two signatures in one envelope: it may be a no, and cannot be read as it is meant.
+    let mut envelope: Value = serde_json::from_slice(&evidence[0].bytes).unwrap();
+    let signature = envelope["signatures"][0].clone();
+    envelope["signatures"] = json!([signature, signature]);
+    evidence[0].bytes = envelope.to_string().into_bytes();
+    assert!(world.unmet(&evidence).contains(&"unreadable"));
+}
