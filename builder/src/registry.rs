@@ -1,7 +1,7 @@
 //! Registries for synchronous code.
 
 use attestations::{Digest, Foreign, Pinned, Reference, Repository, SignedBundle};
-use images::registry::{Attachment, Client, Listed, Named, Registries, Statement};
+use images::registry::{Attachment, Carried, Client, Copied, Listed, Named, Registries, Statement, Wanted};
 use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
 
@@ -93,6 +93,27 @@ impl Registry {
                 Ok(chosen.into_iter().map(|digest| reference.repository().clone().pin(digest)).collect())
             }
         }
+    }
+
+    /// Fetches an image with what is attached to it, into a store.
+    ///
+    /// # Errors
+    /// When the registry does not have something, or sends something else.
+    pub(crate) fn fetch_all(&self, reference: &Reference, store: &Store, wanted: Wanted) -> Result<Carried> {
+        self.runtime.block_on(self.client.fetch_all(reference, store, wanted)).map_err(Error::from)
+    }
+
+    /// Pushes what was fetched or found in a store under a reference's tag.
+    ///
+    /// # Errors
+    /// When the registry refuses it.
+    pub(crate) fn send_all(&self, carried: &Carried, store: &Store, to: &Reference) -> Result<Copied> {
+        let sent = self.client.send_all(carried, store, to.repository(), to.tag());
+        let copied = self.runtime.block_on(sent)?;
+        if copied.as_envelopes {
+            self.tell_where(Some(Listed::Envelopes), to.repository());
+        }
+        Ok(copied)
     }
 
     /// Attaches signed statements to an image, of which the descriptor of its manifest is at hand.

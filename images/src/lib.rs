@@ -2,6 +2,7 @@
 //!
 //! Independent of git, Dockerfiles and policies.
 
+pub mod archive;
 mod blob;
 mod cache;
 pub mod compare;

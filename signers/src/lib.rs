@@ -1,12 +1,14 @@
-//! Everything that can sign, for every program: today keys in files, PKCS#8 PEM, plain or encrypted, and OpenSSH private
-//! keys as people have them.
+//! Everything that can sign, for every program: keys in files, PKCS#8 PEM, plain or encrypted, and OpenSSH private keys as
+//! people have them; and keys in an SSH agent.
 //!
-//! Only Ed25519 and ECDSA P-256 with SHA-256. Deliberately absent: RSA, agents, hardware keys, keyless signing.
+//! Only Ed25519 and ECDSA P-256 with SHA-256. Deliberately absent: RSA, security keys, keyless signing.
 
+mod agent;
 mod generate;
 mod password;
 mod private;
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +61,12 @@ pub enum Error {
     /// The key is encrypted and the password does not open it.
     #[error("wrong password for {}", .0.display())]
     WrongPassword(PathBuf),
+    /// The SSH agent cannot be used, or has no such key.
+    #[error("the SSH agent: {problem}")]
+    Agent {
+        /// What is wrong.
+        problem: String,
+    },
     /// No password could be had.
     #[error("no password")]
     NoPassword(#[from] password::Error),
@@ -89,6 +97,10 @@ impl From<Error> for errors::Error {
             Error::NoPassword(_) => {
                 (Kind::Key, "give --password-file, set COUNTERSIGN_KEY_PASSWORD, or run it on a terminal")
             }
+            Error::Agent { .. } => (
+                Kind::Key,
+                "`ssh-add -l` lists what the agent has; name a key as ssh-agent:FILE.pub or ssh-agent:COMMENT",
+            ),
             Error::Generation => (Kind::Key, ""),
         };
         let new = errors::Error::new(kind, error.to_string());
@@ -109,7 +121,7 @@ pub fn load(
     private::parse(path, &text, password)
 }
 
-/// Loads a key, and warns when others may read its file.
+/// Loads a key, and warns when others may read its file. `ssh-agent:NAME` is a key in the SSH agent of this process.
 ///
 /// # Errors
 /// As [`load`].
@@ -118,6 +130,22 @@ pub fn open(
     password: &PasswordSource,
     warn: &mut dyn FnMut(&str),
 ) -> errors::Result<Box<dyn Signer>> {
+    open_at(path, password, warn, std::env::var_os("SSH_AUTH_SOCK"))
+}
+
+/// As [`open`], with the agent's socket.
+///
+/// # Errors
+/// As [`load`].
+pub fn open_at(
+    path: &Path,
+    password: &PasswordSource,
+    warn: &mut dyn FnMut(&str),
+    agent: Option<OsString>,
+) -> errors::Result<Box<dyn Signer>> {
+    if let Some(choice) = agent::choice(path) {
+        return Ok(agent::open(&choice, agent)?);
+    }
     if let Some(mode) = exposure(path) {
         warn(&format!("others may read {} (mode {mode:03o}); chmod 600 it", path.display()));
     }

@@ -44,7 +44,7 @@ const ORDER: &[(&str, &[&str])] = &[
         ],
     ),
     ("jks", &["fuzzing"]),
-    ("signers", &["password", "private", "generate"]),
+    ("signers", &["password", "private", "agent", "generate"]),
     (
         "tlog",
         &[
@@ -76,6 +76,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "cache",
             "index",
             "export",
+            "archive",
             "compare",
             "registry",
             "fuzzing",

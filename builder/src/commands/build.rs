@@ -173,7 +173,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Signing")]
 pub(crate) struct Signing {
-    /// Private key that signs the provenance: PKCS#8 PEM or OpenSSH.
+    /// Private key that signs the provenance: PKCS#8 PEM, OpenSSH, or ssh-agent:NAME for one in an SSH agent.
     #[arg(long, value_name = "FILE", requires = "builder_id")]
     pub(crate) key: Option<PathBuf>,
     /// Where the key's password comes from.

@@ -1,6 +1,7 @@
 //! The command line: the subcommands, their shared options, and the mapping of results to output and exit codes.
 
 mod build;
+mod copy;
 mod diff;
 mod explain;
 mod keygen;
@@ -78,6 +79,8 @@ enum Command {
     Build(Box<build::Arguments>),
     /// Repeat a build from its provenance, compare the images, and sign whether they are identical.
     Rebuild(Box<rebuild::Arguments>),
+    /// Copy an image with everything that is attached to it: to another registry, a folder or one file, and back.
+    Copy(copy::Arguments),
     /// Compare two images and list the layers and files that differ.
     Diff(diff::Arguments),
     /// List what a Dockerfile will run and what makes it hard to reproduce, line by line, with fixes.
@@ -110,6 +113,7 @@ impl Command {
             Self::Build(_) | Self::Rebuild(_) | Self::Materials(_) => true,
             // `review verify` and `diff` of two layouts need none; the other forms of both open it themselves.
             Self::Review(_)
+            | Self::Copy(_)
             | Self::Diff(_)
             | Self::ExplainDockerfile(_)
             | Self::Lock(_)
@@ -167,6 +171,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
     match command {
         Command::Build(arguments) => build::run(&arguments, session),
         Command::Rebuild(arguments) => rebuild::run(&arguments, session),
+        Command::Copy(arguments) => copy::run(&arguments, session),
         Command::Diff(arguments) => diff::run(&arguments, session),
         Command::ExplainDockerfile(arguments) => explain::run(&arguments, session),
         Command::Lock(arguments) => lock::run(&arguments, session),

@@ -40,7 +40,7 @@ pub(crate) struct SignArguments {
     /// When nodes stop admitting anything by it: a date, or a time (2027-01-31T00:00:00Z).
     #[arg(long, value_name = "DATE")]
     expires: Moment,
-    /// Private key to sign with: PKCS#8 PEM or OpenSSH.
+    /// Private key to sign with: PKCS#8 PEM, OpenSSH, or ssh-agent:NAME for one in an SSH agent.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]

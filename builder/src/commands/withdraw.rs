@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     /// Why it is taken back, in a sentence that others will read.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Private key that signed the statement: PKCS#8 PEM or OpenSSH.
+    /// Private key that signed the statement: PKCS#8 PEM, OpenSSH, or ssh-agent:NAME for one in an SSH agent.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]

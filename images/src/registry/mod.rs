@@ -15,7 +15,8 @@ mod response;
 mod retry;
 
 pub use attached::{
-    Attached, Attachment, Budget, Gone, Listed, MAX_BUNDLES, MAX_LISTED, Passed, Statement, Unused,
+    Attached, Attachment, Budget, Carried, Copied, Gone, Listed, MAX_BUNDLES, MAX_LISTED, Passed, Statement,
+    Unused, Wanted,
 };
 pub use client::{Client, Named, Traffic};
 pub use config::{Mirror, Mirrored, Registries, RegistryConfig};

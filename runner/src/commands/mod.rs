@@ -9,6 +9,7 @@ mod run;
 mod serve;
 mod summaries;
 mod task;
+mod transfer;
 mod verify;
 mod verify_bundle;
 
@@ -77,6 +78,10 @@ enum Command {
     /// Show which policies decide, check a policy, test it with cases, or compare two of them.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Write images with their signed statements, and this node's policy, to one file for a node without a registry.
+    Export(transfer::ExportCommand),
+    /// Check such a file as a whole, and take its images and statements in; its policy is put beside, and not used.
+    Import(transfer::ImportCommand),
     /// Print a shell completion script.
     Completions {
         /// Shell to print the script for.
@@ -111,6 +116,11 @@ impl program::Program for Program {
                 clap_complete::generate(*shell, &mut Self::command(), "countersign-runner", &mut script);
                 errors::output::write(&script)?;
                 Ok(YES)
+            }
+            Command::Export(command) => command.run(&configuration(&self)?, form),
+            Command::Import(command) => {
+                let folder = transfer::state_dir(self.state_dir.as_ref(), self.config.as_deref())?;
+                command.run(&folder, form)
             }
             Command::Verify(arguments) => verify::run(configuration(&self)?, arguments, form),
             Command::VerifyBundle(arguments) => verify_bundle::run(arguments, form),

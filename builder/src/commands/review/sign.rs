@@ -24,7 +24,7 @@ const MAX_FIELD: usize = 16 << 10;
 pub(super) struct Arguments {
     #[command(flatten)]
     what: ReviewSubject,
-    /// Reviewer's private key: PKCS#8 PEM or OpenSSH.
+    /// Reviewer's private key: PKCS#8 PEM, OpenSSH, or ssh-agent:NAME for one in an SSH agent.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     #[command(flatten)]

@@ -77,7 +77,7 @@ impl Client {
 
     /// What the referrers API and the fallback tag list, each once. A registry that has gained the API still has
     /// earlier attachments under the tag, and one of them may be a veto.
-    async fn listed(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
+    pub(super) async fn listed(&self, subject: &Pinned) -> Result<Vec<Descriptor>> {
         let (api, tag) = future::try_join(self.referrers(subject), self.fallback(subject)).await?;
         let mut found = match api {
             Api::Lists(found) => found,

@@ -16,6 +16,8 @@ pub(super) enum List {
     Referrers,
     /// The layers of the manifest under `sha256-<hex>.att`.
     Envelopes,
+    /// Those under `sha256-<hex>.sig`.
+    Signatures,
 }
 
 /// What came of writing a list.
@@ -31,6 +33,7 @@ impl List {
         match self {
             Self::Referrers => fallback_tag(subject),
             Self::Envelopes => envelopes::tag(subject, envelopes::ATTESTATIONS),
+            Self::Signatures => envelopes::tag(subject, envelopes::SIGNATURES),
         }
     }
 }
@@ -38,13 +41,12 @@ impl List {
 impl Client {
     /// Reads a list.
     pub(super) async fn read_list(&self, subject: &Pinned, list: List) -> Result<Tag> {
-        match list {
-            List::Referrers => self.fallback(subject).await,
-            List::Envelopes => {
-                let layers = self.envelopes(subject, envelopes::ATTESTATIONS).await?;
-                Ok(if layers.is_empty() { Tag::Empty } else { Tag::Lists(layers) })
-            }
-        }
+        let layers = match list {
+            List::Referrers => return self.fallback(subject).await,
+            List::Envelopes => self.envelopes(subject, envelopes::ATTESTATIONS).await?,
+            List::Signatures => self.envelopes(subject, envelopes::SIGNATURES).await?,
+        };
+        Ok(if layers.is_empty() { Tag::Empty } else { Tag::Lists(layers) })
     }
 
     /// Writes a list anew, over whatever is under its tag.
@@ -60,7 +62,7 @@ impl Client {
                     json!({ "schemaVersion": 2, "mediaType": descriptor::INDEX, "manifests": entries });
                 (descriptor::INDEX, index.to_string().into_bytes())
             }
-            List::Envelopes => {
+            List::Envelopes | List::Signatures => {
                 let (manifest, config) = envelopes::manifest(entries);
                 self.push_bytes(&config, subject.repository()).await?;
                 (descriptor::MANIFEST, manifest.to_bytes()?)
@@ -77,7 +79,7 @@ impl Client {
         let repository = subject.repository();
         match list {
             List::Referrers => Ok(self.manifest_if_any(repository, &digest.to_string()).await?.is_some()),
-            List::Envelopes => self.has_blob(repository, digest).await,
+            List::Envelopes | List::Signatures => self.has_blob(repository, digest).await,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod artifact;
 mod attach;
 mod budget;
+mod carry;
 mod envelopes;
 mod fallback;
 mod gather;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 
 pub use attach::Statement;
 pub use budget::Budget;
+pub use carry::{Carried, Copied, Wanted};
 
 /// The most manifests that may be listed for one image, of whatever kind. More are an error, since choosing some could
 /// miss a veto.
