@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::digest::{Commit, Digest, Tree};
+use crate::digest::{Commit, Digest, GitId, Tree};
 use crate::keys::KeyId;
 use crate::review::Person;
 
@@ -100,9 +100,33 @@ pub struct ExternalParameters {
     /// Ports other than 80 and 443 that steps could reach, and what is spoken there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<u16, Spoken>,
+    /// What of the repository beside the commit was in the context's `.git`, when something took that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitFolder>,
     /// Which of these the reviewed tree does not give: somebody chose them on the command line.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub overrides: BTreeSet<Override>,
+}
+
+/// What a `.git` that was made for a build holds beside the commit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GitFolder {
+    /// How much of the history.
+    pub history: GitHistory,
+    /// The tags, and the object that each names: a commit, or the tag's own. They can be moved later.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, GitId>,
+}
+
+/// How much of a commit's history was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GitHistory {
+    /// Every commit that leads to it.
+    Whole,
+    /// The commit alone, as in a shallow clone.
+    Alone,
 }
 
 /// What is spoken on a port.

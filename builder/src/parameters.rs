@@ -212,6 +212,7 @@ pub(crate) fn external(
         platform: platform.to_string(),
         ports: recipe.ports,
         secrets: BTreeSet::new(),
+        git: None,
         overrides: BTreeSet::new(),
     }
 }

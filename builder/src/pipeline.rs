@@ -27,7 +27,7 @@ use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
-use crate::source::{EntryKind, Location, Repository, Snapshot, Writers};
+use crate::source::{EntryKind, GitRecipe, Location, Repository, Snapshot, Writers};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
@@ -174,7 +174,18 @@ pub(crate) fn build(
     }
     let ignore = read_ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
+    let git = GitRecipe {
+        state_dir: workspace.state_dir().to_owned(),
+        location: build_request.location.clone(),
+        commit: build_request.commit.clone(),
+        recorded: match &build_request.what {
+            BuildSelection::Project { .. } => None,
+            BuildSelection::Recorded { parameters, .. } => parameters.git.clone(),
+        },
+    };
     let context = ContextTree::new(&snapshot, walk)?;
+    // Only the root of a repository has a `.git`.
+    let context = if recipe.context.is_empty() { context.with_git(git, ignore) } else { context };
     let builds = PlatformBuilds {
         workspace,
         build_request,
@@ -315,6 +326,7 @@ impl PlatformBuilds<'_> {
             },
             parameters: ExternalParameters {
                 secrets: executed.secrets.clone(),
+                git: context.git_taken(),
                 overrides: parameters::overrides(
                     &build_request.what,
                     &self.project,
@@ -452,15 +464,8 @@ const MOST_LISTED: usize = 20;
 /// The error for a commit without a Dockerfile at `path`, with those that it has elsewhere.
 fn no_dockerfile(path: &str, snapshot: &Snapshot<'_>) -> Error {
     let error = Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()));
-    let is_one = |path: &[u8]| {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_ascii_lowercase();
-        [&b"dockerfile"[..], b"containerfile"].iter().any(|kind| {
-            let beside = name.strip_prefix(*kind).map(|rest| rest.is_empty() || rest.starts_with(b"."));
-            let is_ignore = name.ends_with(b".dockerignore") || name.ends_with(b".lock");
-            !is_ignore
-                && (beside == Some(true) || name.strip_suffix(*kind).is_some_and(|it| it.ends_with(b".")))
-        })
-    };
+    let is_one =
+        |path: &[u8]| dockerfile::is_name_of_one(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path));
     let found = match snapshot.walk("", &is_one) {
         Ok(found) => found,
         Err(cause) => return error.because(cause),

@@ -201,6 +201,7 @@ impl Bench<'_> {
             let made = making.arg("-eu").arg(&script).current_dir(&root).output().unwrap();
             assert!(made.status.success(), "{}: {made:?}", script.display());
         }
+        leave_out_git(&root);
         self.repository.commit("case")
     }
 
@@ -278,6 +279,18 @@ impl Bench<'_> {
             return Err(outcome.text());
         }
         Ok(of_archive(&archive))
+    }
+}
+
+/// Leaves `.git` out of the context, as it is for the peers, who are sent the files alone.
+fn leave_out_git(root: &Path) {
+    for name in ["Dockerfile.dockerignore", ".dockerignore"] {
+        let file = root.join(name);
+        if name == ".dockerignore" || file.is_file() {
+            let mut text = std::fs::read(&file).unwrap_or_default();
+            text.extend_from_slice(b"\n.git\n");
+            std::fs::write(file, text).unwrap();
+        }
     }
 }
 

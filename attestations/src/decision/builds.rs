@@ -10,7 +10,8 @@ use crate::digest::{Commit, Digest, Tree};
 use crate::foreign::Foreign;
 use crate::policy::{Demands, FailedRebuild, Policy, normal_source};
 use crate::provenance::{
-    BuildDefinition, ExternalParameters, Override, RebuildVerdict, ResourceDescriptor as Resource, Spoken,
+    BuildDefinition, ExternalParameters, GitFolder, Override, RebuildVerdict, ResourceDescriptor as Resource,
+    Spoken,
 };
 
 /// What builders of one image have to say alike, so that they count together. Where the commit was fetched from is not
@@ -29,6 +30,7 @@ struct Agreement {
     secrets: BTreeSet<String>,
     ports: BTreeMap<u16, Spoken>,
     bases: BTreeSet<Option<Digest>>,
+    git: Option<GitFolder>,
     overrides: BTreeSet<Override>,
     config_digest: Digest,
     source_date_epoch: i64,
@@ -49,6 +51,7 @@ impl Agreement {
             platform,
             secrets,
             ports,
+            git,
             overrides,
         } = definition.external_parameters.clone();
         let bases = definition.resolved_dependencies.iter().filter(|it| it.is(Resource::BASE));
@@ -65,6 +68,7 @@ impl Agreement {
             secrets,
             ports,
             bases: bases.map(Resource::sha256).collect(),
+            git,
             overrides,
             config_digest: definition.internal_parameters.config_digest,
             source_date_epoch: definition.internal_parameters.source_date_epoch,

@@ -160,6 +160,7 @@ impl World {
                     labels: BTreeMap::new(),
                     platform: "linux/amd64".to_owned(),
                     ports: BTreeMap::new(),
+                    git: None,
                     overrides: Default::default(),
                     secrets: Default::default(),
                 },

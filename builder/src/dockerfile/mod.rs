@@ -26,6 +26,19 @@ pub(crate) use mount::{Mount, MountKind, SecretMount};
 /// The most bytes of a Dockerfile; real ones have a few kilobytes.
 pub(crate) const SIZE_LIMIT: u64 = 1024 * 1024;
 
+/// Whether a file of this name is a Dockerfile by custom: `Dockerfile`, `gpu.Dockerfile`, `Dockerfile.gpu`, and the same
+/// with `Containerfile`.
+pub(crate) fn is_name_of_one(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_beside_one = name.ends_with(b".dockerignore") || name.ends_with(b".lock");
+    !is_beside_one
+        && [&b"dockerfile"[..], b"containerfile"].iter().any(|kind| {
+            let is_first =
+                name.strip_prefix(*kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."));
+            is_first || name.strip_suffix(*kind).is_some_and(|rest| rest.ends_with(b"."))
+        })
+}
+
 /// A Dockerfile that cannot be used, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]

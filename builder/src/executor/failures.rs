@@ -31,14 +31,14 @@ pub(crate) fn fatal_incidents(step: &Step, first: &Incident, all: &[&Incident]) 
             "the step does not ask the same each time: see `explain-dockerfile`, or repeat it over the network with --online",
         ),
     };
-    Error::new(kind, format!("line {}: {}: {what}", step.line, step.text))
+    Error::new(kind, format!("{}: {what}", step.named()))
         .details(all.iter().map(ToString::to_string).collect())
         .hint(hint)
 }
 
 /// A step wrote a secret into its files.
 pub(crate) fn leaked(step: &Step, leak: &leak::Leak) -> Error {
-    let what = format!("line {}: {}: it wrote the secret {} into the image", step.line, step.text, leak.id);
+    let what = format!("{}: it wrote the secret {} into the image", step.named(), leak.id);
     Error::new(Kind::Step, what).details(vec![format!("{} {} holds it", leak.part, leak.path)]).hint(
         "let the step use the secret where it is mounted without copying it, and take away what its programs write down of it; nothing of the step was kept",
     )
@@ -65,7 +65,7 @@ pub(crate) fn layer_failed(step: &Step, cause: images::Error) -> Error {
         return too_long(step);
     }
     let is_its_own = matches!(cause, images::Error::Refused { .. } | images::Error::TooLarge { .. });
-    let what = format!("line {}: {}: {cause}", step.line, step.text);
+    let what = format!("{}: {cause}", step.named());
     let reports = Error::from(cause);
     let (kind, hint) = match (is_its_own, reports.hint_text()) {
         (true, _) => (
@@ -88,10 +88,7 @@ pub(crate) fn is_too_long(cause: &std::io::Error) -> bool {
 pub(crate) fn too_long(step: &Step) -> Error {
     Error::new(
         Kind::Step,
-        format!(
-            "line {}: {}: it made a path longer than 4096 bytes, the most that Linux takes",
-            step.line, step.text
-        ),
+        format!("{}: it made a path longer than 4096 bytes, the most that Linux takes", step.named()),
     )
     .hint("remove it in the same RUN")
 }
@@ -100,10 +97,15 @@ pub(crate) fn too_long(step: &Step) -> Error {
 pub(crate) fn copy_failed(step: &Step, cause: copy::CopyError) -> Error {
     let cause = match cause {
         copy::CopyError::Layer(cause) => return layer_failed(step, cause),
+        copy::CopyError::Source(cause) => {
+            let cause = Error::from(cause);
+            let hint = cause.hint_text().unwrap_or_default().to_owned();
+            return Error::new(cause.kind(), format!("{}: {cause}", step.named())).hint(hint);
+        }
         other => other,
     };
     let kind = if cause.is_machine() { Kind::Machine } else { Kind::Input };
-    Error::new(kind, format!("line {}: {}: {cause}", step.line, step.text)).because(cause)
+    Error::new(kind, format!("{}: {cause}", step.named())).because(cause)
 }
 
 /// A mount of a step could not be prepared.

@@ -28,7 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan;
 use crate::plan::config;
 use crate::plan::config::Config;
-use crate::plan::step::{Action, Execution, Step};
+use crate::plan::step::{Action, Copying, Execution, MountSource, Source, Step};
 use crate::progress::{Event, Label, SummaryStep};
 use crate::secrets::Secrets;
 use crate::workspace::Workspace;
@@ -250,7 +250,7 @@ impl<'a> StageRun<'a> {
             return Ok(None);
         }
         if stage.config.rootfs.diff_ids.len() >= MAX_LAYERS {
-            let what = format!("line {}: {}: {MAX_LAYERS} layers lie below it already", step.line, step.text);
+            let what = format!("{}: {MAX_LAYERS} layers lie below it already", step.named());
             return Err(Error::new(Kind::Input, what)
                 .hint("an image has no more: join instructions, or copy what they made into a new stage"));
         }
@@ -323,6 +323,31 @@ impl<'a> StageRun<'a> {
     }
 }
 
+/// Checks that what a step takes from the commit is there.
+///
+/// # Errors
+/// [`Kind::Input`] when it is not.
+pub(crate) fn check_sources(step: &Step, context: &ContextTree) -> Result<()> {
+    let checked = match &step.action {
+        Action::Copy(Copying { from: None, sources, .. }) => {
+            let paths = sources.iter().filter_map(|source| match source {
+                Source::Path(path) => Some(path.as_str()),
+                Source::Remote(_) => None,
+            });
+            copy::check(context, paths)
+        }
+        Action::Run(execution) => {
+            let bound = execution.mounts.iter().filter_map(|mounted| match &mounted.what {
+                MountSource::Bind { from: None, source, .. } => Some(source.as_str()),
+                _ => None,
+            });
+            copy::check(context, bound)
+        }
+        _ => Ok(()),
+    };
+    checked.map_err(|cause| copy_failed(step, cause))
+}
+
 /// Checks that the secrets that a step requires were given.
 ///
 /// # Errors
@@ -332,8 +357,7 @@ pub(crate) fn check_secrets(step: &Step, given: &Secrets) -> Result<()> {
     match secrets.iter().find(|one| one.required && given.get(&one.id).is_none()) {
         None => Ok(()),
         Some(SecretMount { id, .. }) => {
-            let what =
-                format!("line {}: {}: the secret {id} is required and was not given", step.line, step.text);
+            let what = format!("{}: the secret {id} is required and was not given", step.named());
             Err(Error::new(Kind::NotFound, what).hint(format!("give it: --secret id={id},src=FILE")))
         }
     }

@@ -1,10 +1,14 @@
 //! A step: an instruction with everything expanded, as the action on the files and the entry in the history.
 
+use attestations::Foreign;
 use recorder::StepId;
 
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::Remote;
 use crate::dockerfile::{Chmod, Network, SecretMount};
+
+/// How many characters of an instruction a message shows.
+const SHOWN: usize = 100;
 
 /// An instruction with everything expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,15 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// Its line and how it begins, for messages: a command of many lines would hide what went wrong.
+    pub(crate) fn named(&self) -> String {
+        let mut shown: String = self.text.chars().take(SHOWN).collect();
+        if shown.len() < self.text.len() {
+            shown.push('…');
+        }
+        format!("line {}: {}", self.line, Foreign::new(&shown))
+    }
+
     /// Whether it runs a command.
     pub(crate) fn is_run(&self) -> bool {
         matches!(self.action, Action::Run(_))

@@ -70,7 +70,7 @@ fn lines(event: &Event<'_>) -> Vec<String> {
             format!("base {}: {}", cell(name), fetched(size, bytes, seconds))
         }
         Event::Step { label, instruction, .. } => {
-            format!("{}: {}", cell(&label.to_string()), cell(instruction))
+            format!("{}: {}", cell(&label.to_string()), begin_of(instruction))
         }
         Event::Fetching { label, url } => format!("{}fetching {}", margin(label), cell(url)),
         Event::Output { label, text } => format!("{}{}", margin(label), cell(text)),
@@ -100,6 +100,15 @@ fn lines(event: &Event<'_>) -> Vec<String> {
         Event::Repeating { subject, origin } => format!("repeating {subject} from {}", cell(origin)),
         Event::Warning { message, .. } => format!("warning: {}", cell(message)),
     }]
+}
+
+/// How an instruction begins: the whole of a long command would hide what it prints.
+fn begin_of(instruction: &str) -> String {
+    const SHOWN: usize = 200;
+    match instruction.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{}…", terminal::cell(&instruction[..cut])),
+        None => terminal::cell(instruction),
+    }
 }
 
 /// `12.3 MB of 45.6 MB`

@@ -14,7 +14,9 @@ use images::{Image, Store};
 use crate::bases::{Base, Bases};
 use crate::error::{Error, Kind, Result};
 use crate::executor::compression::PendingLayers;
-use crate::executor::stage::{FinishedStage, Resources, StageRun, StageState, StepReports, check_secrets};
+use crate::executor::stage::{
+    FinishedStage, Resources, StageRun, StageState, StepReports, check_secrets, check_sources,
+};
 use crate::executor::stage_files::StageFiles;
 use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
 use crate::executor::steps::add::GitTaken;
@@ -84,10 +86,10 @@ pub(crate) fn execute(
     if runs {
         resources.emulator.check()?;
     }
-    planned
-        .iter()
-        .flat_map(|(_, stage)| &stage.steps)
-        .try_for_each(|step| check_secrets(step, resources.secrets))?;
+    planned.iter().flat_map(|(_, stage)| &stage.steps).try_for_each(|step| {
+        check_secrets(step, resources.secrets)?;
+        check_sources(step, context)
+    })?;
     let folders: Vec<PathBuf> =
         (0..planned.len()).map(|at| resources.scratch.join(format!("stage-{at}"))).collect();
     let stage_resources: Vec<_> = folders.iter().map(|scratch| Resources { scratch, ..*resources }).collect();

@@ -40,6 +40,13 @@ pub(crate) enum Form {
     Checkout(Arc<Attributes>, Vec<u8>),
 }
 
+impl Form {
+    /// Whether the bytes are others than the blob's.
+    pub(super) fn is_converted(&self) -> bool {
+        matches!(self, Self::Checkout(..))
+    }
+}
+
 /// The attributes of one tree.
 #[derive(Debug)]
 pub(crate) struct Attributes {

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use attestations::Foreign;
 use attestations::digest::Commit;
+use git2::Oid;
 
 use super::{Location, SourceError};
 
@@ -81,6 +82,56 @@ pub(super) fn commit(
         }),
         Err(detail) => Err(refused(location, &detail)),
     }
+}
+
+/// The tags of a repository: name, object, and the commit or other object that they lead to.
+pub(super) fn tags(at: &Path, location: &Location) -> Result<Vec<(String, Oid, Oid)>, SourceError> {
+    let mut command = hardened(at, &[], &["ls-remote", "--quiet", "--tags"]);
+    let output = command.arg("--").arg(location.fetch_argument()).stdin(Stdio::null()).output();
+    let output = output.map_err(SourceError::NoGit)?;
+    if !output.status.success() {
+        return Err(refused(location, &String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(listed_tags(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn listed_tags(text: &str) -> Vec<(String, Oid, Oid)> {
+    let mut found: Vec<(String, Oid, Oid)> = Vec::new();
+    for line in text.lines() {
+        let Some((id, name)) = line.split_once("\trefs/tags/") else { continue };
+        let Ok(id) = Oid::from_str(id) else { continue };
+        match (name.strip_suffix("^{}"), found.last_mut()) {
+            // What a tag's own object leads to is listed behind it.
+            (Some(name), Some((last, _, target))) if last == name => *target = id,
+            (Some(_), _) => {}
+            (None, _) => found.push((name.to_owned(), id, id)),
+        }
+    }
+    found
+}
+
+/// Fetches the objects of tags into `cache`, which has what they lead to.
+pub(super) fn objects_of_tags(
+    cache: &Path,
+    location: &Location,
+    names: &[&String],
+) -> Result<(), SourceError> {
+    let failed = |source| SourceError::Cache { path: cache.to_path_buf(), source };
+    let _lock = lock(cache).map_err(failed)?;
+    let mut command = command(cache, Depth::History.settings());
+    command.arg("--").arg(location.fetch_argument());
+    command.args(names.iter().map(|name| format!("+refs/tags/{name}:refs/tags/{name}")));
+    let output = command.stdin(Stdio::null()).output().map_err(SourceError::NoGit)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let detail = String::from_utf8_lossy(&output.stderr);
+    let gone =
+        detail.split_once("couldn't find remote ref refs/tags/").and_then(|(_, rest)| rest.lines().next());
+    Err(match gone {
+        Some(name) => SourceError::gone_tag(&Foreign::new(name).to_string()),
+        None => refused(location, &detail),
+    })
 }
 
 /// The error for a fetch that git ended with `detail`.
@@ -213,12 +264,21 @@ fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, 
 
 /// `git fetch` into a repository, hardened, with `more` configuration. The caller adds what to fetch.
 pub(super) fn command(repository: &Path, more: &[&str]) -> Command {
+    hardened(repository, more, &FETCH)
+}
+
+fn hardened(repository: &Path, more: &[&str], arguments: &[&str]) -> Command {
     let mut command = Command::new("git");
     command.arg("-C").arg(repository);
     for setting in HARDENED.iter().chain(more) {
         command.args(["-c", setting]);
     }
-    command.args(FETCH).env_clear().envs(passed_on(std::env::vars_os())).env("LANG", "C").env("LC_ALL", "C");
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(passed_on(std::env::vars_os()))
+        .env("LANG", "C")
+        .env("LC_ALL", "C");
     // Of a history without trees, nothing more is fetched unasked.
     command.env("GIT_NO_LAZY_FETCH", "1");
     never_ask(&mut command);

@@ -6,6 +6,7 @@
 
 mod attributes;
 mod fetch;
+mod git_folder;
 mod location;
 mod recorded;
 mod submodules;
@@ -21,6 +22,7 @@ use git2::{ObjectType, Oid};
 
 pub(crate) use attributes::Form;
 use fetch::Depth;
+pub(crate) use git_folder::{Made as MadeGit, Recipe as GitRecipe};
 pub(crate) use location::Location;
 pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
@@ -117,6 +119,14 @@ pub(crate) enum SourceError {
     /// Git could not give the form that a file has in a checkout.
     #[error("the files as .gitattributes has them in a checkout could not be made: {0}")]
     Checkout(String),
+    /// A tag that the context's `.git` cannot have.
+    #[error("the tag {name} cannot be put into .git: {why}")]
+    Tag {
+        /// Its name.
+        name: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// A file of the tree over the reader's limit.
     #[error("{path} of commit {commit} has {size} bytes, more than the {limit} allowed")]
     TooLarge {
@@ -149,6 +159,12 @@ pub(crate) enum SourceError {
     /// An object could not be read.
     #[error("an object of the repository could not be read")]
     Read(#[from] git2::Error),
+}
+
+impl SourceError {
+    fn gone_tag(name: &str) -> Self {
+        Self::Tag { name: name.to_owned(), why: "the repository has another tag of that name now, or none" }
+    }
 }
 
 impl From<SourceError> for crate::error::Error {
@@ -194,6 +210,10 @@ impl From<SourceError> for crate::error::Error {
             SourceError::NoSuchPath { .. } => {
                 (Kind::NotFound, "check the spelling of the path at that commit".to_owned())
             }
+            SourceError::Tag { .. } => (
+                Kind::NotFound,
+                "the tags that the build takes are those of its provenance: give a repository that has them".to_owned(),
+            ),
             SourceError::Checkout(_) => (Kind::Input, "correct .gitattributes, or the files that it names".to_owned()),
             SourceError::TooLarge { .. } | SourceError::Read(_) => {
                 (Kind::Input, "it is malformed or not meant for this".to_owned())

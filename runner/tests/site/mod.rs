@@ -324,6 +324,7 @@ fn build(image: &Image, config_digest: Digest) -> Statement {
         platform: Platform::here().to_string(),
         ports: BTreeMap::new(),
         secrets: Default::default(),
+        git: None,
         overrides: Default::default(),
     };
     let internal_parameters = InternalParameters {

@@ -210,7 +210,7 @@ impl StageRun<'_> {
             Exit::OutOfMemory => "ran out of memory".to_owned(),
             Exit::Cancelled => return Err(cancelled()),
         };
-        let error = Error::new(Kind::Step, format!("line {}: {} {how}", step.line, step.text)).details(lines);
+        let error = Error::new(Kind::Step, format!("{} {how}", step.named())).details(lines);
         let network = (!incidents.is_empty()).then(|| format!("its network: {}", incidents.join("; ")));
         let hints: Vec<String> = hint.into_iter().chain(network).collect();
         Err(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })

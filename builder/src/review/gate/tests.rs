@@ -241,6 +241,7 @@ impl World {
                     platform: "linux/amd64".to_owned(),
                     secrets: BTreeSet::new(),
                     ports: BTreeMap::new(),
+                    git: None,
                     overrides: BTreeSet::new(),
                 },
                 internal_parameters: InternalParameters {

@@ -7,6 +7,7 @@
 
 mod destination;
 mod fetched;
+mod git;
 mod inline;
 mod picked;
 mod target;
@@ -154,6 +155,18 @@ pub(crate) fn copy<'t>(
         one(tree, &path, &name, &mut place, into_folder)?;
     }
     Ok(())
+}
+
+/// Checks that each source that is no pattern is there.
+///
+/// # Errors
+/// [`CopyError::NoSource`] for the first that is not.
+pub(crate) fn check<'s>(
+    tree: &dyn Tree,
+    sources: impl IntoIterator<Item = &'s str>,
+) -> Result<(), CopyError> {
+    let mut plain = sources.into_iter().filter(|source| !is_pattern(source));
+    plain.try_for_each(|source| select(tree, source).map(drop))
 }
 
 /// Copies a file fetched from a URL.

@@ -7,12 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use attestations::Commit;
+use attestations::provenance::GitFolder;
 use git2::Oid;
 use images::layer::{Node, NodeKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
+use super::git::GitOfContext;
 use super::{CopyError, join};
-use crate::source::{Blobs, Entry, EntryKind, Form, Snapshot, SourceError};
+use crate::dockerfile::ignore::Ignore;
+use crate::source::{Blobs, Entry, EntryKind, Form, GitRecipe, Snapshot, SourceError};
 
 /// As many symbolic links as Linux follows.
 const LINK_LIMIT: usize = 40;
@@ -108,6 +111,7 @@ pub(crate) struct ContextTree {
     commit: Commit,
     top: Held,
     epoch: i64,
+    git: Option<GitOfContext>,
 }
 
 enum Held {
@@ -147,7 +151,23 @@ impl ContextTree {
             top.put(&path, held)?;
         }
         let (blobs, commit) = (snapshot.blobs()?, snapshot.id().clone());
-        Ok(Self { blobs, commit, top, epoch: snapshot.committed_at() })
+        Ok(Self { blobs, commit, top, epoch: snapshot.committed_at(), git: None })
+    }
+
+    /// The same with a `.git`, unless `ignore` leaves it out.
+    pub(crate) fn with_git(self, recipe: GitRecipe, ignore: Ignore) -> Self {
+        Self { git: GitOfContext::new(recipe, ignore), ..self }
+    }
+
+    /// What of the repository was in the `.git` that something took.
+    pub(crate) fn git_taken(&self) -> Option<GitFolder> {
+        self.git.as_ref()?.taken()
+    }
+
+    /// The context's `.git`, and a path in it.
+    fn in_git<'p>(&self, path: &'p [u8]) -> Option<(&GitOfContext, &'p [u8])> {
+        let (git, rest) = (self.git.as_ref()?, path.strip_prefix(GitOfContext::NAME)?);
+        if rest.is_empty() { Some((git, rest)) } else { Some((git, rest.strip_prefix(b"/")?)) }
     }
 
     fn find(&self, path: &[u8]) -> Option<&Held> {
@@ -209,6 +229,13 @@ impl Held {
 
 impl NodeLookup for ContextTree {
     fn node(&self, path: &[u8]) -> Result<Option<Node>, CopyError> {
+        if let Some((git, inner)) = self.in_git(path) {
+            let node = |kind, mode| Node { kind, mode, owner: (0, 0), mtime: self.epoch, shared: None };
+            return Ok(git.kind(inner)?.map(|kind| match kind {
+                NodeKind::Directory => node(kind, 0o755),
+                _ => node(kind, 0o644),
+            }));
+        }
         let Some(held) = self.find(path) else { return Ok(None) };
         let (kind, mode) = match held {
             Held::Folder(_) => (NodeKind::Directory, 0o755),
@@ -229,11 +256,19 @@ impl NodeLookup for ContextTree {
 
 impl Walk for ContextTree {
     fn children(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
-        Ok(match self.find(path) {
+        if let Some((git, inner)) = self.in_git(path) {
+            return git.children(inner);
+        }
+        let mut names: Vec<Vec<u8>> = match self.find(path) {
             Some(Held::Folder(children)) => children.keys().map(|name| name.to_vec()).collect(),
             Some(Held::Elsewhere(what)) => return Err(self.elsewhere(path, *what)),
             _ => Vec::new(),
-        })
+        };
+        if path.is_empty() && self.git.is_some() {
+            names.push(GitOfContext::NAME.to_vec());
+            names.sort();
+        }
+        Ok(names)
     }
 }
 
@@ -243,6 +278,10 @@ impl Tree for ContextTree {
     }
 
     fn content<'t>(&'t self, path: &[u8]) -> Content<'t> {
+        if let Some((git, inner)) = self.in_git(path) {
+            let inner = inner.to_vec();
+            return Box::new(move || git.content(&inner));
+        }
         match self.object(path) {
             Ok((id, form)) => Box::new(move || Ok(held(self.blobs.read(id, form)?))),
             Err(missing) => Box::new(|| Err(missing)),
