@@ -1,5 +1,7 @@
 //! `countersign.toml`: the repository's settings for its images, so that they are reviewed with the commit.
 
+pub(crate) mod example;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use attestations::provenance::Spoken;

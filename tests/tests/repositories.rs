@@ -169,3 +169,20 @@ fn a_base_without_a_tag_is_the_latest_and_its_digest_is_repeated() {
     let again = ["--state-dir", &other, "rebuild", "--provenance", &bundle, "--against", &layout];
     builder([&again[..], &["--builder-keys", &trusted, "--online"]].concat()).expect(0);
 }
+
+#[test]
+fn a_new_countersign_toml_has_every_dockerfile_and_builds() {
+    need!("git", "runc", "skopeo");
+    let bench = Bench::new();
+    let folder = bench.source.path().display().to_string();
+    bench.source.write("glm/Dockerfile", COPIES);
+    bench.source.write("glm/a.txt", "a");
+    bench.source.write("docker/gpu.Dockerfile", "FROM base:1\n");
+    builder(["init", &folder]).expect(0);
+    builder(["init", &folder]).expect(2);
+    let commit = bench.source.commit("with its own settings");
+    let words = words(&bench, &commit);
+    for image in ["glm", "gpu"] {
+        run(&words[0], words[1..].iter().map(String::as_str).chain(["--image", image])).expect(0);
+    }
+}

@@ -4,6 +4,7 @@ mod build;
 mod copy;
 mod diff;
 mod explain;
+mod init;
 mod keygen;
 mod lock;
 mod materials;
@@ -83,6 +84,8 @@ enum Command {
     Copy(copy::Arguments),
     /// Compare two images and list the layers and files that differ.
     Diff(diff::Arguments),
+    /// Write a countersign.toml for the Dockerfiles of a repository, with every setting explained.
+    Init(init::Arguments),
     /// List what a Dockerfile will run and what makes it hard to reproduce, line by line, with fixes.
     ExplainDockerfile(explain::Arguments),
     /// Write a lock file: the base images and packages that a build used, for review and for later builds.
@@ -116,6 +119,7 @@ impl Command {
             | Self::Copy(_)
             | Self::Diff(_)
             | Self::ExplainDockerfile(_)
+            | Self::Init(_)
             | Self::Lock(_)
             | Self::Keygen(_)
             | Self::Withdraw(_)
@@ -173,6 +177,7 @@ fn run(command: Command, session: &Session) -> Result<Answer> {
         Command::Rebuild(arguments) => rebuild::run(&arguments, session),
         Command::Copy(arguments) => copy::run(&arguments, session),
         Command::Diff(arguments) => diff::run(&arguments, session),
+        Command::Init(arguments) => init::run(&arguments, session),
         Command::ExplainDockerfile(arguments) => explain::run(&arguments, session),
         Command::Lock(arguments) => lock::run(&arguments, session),
         Command::Materials(command) => materials::run(&command, session),
