@@ -110,7 +110,9 @@ impl Bases<'_> {
     /// When there is one.
     pub(crate) fn refuse_unused(&self, names: &BTreeSet<String>) -> Result<()> {
         let is_used = |given: &&String| names.iter().any(|name| name == *given || is_same_base(given, name));
-        let Some(unused) = self.given.keys().find(|given| !is_used(given)) else { return Ok(()) };
+        // Of a Dockerfile without bases, none can have been meant by another name.
+        let unused = self.given.keys().find(|given| !is_used(given)).filter(|_| !names.is_empty());
+        let Some(unused) = unused else { return Ok(()) };
         Err(Error::new(Kind::Usage, format!("--base {unused}: the Dockerfile has no base of that name"))
             .details(names.iter().map(|name| format!("it has {name}")).collect())
             .hint("name one of them, as --base NAME=FOLDER or --base NAME=REFERENCE"))

@@ -144,17 +144,9 @@ impl Scene {
         let source = self.source.path();
         let (base, state, key) =
             (format!("base:1={}", self.base.display()), self.text("state-ci"), self.text("ci.pem"));
-        let mut arguments = vec![
-            "--state-dir",
-            &state,
-            "build",
-            "--repo",
-            source.to_str().unwrap(),
-            "--commit",
-            commit,
-            "--base",
-            &base,
-        ];
+        let mut arguments =
+            vec!["--state-dir", &state, "build", "--repo", source.to_str().unwrap(), "--commit", commit];
+        arguments.extend(self.needs_base().then_some(["--base", &base]).iter().flatten());
         arguments.extend(["--key", &key, "--builder-id", "https://ci.example/builder", "--push", &push]);
         arguments.extend(more);
         if !reviews.is_empty() {
@@ -162,6 +154,11 @@ impl Scene {
             arguments.extend(reviews.iter().map(String::as_str));
         }
         builder(arguments)
+    }
+
+    /// Whether the Dockerfile of the newest commit names the base of the scene: a stray `--base` is an error.
+    fn needs_base(&self) -> bool {
+        self.source.git(&["show", "HEAD:Dockerfile"]).contains("base:1")
     }
 
     /// The auditor repeats the build of a tag.
@@ -188,9 +185,8 @@ impl Scene {
             &trusted,
             "--repo",
             source.to_str().unwrap(),
-            "--base",
-            &base,
         ];
+        arguments.extend(self.needs_base().then_some(["--base", &base]).iter().flatten());
         arguments.extend(["--key", &key, "--builder-id", "https://auditor.example/rebuilder"]);
         arguments.extend(more);
         builder(arguments)

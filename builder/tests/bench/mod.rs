@@ -145,7 +145,9 @@ pub fn contents(store: &Store, image: &Image) -> Contents {
             let mut text =
                 entry.link_name().unwrap().map(|link| link.display().to_string()).unwrap_or_default();
             if text.is_empty() {
-                std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                text = String::from_utf8_lossy(&bytes).into_owned();
             }
             found.insert(path, (mode, uid as u32, gid as u32, mtime, text));
         }
