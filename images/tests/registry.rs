@@ -176,6 +176,9 @@ async fn endless_manifest_and_many_referrers_are_refused() {
                 ),
             );
         }
+        if line.contains("/manifests/sha256-") {
+            return reply("404 Not Found", "", "");
+        }
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "a".repeat(9 << 20))
     });
     let client = Client::new([]);

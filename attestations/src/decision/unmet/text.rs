@@ -194,8 +194,8 @@ impl Unmet {
                 "remove what does not belong to the image from its registry"
             }
             Self::EvidenceGone { .. } => {
-                "put the manifest back; or, if it is meant to be gone, take it out of the list, as \
-                 `oras manifest delete` does"
+                "put the manifest back; or, if it is meant to be gone, take its entry out of the list: \
+                 docs/registries.md says how"
             }
             Self::OfFederation { federation, unmet } => {
                 return format!(
