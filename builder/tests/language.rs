@@ -98,7 +98,9 @@ fn the_configuration_says_what_the_dockerfile_does() {
     let kept = bench.path("first");
     std::fs::rename(bench.path("layout"), &kept).unwrap();
     let base = base.replace("layout", "first");
-    let commit = bench.commit(&[("Dockerfile", "FROM first:1\nRUN cat /later > /seen\n")]);
+    // The bench gives its own base to every build, so the file has to name it.
+    let dockerfile = "FROM busybox:test\nFROM first:1\nRUN cat /later > /seen\n";
+    let commit = bench.commit(&[("Dockerfile", dockerfile)]);
     let layout = bench.path("second");
     let told =
         answer(&bench.build("state", &commit, &["--base", &base, "--oci", layout.to_str().unwrap()]), 0);

@@ -292,7 +292,7 @@ fn proxies_and_authorities_are_used_where_they_were_named() {
 fn a_base_comes_from_a_mirror_and_keeps_its_name() {
     need!("runc", "mmdebstrap", "docker-registry", "skopeo");
     let registry = Registry::start();
-    let bench = Bench::new("FROM registry.example/team/python:1\nCOPY Dockerfile /\n");
+    let bench = Bench::new("FROM python AS unused\nFROM registry.example/team/python:1\nCOPY Dockerfile /\n");
     let to = format!("docker://{}/team/python:1", registry.name("hub"));
     let from = format!("oci:{}", bench.base.display());
     run("skopeo", ["copy", "--dest-tls-verify=false", &from, &to]).expect(0);
