@@ -130,6 +130,22 @@ impl Node {
     }
 }
 
+/// Another test's child may hold a lock between its fork and its exec: then it is asked for again.
+fn when_free<T, E: std::fmt::Debug>(
+    open: impl Fn() -> std::result::Result<T, E>,
+    is_in_use: impl Fn(&E) -> bool,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(error) if is_in_use(&error) && begun.elapsed() < Duration::from_secs(5) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 struct Server {
     folder: tempfile::TempDir,
     node: Arc<Node>,
@@ -149,22 +165,17 @@ impl Server {
         self.folder.path().join("runner.sock")
     }
 
-    /// Another test's child may hold the lock between its fork and its exec: then it is asked for again.
     fn queue(&self) -> Queue {
-        let begun = Instant::now();
-        loop {
-            match Queue::open(&self.folder.path().join("queue.db")) {
-                Err(queue::Error::InUse(_)) if begun.elapsed() < Duration::from_secs(5) => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                opened => return opened.unwrap(),
-            }
-        }
+        let path = self.folder.path().join("queue.db");
+        when_free(|| Queue::open(&path), |error| matches!(error, queue::Error::InUse(_)))
     }
 
     async fn start_again(&mut self, workers: usize) {
         let (stop, stopped) = oneshot::channel();
-        let bound = Listen::Unix(self.socket()).bind().unwrap();
+        let bound = when_free(
+            || Listen::Unix(self.socket()).bind(),
+            |error| matches!(error, service::Error::InUse(_)),
+        );
         let node = Arc::clone(&self.node);
         let stopped = async move { drop(stopped.await) };
         self.task = Some(tokio::spawn(service::serve_until(bound, self.queue(), node, workers, stopped)));
