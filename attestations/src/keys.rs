@@ -105,22 +105,30 @@ impl PublicKey {
     fn from_openssh(line: &str) -> Result<Self, KeyError> {
         let mut words = line.split_whitespace();
         let (kind, body) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let mut fields = SshFields(&decode(body)?).collect()?.into_iter();
-        let named = fields.next().unwrap_or_default();
+        let blob = decode(body)?;
+        let named = SshFields(&blob).collect()?.into_iter().next().unwrap_or_default();
         if named != kind.as_bytes() {
             return Err(KeyError::Format(format!(
                 "neither PEM nor an OpenSSH public key: `{}`",
                 Foreign::new(kind)
             )));
         }
-        match (kind, fields.next(), fields.next(), fields.next()) {
-            ("ssh-ed25519", Some(raw), None, _) => Self::from_raw(Algorithm::Ed25519, &raw),
-            ("ecdsa-sha2-nistp256", Some(curve), Some(point), None) if curve == b"nistp256" => {
-                Self::from_raw(Algorithm::EcdsaP256, &point)
-            }
+        Self::from_ssh_blob(&blob)
+    }
+
+    /// The key of an OpenSSH key blob (RFC 4253, section 6.6), as agents and signatures have it.
+    ///
+    /// # Errors
+    /// When it is cut short, or of a type that cannot be used.
+    pub fn from_ssh_blob(blob: &[u8]) -> Result<Self, KeyError> {
+        let fields = SshFields(blob).collect()?;
+        let fields: Vec<&[u8]> = fields.iter().map(Vec::as_slice).collect();
+        match fields[..] {
+            [b"ssh-ed25519", raw] => Self::from_raw(Algorithm::Ed25519, raw),
+            [b"ecdsa-sha2-nistp256", b"nistp256", point] => Self::from_raw(Algorithm::EcdsaP256, point),
             _ => Err(KeyError::Format(format!(
                 "OpenSSH keys of type {} cannot be used: ssh-ed25519 and ecdsa-sha2-nistp256 can",
-                Foreign::new(kind)
+                Foreign::new(&String::from_utf8_lossy(fields.first().copied().unwrap_or_default()))
             ))),
         }
     }
@@ -138,8 +146,7 @@ impl PublicKey {
         // Six letters and the version, then fields, of which the first is the key's own blob.
         let (length, rest) = blob.strip_prefix(b"SSHSIG\0\0\0\x01")?.split_first_chunk::<4>()?;
         let key = rest.get(..u32::from_be_bytes(*length) as usize)?;
-        let kind = SshFields(key).collect().ok()?.into_iter().next()?;
-        Self::parse(&format!("{} {}", str::from_utf8(&kind).ok()?, STANDARD.encode(key))).ok()
+        Self::from_ssh_blob(key).ok()
     }
 
     /// What it signs with.
@@ -282,4 +289,35 @@ impl SshFields<'_> {
 
 fn decode(text: &str) -> Result<Vec<u8>, KeyError> {
     STANDARD.decode(text).map_err(|cause| KeyError::Format(format!("not base64: {cause}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(fields: &[&[u8]]) -> Vec<u8> {
+        let field = |bytes: &&[u8]| [&(bytes.len() as u32).to_be_bytes(), *bytes].concat();
+        fields.iter().flat_map(field).collect()
+    }
+
+    #[test]
+    fn a_blob_is_read_as_a_whole_or_not_at_all() {
+        // The base point of P-256.
+        let point = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                     4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+        let point = hex::decode(point).unwrap_or_default();
+        let kind = &b"ecdsa-sha2-nistp256"[..];
+        assert!(PublicKey::from_ssh_blob(&blob(&[kind, b"nistp256", &point])).is_ok());
+        let ed25519 = blob(&[b"ssh-ed25519", &point[1..33]]);
+        for refused in [
+            blob(&[kind, b"nistp384", &point]),
+            blob(&[kind, b"nistp256", &point, b"more"]),
+            blob(&[kind, b"nistp256"]),
+            blob(&[b"ssh-rsa", &[1], &point]),
+            ed25519[..ed25519.len() - 1].to_vec(),
+            Vec::new(),
+        ] {
+            assert!(PublicKey::from_ssh_blob(&refused).is_err(), "{refused:?}");
+        }
+    }
 }

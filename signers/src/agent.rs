@@ -113,29 +113,18 @@ struct Identity {
 impl Identity {
     /// The public key, or why it cannot be used.
     fn key(&self) -> Result<PublicKey, String> {
-        let mut fields = Fields(&self.blob);
-        let unreadable = || "it cannot be read".to_owned();
-        let kind = fields.next().map_err(|_| unreadable())?;
-        let key = match kind {
-            b"ssh-ed25519" => {
-                PublicKey::from_raw(Algorithm::Ed25519, fields.next().map_err(|_| unreadable())?)
+        let kind = Fields(&self.blob).next().map_err(|_| "it cannot be read".to_owned())?;
+        let shown = Foreign::new(&String::from_utf8_lossy(kind));
+        match kind {
+            b"ssh-ed25519" | b"ecdsa-sha2-nistp256" => {
+                PublicKey::from_ssh_blob(&self.blob).map_err(|cause| cause.to_string())
             }
-            b"ecdsa-sha2-nistp256" => {
-                fields.next().map_err(|_| unreadable())?;
-                PublicKey::from_raw(Algorithm::EcdsaP256, fields.next().map_err(|_| unreadable())?)
-            }
-            other => {
-                let kind = Foreign::new(&String::from_utf8_lossy(other));
-                return Err(match other.starts_with(b"sk-") {
-                    true => format!(
-                        "{kind}: a security key signs a counter and the touch as well, which verifiers of signed \
-                         statements do not know"
-                    ),
-                    false => format!("{kind}: only Ed25519 and P-256 can be used"),
-                });
-            }
-        };
-        key.map_err(|cause| cause.to_string())
+            [b's', b'k', b'-', ..] => Err(format!(
+                "{shown}: a security key signs a counter and the touch as well, which verifiers of signed statements \
+                 do not know"
+            )),
+            _ => Err(format!("{shown}: only Ed25519 and P-256 can be used")),
+        }
     }
 }
 
