@@ -27,9 +27,9 @@ pub(super) fn write(
     let mut entries = Vec::with_capacity(objects.len());
     for (id, kind) in objects {
         let offset = out.written;
-        out.crc = !0;
-        out.put(&head(*kind, &read(*id).map_err(io::Error::other)?))?;
-        entries.push((*id, offset, !out.crc));
+        let object = head(*kind, &read(*id).map_err(io::Error::other)?);
+        out.put(&object)?;
+        entries.push((*id, offset, libdeflater::crc32(&object)));
     }
     let name = out.end()?;
     let index = index(&entries, &name)?;
@@ -73,21 +73,8 @@ fn head(kind: ObjectType, bytes: &[u8]) -> Vec<u8> {
         out.extend_from_slice(&(!length).to_le_bytes());
         out.extend_from_slice(block);
     }
-    out.extend_from_slice(&adler32(bytes).to_be_bytes());
+    out.extend_from_slice(&libdeflater::adler32(bytes).to_be_bytes());
     out
-}
-
-fn adler32(bytes: &[u8]) -> u32 {
-    let (mut a, mut b) = (1_u32, 0_u32);
-    // As many as cannot overflow before the remainder is taken.
-    for chunk in bytes.chunks(5552) {
-        for byte in chunk {
-            a += u32::from(*byte);
-            b += a;
-        }
-        (a, b) = (a % 65521, b % 65521);
-    }
-    (b << 16) | a
 }
 
 /// The index of a pack, version 2. `entries` are sorted: id, offset and checksum.
@@ -130,17 +117,15 @@ pub(super) struct Hashed<W> {
     out: W,
     hash: Context,
     written: u64,
-    crc: u32,
 }
 
 impl<W: Write> Hashed<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, hash: Context::new(&SHA1_FOR_LEGACY_USE_ONLY), written: 0, crc: !0 }
+        Self { out, hash: Context::new(&SHA1_FOR_LEGACY_USE_ONLY), written: 0 }
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
-        self.crc = crc32(self.crc, bytes);
         self.written += bytes.len() as u64;
         self.out.write_all(bytes)
     }
@@ -154,34 +139,14 @@ impl<W: Write> Hashed<W> {
     }
 }
 
-/// The remainder of each byte.
-const CRC: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        let (mut rest, mut bit) = (at as u32, 0);
-        while bit < 8 {
-            rest = if rest & 1 == 1 { (rest >> 1) ^ 0xedb8_8320 } else { rest >> 1 };
-            bit += 1;
-        }
-        table[at] = rest;
-        at += 1;
-    }
-    table
-};
-
-fn crc32(before: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(before, |crc, byte| (crc >> 8) ^ CRC[((crc ^ u32::from(*byte)) & 0xff) as usize])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn checksums_are_those_of_zlib() {
-        assert_eq!(adler32(b"Wikipedia"), 0x11e6_0398);
-        assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
+        assert_eq!(libdeflater::adler32(b"Wikipedia"), 0x11e6_0398);
+        assert_eq!(libdeflater::crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
