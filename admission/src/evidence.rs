@@ -118,12 +118,8 @@ impl<'a> Gathering<'a> {
 
     fn file(&self, path: &Path) -> Result<Vec<Evidence>, Failed> {
         let bytes = files::read(path, MAX_EVIDENCE)?;
-        if let Err(cause) = self.budget.take(bytes.len() as u64) {
-            return Err(match self.budget.exceeded() {
-                Some(size) => Failed::Denied(Unmet::EvidenceSize { size, limit: MAX_EVIDENCE }),
-                None => cause.during(format!("reading {}", path.display())).into(),
-            });
-        }
+        let taken = self.budget.take(bytes.len() as u64);
+        taken.map_err(|cause| self.failed(cause, format!("reading {}", path.display())))?;
         let parts = bundle::split(&bytes);
         if let [only] = parts.as_slice() {
             return Ok(vec![Evidence { origin: path.display().to_string(), bytes: only.to_vec() }]);
@@ -132,6 +128,14 @@ impl<'a> Gathering<'a> {
         let each = parts.iter().take(MAX_BUNDLES + 1).enumerate();
         let origin = |at: usize| format!("{} ({} of {})", path.display(), at + 1, parts.len());
         Ok(each.map(|(at, part)| Evidence { origin: origin(at), bytes: part.to_vec() }).collect())
+    }
+
+    /// Why `doing` ended with `cause`: too much evidence denies.
+    fn failed(&self, cause: images::Error, doing: String) -> Failed {
+        match self.budget.exceeded() {
+            Some(size) => Failed::Denied(Unmet::EvidenceSize { size, limit: MAX_EVIDENCE }),
+            None => cause.during(doing).into(),
+        }
     }
 
     /// What is attached to an image in its registry.
@@ -145,13 +149,10 @@ impl<'a> Gathering<'a> {
             Err(images::Error::TooMany { count, .. }) => {
                 Err(Failed::Denied(Unmet::TooMuchEvidence { count }))
             }
-            Err(cause) => match self.budget.exceeded() {
-                Some(size) => Err(Failed::Denied(Unmet::EvidenceSize { size, limit: MAX_EVIDENCE })),
-                None => {
-                    let registry = pinned.repository().registry();
-                    Err(cause.during(format!("asking {registry} for what is attached to the image")).into())
-                }
-            },
+            Err(cause) => {
+                let registry = pinned.repository().registry();
+                Err(self.failed(cause, format!("asking {registry} for what is attached to the image")))
+            }
         }
     }
 
