@@ -145,7 +145,7 @@ impl Client {
 fn manifest_of(described: &Descriptor, statement: &Statement<'_>) -> Result<(Descriptor, Vec<u8>)> {
     let annotations = [
         ("dev.sigstore.bundle.content", "dsse-envelope"),
-        ("dev.sigstore.bundle.predicateType", statement.predicate_type),
+        (super::PREDICATE_TYPE, statement.predicate_type),
         ("org.opencontainers.image.created", statement.created),
     ];
     let annotations: BTreeMap<_, _> =

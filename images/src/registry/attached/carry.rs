@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use attestations::{Digest, Pinned, Reference, Repository};
-use serde_json::json;
 
 use super::super::client::{Client, Named};
-use super::lists::List;
+use super::lists::{self, List};
 use super::settle::Settled;
 use super::{Listed, envelopes, is_bundle};
 use crate::descriptor::{self, Descriptor, EMPTY, INDEX, MANIFEST};
@@ -149,8 +148,7 @@ impl Carried {
         for one in &self.images {
             let subject = one.image.digest();
             if !one.attached.is_empty() {
-                let list = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": one.attached });
-                let list = store.put(INDEX, list.to_string().as_bytes())?;
+                let list = store.put(INDEX, &lists::index(&one.attached))?;
                 store.set_ref(&format!("sha256-{}", subject.hex()), &list)?;
             }
             for (end, layers) in &one.envelopes {
@@ -204,9 +202,7 @@ impl CarriedImage {
         let mut bundles = Vec::new();
         for entry in &self.attached {
             let manifest = parsed(&store.read(entry, MAX_MANIFEST)?)?;
-            if let [layer] = &manifest.layers[..]
-                && is_bundle(&layer.media_type)
-            {
+            if let Some(layer) = super::only_bundle(&manifest) {
                 bundles.push(store.read(layer, super::MAX_BUNDLE)?);
             }
         }
@@ -406,13 +402,13 @@ impl Client {
     ) -> Result<()> {
         for entry in &one.attached {
             let manifest = parsed(&store.read(entry, MAX_MANIFEST)?)?;
-            let envelope = match &manifest.layers[..] {
-                [layer] if is_bundle(&layer.media_type) => {
-                    let kind = manifest.annotations.get("dev.sigstore.bundle.predicateType");
+            let envelope = match super::only_bundle(&manifest) {
+                Some(layer) => {
+                    let kind = manifest.annotations.get(super::PREDICATE_TYPE);
                     let bundle = store.read(layer, super::MAX_BUNDLE)?;
                     envelopes::of_bundle(&bundle, kind.map_or("", String::as_str)).ok()
                 }
-                _ => None,
+                None => None,
             };
             match envelope {
                 Some((layer, bytes)) => {

@@ -8,7 +8,7 @@ use super::fallback::Tag;
 use super::referrers::Api;
 use super::{
     Attached, Attachment, Budget, Gone, MAX_BUNDLE, MAX_BUNDLES, Passed, Unused, check_listed, envelopes,
-    is_bundle, join, too_many,
+    is_bundle, join, only_bundle, too_many,
 };
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Result};
@@ -150,12 +150,12 @@ impl Gathering<'_> {
         if manifest.subject.as_ref().is_none_or(|found| found.digest != *self.subject.digest()) {
             return Ok(Looked::Nothing);
         }
+        if let Some(layer) = only_bundle(&manifest).cloned() {
+            let manifest = is_new.then_some(bytes);
+            return Ok(Looked::Bundle(Wanted { layer, origin, form: Form::Bundle, manifest }));
+        }
         let says_bundle = manifest.artifact_type.as_deref().is_some_and(is_bundle);
         match &manifest.layers[..] {
-            [layer] if is_bundle(&layer.media_type) => {
-                let manifest = is_new.then_some(bytes);
-                Ok(Looked::Bundle(Wanted { layer: layer.clone(), origin, form: Form::Bundle, manifest }))
-            }
             [_] if says_bundle => passed(Passed::LayerType),
             layers if layers.iter().any(|layer| is_bundle(&layer.media_type)) => {
                 passed(Passed::SeveralLayers)

@@ -57,11 +57,7 @@ impl Client {
         entries: Vec<Descriptor>,
     ) -> Result<Written> {
         let (kind, bytes) = match list {
-            List::Referrers => {
-                let index =
-                    json!({ "schemaVersion": 2, "mediaType": descriptor::INDEX, "manifests": entries });
-                (descriptor::INDEX, index.to_string().into_bytes())
-            }
+            List::Referrers => (descriptor::INDEX, index(&entries)),
             List::Envelopes | List::Signatures => {
                 let (manifest, config) = envelopes::manifest(entries);
                 self.push_bytes(&config, subject.repository()).await?;
@@ -82,4 +78,10 @@ impl Client {
             List::Envelopes | List::Signatures => self.has_blob(repository, digest).await,
         }
     }
+}
+
+/// The index that lists these manifests.
+pub(super) fn index(entries: &[Descriptor]) -> Vec<u8> {
+    let index = json!({ "schemaVersion": 2, "mediaType": descriptor::INDEX, "manifests": entries });
+    index.to_string().into_bytes()
 }

@@ -19,6 +19,7 @@ use attestations::{BUNDLE_MEDIA_TYPE, Digest};
 
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
+use crate::image::Manifest;
 
 pub use attach::Statement;
 pub use budget::Budget;
@@ -31,6 +32,8 @@ pub const MAX_LISTED: usize = 2048;
 pub const MAX_BUNDLES: usize = attestations::decision::MAX_EVIDENCE;
 /// The most bytes of a bundle.
 const MAX_BUNDLE: u64 = attestations::bundle::MAX_BUNDLE as u64;
+/// The annotation of a bundle's manifest that says what its statement is.
+const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 /// How the media types of bundles begin, of every version.
 const ANY_BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 
@@ -111,6 +114,14 @@ pub enum Listed {
 /// Whether a media type is that of a bundle.
 fn is_bundle(media_type: &str) -> bool {
     media_type.starts_with(ANY_BUNDLE)
+}
+
+/// The bundle of a manifest that has it as its only layer, as it has to be.
+fn only_bundle(manifest: &Manifest) -> Option<&Descriptor> {
+    match &manifest.layers[..] {
+        [layer] if is_bundle(&layer.media_type) => Some(layer),
+        _ => None,
+    }
 }
 
 fn too_many(what: &str, count: usize, most: usize) -> Error {
