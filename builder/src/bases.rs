@@ -10,7 +10,7 @@ use images::{Descriptor, Image, Index, Platform, Store};
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Direction, Event};
-use crate::project::{Project, as_docker_reads, is_same_base};
+use crate::project::{Project, as_docker_reads, is_same_base, said_of_base};
 use crate::workspace::Workspace;
 
 /// A base in the store.
@@ -120,8 +120,7 @@ impl Bases<'_> {
 
     /// Where the caller says that a base is.
     fn given(&self, name: &str) -> Option<&String> {
-        let by_reference = || self.given.iter().find(|(given, _)| is_same_base(given, name));
-        self.given.get(name).or_else(|| Some(by_reference()?.1))
+        said_of_base(self.given, name)
     }
 
     fn fetch(&self, name: &str, store: &Store) -> Result<Base> {

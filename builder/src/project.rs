@@ -176,8 +176,7 @@ impl Project {
 
     /// The digest that the file pins a base of the Dockerfile to. Names are compared as references.
     pub(crate) fn base(&self, name: &str) -> Option<&Pinned> {
-        let written = || self.bases.iter().find(|(written, _)| is_same_base(written, name));
-        self.bases.get(name).or_else(|| Some(written()?.1))
+        said_of_base(&self.bases, name)
     }
 }
 
@@ -257,6 +256,12 @@ pub(crate) fn as_docker_reads(text: &str) -> Result<Reference, ReferenceError> {
         Err(ReferenceError::NoVersion { .. }) => format!("{text}:latest").parse(),
         other => other,
     }
+}
+
+/// What is said of a base: under the very name, or else under one that means the same.
+pub(crate) fn said_of_base<'m, T>(said: &'m BTreeMap<String, T>, name: &str) -> Option<&'m T> {
+    let by_reference = || said.iter().find(|(written, _)| is_same_base(written, name));
+    said.get(name).or_else(|| Some(by_reference()?.1))
 }
 
 /// Whether two names mean the same base. A name without a digest means every digest of that name.
