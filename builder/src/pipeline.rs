@@ -1,18 +1,18 @@
 //! A whole build: from the request to the image in the store and the facts that its provenance states.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use attestations::provenance::{ExternalParameters, RecordedBase, Responses, Spoken};
 use attestations::review::Parameters;
-use attestations::{Commit, Digest, Foreign, Tree};
+use attestations::{Commit, Digest, Tree};
 use images::{LayerCache, Platform, Store};
 use jiff::Timestamp;
 use sandbox::Canceller;
 
 use crate::bases::{Bases, Registry};
-use crate::dockerfile::ignore::{self, Ignore};
-use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Kind, Result};
 use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
@@ -27,7 +27,7 @@ use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
-use crate::source::{EntryKind, GitRecipe, Location, Repository, Snapshot, Writers};
+use crate::source::{GitRecipe, Location, Repository, Snapshot, Writers};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
@@ -144,7 +144,7 @@ pub(crate) fn build(
     let recipe = parameters::recipe(&build_request.what, &project)?;
     gate(&snapshot, &parameters::to_be_reviewed(&recipe, None))?;
     parameters::refuse_secrets(&build_request.secrets, &recipe)?;
-    let file = read_dockerfile(&snapshot, &recipe.dockerfile)?;
+    let file = files::dockerfile(&snapshot, &recipe.dockerfile)?;
     let epoch = snapshot.committed_at();
     let created = rfc3339(epoch)?;
     let requests: Vec<PlanRequest> = parameters::platforms(&recipe)
@@ -172,7 +172,7 @@ pub(crate) fn build(
             emulator.check()?;
         }
     }
-    let ignore = read_ignore(&snapshot, &recipe)?;
+    let ignore = files::ignore(&snapshot, &recipe)?;
     let walk = snapshot.walk(&recipe.context, &|path| !ignore.leaves_out(path))?;
     let git = GitRecipe {
         state_dir: workspace.state_dir().to_owned(),
@@ -218,7 +218,7 @@ pub(crate) fn plan_for_review(
 ) -> Result<(Parameters, Option<Lock>)> {
     let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
     let recipe = parameters::recipe(what, &project)?;
-    read_dockerfile(snapshot, &recipe.dockerfile)?;
+    files::dockerfile(snapshot, &recipe.dockerfile)?;
     let lock = read_lock(snapshot, &recipe)?;
     let bases = |lock: &Lock| lock.bases.iter().map(|(name, base)| (name.clone(), base.digest)).collect();
     Ok((parameters::to_be_reviewed(&recipe, lock.as_ref().map(bases)), lock))
@@ -449,58 +449,6 @@ fn refuse_several(build_request: &BuildRequest, requests: &[PlanRequest]) -> Res
         }
         _ => Ok(()),
     }
-}
-
-fn read_dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
-    let Some(bytes) = snapshot.file(path, dockerfile::SIZE_LIMIT)? else {
-        return Err(no_dockerfile(path, snapshot));
-    };
-    Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
-}
-
-/// The most Dockerfiles that an error lists.
-const MOST_LISTED: usize = 20;
-
-/// The error for a commit without a Dockerfile at `path`, with those that it has elsewhere.
-fn no_dockerfile(path: &str, snapshot: &Snapshot<'_>) -> Error {
-    let error = Error::new(Kind::NotFound, format!("commit {} has no {path}", snapshot.id()));
-    let is_one =
-        |path: &[u8]| dockerfile::is_name_of_one(path.rsplit(|byte| *byte == b'/').next().unwrap_or(path));
-    let found = match snapshot.walk("", &is_one) {
-        Ok(found) => found,
-        Err(cause) => return error.because(cause),
-    };
-    let mut listed: Vec<String> = found
-        .iter()
-        .filter(|entry| entry.kind != EntryKind::Directory)
-        .map(|entry| Foreign::new(&String::from_utf8_lossy(&entry.path)).to_string())
-        .collect();
-    let hint = match listed.as_slice() {
-        [] => "commit a Dockerfile there".to_owned(),
-        [first, ..] => format!(
-            "name the one that is meant: --file {first}, and --context FOLDER if it is built in a folder"
-        ),
-    };
-    let more = listed.len().saturating_sub(MOST_LISTED);
-    listed.truncate(MOST_LISTED);
-    let mut details: Vec<String> = listed.into_iter().map(|path| format!("it has {path}")).collect();
-    details.extend((more > 0).then(|| format!("and {more} more")));
-    error.details(details).hint(hint)
-}
-
-/// `<Dockerfile>.dockerignore` replaces the one in the context.
-fn read_ignore(snapshot: &Snapshot<'_>, recipe: &Recipe) -> Result<Ignore> {
-    let of_context = match recipe.context.as_str() {
-        "" => ".dockerignore".to_owned(),
-        context => format!("{context}/.dockerignore"),
-    };
-    for path in [format!("{}.dockerignore", recipe.dockerfile), of_context] {
-        if let Some(bytes) = snapshot.file(&path, ignore::SIZE_LIMIT)? {
-            return Ignore::parse(&bytes)
-                .map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")));
-        }
-    }
-    Ok(Ignore::default())
 }
 
 fn rfc3339(seconds: i64) -> Result<String> {
