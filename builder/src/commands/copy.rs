@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use attestations::Reference;
@@ -134,7 +134,7 @@ fn check(to: &Place) -> Result<()> {
 fn store_for(to: &Place) -> Result<(Option<TempDir>, Store)> {
     let beside = match to {
         Place::Folder { path, .. } => return Ok((None, Store::open(path)?)),
-        Place::File(path) => path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        Place::File(path) => files::folder_of(path),
         Place::Registry(_) => &std::env::temp_dir(),
     };
     let folder = TempDir::with_prefix_in(".countersign-copy", beside);
