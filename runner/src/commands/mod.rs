@@ -176,3 +176,14 @@ fn configuration(program: &Program) -> Result<Config> {
     }
     Ok(config)
 }
+
+/// A runtime of one thread, on which registries are asked.
+///
+/// # Errors
+/// When it cannot be started.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))
+}

@@ -62,10 +62,7 @@ struct Listed {
 impl ExportCommand {
     /// Fetches everything, and writes one file.
     pub(super) fn run(&self, config: &Config, form: Form) -> Result<u8> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
+        let runtime = super::runtime()?;
         let client = Client::with(config.registries()?).telling(|text| tracing::warn!("{text}"));
         let folder = beside(&self.output)?;
         let store = Store::open(folder.path())?;

@@ -94,10 +94,7 @@ impl ImageArguments {
 }
 
 pub(super) fn run(config: Config, arguments: &VerifyCommand, form: Form) -> Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))?;
+    let runtime = super::runtime()?;
     let node = Node::new(config.clone(), runtime.handle().clone(), Remembering::IfItDoes)?;
     let mut question = arguments.image.question(arguments.call.call()?)?;
     question.at = arguments.at;

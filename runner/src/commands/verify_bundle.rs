@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use attestations::sigstore::{self, Artifact, Expected, Instance, SigstoreError, TrustedRoot};
 use attestations::{Digest, PublicKey};
-use aws_lc_rs::digest::{Context, SHA256};
 use clap::Args;
 use errors::{Form, files};
 use jiff::Timestamp;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::output::{GREEN, YES, verdict};
 use crate::error::{Error, Kind, Result};
@@ -130,7 +130,7 @@ fn artifact(text: &str) -> Result<(Digest, Option<Vec<u8>>)> {
     }
     let broken = |cause| Error::io("reading", path, cause);
     let mut file = File::open(path).map_err(broken)?;
-    let mut context = Context::new(&SHA256);
+    let mut hash = Sha256::new();
     let mut kept = Vec::new();
     let mut block = vec![0; 1 << 20];
     let mut size = 0;
@@ -140,14 +140,12 @@ fn artifact(text: &str) -> Result<(Digest, Option<Vec<u8>>)> {
         if read.is_empty() {
             break;
         }
-        context.update(read);
+        hash.update(read);
         size += length as u64;
         match size <= MAX_KEPT {
             true => kept.extend_from_slice(read),
             false => kept = Vec::new(),
         }
     }
-    let digest = Digest::from_hex(&hex::encode(context.finish()))
-        .map_err(|cause| Error::new(Kind::Bug, "a digest of another length").because(cause))?;
-    Ok((digest, (size <= MAX_KEPT).then_some(kept)))
+    Ok((Digest::from_bytes(hash.finalize().into()), (size <= MAX_KEPT).then_some(kept)))
 }

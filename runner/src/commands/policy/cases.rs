@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::runtime;
 use crate::commands::output::YES;
+use crate::commands::runtime;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 

@@ -9,8 +9,8 @@ use errors::{Form, output, plural};
 use serde_json::{Value, json};
 
 use super::cases::codes;
-use super::runtime;
 use crate::commands::output::YES;
+use crate::commands::runtime;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use errors::Form;
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -59,12 +59,4 @@ impl PolicyCommand {
             Self::Diff(arguments) => diff::run(config, arguments, form),
         }
     }
-}
-
-/// A runtime on which registries are asked.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::new(Kind::Machine, "starting the runtime").because(cause))
 }
