@@ -3,10 +3,13 @@
 use std::fmt;
 
 mod canonical;
+mod compared;
 
-pub(crate) use canonical::{Stars, check, coordinates};
+pub(crate) use canonical::{coordinates, pattern};
+pub(crate) use compared::normal;
 
-/// A package's name. Two are equal when they are written the same.
+/// A package's name. Two are equal when they are written the same; names are put into the form in which their type compares
+/// them, so that it does not matter who wrote them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Purl {
     /// `deb`, `pypi`, `npm`, …
@@ -24,14 +27,14 @@ pub struct Purl {
 impl Purl {
     /// A package without namespace.
     pub fn new(kind: &'static str, name: impl Into<String>, version: impl Into<String>) -> Purl {
-        let (name, version) = (name.into(), version.into());
+        let (name, version) = (compared::name(kind, &name.into()), version.into());
         Purl { kind, namespace: String::new(), name, version, qualifiers: Vec::new() }
     }
 
     /// The same in a namespace.
     #[must_use]
     pub fn within(mut self, namespace: impl Into<String>) -> Purl {
-        self.namespace = namespace.into();
+        self.namespace = compared::name(self.kind, &namespace.into());
         self
     }
 
@@ -112,6 +115,17 @@ mod tests {
         );
         assert_eq!(Purl::new("generic", "a b\n", "").to_string(), "pkg:generic/a%20b%0A");
     }
+
+    #[test]
+    fn names_are_the_same_however_their_writers_spell_them() {
+        for spelling in ["zope.interface", "Zope_Interface", "zope-interface", "ZOPE.-_interface"] {
+            assert_eq!(Purl::new("pypi", spelling, "6").to_string(), "pkg:pypi/zope-interface@6");
+        }
+        let go = Purl::new("golang", "Mux", "v1").within("github.com/Gorilla");
+        assert_eq!(go.to_string(), "pkg:golang/github.com/gorilla/mux@v1");
+        assert_eq!(Purl::new("cran", "Matrix", "1").to_string(), "pkg:cran/Matrix@1");
+    }
+
     proptest::proptest! {
         #[test]
         fn what_is_written_here_is_canonical(name in "[^*]{1,12}", version in ".{0,8}", space in "[^/]{0,8}") {

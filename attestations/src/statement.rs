@@ -171,7 +171,7 @@ impl Statement {
     /// The bytes that are signed.
     ///
     /// # Errors
-    /// Never for the predicates defined here; the serialiser's own error otherwise.
+    /// When a number in it is not the same for every reader; otherwise never for the predicates defined here.
     pub fn to_bytes(&self) -> Result<Vec<u8>, StatementError> {
         let predicate = match &self.predicate {
             Predicate::Review(review) => serde_json::to_value(review)?,
@@ -182,6 +182,9 @@ impl Statement {
             Predicate::PolicyRelease(release) => serde_json::to_value(release)?,
             Predicate::Other { value, .. } => value.clone(),
         };
+        if let Some(number) = inexact(&predicate) {
+            return Err(StatementError::Number(number));
+        }
         let wire = Wire {
             statement_type: STATEMENT_TYPE.to_owned(),
             subject: self.subject.clone(),
@@ -232,6 +235,23 @@ impl Statement {
     }
 }
 
+/// The largest integer that every reader of JSON reads as it stands (RFC 8259, section 6; I-JSON, RFC 7493): many hold numbers
+/// as 64-bit floats.
+const LARGEST_INTEGER: u64 = (1 << 53) - 1;
+
+/// A number in `value` that some readers round.
+fn inexact(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => {
+            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            size.is_some_and(|size| size > LARGEST_INTEGER).then(|| number.to_string())
+        }
+        Value::Array(items) => items.iter().find_map(inexact),
+        Value::Object(fields) => fields.values().find_map(inexact),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
+    }
+}
+
 /// Whether signed bytes may be a statement of a kind known here, in whatever version. Where two fields contradict each other,
 /// and where an envelope of statements holds no JSON, it may be anything.
 pub(crate) fn may_be_ours(payload_type: &str, payload: &[u8]) -> bool {
@@ -268,10 +288,40 @@ pub enum StatementError {
     /// A statement about nothing.
     #[error("the statement has no subject")]
     NoSubject,
+    /// A statement that is to be signed holds an integer beyond 2^53 - 1.
+    #[error("{0} is beyond 2^53 - 1, and readers of JSON differ in such numbers")]
+    Number(String),
 }
 
 impl From<serde_json::Error> for StatementError {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(Foreign::error(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    fn statement(value: Value) -> Statement {
+        let subject = vec![Subject::image("x", &Digest::of(b"x"))];
+        Statement {
+            subject,
+            predicate: Predicate::Other { predicate_type: "https://example.com/x".into(), value },
+        }
+    }
+
+    #[test]
+    fn no_number_is_signed_that_some_readers_round() {
+        for exact in [json!(LARGEST_INTEGER), json!(-(LARGEST_INTEGER as i64)), json!(1e300), json!("2^60")] {
+            assert!(statement(json!({ "a": [exact.clone()] })).to_bytes().is_ok(), "{exact}");
+        }
+        for rounded in [json!(1_u64 << 53), json!(-(1_i64 << 53)), json!(i64::MIN), json!(u64::MAX)] {
+            let found = statement(json!({ "a": [{ "b": rounded.clone() }] })).to_bytes();
+            assert_eq!(found, Err(StatementError::Number(rounded.to_string())));
+        }
     }
 }

@@ -50,11 +50,11 @@ impl Pattern {
     /// # Errors
     /// When no canonical purl can match it: it would forbid nothing, and nobody would see that.
     pub fn package(text: &str) -> Result<Self, &'static str> {
-        purl::check(text, purl::Stars::Allowed)?;
+        let text = purl::pattern(text)?;
         if !text.contains('@') {
             return Err("it names no version: write @* for every one");
         }
-        Self::compile(text, NO_SLASH).ok_or("it is too long, or has three stars in a row")
+        Self::compile(&text, NO_SLASH).ok_or("it is too long, or has three stars in a row")
     }
 
     fn compile(text: &str, star: &str) -> Option<Self> {

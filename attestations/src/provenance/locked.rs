@@ -1,11 +1,13 @@
 //! One digest for the bases and packages that entered a build, whoever built it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::{Provenance, ResourceDescriptor, UnnamedBase};
 use crate::digest::Digest;
+use crate::purl;
 
 /// The digest of a lock's content: SHA-256 over `{"bases":{NAME:DIGEST,…},"packages":{PURL:[DIGEST,…],…}}`, as JSON without
 /// spaces, everything in order and once. What differs between two builders of the same, such as their records, is not in it.
@@ -16,12 +18,12 @@ pub fn lock_digest<'a>(
     #[derive(Serialize)]
     struct Content<'a> {
         bases: BTreeMap<&'a str, String>,
-        packages: BTreeMap<&'a str, BTreeSet<String>>,
+        packages: BTreeMap<Cow<'a, str>, BTreeSet<String>>,
     }
     let mut content = Content { bases: BTreeMap::new(), packages: BTreeMap::new() };
     content.bases.extend(bases.map(|(name, digest)| (name, digest.to_string())));
     for (purl, digest) in packages {
-        content.packages.entry(purl).or_default().insert(digest.to_string());
+        content.packages.entry(purl::normal(purl)).or_default().insert(digest.to_string());
     }
     Digest::of(serde_json::json!(content).to_string().as_bytes())
 }

@@ -1,21 +1,20 @@
 //! The one spelling of a purl that patterns are held against.
 //!
 //! `pkg:pypi/Requests@2`, `pkg:pypi/r%65quests@2` and `pkg:pypi//requests@2` all mean the package that a policy forbids as
-//! `pkg:pypi/requests@*`. Instead of guessing what a spelling means, every one but the canonical is refused.
+//! `pkg:pypi/requests@*`. Instead of guessing what a spelling means, every one but the canonical is refused. What stands
+//! between the words of a Python package's name is the one thing in which careful writers differ: it is put into one form.
 
 use std::borrow::Cow;
 
+use super::compared::{SMALL, normal};
 use super::is_plain;
 
 /// Whether a text may hold stars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stars {
+enum Stars {
     Allowed,
     Refused,
 }
-
-/// The kinds whose names are compared in small letters, and so are written in them.
-const SMALL: [&str; 4] = ["conda", "golang", "npm", "pypi"];
 
 /// A canonical purl up to its qualifiers, always with the `@` before its version, which may be empty: what patterns are
 /// over. The qualifiers say from where and for what machine; nothing is allowed or forbidden by them, so that none can
@@ -27,17 +26,27 @@ pub(crate) fn coordinates(purl: &str) -> Option<Cow<'_, str>> {
     let end = purl.find(['?', '#']).unwrap_or(purl.len());
     let named = purl.get(..end)?;
     check(named, Stars::Refused).ok()?;
+    let named = normal(named);
     Some(match named.contains('@') {
-        true => Cow::Borrowed(named),
+        true => named,
         false => Cow::Owned(format!("{named}@")),
     })
+}
+
+/// A pattern over what [`coordinates`] gives, in the form in which it is compared.
+///
+/// # Errors
+/// What is not canonical, with what to write instead.
+pub(crate) fn pattern(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    check(text, Stars::Allowed)?;
+    Ok(normal(text))
 }
 
 /// Whether `text` is a canonical purl without qualifiers, or one with stars.
 ///
 /// # Errors
 /// What is not canonical, with what to write instead.
-pub(crate) fn check(text: &str, stars: Stars) -> Result<(), &'static str> {
+fn check(text: &str, stars: Stars) -> Result<(), &'static str> {
     let rest = text.strip_prefix("pkg:").ok_or("it does not begin with pkg:")?;
     if rest.contains(['?', '#']) {
         return Err("it has qualifiers, by which nothing is allowed or forbidden: leave them out");
@@ -68,8 +77,8 @@ pub(crate) fn check(text: &str, stars: Stars) -> Result<(), &'static str> {
     if SMALL.contains(&kind) && names.bytes().any(|byte| byte.is_ascii_uppercase()) && !only_hex(names) {
         return Err("names of this type are written in small letters");
     }
-    if kind == "pypi" && (names.contains(['_', '.']) || names.contains("--")) {
-        return Err("names of PyPI are written with single - for every -, _ and . (PEP 503)");
+    if kind.contains('*') && (names.contains(['_', '.']) || names.contains("--")) {
+        return Err("its type may be pypi, where -, _ and . are one: write a pattern for each type");
     }
     Ok(())
 }
@@ -124,6 +133,9 @@ mod tests {
             ("pkg:apk/alpine/R@4.4.0-r0", "pkg:apk/alpine/R@4.4.0-r0"),
             ("pkg:generic/model?vcs_url=git%2Bhttps:%2F%2Fa%2Fb", "pkg:generic/model@"),
             ("pkg:generic/model#sub/path@1", "pkg:generic/model@"),
+            ("pkg:pypi/zope.interface@6?x=a.b", "pkg:pypi/zope-interface@6"),
+            ("pkg:pypi/type_extensions", "pkg:pypi/type-extensions@"),
+            ("pkg:npm/lodash.merge@4", "pkg:npm/lodash.merge@4"),
         ] {
             assert_eq!(coordinates(purl).as_deref(), Some(named));
         }
@@ -148,9 +160,6 @@ mod tests {
             "pkg:pypi/requests@",
             "pkg:pypi/requests@1@2",
             "pkg:pypi/requests%401",
-            "pkg:pypi/type_extensions@1",
-            "pkg:pypi/zope.interface@1",
-            "pkg:pypi/a--b@1",
             "pkg:npm/@angular/core@1",
             "pkg:npm/%40Angular/core@1",
             "pkg:npm/%4",

@@ -32,18 +32,6 @@ pub(super) fn at_version(stem: &str) -> Option<(&str, &str)> {
     Some((&stem[..cut], &stem[cut + 1..])).filter(|(name, _)| !name.is_empty())
 }
 
-/// A name as PyPI compares it (PEP 503).
-pub(super) fn python_name(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars().map(|c| c.to_ascii_lowercase()) {
-        let c = if matches!(c, '_' | '.' | '-') { '-' } else { c };
-        if c != '-' || !out.ends_with('-') {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// Whether it is a word that a name or version may be: no control characters, spaces or separators, and not too long.
 pub(super) fn is_word(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '\\' | '?' | '#' | '"' | '<' | '>');

@@ -5,7 +5,7 @@ use attestations::Digest;
 use url::Url;
 
 use super::Purl;
-use super::archive::{at_version, is_word, python_name, stem};
+use super::archive::{at_version, is_word, stem};
 
 /// The facts about an exchange that recognition uses.
 #[derive(Debug, Clone, Copy)]
@@ -72,11 +72,11 @@ fn python(path: &[&str]) -> Option<Purl> {
     if let Some(stem) = file.strip_suffix(".whl") {
         let parts: Vec<&str> = stem.split('-').collect();
         let tags = matches!(parts.len(), 5 | 6);
-        return tags.then(|| Purl::new("pypi", python_name(parts[0]), parts[1]).with("file_name", *file));
+        return tags.then(|| Purl::new("pypi", parts[0], parts[1]).with("file_name", *file));
     }
     let at_index = folders.iter().any(|folder| matches!(*folder, "packages" | "simple" | "pypi"));
     let (name, version) = at_version(stem(file).filter(|_| at_index)?)?;
-    Some(Purl::new("pypi", python_name(name), version).with("file_name", *file))
+    Some(Purl::new("pypi", name, version).with("file_name", *file))
 }
 
 /// `…/CHANNEL/linux-64/name-version-build.conda`
@@ -95,7 +95,7 @@ fn conda(path: &[&str]) -> Option<Purl> {
     let mut parts = stem.rsplitn(3, '-');
     let (build, version, name) = (parts.next()?, parts.next()?, parts.next()?);
     let channel = above.last().copied().unwrap_or_default();
-    let purl = Purl::new("conda", name.to_ascii_lowercase(), version).with("build", build);
+    let purl = Purl::new("conda", name, version).with("build", build);
     Some(purl.with("channel", channel).with("subdir", *subdir).with("type", ending))
 }
 
@@ -114,7 +114,7 @@ fn npm(path: &[&str]) -> Option<Purl> {
     let [above @ .., name, "-", file] = path else { return None };
     let version = file.strip_suffix(".tgz")?.strip_prefix(name)?.strip_prefix('-')?;
     let scope = above.last().filter(|scope| scope.starts_with('@')).copied().unwrap_or_default();
-    Some(Purl::new("npm", name.to_ascii_lowercase(), version).within(scope.to_ascii_lowercase()))
+    Some(Purl::new("npm", *name, version).within(scope))
 }
 
 /// `…/crates/name/1.0.0/download` and `…/crates/name/name-1.0.0.crate`
@@ -134,8 +134,8 @@ fn go(path: &[&str]) -> Option<Purl> {
     // A proxy may lie below a path of its own; a module begins with a domain.
     let start = module.iter().position(|segment| segment.contains('.'))?;
     let (name, namespace) = module[start..].split_last()?;
-    let namespace = go_path(&namespace.join("/"))?.to_ascii_lowercase();
-    Some(Purl::new("golang", go_path(name)?.to_ascii_lowercase(), version).within(namespace))
+    let namespace = go_path(&namespace.join("/"))?;
+    Some(Purl::new("golang", go_path(name)?, version).within(namespace))
 }
 
 fn go_path(escaped: &str) -> Option<String> {
