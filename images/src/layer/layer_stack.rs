@@ -50,6 +50,10 @@ impl LayerStack {
         Self(layers)
     }
 
+    pub(super) fn layers(&self) -> &[StackedLayer] {
+        &self.0
+    }
+
     /// The entry that a step on this stack would see at `path`.
     ///
     /// # Errors

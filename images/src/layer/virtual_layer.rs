@@ -25,9 +25,18 @@ pub(super) struct Inode {
 #[derive(Debug)]
 pub(super) enum What {
     Directory { children: BTreeMap<Vec<u8>, usize>, origin: Origin },
-    File,
+    File(FileContent),
     Link(Vec<u8>),
     Fifo,
+}
+
+/// What is known of a file's content once it was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct FileContent {
+    /// Its size in bytes.
+    pub(super) size: u64,
+    /// Its first bytes; zeros where it has fewer.
+    pub(super) start: [u8; 4],
 }
 
 /// The relation of a directory to the lower layers.
@@ -94,7 +103,7 @@ impl VirtualLayer {
         let Inode { what, mode, owner, mtime, .. } = &self.inodes[at];
         let kind = match what {
             What::Directory { .. } => NodeKind::Directory,
-            What::File => NodeKind::File,
+            What::File(_) => NodeKind::File,
             What::Link(_) => NodeKind::Link,
             What::Fifo => NodeKind::Fifo,
         };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::layer_stack::{Found, LayerStack};
 use super::node::{Node, NodeKind, Seen};
-use super::virtual_layer::{DIRECTORY_MODE, Inode, Origin, ROOT, VirtualLayer, What, parts};
+use super::virtual_layer::{DIRECTORY_MODE, FileContent, Inode, Origin, ROOT, VirtualLayer, What, parts};
 use crate::error::{Error, Result};
 
 /// A virtual layer that is being built. Files have contents of type `C`, which only the caller interprets.
@@ -134,7 +134,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
                 let origin = if hides { Origin::Instead } else { Origin::New };
                 (What::Directory { children: BTreeMap::new(), origin }, None, DIRECTORY_MODE)
             }
-            NewNode::File(content) => (What::File, Some(content), 0o644),
+            NewNode::File(content) => (What::File(FileContent::default()), Some(content), 0o644),
             NewNode::Link(target) => (What::Link(target), None, 0o777),
             NewNode::Fifo => (What::Fifo, None, 0o644),
         };
@@ -164,7 +164,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
                 let (what, content) = match found.node.kind {
                     NodeKind::File => {
                         let bytes = found.on_disk().ok_or_else(|| nothing_at(to))?;
-                        (What::File, Some(content(bytes)))
+                        (What::File(FileContent::default()), Some(content(bytes)))
                     }
                     NodeKind::Link => (What::Link(found.target()?), None),
                     NodeKind::Fifo => (What::Fifo, None),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use images::Store;
 use images::layer::{
     Compression, Layer, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
-    VirtualLayer, VirtualLayerBuilder, unpack,
+    TreeFile, VirtualLayer, VirtualLayerBuilder, unpack,
 };
 use made::{Overlay, layer, seen_on};
 use proptest::prelude::*;
@@ -149,7 +149,10 @@ proptest! {
             plant_lower(&tree, &lower);
             let overlay = Overlay::mount(folder.path()).unwrap();
             plant(&tree, &overlay.0, &orders[2], true);
+            let mounted = files(&LayerStack::new(vec![StackedLayer::Folder(overlay.0.clone())]));
             drop(overlay);
+            let parts = [folder.path().join("upper"), lower.clone()].map(StackedLayer::Folder);
+            prop_assert_eq!(files(&LayerStack::new(parts.to_vec())), mounted);
             layers.push(layer(&folder.path().join("upper"), &[lower]));
             prop_assert_eq!(seen_on("upper", folder.path()), seen_on("upper.unpacked", folder.path()));
         }
@@ -193,7 +196,19 @@ proptest! {
         let mut paths: BTreeSet<Name> = tree.keys().chain(second.keys()).map(|path| path_bytes(path)).collect();
         paths.extend(paths.clone().into_iter().map(|path| [&path[..], b"/old"].concat()));
         prop_assert_eq!(found(&on_disk, &paths), found(&unwritten, &paths));
+        prop_assert_eq!(files(&on_disk), files(&unwritten));
     }
+}
+
+/// Every file of a tree, with size and mode.
+fn files(layer_stack: &LayerStack) -> BTreeSet<(Name, u64, u32)> {
+    let mut files = BTreeSet::new();
+    let mut add = |file: &TreeFile<'_>| {
+        assert!(files.insert((file.path.to_vec(), file.size, file.mode)), "each file is visited once");
+        Ok::<_, images::Error>(())
+    };
+    layer_stack.each_file(&mut add).unwrap();
+    files
 }
 
 fn names(layer: &Option<(Layer, Vec<u8>)>) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use super::super::virtual_layer::{Inode, Origin, ROOT, VirtualLayer, What};
+use super::super::virtual_layer::{FileContent, Inode, Origin, ROOT, VirtualLayer, What};
 use super::{VirtualLayerBuilder, shown};
 use crate::error::{At, Error};
 use crate::layer::compress::Compression;
@@ -41,11 +41,15 @@ impl<C> VirtualLayerBuilder<'_, C> {
             applied: Vec::new(),
             first: HashMap::new(),
             dropped: Vec::new(),
+            written: Vec::new(),
         };
         writing.all()?;
-        let Writing { out, applied, dropped, .. } = writing;
+        let Writing { out, applied, dropped, written, .. } = writing;
         let layer = out.finish()?;
         let mut virtual_layer = self.virtual_layer;
+        for (at, content) in written {
+            virtual_layer.inodes[at].what = What::File(content);
+        }
         for (above, name) in dropped {
             virtual_layer.children(above).map(|children| children.remove(&name));
         }
@@ -66,6 +70,8 @@ struct Writing<'a, 'o, C, E> {
     first: HashMap<usize, Vec<u8>>,
     /// Entries that the rules removed, by directory and name.
     dropped: Vec<(usize, Vec<u8>)>,
+    /// What was written of files, by inode.
+    written: Vec<(usize, FileContent)>,
 }
 
 /// A directory that is being written, with its remaining entries.
@@ -150,7 +156,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
         let Inode { what, mode, names, .. } = &self.virtual_layer.inodes[at];
         let first = self.first.get(&at);
         // A program is the step's work, in whatever folder it is.
-        let is_data = matches!(what, What::File) && mode & 0o111 == 0;
+        let is_data = matches!(what, What::File(_)) && mode & 0o111 == 0;
         let rule = is_data.then(|| self.rules.action(&path)).flatten();
         if let Some((rule, Action::Drop)) = rule {
             self.fire(rule, &path);
@@ -167,7 +173,7 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
         let kind = match what {
             What::Link(target) => Kind::Symlink(target.clone()),
             What::Fifo => Kind::Fifo,
-            What::File | What::Directory { .. } => return self.file(path, at, rule),
+            What::File(_) | What::Directory { .. } => return self.file(path, at, rule),
         };
         Ok(self.out.emit(&self.entry(path, kind, at), &mut io::empty())?)
     }
@@ -188,13 +194,26 @@ impl<'a, C, E: From<Error>> Writing<'a, '_, C, E> {
             _ => None,
         };
         let Some((rule, other)) = other else {
-            return Ok(self.out.emit(&self.entry(path, Kind::File { size }, at), &mut bytes)?);
+            let entry = self.entry(path, Kind::File { size }, at);
+            return self.emit_file(at, &entry, size, &mut bytes);
         };
         self.fire(rule, &path);
-        let entry = self.entry(path, Kind::File { size: other.len() as u64 }, at);
+        let size = other.len() as u64;
+        let entry = self.entry(path, Kind::File { size }, at);
         // It was changed now.
         let entry = Entry { mtime: self.epoch as u64, ..entry };
-        Ok(self.out.emit(&entry, &mut &other[..])?)
+        self.emit_file(at, &entry, size, &mut &other[..])
+    }
+
+    fn emit_file(&mut self, at: usize, entry: &Entry, size: u64, bytes: &mut dyn Read) -> Result<(), E> {
+        let mut content = FileContent { size, ..FileContent::default() };
+        let mut start = Vec::new();
+        // What is shorter than its size is refused by the writer.
+        bytes.take(content.start.len() as u64).read_to_end(&mut start).at("reading", shown(&entry.path))?;
+        content.start[..start.len()].copy_from_slice(&start);
+        self.out.emit(entry, &mut start.chain(bytes))?;
+        self.written.push((at, content));
+        Ok(())
     }
 
     fn entry(&self, path: Vec<u8>, kind: Kind, at: usize) -> Entry {
