@@ -167,6 +167,9 @@ pub struct InternalParameters {
     /// for itself.
     #[serde(default)]
     pub responses: Responses,
+    /// Whether every record of installed packages in the image could be read. Where nothing is said, nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
     /// Which rules of the normaliser changed a file, and how many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub normalised: BTreeMap<String, u64>,
@@ -200,6 +203,19 @@ pub enum Materials {
     /// Some could.
     Incomplete {
         /// Which step, and why.
+        reasons: Vec<String>,
+    },
+}
+
+/// Whether every record of installed packages in the image could be read, so that all that they name is named as `package`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Inventory {
+    /// All were read.
+    Complete,
+    /// Some were not.
+    Incomplete {
+        /// Which record, and why.
         reasons: Vec<String>,
     },
 }
@@ -294,12 +310,21 @@ impl ResourceDescriptor {
     pub const REVIEW: &str = "review";
     /// The kind of the record of all exchanges, by which they can be replayed.
     pub const RECORD: &str = "record";
-    /// The kind of a package that came over the network.
+    /// The kind of a package that is in the image.
     pub const PACKAGE: &str = "package";
+    /// The kind of a package that came over the network, and of which nothing in the image tells.
+    pub const FETCHED: &str = "fetched";
     /// The kind of an exchange over the network.
     pub const EXCHANGE: &str = "exchange";
     /// The kind of a commit of another repository, whose files a step added.
     pub const GIT: &str = "git";
+
+    /// The annotation of a package that tells whether it came with the image's base: [`FROM_BASE`](Self::FROM_BASE).
+    pub const FROM: &str = "from";
+    /// What that annotation says of a package of the base.
+    pub const FROM_BASE: &str = "base";
+    /// What it says of any other.
+    pub const FROM_BUILD: &str = "build";
 
     /// The annotation of a base that keeps its name in the Dockerfile.
     pub const BASE_NAME: &str = "name";
@@ -341,9 +366,20 @@ impl ResourceDescriptor {
         Self { name: Some(Self::RECORD.to_owned()), digest, ..Self::default() }
     }
 
-    /// A package, by its name (purl) and the digest of its file.
+    /// A package that is in the image, by its name (purl), where the file that it was installed from is not known.
+    pub fn installed(purl: impl Into<String>) -> Self {
+        Self { name: Some(Self::PACKAGE.to_owned()), uri: Some(purl.into()), ..Self::default() }
+    }
+
+    /// A package that is in the image, by its name (purl) and the digest of the file that it was installed from.
     pub fn package(purl: impl Into<String>, file: &Digest) -> Self {
         Self::of(Self::PACKAGE, purl, "sha256", file.hex())
+    }
+
+    /// A package that came over the network and of which nothing in the image tells, by its name (purl) and the digest of
+    /// its file.
+    pub fn fetched(purl: impl Into<String>, file: &Digest) -> Self {
+        Self::of(Self::FETCHED, purl, "sha256", file.hex())
     }
 
     /// An exchange over the network, by the digest of the response's body.

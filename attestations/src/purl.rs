@@ -49,6 +49,22 @@ impl Purl {
         self
     }
 
+    /// The same with those qualifiers of another that it lacks.
+    #[must_use]
+    pub fn qualified_as(mut self, other: &Purl) -> Purl {
+        for (key, value) in &other.qualifiers {
+            if self.qualifier(key).is_none() {
+                self = self.with(key, value.clone());
+            }
+        }
+        self
+    }
+
+    /// The value of a qualifier.
+    pub fn qualifier(&self, key: &str) -> Option<&str> {
+        self.qualifiers.iter().find(|(found, _)| *found == key).map(|(_, value)| value.as_str())
+    }
+
     /// The name as people of its ecosystem write it.
     pub fn plain_name(&self) -> String {
         match (self.kind, self.namespace.as_str()) {

@@ -20,7 +20,7 @@ use crate::executor::scratch::Scratch;
 use crate::executor::stage::Resources;
 use crate::executor::steps::copy::ContextTree;
 use crate::lock::{self, Lock, LockedBase};
-use crate::packages::{self, Package};
+use crate::packages::{self, Packages};
 use crate::parameters::{self, BuildSelection};
 use crate::plan::{Plan, PlanRequest};
 use crate::progress::{Event, Summary};
@@ -85,8 +85,8 @@ pub(crate) struct BuildOutcome {
     pub(crate) epoch: i64,
     /// How its responses were come by.
     pub(crate) observed: Responses,
-    /// The packages recognised among the recorded responses.
-    pub(crate) packages: Vec<Package>,
+    /// The packages of the image, and those that were fetched for it.
+    pub(crate) packages: Packages,
     /// The commit's lock, if it has one.
     pub(crate) lock: Option<Lock>,
     /// The emulator that ran its commands, if any: the program's name and digest.
@@ -109,8 +109,11 @@ impl BuildOutcome {
                 LockedBase { digest: base.image.digest(), from: base.uri.clone(), index: base.index };
             (base.asked.clone(), locked)
         });
-        let packages = self.packages.iter().map(|package| (package.purl.to_string(), package.digest));
-        Lock::new(self.record, bases, packages)
+        let of_build = self.packages.installed.iter().filter(|package| package.is_of_build());
+        let packages =
+            of_build.map(|package| (package.purl.to_string(), package.file.as_ref().map(|file| file.digest)));
+        let fetched = self.packages.passed_by.iter().map(|file| (file.purl.to_string(), file.digest));
+        Lock::new(self.record, bases, packages, fetched)
     }
 
     /// The inputs that differ from the commit's lock, a line each; empty without a lock.
@@ -312,7 +315,8 @@ impl PlatformBuilds<'_> {
         let mut executed = execute(&resources, plan, context, &bases, self.epoch, reference_image.as_ref())?;
         workspace.report(&Event::Summary(&summary(platform, &executed, begun.elapsed().as_secs_f64())));
         let responses = Record::new(std::mem::take(&mut executed.responses));
-        let packages = packages::of(&responses.steps);
+        let inventory = std::mem::take(&mut executed.inventory);
+        let packages = Packages::joined(inventory, packages::fetched(&responses.steps));
         let record = match &mode {
             Mode::Record(None) => None,
             Mode::Record(Some(writer)) => Some(writer.finish(&responses)?),

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use attestations::incomplete::Incomplete;
 use attestations::provenance::{
-    BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Materials, Metadata, NORMALISER, Provenance,
-    RebuildOf, ResourceDescriptor, RunDetails,
+    BUILD_TYPE, BuildDefinition, Builder, InternalParameters, Inventory, Materials, Metadata, NORMALISER,
+    Provenance, RebuildOf, ResourceDescriptor, RunDetails,
 };
 use attestations::{Digest, Predicate, SignedBundle, Signer, Statement, Subject};
 use images::layer::AppliedRule;
 
 use crate::error::{Error, Kind, Result};
 use crate::executor::steps::add::GitTaken;
-use crate::packages::{Package, sbom};
+use crate::packages::{Fetched, Installed, sbom};
 use crate::pipeline::BuildOutcome;
 use crate::review::gate::HandedIn;
 use recorder::{Exchange, StepId};
@@ -85,6 +85,7 @@ pub(crate) fn of(
                 layers: executed.layers.clone(),
                 materials: materials(&executed.unrecorded),
                 responses: outcome.observed.clone(),
+                inventory: Some(inventory(&outcome.packages.unread)),
                 normalised: normalised(&executed.applied),
                 rebuild_of,
             },
@@ -149,6 +150,13 @@ fn materials(unrecorded: &[String]) -> Materials {
     }
 }
 
+fn inventory(unread: &[String]) -> Inventory {
+    match unread.is_empty() {
+        true => Inventory::Complete,
+        false => Inventory::Incomplete { reasons: unread.to_vec() },
+    }
+}
+
 fn normalised(applied: &[AppliedRule]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for one in applied {
@@ -176,16 +184,30 @@ fn dependencies(outcome: &BuildOutcome, reviews: &[HandedIn]) -> Vec<ResourceDes
     all.extend(reviews.iter().map(|review| ResourceDescriptor::review(source, &review.digest())));
     all.extend(outcome.record.iter().map(ResourceDescriptor::record));
     all.extend(outcome.executed.git.iter().map(git));
-    all.extend(outcome.packages.iter().map(package));
+    all.extend(outcome.packages.installed.iter().map(installed));
+    all.extend(outcome.packages.passed_by.iter().map(fetched));
     let exchanges = outcome.responses.steps.iter();
     all.extend(exchanges.flat_map(|step| step.sorted().into_iter().map(|found| exchange(&step.step, found))));
     all
 }
 
-fn package(package: &Package) -> ResourceDescriptor {
-    ResourceDescriptor::package(package.purl.to_string(), &package.digest)
-        .annotated("url", package.url.clone())
-        .annotated("step", package.step.as_str())
+fn installed(package: &Installed) -> ResourceDescriptor {
+    let purl = package.purl.to_string();
+    let named = match &package.file {
+        Some(file) => from(ResourceDescriptor::package(purl, &file.digest), file),
+        None => ResourceDescriptor::installed(purl),
+    };
+    let records: Vec<String> = package.records.iter().cloned().collect();
+    named.annotated(ResourceDescriptor::FROM, package.origin.name()).annotated("records", records)
+}
+
+fn fetched(file: &Fetched) -> ResourceDescriptor {
+    from(ResourceDescriptor::fetched(file.purl.to_string(), &file.digest), file)
+}
+
+/// The same with where the file came from.
+fn from(named: ResourceDescriptor, file: &Fetched) -> ResourceDescriptor {
+    named.annotated("url", file.url.clone()).annotated("step", file.step.as_str())
 }
 
 fn git(taken: &GitTaken) -> ResourceDescriptor {

@@ -227,7 +227,11 @@ fn a_lock_is_shown_and_named_in_the_review() {
     let first = repository(dir);
     let digest = |byte: &str| format!("sha256:{}", byte.repeat(64));
     let lock = |version: &str, file: &str| {
-        format!("version = 1\n[bases]\n[packages]\n\"pkg:pypi/a@{version}\" = [\"{}\"]\n", digest(file))
+        format!(
+            "version = 2\n[bases]\n[packages]\n\"pkg:pypi/a@{version}\" = [\"{0}\"]\n\
+             [fetched]\n\"pkg:pypi/tried@1\" = [\"{0}\"]\n",
+            digest(file)
+        )
     };
     std::fs::write(dir.join("own.lock"), lock("1", "a")).unwrap();
     let show = |id: &str, more: &[&str]| {
@@ -238,6 +242,7 @@ fn a_lock_is_shown_and_named_in_the_review() {
     assert_eq!(show(&first, &["--lock"]).0, 4, "the commit has none");
     let (_, given) = show(&first, &["--lock", "own.lock"]);
     assert_eq!(given["lock"]["entries"][0], format!("pkg:pypi/a@1 {}", digest("a")));
+    assert_eq!(given["lock"]["entries"][1], format!("fetched pkg:pypi/tried@1 {}", digest("a")));
     let second = commit(dir, "Dockerfile.lock", &lock("1", "a"));
     let third = commit(dir, "Dockerfile.lock", &format!("# anew\n{}", lock("2", "b")));
     let (_, of_commit) = show(&second, &["--lock"]);

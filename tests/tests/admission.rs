@@ -65,19 +65,27 @@ fn what_a_build_took_from_the_network_decides() {
         ])
     };
     verify(
-        "complete = true\nhosts = ['index.example']\nrequire = ['pkg:pypi/zope-interface@6.*']\n\
-         forbid = ['pkg:pypi/urllib3@*', 'pkg:npm/**@*']",
+        "complete = true\nhosts = ['index.example']\nrequire = ['pkg:deb/debian/python3@*']\n\
+         forbid = ['pkg:pypi/requests@*', 'pkg:npm/**@*']\nforbid_fetched = ['pkg:pypi/urllib3@*']",
     )
     .expect(0);
     for (materials, told) in [
         ("complete = true\nhosts = ['*.index.example']", "found index.example (step 0#1)"),
         (
-            "complete = true\nhosts = 'any'\nforbid = ['pkg:pypi/requests@*']",
+            "complete = true\nhosts = 'any'\nforbid_fetched = ['pkg:pypi/requests@*']",
             "found pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (step 0#1)",
         ),
         (
-            "complete = true\nhosts = 'any'\nrequire = ['pkg:pypi/zope-interface@5.*']",
-            "found nothing that matches pkg:pypi/zope-interface@5.*",
+            "complete = true\nhosts = 'any'\nforbid_fetched = ['pkg:pypi/zope.interface@6.*']",
+            "found pkg:pypi/zope-interface@6.1, which pkg:pypi/zope-interface@6.* forbids (step 0#1)",
+        ),
+        (
+            "complete = false\nhosts = 'any'\nforbid = ['pkg:deb/*/python3@*']",
+            "which pkg:deb/*/python3@* forbids",
+        ),
+        (
+            "complete = true\nhosts = 'any'\nrequire = ['pkg:pypi/zope-interface@*']",
+            "found nothing that matches pkg:pypi/zope-interface@*",
         ),
     ] {
         let denied = unmet(&verify(materials).expect(1));

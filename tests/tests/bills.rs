@@ -70,9 +70,15 @@ fn attached_bills_are_valid_and_name_every_package() {
     let sign = ["--key", &key, "--builder-id", "https://ci.example/", "--push", &push, "--sbom"];
     let environment = [proxy.as_str(), "no_proxy=127.0.0.1", &builder];
     let built = run("env", [&environment[..], &build, &sign].concat()).expect(0).json();
-    let purls: Vec<&str> =
-        built["packages"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    assert_eq!(purls.len(), 7, "{purls:#?}");
+    let fetched: Vec<&str> =
+        built["fetched"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!(fetched.len(), 7, "{fetched:#?}");
+    let installed = built["packages"].as_array().unwrap().iter().map(|it| it["purl"].as_str().unwrap());
+    let purls: Vec<&str> = fetched.iter().copied().chain(installed).collect();
+    assert!(
+        purls.iter().any(|purl| purl.starts_with("pkg:deb/debian/libc6@")),
+        "the base's are named: {purls:#?}"
+    );
 
     let pinned = push.parse::<Reference>().unwrap();
     let pinned = pinned.pin(built["digest"].as_str().unwrap().parse().unwrap()).unwrap();

@@ -13,6 +13,8 @@ use testing::{AHEAD, Outcome, Repository, Site, elsewhere, need, program, python
 #[serde(deny_unknown_fields)]
 struct Case {
     packages: Vec<String>,
+    #[serde(default)]
+    fetched: Vec<String>,
     rules: Vec<String>,
 }
 
@@ -125,10 +127,19 @@ fn repeats(name: &str) {
     let built = bench.build(site.as_ref()).expect(0).json();
     drop(site);
     assert_eq!(built["unrecorded"], serde_json::json!([]), "materials are complete");
-    let named: Vec<&str> =
-        built["packages"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    for wanted in &case.packages {
-        assert!(named.iter().any(|purl| purl.starts_with(wanted.as_str())), "{wanted} is not in {named:#?}");
+    assert_eq!(built["unreadRecords"], serde_json::json!([]), "every record is read");
+    let all = built["packages"].as_array().unwrap().iter();
+    let installed = all.filter(|it| it["from"] == "build" && it["sha256"].is_string());
+    let installed: Vec<&str> = installed.map(|it| it["purl"].as_str().unwrap()).collect();
+    let fetched: Vec<&str> =
+        built["fetched"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    for (wanted, named) in [(&case.packages, &installed), (&case.fetched, &fetched)] {
+        for wanted in wanted {
+            assert!(
+                named.iter().any(|purl| purl.starts_with(wanted.as_str())),
+                "{wanted} is not in {named:#?}"
+            );
+        }
     }
     let fired: BTreeSet<&str> =
         built["normalised"].as_array().unwrap().iter().map(|it| it["rule"].as_str().unwrap()).collect();

@@ -236,6 +236,7 @@ pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<Tre
         Resource::EXCHANGE,
         Resource::RECORD,
         Resource::PACKAGE,
+        Resource::FETCHED,
         Resource::GIT,
     ];
     if !definition.resolved_dependencies.iter().all(|it| kinds.iter().any(|kind| it.is(kind))) {

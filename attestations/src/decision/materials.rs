@@ -1,12 +1,13 @@
 //! Whether what entered a build is what the rule wants.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use url::Url;
 
 use super::{Few, Unmet};
 use crate::policy::{Allowed, Gaps, Materials as Wanted, Pattern};
-use crate::provenance::{BuildDefinition, Materials, ResourceDescriptor as Resource, Responses};
+use crate::provenance::{BuildDefinition, Inventory, Materials, ResourceDescriptor as Resource, Responses};
 use crate::purl;
 
 /// What one build lacks of what is wanted of its materials.
@@ -24,10 +25,16 @@ pub(super) fn lacking(wanted: &Wanted, build: &BuildDefinition) -> Vec<Unmet> {
     if let Allowed::Only(hosts) = &wanted.hosts {
         add(strangers(hosts, of(Resource::EXCHANGE)), |found| Unmet::Hosts { found });
     }
-    if !wanted.require.is_empty() || !wanted.forbid.is_empty() {
-        let packages = Packages::held(wanted, of(Resource::PACKAGE));
+    if !wanted.forbid.is_empty() {
+        add(unread(build.internal_parameters.inventory.as_ref()), |reasons| Unmet::IncompletePackages {
+            reasons,
+        });
+    }
+    if !wanted.require.is_empty() || !wanted.forbid.is_empty() || !wanted.forbid_fetched.is_empty() {
+        let packages = Packages::held(wanted, of(Resource::PACKAGE), of(Resource::FETCHED));
         add(packages.missing, |wanted| Unmet::MissingPackages { wanted });
         add(packages.forbidden, |found| Unmet::ForbiddenPackages { found });
+        add(packages.forbidden_fetched, |found| Unmet::FetchedPackages { found });
         add(packages.unreadable, |found| Unmet::PackageNames { found });
     }
     unmet
@@ -40,9 +47,12 @@ pub(super) fn are_seen(build: &BuildDefinition) -> bool {
         Responses::Fetched => true,
         Responses::Confirmed(found) => found.is_complete(),
         Responses::Replayed => {
-            let entered = [Resource::EXCHANGE, Resource::PACKAGE, Resource::GIT];
+            let entered = [Resource::EXCHANGE, Resource::FETCHED, Resource::GIT];
             build.internal_parameters.materials == Materials::Complete
-                && !build.resolved_dependencies.iter().any(|it| entered.iter().any(|kind| it.is(kind)))
+                && !build
+                    .resolved_dependencies
+                    .iter()
+                    .any(|it| is_fetched(it) || entered.iter().any(|kind| it.is(kind)))
         }
     }
 }
@@ -56,6 +66,21 @@ fn gaps(materials: &Materials) -> BTreeSet<String> {
         }
         Materials::Incomplete { reasons } => reasons.iter().cloned().collect(),
     }
+}
+
+/// Why not every package of the image is known; never empty when some are not.
+fn unread(inventory: Option<&Inventory>) -> BTreeSet<String> {
+    match inventory {
+        Some(Inventory::Complete) => BTreeSet::new(),
+        Some(Inventory::Incomplete { reasons }) if !reasons.is_empty() => reasons.iter().cloned().collect(),
+        Some(Inventory::Incomplete { .. }) => BTreeSet::from(["the builder gives no reason".to_owned()]),
+        None => BTreeSet::from(["the builder did not look for packages in the image".to_owned()]),
+    }
+}
+
+/// Whether it is a package of the image whose file came over the network.
+fn is_fetched(resource: &Resource) -> bool {
+    resource.is(Resource::PACKAGE) && !resource.digest.is_empty()
 }
 
 /// The exchanges with hosts that no pattern allows, one for each host and step.
@@ -105,27 +130,53 @@ fn host(origin: &str) -> Option<String> {
 struct Packages {
     missing: BTreeSet<String>,
     forbidden: BTreeSet<String>,
+    forbidden_fetched: BTreeSet<String>,
     unreadable: BTreeSet<String>,
 }
 
 impl Packages {
-    fn held<'a>(wanted: &Wanted, packages: impl Iterator<Item = &'a Resource>) -> Self {
+    fn held<'a>(
+        wanted: &Wanted,
+        installed: impl Iterator<Item = &'a Resource>,
+        fetched: impl Iterator<Item = &'a Resource>,
+    ) -> Self {
         let mut missing: Vec<&Pattern> = wanted.require.iter().collect();
         let mut all = Self::default();
-        for package in packages {
-            let purl = package.uri.as_deref().unwrap_or("a package without a name");
-            let Some(named) = purl::coordinates(purl) else {
-                all.unreadable.insert(with_step(package, purl));
-                continue;
-            };
+        for package in installed {
+            let Some(named) = all.named(package) else { continue };
             missing.retain(|pattern| !pattern.matches(&named));
-            for pattern in wanted.forbid.iter().filter(|pattern| pattern.matches(&named)) {
-                all.forbidden.insert(with_step(package, &format!("{named}, which {pattern} forbids")));
+            all.forbidden.extend(forbidden(&wanted.forbid, package, &named));
+            if is_fetched(package) {
+                all.forbidden_fetched.extend(forbidden(&wanted.forbid_fetched, package, &named));
             }
+        }
+        for package in fetched {
+            let Some(named) = all.named(package) else { continue };
+            all.forbidden_fetched.extend(forbidden(&wanted.forbid_fetched, package, &named));
         }
         all.missing = missing.into_iter().map(ToString::to_string).collect();
         all
     }
+
+    /// What patterns are held against; one that cannot be read is kept as such.
+    fn named<'p>(&mut self, package: &'p Resource) -> Option<Cow<'p, str>> {
+        let purl = package.uri.as_deref().unwrap_or("a package without a name");
+        let named = purl::coordinates(purl);
+        if named.is_none() {
+            self.unreadable.insert(with_step(package, purl));
+        }
+        named
+    }
+}
+
+/// A text for each pattern that forbids the package.
+fn forbidden<'p>(
+    patterns: &'p [Pattern],
+    package: &'p Resource,
+    named: &'p str,
+) -> impl Iterator<Item = String> + 'p {
+    let forbids = patterns.iter().filter(|pattern| pattern.matches(named));
+    forbids.map(move |pattern| with_step(package, &format!("{named}, which {pattern} forbids")))
 }
 
 /// What was found, with the step that took it in where the builder names one.

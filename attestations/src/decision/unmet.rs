@@ -141,6 +141,16 @@ pub enum Unmet {
         /** Which, and in which step; whole URLs whose host cannot be read. */
         found: Few,
     },
+    /// A build has records of packages that its builder could not read, or did not look for.
+    IncompletePackages {
+        /** Which, and why. */
+        reasons: Few,
+    },
+    /// A build fetched packages that it must not.
+    FetchedPackages {
+        /** Which, in which step, and the pattern that forbids each. */
+        found: Few,
+    },
     /// A build lacks packages that it must have.
     MissingPackages {
         /** The patterns that nothing in it matches. */
@@ -295,6 +305,8 @@ impl Unmet {
             Self::Unreadable { .. } => "unreadable",
             Self::IncompleteMaterials { .. } => "incomplete-materials",
             Self::Hosts { .. } => "hosts",
+            Self::IncompletePackages { .. } => "incomplete-packages",
+            Self::FetchedPackages { .. } => "fetched-packages",
             Self::MissingPackages { .. } => "missing-packages",
             Self::ForbiddenPackages { .. } => "forbidden-packages",
             Self::PackageNames { .. } => "package-names",

@@ -13,10 +13,12 @@ pub(crate) struct Materials {
     pub(crate) gaps: Gaps,
     /// The hosts that exchanges may be with.
     pub(crate) hosts: Allowed<Pattern>,
-    /// Packages of which one each must be there.
+    /// Packages of which one each must be in the image.
     pub(crate) require: Vec<Pattern>,
-    /// Packages that must not be there.
+    /// Packages that must not be in the image.
     pub(crate) forbid: Vec<Pattern>,
+    /// Packages that must not have come over the network, whatever became of them.
+    pub(crate) forbid_fetched: Vec<Pattern>,
 }
 
 /// Whether something may have entered a build without a name.
@@ -37,6 +39,8 @@ pub(super) struct MaterialsText {
     require: Vec<Spanned<String>>,
     #[serde(default)]
     forbid: Vec<Spanned<String>>,
+    #[serde(default)]
+    forbid_fetched: Vec<Spanned<String>>,
 }
 
 impl MaterialsText {
@@ -51,6 +55,7 @@ impl MaterialsText {
             texts.iter().map(read).collect::<Result<Vec<_>, _>>()
         };
         let (require, forbid) = (packages(&self.require)?, packages(&self.forbid)?);
+        let forbid_fetched = packages(&self.forbid_fetched)?;
         for (wanted, text) in require.iter().zip(&self.require) {
             if let Some(other) = forbid.iter().find(|other| other.covers(wanted)) {
                 let message = format!("`{wanted}` is required, and forbidden by `{other}`");
@@ -69,11 +74,11 @@ impl MaterialsText {
         })?;
         let gaps = if *self.complete.get_ref() { Gaps::Refused } else { Gaps::Allowed };
         // What was not recorded has no host and no name: such a rule would look strict and prove nothing.
-        if gaps == Gaps::Allowed && (matches!(hosts, Allowed::Only(_)) || !forbid.is_empty()) {
-            let message = "hosts and forbidden packages mean nothing where materials may be incomplete";
-            let hint = "write complete = true, or hosts = \"any\" without forbid";
+        if gaps == Gaps::Allowed && (matches!(hosts, Allowed::Only(_)) || !forbid_fetched.is_empty()) {
+            let message = "hosts and forbid_fetched mean nothing where materials may be incomplete";
+            let hint = "write complete = true, or hosts = \"any\" without forbid_fetched";
             return Err(at.error(self.complete.span(), message, hint));
         }
-        Ok(Materials { gaps, hosts, require, forbid })
+        Ok(Materials { gaps, hosts, require, forbid, forbid_fetched })
     }
 }

@@ -182,6 +182,7 @@ impl World {
                     materials: Materials::Complete,
                     responses: Responses::Fetched,
                     normalised: BTreeMap::new(),
+                    inventory: Some(attestations::provenance::Inventory::Complete),
                     rebuild_of: None,
                 },
                 resolved_dependencies: vec![

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use attestations::policy::Pattern;
-use attestations::provenance::{Materials, Provenance, ResourceDescriptor};
+use attestations::provenance::{Inventory, Materials, Provenance, ResourceDescriptor};
 use attestations::{Decision, Denial, Digest, Evidence, Policy, decide};
 use proptest::prelude::*;
 
@@ -10,6 +10,16 @@ const COMPLETE: &str = "complete = true\nhosts = \"any\"\n";
 
 fn package(purl: &str) -> ResourceDescriptor {
     ResourceDescriptor::package(purl, &Digest::of(purl.as_bytes())).annotated("step", "build#2")
+}
+
+/// One that is in the image, whose file nobody knows.
+fn installed(purl: &str) -> ResourceDescriptor {
+    ResourceDescriptor::installed(purl).annotated(ResourceDescriptor::FROM, ResourceDescriptor::FROM_BASE)
+}
+
+/// One that only passed by.
+fn fetched(purl: &str) -> ResourceDescriptor {
+    ResourceDescriptor::fetched(purl, &Digest::of(purl.as_bytes())).annotated("step", "build#2")
 }
 
 fn exchange(url: &str) -> ResourceDescriptor {
@@ -56,6 +66,8 @@ fn lacking(materials: &str, all: &[ResourceDescriptor]) -> Vec<&'static str> {
 #[test]
 fn each_demand_is_met_or_named() {
     let pandas = package("pkg:pypi/pandas@2.2.3?file_name=pandas-2.2.3-py3-none-any.whl");
+    let libc = installed("pkg:deb/debian/libc6@2.36-9?arch=amd64");
+    let tried = fetched("pkg:pypi/tried@1?file_name=tried-1-py3-none-any.whl");
     let zope = package("pkg:pypi/zope-interface@6.0?file_name=zope.interface-6.0.whl");
     let dotted = package("pkg:pypi/zope.interface@6.0");
     let curl = package("pkg:deb/debian/curl@7.88.1-10%2Bdeb12u1?arch=amd64");
@@ -95,6 +107,19 @@ fn each_demand_is_met_or_named() {
         (format!("{any}forbid = ['pkg:pypi/pandas@1.*']"), all(&[&pandas]), &[]),
         (format!("{any}forbid = ['pkg:pypi/zope.interface@*']"), all(&[&zope]), &["forbidden-packages"]),
         (format!("{any}forbid = ['pkg:pypi/zope-interface@*']"), all(&[&dotted]), &["forbidden-packages"]),
+        (format!("{any}forbid = ['pkg:deb/debian/libc6@*']"), all(&[&libc]), &["forbidden-packages"]),
+        (format!("{any}forbid_fetched = ['pkg:deb/debian/libc6@*']"), all(&[&libc]), &[]),
+        (format!("{any}require = ['pkg:deb/debian/libc6@*']"), all(&[&libc]), &[]),
+        (format!("{any}forbid = ['pkg:pypi/tried@*']"), all(&[&tried]), &[]),
+        (format!("{any}require = ['pkg:pypi/tried@*']"), all(&[&tried]), &["missing-packages"]),
+        (format!("{any}forbid_fetched = ['pkg:pypi/tried@*']"), all(&[&tried]), &["fetched-packages"]),
+        (format!("{any}forbid_fetched = ['pkg:pypi/pandas@*']"), all(&[&pandas]), &["fetched-packages"]),
+        (format!("{any}forbid_fetched = ['pkg:pypi/other@*']"), all(&[&pandas, &tried]), &[]),
+        (
+            "complete = false\nhosts = \"any\"\nforbid = ['pkg:pypi/pandas@*']".into(),
+            all(&[&pandas]),
+            &["forbidden-packages"],
+        ),
         (format!("{any}forbid = ['pkg:deb/*@*']"), all(&[&curl]), &[]),
         (format!("{any}forbid = ['pkg:deb/**@*']"), all(&[&curl]), &["forbidden-packages"]),
         (format!("{any}forbid = ['pkg:**@*']"), all(&[&model]), &["forbidden-packages"]),
@@ -134,6 +159,29 @@ fn materials_that_are_not_complete_are_told_with_their_reasons() {
                 .any(|it| it.origin.as_str() == "ci" && it.reason.to_string().contains(told)),
             "{denial}"
         );
+    }
+}
+
+/// What is forbidden in an image is not known to be missing there when a record was not read.
+#[test]
+fn packages_that_nobody_could_read_are_none_that_are_allowed() {
+    let world = World::new();
+    let forbid = format!("{COMPLETE}forbid = ['pkg:pypi/requests@*']");
+    let reason = "opt/x.dist-info/METADATA: a package without a name".to_owned();
+    for (inventory, told) in [
+        (None, "did not look"),
+        (Some(Inventory::Incomplete { reasons: vec![reason] }), "opt/x.dist-info/METADATA"),
+        (Some(Inventory::Incomplete { reasons: vec![] }), "no reason"),
+    ] {
+        let mut all = world.enough();
+        all[2] = world.build(&world.ci, "ci", |it| {
+            it.value.build_definition.internal_parameters.inventory = inventory.clone()
+        });
+        let denial = denial(&world, &forbid, &all);
+        assert_eq!(denial.unmet[0].code(), "incomplete-packages");
+        assert!(denial.unmet[0].found().contains(told), "{denial}");
+        let require = format!("{COMPLETE}forbid_fetched = ['pkg:pypi/requests@*']");
+        assert!(matches!(answer(&world, &require, &all), Decision::Admitted(_)), "what was fetched is known");
     }
 }
 
@@ -249,7 +297,7 @@ fn demands_that_mean_nothing_are_refused_with_the_policy() {
         ("complete = true\nhosts = \"any\"\nforbidden = []", "unknown field"),
         ("complete = true\nhosts = \"none\"", "neither a list"),
         ("complete = false\nhosts = []", "may be incomplete"),
-        ("complete = false\nhosts = \"any\"\nforbid = ['pkg:pypi/a@*']", "may be incomplete"),
+        ("complete = false\nhosts = \"any\"\nforbid_fetched = ['pkg:pypi/a@*']", "may be incomplete"),
         ("complete = true\nhosts = ['https://a.example']", "can match no host"),
         ("complete = true\nhosts = ['a.example:443']", "can match no host"),
         ("complete = true\nhosts = ['A.example']", "can match no host"),
@@ -335,8 +383,15 @@ proptest! {
 
     #[test]
     fn no_spelling_slips_past_what_forbids_it(purl in spelling()) {
-        let found = lacking(&format!("{COMPLETE}forbid = ['pkg:pypi/requests@*']"), &[package(&purl)]);
-        prop_assert!(found == ["forbidden-packages"] || found == ["package-names"], "{purl:?}: {found:?}");
+        for (list, kind, code) in [
+            ("forbid", package as fn(&str) -> ResourceDescriptor, "forbidden-packages"),
+            ("forbid", installed, "forbidden-packages"),
+            ("forbid_fetched", package, "fetched-packages"),
+            ("forbid_fetched", fetched, "fetched-packages"),
+        ] {
+            let found = lacking(&format!("{COMPLETE}{list} = ['pkg:pypi/requests@*']"), &[kind(&purl)]);
+            prop_assert!(found == [code] || found == ["package-names"], "{purl:?}: {found:?}");
+        }
     }
 
     #[test]

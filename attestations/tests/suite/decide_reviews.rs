@@ -266,11 +266,14 @@ fn a_review_of_a_lock_counts_for_builds_that_used_exactly_that() {
             all.retain(|one| !one.is(Resource::BASE));
             all.push(Resource::base("oci://base:1", &base()).annotated(Resource::BASE_NAME, "base:1"));
             all.extend(packages.iter().map(|purl| Resource::package(*purl, &Digest::of(purl.as_bytes()))));
+            // The base's digest stands for what came with it.
+            let of_base = Resource::installed(format!("pkg:deb/debian/libc6@2?{who}"));
+            all.push(of_base.annotated(Resource::FROM, Resource::FROM_BASE));
         })
     };
     let packages = ["pkg:pypi/a@1", "pkg:pypi/b@2"];
-    let read = packages.iter().map(|purl| (*purl, Digest::of(purl.as_bytes())));
-    let lock = lock_digest([("base:1", base())].into_iter(), read);
+    let read = packages.iter().map(|purl| (*purl, Some(Digest::of(purl.as_bytes()))));
+    let lock = lock_digest([("base:1", base())].into_iter(), read, std::iter::empty());
     let reviews = [
         world.review(&world.alice, "alice", |it| it.value.lock = Some(lock)),
         world.review(&world.bob, "bob", |_| {}),

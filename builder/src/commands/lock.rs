@@ -50,10 +50,11 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
             files::write(out, text.as_bytes())?;
             let dockerfile = &provenance.build_definition.external_parameters.dockerfile;
             let summary = format!(
-                "{}: {}, {}; commit it as {}",
+                "{}: {}, {}, {} only fetched; commit it as {}",
                 out.display(),
                 plural(lock.bases.len(), "base"),
                 plural(lock.packages.len(), "package"),
+                lock.fetched.len(),
                 Lock::path(dockerfile)
             );
             session.result(&summary, &value)?;

@@ -78,9 +78,7 @@ impl BuiltImage {
             let (bodies, bytes) = (plural(kept.bodies, "body"), plural(kept.size, "byte"));
             lines.push(format!("kept {bodies}, {bytes}, in record {}", kept.record));
         }
-        if !self.outcome.packages.is_empty() {
-            lines.push(format!("{} came over the network", plural(self.outcome.packages.len(), "package")));
-        }
+        lines.extend(self.outcome.packages.lines());
         lines.extend(self.drift.iter().map(|line| format!("drift from the lock: {line}")));
         if explain {
             let applied = executed.applied.iter();
@@ -102,7 +100,14 @@ impl BuiltImage {
             "materials": self.materials,
             "locked": outcome.lock.is_some(),
             "drift": self.drift,
-            "packages": outcome.packages.iter().map(|package| package.purl.to_string()).collect::<Vec<_>>(),
+            "packages": outcome.packages.installed.iter().map(|package| json!({
+                "purl": package.purl.to_string(),
+                "from": package.origin.name(),
+                "records": package.records,
+                "sha256": package.file.as_ref().map(|file| file.digest.hex()),
+            })).collect::<Vec<_>>(),
+            "fetched": outcome.packages.passed_by.iter().map(|file| file.purl.to_string()).collect::<Vec<_>>(),
+            "unreadRecords": outcome.packages.unread,
             "unrecorded": executed.unrecorded,
             "normalised": executed.applied.iter().map(|applied| json!({ "rule": applied.rule, "path": applied.path })).collect::<Vec<_>>(),
             "signed": self.bundle.is_some(),

@@ -15,4 +15,5 @@ pub(crate) mod stage;
 pub(crate) mod stage_files;
 pub(crate) mod stages;
 pub(crate) mod steps;
+pub(crate) mod survey;
 pub(crate) mod trust;

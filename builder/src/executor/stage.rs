@@ -25,6 +25,7 @@ use super::steps::copy::{Content, ContextTree, CopyError};
 use crate::bases::{Base, layer_of_base, of_base};
 use crate::dockerfile::SecretMount;
 use crate::error::{Error, Kind, Result};
+use crate::packages::Inventory;
 use crate::plan;
 use crate::plan::config;
 use crate::plan::config::Config;
@@ -125,6 +126,8 @@ impl StepResult {
 pub(crate) struct FinishedStage {
     pub(crate) built: StageState,
     pub(crate) reports: StepReports,
+    /// What the image's files say of packages; nothing for any stage but the target.
+    pub(crate) inventory: Inventory,
 }
 
 /// The reports of steps, which go into the provenance and the summary.

@@ -14,6 +14,19 @@ use super::stage::Resources;
 use super::steps::copy::{self, CopyError, Node, NodeLookup};
 use crate::error::{Error, Kind, Result};
 
+/// A virtual layer of a stage whose files are not in a folder.
+pub(crate) struct PackedLayer(Arc<Pending>);
+
+impl PackedLayer {
+    /// Its blob, once it is compressed.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the build was cancelled.
+    pub(crate) fn layer(&self, resources: &Resources<'_>) -> Result<Layer> {
+        resources.packed(&self.0.layer, Error::from)
+    }
+}
+
 /// The layer stack of a stage. Cheap to clone, since the layers are shared.
 #[derive(Clone, Default)]
 pub(crate) struct StageFiles {
@@ -66,6 +79,28 @@ impl StageFiles {
             },
         });
         LayerStack::new(layers.collect())
+    }
+
+    /// The layers of its base alone.
+    pub(crate) fn base(&self) -> LayerStack {
+        let folders = self.layers.iter().filter_map(|part| match part {
+            Part::Base(folder) => Some(StackedLayer::Folder(folder.clone())),
+            Part::Written(_) | Part::Virtual(_) => None,
+        });
+        LayerStack::new(folders.collect())
+    }
+
+    /// Whether the layer at this place, counted from the top, is one of its base.
+    pub(crate) fn is_of_base(&self, at: usize) -> bool {
+        matches!(self.layers.get(at), Some(Part::Base(_)))
+    }
+
+    /// The virtual layer at this place, counted from the top, if there is one.
+    pub(crate) fn packed(&self, at: usize) -> Option<PackedLayer> {
+        match self.layers.get(at)? {
+            Part::Virtual(pending) => Some(PackedLayer(pending.clone())),
+            Part::Base(_) | Part::Written(_) => None,
+        }
     }
 
     /// The folders, the topmost first. Virtual layers are unpacked now.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attestations::Digest;
+
 use super::Lock;
 
 /// The differences of `now` from `locked`, a line for each base and package; empty when both used the same.
@@ -18,6 +20,18 @@ pub(crate) fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
             _ => {}
         }
     }
+    lines.extend(drift_of(&locked.packages, &now.packages));
+    let passed_by = drift_of(&locked.fetched, &now.fetched);
+    lines.extend(passed_by.into_iter().map(|line| format!("fetched, and not seen in the image: {line}")));
+    lines
+}
+
+/// Packages by purl, with the digests of their files.
+type ByPurl = BTreeMap<String, Vec<Digest>>;
+
+/// The differences of these packages, a line each.
+fn drift_of(locked: &ByPurl, now: &ByPurl) -> Vec<String> {
+    let mut lines = Vec::new();
     let (then, now_by_name) = (by_name(locked), by_name(now));
     let names: BTreeSet<&String> = then.keys().chain(now_by_name.keys()).collect();
     for name in names {
@@ -31,8 +45,8 @@ pub(crate) fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
             (_, true) => lines.push(format!("{name} {} is gone", text(before))),
         }
     }
-    for (purl, digests) in &locked.packages {
-        if now.packages.get(purl).is_some_and(|found| found != digests) {
+    for (purl, digests) in locked {
+        if now.get(purl).is_some_and(|found| found != digests) {
             lines.push(format!("{purl} has other bytes under the same version"));
         }
     }
@@ -40,9 +54,9 @@ pub(crate) fn drift(locked: &Lock, now: &Lock) -> Vec<String> {
 }
 
 /// The versions of each package, by kind and name.
-fn by_name(lock: &Lock) -> BTreeMap<String, BTreeSet<String>> {
+fn by_name(packages: &ByPurl) -> BTreeMap<String, BTreeSet<String>> {
     let mut names = BTreeMap::<String, BTreeSet<String>>::new();
-    for purl in lock.packages.keys() {
+    for purl in packages.keys() {
         let (name, version) = split(purl);
         names.entry(name).or_default().insert(version);
     }
@@ -65,14 +79,14 @@ fn split(purl: &str) -> (String, String) {
 mod tests {
     use super::*;
     use crate::lock::{LockedBase, VERSION};
-    use attestations::Digest;
 
     fn lock(base: &str, packages: &[(&str, &str)]) -> Lock {
-        let base = LockedBase { digest: Digest::of(base.as_bytes()), from: "x".into(), index: None };
+        let locked = LockedBase { digest: Digest::of(base.as_bytes()), from: "x".into(), index: None };
         let packages =
             packages.iter().map(|(purl, file)| ((*purl).to_owned(), vec![Digest::of(file.as_bytes())]));
-        let bases = BTreeMap::from([("b".to_owned(), base)]);
-        Lock { version: VERSION, record: None, bases, packages: packages.collect() }
+        let bases = BTreeMap::from([("b".to_owned(), locked)]);
+        let fetched = BTreeMap::from([("pkg:pypi/tried@1".to_owned(), vec![Digest::of(base.as_bytes())])]);
+        Lock { version: VERSION, record: None, bases, packages: packages.collect(), fetched }
     }
 
     #[test]
@@ -101,7 +115,8 @@ mod tests {
                 "cargo/e 1+2 is new",
                 "deb/debian/c 1 is gone",
                 "pypi/pandas 2.2.3 → 2.3.0",
-                "pkg:npm/%40a/b@1 has other bytes under the same version"
+                "pkg:npm/%40a/b@1 has other bytes under the same version",
+                "fetched, and not seen in the image: pkg:pypi/tried@1 has other bytes under the same version"
             ]
         );
         assert_eq!(drift(&then, &then), Vec::<String>::new());

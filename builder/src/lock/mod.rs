@@ -15,7 +15,7 @@ pub(crate) use drift::drift;
 
 /// Largest file read, in bytes.
 pub(crate) const SIZE_LIMIT: u64 = 8 << 20;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD: &str = "# What a build of this Dockerfile used. Written by `countersign-builder lock`; a line of a diff here is a line to review.\n";
 
 /// The inputs that a build used.
@@ -29,9 +29,13 @@ pub(crate) struct Lock {
     /// Its bases, by the name in the Dockerfile.
     #[serde(default)]
     pub(crate) bases: BTreeMap<String, LockedBase>,
-    /// The packages that were fetched, by purl, with the digests of their files.
+    /// The packages that the build brought into the image, by purl, with the digests of the files that they were installed
+    /// from, as far as these are known.
     #[serde(default)]
     pub(crate) packages: BTreeMap<String, Vec<Digest>>,
+    /// What was fetched besides, and of which nothing in the image tells: by purl, with the digests of the files.
+    #[serde(default)]
+    pub(crate) fetched: BTreeMap<String, Vec<Digest>>,
 }
 
 /// A base that was used.
@@ -66,23 +70,22 @@ impl Lock {
         let bases = bases.into_iter().map(|(name, RecordedBase { uri: from, digest, index })| {
             (name, LockedBase { digest, from, index })
         });
-        let packages = all.iter().filter(|it| it.is(ResourceDescriptor::PACKAGE));
-        let packages = packages.filter_map(|package| Some((package.uri.clone()?, package.sha256()?)));
-        Ok(Self::new(record, bases, packages))
+        let packages = provenance.locked_packages().map(|(purl, file)| (purl.to_owned(), file));
+        let fetched = provenance.fetched_packages().map(|(purl, file)| (purl.to_owned(), file));
+        Ok(Self::new(record, bases, packages, fetched))
     }
 
-    /// The lock of a build that used these bases, by the name in the Dockerfile, and these packages, by purl.
+    /// The lock of a build that used these bases, by the name in the Dockerfile, brought these packages into the image, by
+    /// purl, and fetched these besides.
     pub(crate) fn new(
         record: Option<Digest>,
         bases: impl Iterator<Item = (String, LockedBase)>,
-        packages: impl Iterator<Item = (String, Digest)>,
+        packages: impl Iterator<Item = (String, Option<Digest>)>,
+        fetched: impl Iterator<Item = (String, Digest)>,
     ) -> Lock {
-        let mut by_purl = BTreeMap::<String, Vec<Digest>>::new();
-        for (purl, digest) in packages {
-            by_purl.entry(purl).or_default().push(digest);
-        }
-        by_purl.values_mut().for_each(|digests| digests.sort());
-        Lock { version: VERSION, record, bases: bases.collect(), packages: by_purl }
+        let fetched = fetched.map(|(purl, file)| (purl, Some(file)));
+        let (packages, fetched) = (by_purl(packages), by_purl(fetched));
+        Lock { version: VERSION, record, bases: bases.collect(), packages, fetched }
     }
 
     /// Parses a lock.
@@ -114,10 +117,15 @@ impl Lock {
 
     /// The digest of its bases and packages, which a review names: see [`lock_digest`].
     pub(crate) fn digest(&self) -> Digest {
-        let packages = self.packages.iter();
+        let packages = self.packages.iter().flat_map(|(purl, files)| {
+            let unknown = files.is_empty().then_some((purl.as_str(), None));
+            unknown.into_iter().chain(files.iter().map(|file| (purl.as_str(), Some(*file))))
+        });
+        let fetched = self.fetched.iter();
         lock_digest(
             self.bases.iter().map(|(name, base)| (name.as_str(), base.digest)),
-            packages.flat_map(|(purl, files)| files.iter().map(|file| (purl.as_str(), *file))),
+            packages,
+            fetched.flat_map(|(purl, files)| files.iter().map(|file| (purl.as_str(), *file))),
         )
     }
 
@@ -132,6 +140,16 @@ impl Lock {
     }
 }
 
+/// The digests of each purl's files, in order.
+fn by_purl(packages: impl Iterator<Item = (String, Option<Digest>)>) -> BTreeMap<String, Vec<Digest>> {
+    let mut by_purl = BTreeMap::<String, Vec<Digest>>::new();
+    for (purl, file) in packages {
+        by_purl.entry(purl).or_default().extend(file);
+    }
+    by_purl.values_mut().for_each(|digests| digests.sort());
+    by_purl
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,13 +161,17 @@ mod tests {
             version: VERSION,
             record: Some(Digest::of(b"record")),
             bases: BTreeMap::from([("debian:bookworm".to_owned(), base)]),
-            packages: BTreeMap::from([("pkg:pypi/a@1".to_owned(), vec![Digest::of(b"a")])]),
+            packages: BTreeMap::from([
+                ("pkg:pypi/a@1".to_owned(), vec![Digest::of(b"a")]),
+                ("pkg:pypi/unknown@1".to_owned(), vec![]),
+            ]),
+            fetched: BTreeMap::from([("pkg:pypi/tried@1".to_owned(), vec![Digest::of(b"tried")])]),
         };
         let text = lock.to_text().unwrap();
         assert_eq!(Lock::parse("Dockerfile.lock", text.as_bytes()).unwrap(), lock);
         assert!(text.contains(&format!("\"pkg:pypi/a@1\" = [\"{}\"]\n", Digest::of(b"a"))), "{text}");
         for (from, to) in
-            [("version = 1", "version = 2"), ("version = 1", "version = 1\nmore = 2"), ("sha256:", "md5:")]
+            [("version = 2", "version = 1"), ("version = 2", "version = 2\nmore = 2"), ("sha256:", "md5:")]
         {
             assert!(Lock::parse("x", text.replacen(from, to, 1).as_bytes()).is_err(), "{to}");
         }

@@ -221,7 +221,9 @@ fn plain_file(url: &Url, path: &[&str], seen: &Seen<'_>) -> Option<Purl> {
     let is_binary =
         seen.content_type.is_some_and(|kind| binary.iter().any(|beginning| kind.starts_with(beginning)));
     let is_file = file.contains('.') && is_binary || stem(file).is_some();
-    if is_index || !is_file || lower.ends_with(".json") || lower.ends_with(".xml") {
+    // What a package needs (PEP 658) is asked for before it is fetched.
+    let is_description = [".json", ".xml", ".whl.metadata"].iter().any(|ending| lower.ends_with(ending));
+    if is_index || !is_file || is_description {
         return None;
     }
     // Signed links have secrets in the query, which does not identify the file.

@@ -1,4 +1,4 @@
-//! SBOMs: the inputs of an image's build, as SPDX and as CycloneDX. Equal builds give equal bytes: identifiers are
+//! SBOMs: the packages of an image, and what was fetched for it besides, as SPDX and as CycloneDX. Equal builds give equal bytes: identifiers are
 //! derived from digests, and the time is the commit's.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use attestations::Digest;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Package;
+use super::{Fetched, Installed, Packages, Purl};
 
 /// The predicate type of an SPDX document.
 pub(crate) const SPDX_PREDICATE: &str = "https://spdx.dev/Document/v2.3";
@@ -25,8 +25,8 @@ pub(crate) struct Whole<'a> {
     pub(crate) image: &'a Digest,
     /// Its bases, by name.
     pub(crate) bases: &'a BTreeMap<String, Digest>,
-    /// The packages of its build.
-    pub(crate) packages: &'a [Package],
+    /// Its packages, and those that were fetched for it.
+    pub(crate) packages: &'a Packages,
     /// A time, as RFC 3339 in whole seconds.
     pub(crate) created: &'a str,
 }
@@ -44,10 +44,15 @@ pub(crate) fn spdx(whole: &Whole<'_>) -> serde_json::Result<Value> {
         relationships.push(relation(IMAGE, "DESCENDANT_OF", &id));
         packages.push(SpdxPackage::container(id, name, digest));
     }
-    for (number, package) in whole.packages.iter().enumerate() {
+    for (number, package) in whole.packages.installed.iter().enumerate() {
         let id = format!("SPDXRef-package-{number}");
+        relationships.push(relation(IMAGE, "CONTAINS", &id));
+        packages.push(SpdxPackage::installed(id, package));
+    }
+    for (number, file) in whole.packages.passed_by.iter().enumerate() {
+        let id = format!("SPDXRef-fetched-{number}");
         relationships.push(relation(&id, "BUILD_DEPENDENCY_OF", IMAGE));
-        packages.push(SpdxPackage::library(id, package));
+        packages.push(SpdxPackage::library(id, &file.purl, Some(file)));
     }
     serde_json::to_value(Spdx {
         spdx_version: "SPDX-2.3",
@@ -103,7 +108,10 @@ struct SpdxPackage {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     version_info: Option<String>,
-    checksums: [Checksum; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_info: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checksums: Vec<Checksum>,
     download_location: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     external_refs: Option<[ExternalRef; 1]>,
@@ -134,11 +142,17 @@ const UNSAID: &str = "NOASSERTION";
 
 impl SpdxPackage {
     fn container(spdxid: String, name: &str, digest: &Digest) -> Self {
+        Self::of(spdxid, name, Some(digest))
+    }
+
+    fn of(spdxid: String, name: &str, digest: Option<&Digest>) -> Self {
+        let checksum = |digest: &Digest| Checksum { algorithm: "SHA256", checksum_value: digest.hex() };
         Self {
             spdxid,
             name: name.to_owned(),
             version_info: None,
-            checksums: [Checksum { algorithm: "SHA256", checksum_value: digest.hex() }],
+            source_info: None,
+            checksums: digest.map(checksum).into_iter().collect(),
             download_location: UNSAID.to_owned(),
             external_refs: None,
             files_analyzed: false,
@@ -149,19 +163,29 @@ impl SpdxPackage {
         }
     }
 
-    fn library(spdxid: String, package: &Package) -> Self {
-        let purl = ExternalRef {
+    fn installed(spdxid: String, package: &Installed) -> Self {
+        let records = package.records.iter().map(|path| format!("/{path}")).collect::<Vec<_>>().join(", ");
+        let origin = package.origin.name();
+        Self {
+            source_info: Some(format!("found in the image by {records}; from the {origin}")),
+            ..Self::library(spdxid, &package.purl, package.file.as_ref())
+        }
+    }
+
+    fn library(spdxid: String, purl: &Purl, file: Option<&Fetched>) -> Self {
+        let external = ExternalRef {
             reference_category: "PACKAGE-MANAGER",
             reference_type: "purl",
-            reference_locator: package.purl.to_string(),
+            reference_locator: purl.to_string(),
         };
+        // Without the query, where a signed link has its secret.
+        let location = file.and_then(|file| file.url.split('?').next());
         Self {
-            version_info: Some(package.purl.version.clone()).filter(|version| !version.is_empty()),
-            // Without the query, where a signed link has its secret.
-            download_location: package.url.split('?').next().unwrap_or_default().to_owned(),
-            external_refs: Some([purl]),
+            version_info: Some(purl.version.clone()).filter(|version| !version.is_empty()),
+            download_location: location.unwrap_or(UNSAID).to_owned(),
+            external_refs: Some([external]),
             primary_package_purpose: "LIBRARY",
-            ..Self::container(spdxid, &package.purl.plain_name(), &package.digest)
+            ..Self::of(spdxid, &purl.plain_name(), file.map(|file| &file.digest))
         }
     }
 }
@@ -174,8 +198,11 @@ pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
     let container = |reference, name, digest| Component::new("container", reference, name, digest);
     let bases = whole.bases.iter().enumerate();
     let bases = bases.map(|(number, (name, digest))| container(format!("base-{number}"), name, digest));
-    let packages = whole.packages.iter().enumerate();
-    let packages = packages.map(|(number, package)| Component::of(format!("package-{number}"), package));
+    let packages = whole.packages.installed.iter().enumerate();
+    let packages =
+        packages.map(|(number, package)| Component::installed(format!("package-{number}"), package));
+    let fetched = whole.packages.passed_by.iter().enumerate();
+    let fetched = fetched.map(|(number, file)| Component::passed_by(format!("fetched-{number}"), file));
     serde_json::to_value(CycloneDx {
         bom_format: "CycloneDX",
         spec_version: "1.6",
@@ -185,7 +212,7 @@ pub(crate) fn cyclonedx(whole: &Whole<'_>) -> serde_json::Result<Value> {
             timestamp: whole.created,
             component: container("image".to_owned(), whole.name, whole.image),
         },
-        components: bases.chain(packages).collect(),
+        components: bases.chain(packages).chain(fetched).collect(),
     })
 }
 
@@ -218,9 +245,34 @@ struct Component {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    hashes: [Hash; 1],
+    /// `excluded` of what is not known to be in the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hashes: Vec<Hash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     purl: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<Property>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
+}
+
+#[derive(Serialize)]
+struct Property {
+    name: &'static str,
+    value: String,
+}
+
+/// Where the image tells of a package.
+#[derive(Serialize)]
+struct Evidence {
+    occurrences: Vec<Occurrence>,
+}
+
+#[derive(Serialize)]
+struct Occurrence {
+    location: String,
 }
 
 #[derive(Serialize)]
@@ -231,18 +283,45 @@ struct Hash {
 
 impl Component {
     fn new(kind: &'static str, reference: String, name: &str, digest: &Digest) -> Self {
-        let hashes = [Hash { alg: "SHA-256", content: digest.hex() }];
-        Self { kind, reference, group: None, name: name.to_owned(), version: None, hashes, purl: None }
+        Self::bare(kind, reference, name, Some(digest))
     }
 
-    fn of(reference: String, package: &Package) -> Self {
-        let purl = &package.purl;
+    fn bare(kind: &'static str, reference: String, name: &str, digest: Option<&Digest>) -> Self {
+        let hash = |digest: &Digest| Hash { alg: "SHA-256", content: digest.hex() };
+        let hashes = digest.map(hash).into_iter().collect();
+        let (group, version, scope, purl, evidence) = (None, None, None, None, None);
+        let (name, properties) = (name.to_owned(), Vec::new());
+        Self { kind, reference, group, name, version, scope, hashes, purl, properties, evidence }
+    }
+
+    fn installed(reference: String, package: &Installed) -> Self {
+        let location = |path: &String| Occurrence { location: format!("/{path}") };
+        let occurrences = package.records.iter().map(location).collect();
+        let origin = Property { name: "countersign:from", value: package.origin.name().to_owned() };
+        Self {
+            properties: vec![origin],
+            evidence: Some(Evidence { occurrences }),
+            ..Self::of(reference, &package.purl, package.file.as_ref())
+        }
+    }
+
+    /// A file that was fetched, and of which nothing in the image tells.
+    fn passed_by(reference: String, file: &Fetched) -> Self {
+        let fetched = Property { name: "countersign:from", value: "fetched".to_owned() };
+        Self {
+            scope: Some("excluded"),
+            properties: vec![fetched],
+            ..Self::of(reference, &file.purl, Some(file))
+        }
+    }
+
+    fn of(reference: String, purl: &Purl, file: Option<&Fetched>) -> Self {
         let kind = if purl.kind == "generic" { "file" } else { "library" };
         Self {
             group: Some(purl.namespace.clone()).filter(|group| !group.is_empty()),
             version: Some(purl.version.clone()).filter(|version| !version.is_empty()),
             purl: Some(purl.to_string()),
-            ..Self::new(kind, reference, &purl.name, &package.digest)
+            ..Self::bare(kind, reference, &purl.name, file.map(|file| &file.digest))
         }
     }
 }
@@ -262,27 +341,35 @@ fn uuid_of(digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packages::Purl;
+    use crate::packages::Origin;
 
     #[test]
     fn a_bill_is_the_same_for_the_same_build_and_names_every_package() {
-        let package = |purl: Purl, url: &str| Package {
+        let file = |purl: Purl, url: &str| Fetched {
             purl,
             digest: Digest::of(b"file"),
             size: 4,
             url: url.into(),
             step: recorder::StepId::new("stage", 2),
         };
-        let packages = [
-            package(
-                Purl::new("npm", "core", "1.0").within("@a"),
-                "https://mirror.example/x?signature=secret",
-            ),
-            package(
-                Purl::new("generic", "tool", "").with("download_url", "https://dl.example/tool"),
-                "https://dl.example/tool",
-            ),
-        ];
+        let core = Purl::new("npm", "core", "1.0").within("@a");
+        let core_file = file(core.clone(), "https://mirror.example/x?signature=secret");
+        let installed = |purl, path: &str, origin, file| Installed {
+            purl,
+            records: [path.to_owned()].into(),
+            origin,
+            file,
+        };
+        let tool = Purl::new("generic", "tool", "").with("download_url", "https://dl.example/tool");
+        let libc = Purl::new("deb", "libc6", "2.36-9").within("debian").with("arch", "amd64");
+        let packages = Packages {
+            installed: vec![
+                installed(libc, "var/lib/dpkg/status", Origin::Base, None),
+                installed(core, "app/node_modules/@a/core/package.json", Origin::Build, Some(core_file)),
+            ],
+            passed_by: vec![file(tool, "https://dl.example/tool")],
+            unread: Vec::new(),
+        };
         let bases = BTreeMap::from([("debian:bookworm".to_owned(), Digest::of(b"base"))]);
         let whole = Whole {
             name: "average",
@@ -297,11 +384,16 @@ mod tests {
             assert!(bill.contains("pkg:npm/%40a/core@1.0") && bill.contains("pkg:generic/tool?"), "{bill}");
             assert!(bill.contains(&Digest::of(b"base").hex()) && !bill.contains("null"), "{bill}");
         }
-        // Exactly the bytes that the formats' own libraries write: signed documents must not change with the
-        // implementation.
+        // Signed documents must not change with the implementation.
         let text = |bill: &Value| format!("{bill:#}\n").replace(TOOL, "countersign-builder-VERSION");
-        assert_eq!(text(&one), include_str!("vectors/spdx.json"));
-        assert_eq!(text(&other), include_str!("vectors/cyclonedx.json"));
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/src/packages/vectors");
+        for (name, bill) in [("spdx.json", &one), ("cyclonedx.json", &other)] {
+            let path = format!("{place}/{name}");
+            if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+                std::fs::write(&path, text(bill)).unwrap();
+            }
+            assert_eq!(text(bill), std::fs::read_to_string(path).unwrap(), "{name}");
+        }
         let serial = other["serialNumber"].as_str().unwrap();
         assert_eq!((serial.len(), &serial[23..24]), (45, "8"), "{serial}");
     }

@@ -69,14 +69,16 @@ impl ShownLock {
     pub(crate) fn new(lock: &Lock, before: Option<&Lock>) -> Self {
         let bases =
             lock.bases.iter().map(|(name, base)| format!("base {name} {} {}", base.digest, base.from));
-        let packages = lock.packages.iter().map(|(purl, files)| {
-            let files: Vec<String> = files.iter().map(Digest::to_string).collect();
-            format!("{purl} {}", files.join(" "))
-        });
+        let line = |(purl, files): (&String, &Vec<Digest>)| {
+            let files = files.iter().map(|file| format!(" {file}"));
+            format!("{purl}{}", files.collect::<String>())
+        };
+        let packages = lock.packages.iter().map(line);
+        let fetched = lock.fetched.iter().map(|file| format!("fetched {}", line(file)));
         let visible = |lines: Vec<String>| lines.iter().map(|line| visible::line(line)).collect();
         Self {
             digest: lock.digest(),
-            entries: visible(bases.chain(packages).collect()),
+            entries: visible(bases.chain(packages).chain(fetched).collect()),
             drift: visible(before.map(|before| lock::drift(before, lock)).unwrap_or_default()),
         }
     }

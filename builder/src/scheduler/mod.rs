@@ -5,7 +5,7 @@ mod graph;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use attestations::provenance::LayerRecord;
 use images::layer::AppliedRule;
@@ -21,6 +21,8 @@ use crate::executor::stage_files::StageFiles;
 use crate::executor::stages::{PlannedStage, Stages, furnish, sources_of};
 use crate::executor::steps::add::GitTaken;
 use crate::executor::steps::copy::ContextTree;
+use crate::executor::survey::{Downloads, Survey};
+use crate::packages::{self, Inventory};
 use crate::plan::{self, Plan, config};
 use crate::progress::SummaryStep;
 use crate::scheduler::graph::{Results, Turn, Waits};
@@ -34,6 +36,8 @@ pub(crate) struct Executed {
     pub(crate) image: Image,
     /// Its layers, from the lowest.
     pub(crate) layers: Vec<LayerRecord>,
+    /// What its files say of packages.
+    pub(crate) inventory: Inventory,
     /// The recorded exchanges of the steps with the network, in the order of their requests.
     pub(crate) responses: Vec<recorder::StepExchanges>,
     /// Why the list of exchanges may be incomplete, if so.
@@ -95,8 +99,11 @@ pub(crate) fn execute(
     let stage_resources: Vec<_> = folders.iter().map(|scratch| Resources { scratch, ..*resources }).collect();
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stages = Stages::new(plan, &planned, &fetched, &stage_resources, context, epoch);
-    let scheduler =
-        Scheduler { stages: &stages, speculation: Speculation::new(reference_image, &stages, processors) };
+    let scheduler = Scheduler {
+        stages: &stages,
+        speculation: Speculation::new(reference_image, &stages, processors),
+        downloads: Mutex::default(),
+    };
     let speculation = &scheduler.speculation;
     let stop = || resources.canceller.cancel();
     let finished = std::thread::scope(|scope| {
@@ -112,9 +119,11 @@ pub(crate) fn execute(
     });
     let finished = finished?.ok_or_else(|| Error::new(Kind::Bug, "stages wait for each other"))?;
     let (mut last, mut reports) = (None, StepReports::default());
+    let mut inventory = Inventory::default();
     for stage in finished {
         let stage = Arc::into_inner(stage).ok_or_else(|| Error::new(Kind::Bug, "a stage is still in use"))?;
         reports.append(stage.reports);
+        inventory = stage.inventory;
         last = Some(stage.built);
     }
     let mut target = last.ok_or_else(|| Error::new(Kind::Bug, "the plan has no stage"))?;
@@ -125,6 +134,7 @@ pub(crate) fn execute(
     Ok(Executed {
         image,
         layers: records,
+        inventory,
         responses: reports.responses,
         unrecorded: reports.unrecorded,
         applied: reports.applied,
@@ -141,6 +151,8 @@ struct Scheduler<'a> {
     stages: &'a Stages<'a>,
     /// The early tasks.
     speculation: Speculation<'a>,
+    /// What the finished stages fetched.
+    downloads: Mutex<Downloads>,
 }
 
 impl Scheduler<'_> {
@@ -195,14 +207,23 @@ impl Scheduler<'_> {
             let has_layer = run.take(built, step, &label, result_of_step)?;
             built.config.history.extend(self.stages.plan.history(step, has_layer));
         }
+        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
+        downloads.add(&packages::fetched(&run.reports.responses));
+        let mut inventory = Inventory::default();
         if at + 1 == self.stages.planned.len() {
+            // All that the target needs is done, so everything was fetched by now.
+            let survey = Survey::begin(run.resources, &built.root, std::mem::take(&mut downloads))?;
             // No later stage needs the target's files, so they are removed while its layers are still being
             // compressed.
             built.root = StageFiles::default();
+            run.settle(built, 0)?;
+            inventory = survey.finish()?;
+        } else {
+            drop(downloads);
+            run.settle(built, 0)?;
         }
-        run.settle(built, 0)?;
         let StageInProgress { run, built, .. } = going;
-        Ok(Turn::Done(FinishedStage { built, reports: run.reports }))
+        Ok(Turn::Done(FinishedStage { built, reports: run.reports, inventory }))
     }
 
     /// A stage before its first step, with the finished stages that it needs.

@@ -339,6 +339,7 @@ fn build(image: &Image, config_digest: Digest) -> Statement {
         materials: Materials::Complete,
         responses: attestations::provenance::Responses::Fetched,
         normalised: BTreeMap::new(),
+        inventory: Some(attestations::provenance::Inventory::Complete),
         rebuild_of: None,
     };
     let built = "2026-01-02T03:04:05Z".parse().unwrap();

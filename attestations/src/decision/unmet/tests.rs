@@ -51,6 +51,8 @@ fn number(unmet: &Unmet) -> usize {
         Unmet::Arguments { .. } => 32,
         Unmet::OfFederation { .. } => 33,
         Unmet::EvidenceGone { .. } => 34,
+        Unmet::IncompletePackages { .. } => 35,
+        Unmet::FetchedPackages { .. } => 36,
     }
 }
 
@@ -131,6 +133,12 @@ fn samples() -> Vec<Unmet> {
         Unmet::EvidenceGone {
             origin: Foreign::new("registry.example/average@sha256:…"),
             kind: Foreign::new("application/vnd.dev.sigstore.bundle.v0.3+json"),
+        },
+        Unmet::IncompletePackages {
+            reasons: few(&["usr/lib/x.dist-info/METADATA: a package without a name"]),
+        },
+        Unmet::FetchedPackages {
+            found: few(&["pkg:pypi/requests@2.31.0, which pkg:pypi/requests@* forbids (step build#2)"]),
         },
     ]
 }

@@ -33,8 +33,10 @@ impl Unmet {
             Self::Unreadable { .. } => "what trusted people and builders signed can be read".into(),
             Self::IncompleteMaterials { .. } => "everything that entered the build is named".into(),
             Self::Hosts { .. } => "every host that the build reached is allowed".into(),
-            Self::MissingPackages { .. } => "every required package is in the build".into(),
-            Self::ForbiddenPackages { .. } => "no forbidden package is in the build".into(),
+            Self::IncompletePackages { .. } => "every package of the image is known".into(),
+            Self::FetchedPackages { .. } => "no forbidden package came over the network".into(),
+            Self::MissingPackages { .. } => "every required package is in the image".into(),
+            Self::ForbiddenPackages { .. } => "no forbidden package is in the image".into(),
             Self::PackageNames { .. } => "every package of the build has a canonical name (purl)".into(),
             Self::IndependentMaterials { wanted, from, .. } => format!(
                 "{wanted} operator(s) of {} that saw for themselves what entered over the network",
@@ -86,6 +88,8 @@ impl Unmet {
             Self::Unreadable { by, origin, reason } => format!("{by} signed {origin}: {reason}"),
             Self::IncompleteMaterials { reasons: few }
             | Self::Hosts { found: few }
+            | Self::IncompletePackages { reasons: few }
+            | Self::FetchedPackages { found: few }
             | Self::ForbiddenPackages { found: few }
             | Self::PackageNames { found: few } => few.to_string(),
             Self::IndependentMaterials { counted, .. } if counted.is_empty() => {
@@ -148,6 +152,13 @@ impl Unmet {
             }
             Self::Hosts { .. } => {
                 "build from allowed hosts, or add these to hosts in the rule's [algorithm.materials]"
+            }
+            Self::IncompletePackages { .. } => {
+                "mend the records it names and build again, with a builder that looks for packages in the image"
+            }
+            Self::FetchedPackages { .. } => {
+                "build without fetching them, or take the pattern out of forbid_fetched in the rule's \
+                 [algorithm.materials]"
             }
             Self::MissingPackages { .. } => {
                 "add these to the build, or take them out of require in the rule's [algorithm.materials]"

@@ -255,6 +255,7 @@ impl World {
                     layers: Vec::new(),
                     materials: Materials::Complete,
                     responses: attestations::provenance::Responses::Fetched,
+                    inventory: None,
                     normalised: BTreeMap::new(),
                     rebuild_of: None,
                 },
