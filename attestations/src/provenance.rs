@@ -304,6 +304,10 @@ impl ResourceDescriptor {
     pub const SOURCE: &str = "source";
     /// The kind of that commit's tree.
     pub const SOURCE_TREE: &str = "source-tree";
+    /// The kind of a submodule's commit: that of the commit that was built names it.
+    pub const SUBMODULE: &str = "submodule";
+    /// The kind of a file in Git LFS, which the commit that was built has a pointer to.
+    pub const LFS: &str = "lfs";
     /// The kind of a base image.
     pub const BASE: &str = "base";
     /// The kind of a review.
@@ -348,6 +352,16 @@ impl ResourceDescriptor {
     /// The tree of that commit.
     pub fn tree(uri: impl Into<String>, tree: &Tree) -> Self {
         Self::of(Self::SOURCE_TREE, uri, "gitTree", tree.as_str())
+    }
+
+    /// A submodule of that commit, by its own.
+    pub fn submodule(uri: impl Into<String>, commit: &Commit) -> Self {
+        Self::of(Self::SUBMODULE, uri, "gitCommit", commit.as_str())
+    }
+
+    /// A file in Git LFS, by the digest in its pointer.
+    pub fn lfs(uri: impl Into<String>, content: &Digest) -> Self {
+        Self::of(Self::LFS, uri, "sha256", content.hex())
     }
 
     /// A base image, by the digest of its manifest.

@@ -18,7 +18,7 @@ use crate::executor::emulation::Emulator;
 use crate::executor::limits::StepLimits;
 use crate::executor::scratch::Scratch;
 use crate::executor::stage::Resources;
-use crate::executor::steps::copy::ContextTree;
+use crate::executor::steps::copy::{ContextTree, Elsewhere, Taken};
 use crate::lock::{self, Lock, LockedBase};
 use crate::packages::{self, Packages};
 use crate::parameters::{self, BuildSelection};
@@ -27,7 +27,7 @@ use crate::progress::{Event, Summary};
 use crate::project::{self, Project, Recipe};
 use crate::scheduler::{Executed, execute};
 use crate::secrets::Secrets;
-use crate::source::{GitRecipe, Location, Repository, Snapshot, Writers};
+use crate::source::{Access, GitRecipe, Location, Repository, Snapshot, Writers};
 use crate::speculation::reference::ReferenceImage;
 use crate::workspace::Workspace;
 use recorder::{Endpoint, Mode, Options, Record, Recorder, Replay, ResponseStore, StoreWriter, Upstream};
@@ -87,6 +87,8 @@ pub(crate) struct BuildOutcome {
     pub(crate) observed: Responses,
     /// The packages of the image, and those that were fetched for it.
     pub(crate) packages: Packages,
+    /// What its steps took of that which the commit only names.
+    pub(crate) elsewhere: Taken,
     /// The commit's lock, if it has one.
     pub(crate) lock: Option<Lock>,
     /// The emulator that ran its commands, if any: the program's name and digest.
@@ -186,7 +188,13 @@ pub(crate) fn build(
             BuildSelection::Recorded { parameters, .. } => parameters.git.clone(),
         },
     };
-    let context = ContextTree::new(&snapshot, walk)?;
+    let access = Access {
+        state_dir: workspace.state_dir().to_owned(),
+        location: build_request.location.clone(),
+        upstream: build_request.upstream.clone(),
+    };
+    let elsewhere = Elsewhere::new(access, ignore.clone(), runtime.clone());
+    let context = ContextTree::new(&snapshot, walk)?.with_elsewhere(&snapshot, &recipe.context, elsewhere)?;
     // Only the root of a repository has a `.git`.
     let context = if recipe.context.is_empty() { context.with_git(git, ignore) } else { context };
     let builds = PlatformBuilds {
@@ -344,6 +352,7 @@ impl PlatformBuilds<'_> {
             writers: self.writers.clone(),
             epoch: self.epoch,
             packages,
+            elsewhere: context.taken(),
             lock: self.lock.clone(),
             responses,
             record,

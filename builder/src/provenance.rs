@@ -171,6 +171,15 @@ fn dependencies(outcome: &BuildOutcome, reviews: &[HandedIn]) -> Vec<ResourceDes
         ResourceDescriptor::source(source, &outcome.parameters.commit),
         ResourceDescriptor::tree(source, &outcome.tree),
     ];
+    all.extend(outcome.elsewhere.submodules.iter().map(|it| {
+        ResourceDescriptor::submodule(format!("git+{}", it.uri), &it.commit)
+            .annotated("path", it.path.clone())
+    }));
+    all.extend(outcome.elsewhere.files.iter().map(|it| {
+        ResourceDescriptor::lfs(format!("git+{}", it.uri), &it.pointer.digest)
+            .annotated("path", it.path.clone())
+            .annotated("size", it.pointer.size)
+    }));
     let mut bases: Vec<_> = outcome.executed.bases.iter().collect();
     bases.dedup_by(|a, b| a.asked == b.asked);
     all.extend(bases.iter().map(|base| {

@@ -106,6 +106,22 @@ impl Upstream {
         self
     }
 
+    /// Checks that a server may be asked by a program other than this one, as its own [`clients`](Upstream::clients) may:
+    /// its name leads to the public Internet, or was permitted. Where a proxy is set, that decides for http and https.
+    ///
+    /// # Errors
+    /// Why it may not, or is not known.
+    pub fn check_server(&self, host: &str, port: u16, is_http: bool) -> Result<(), String> {
+        let resolver = self.resolver();
+        if is_http && !resolver.permitted.proxies.is_empty() {
+            return Ok(());
+        }
+        HostName::parse(host).map_err(|why| format!("{host:?} {why}"))?;
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))
+            .map_err(|cause| format!("{host} is not known: {cause}"))?;
+        resolver.permitted.of(host, found.collect()).map(drop).map_err(|why| why.to_string())
+    }
+
     /// The clients for requests to upstream. `connect` limits connecting, `stall` the silence in the middle of a
     /// response.
     ///
@@ -381,6 +397,18 @@ mod tests {
         for bad in ["10.0.0.1", "localhost", "a/b", ""] {
             assert!(Upstream::system().with_private(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_server_for_another_program_is_held_to_the_same() {
+        let upstream = Upstream::system().with_proxies(Proxies::Direct);
+        for host in ["127.0.0.1", "localhost", "169.254.169.254", "", "a b"] {
+            assert!(upstream.check_server(host, 443, true).is_err(), "{host}");
+        }
+        let through = Proxies::Through(url::Url::parse("http://proxy.example:3128").unwrap());
+        let behind = Upstream::system().with_proxies(through);
+        assert!(behind.check_server("nowhere.invalid", 443, true).is_ok(), "the proxy decides");
+        assert!(behind.check_server("nowhere.invalid", 22, false).is_err());
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use elsewhere::{AHEAD, elsewhere};
 pub use engine::Engine;
 pub use events::{Events, has_one_processor};
 pub use front::{Front, Manner};
+pub use git_server::answer as git_answer;
 pub use hostile::{Hostile, Listing};
 pub use place::Place;
 pub use programs::{Outcome, builder, built_tool, program, run, runner, tool};

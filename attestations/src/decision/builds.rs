@@ -231,6 +231,8 @@ pub(super) fn consistent(build: &SignedBuild<'_>, digest: &Digest) -> Result<Tre
     let kinds = [
         Resource::SOURCE,
         Resource::SOURCE_TREE,
+        Resource::SUBMODULE,
+        Resource::LFS,
         Resource::BASE,
         Resource::REVIEW,
         Resource::EXCHANGE,

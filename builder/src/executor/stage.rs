@@ -326,25 +326,36 @@ impl<'a> StageRun<'a> {
     }
 }
 
-/// Checks that what a step takes from the commit is there.
+/// Checks that what a step takes from the commit is there, and fetches what the commit only names of it.
 ///
 /// # Errors
-/// [`Kind::Input`] when it is not.
+/// [`Kind::Input`] when it is not there; what cannot be fetched.
 pub(crate) fn check_sources(step: &Step, context: &ContextTree) -> Result<()> {
     let checked = match &step.action {
-        Action::Copy(Copying { from: None, sources, .. }) => {
-            let paths = sources.iter().filter_map(|source| match source {
-                Source::Path(path) => Some(path.as_str()),
-                Source::Remote(_) => None,
-            });
-            copy::check(context, paths)
+        Action::Copy(Copying { from: None, sources, excludes, parents, .. }) => {
+            let paths: Vec<String> = sources
+                .iter()
+                .filter_map(|source| match source {
+                    Source::Path(path) => Some(path.clone()),
+                    Source::Remote(_) => None,
+                })
+                .collect();
+            let request = copy::CopyRequest {
+                excludes: Some(excludes),
+                parents: *parents,
+                ..copy::CopyRequest::plain(&paths, "/", 0)
+            };
+            copy::check(context, paths.iter().map(String::as_str)).and_then(|()| context.fetch_for(&request))
         }
         Action::Run(execution) => {
             let bound = execution.mounts.iter().filter_map(|mounted| match &mounted.what {
-                MountSource::Bind { from: None, source, .. } => Some(source.as_str()),
+                MountSource::Bind { from: None, source, .. } => Some(source),
                 _ => None,
             });
-            copy::check(context, bound)
+            bound.map(std::slice::from_ref).try_for_each(|source| {
+                copy::check(context, source.iter().map(String::as_str))?;
+                context.fetch_for(&copy::CopyRequest::plain(source, "/", 0))
+            })
         }
         _ => Ok(()),
     };

@@ -1,12 +1,13 @@
 //! The files of a commit in the form that reviewers see.
 
+use errors::plural;
 use git2::{ObjectType, Oid};
 use serde::Serialize;
 
 use super::findings::{self, Finding};
 use super::visible;
 use crate::error::{Error, Kind, Result};
-use crate::source::Snapshot;
+use crate::source::{Home, Pointer, Snapshot};
 
 /// The most bytes of a file that is shown with others; larger ones are shown alone.
 pub(crate) const MAX_SHOWN: usize = 1 << 20;
@@ -39,7 +40,7 @@ pub(crate) struct Item {
     pub(crate) id: String,
     /// Facts about it that a reviewer must know.
     pub(crate) flags: Vec<Flag>,
-    /// A link's target, made visible.
+    /// A link's target, a submodule's URL and commit, or the digest and size of a file in LFS, made visible.
     pub(crate) target: Option<String>,
     /// What in it can deceive a reader.
     #[serde(skip)]
@@ -92,11 +93,11 @@ pub(crate) enum Flag {
     /// Too large to be shown.
     #[error("OVERSIZED, shown only by --path")]
     Oversized,
-    /// Another repository's commit, whose content this commit does not cover.
-    #[error("SUBMODULE, not covered by this commit")]
+    /// Another repository's commit: what is in it is read there.
+    #[error("SUBMODULE, to be read at its own commit")]
     Submodule,
-    /// A pointer whose file this commit does not cover.
-    #[error("GIT LFS POINTER, its file is not covered by this commit")]
+    /// A pointer to a file that is not shown.
+    #[error("GIT LFS POINTER, its file is not shown")]
     LfsPointer,
     /// May be executed.
     #[error("executable")]
@@ -184,6 +185,9 @@ pub(super) fn item(snapshot: &Snapshot<'_>, entry: Entry) -> Result<Item> {
     match mode {
         0o160_000 => {
             item.flags.push(Flag::Submodule);
+            let home = Home::of(snapshot)?;
+            let url = home.written(&item.entry.name).unwrap_or("nowhere that .gitmodules names");
+            item.target = Some(visible::line(&format!("{url} at {oid}")));
             return Ok(item);
         }
         0o120_000 => item.flags.push(Flag::Link),
@@ -205,6 +209,8 @@ pub(super) fn item(snapshot: &Snapshot<'_>, entry: Entry) -> Result<Item> {
             item.flags.push(Flag::LeadsOut);
         }
     } else {
+        let pointer = Pointer::parse(blob.content());
+        item.target = pointer.map(|it| format!("{}, {}", it.digest, plural(it.size, "byte")));
         item.findings = findings::of(&item.path, blob.content());
         item.flags.extend(flags_of(blob.content(), &item.findings));
     }

@@ -6,13 +6,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use attestations::Foreign;
 use attestations::digest::Commit;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use git2::Oid;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::{Location, SourceError};
 
@@ -132,6 +136,41 @@ pub(super) fn objects_of_tags(
         Some(name) => SourceError::gone_tag(&Foreign::new(name).to_string()),
         None => refused(location, &detail),
     })
+}
+
+/// The user's credentials for a server, as git's helpers have them, in the form of the header. None if there are none.
+pub(super) fn credential(place: &Path, url: &url::Url) -> Option<HeaderValue> {
+    let mut command = hardened(place, &[], &["credential", "fill"]);
+    let asked = format!("url={url}\n\n");
+    let mut git = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    git.stdin.take()?.write_all(asked.as_bytes()).ok()?;
+    let output = git.wait_with_output().ok()?;
+    let text = Zeroizing::new(String::from_utf8(output.stdout).ok()?);
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).filter(|it| !it.is_empty());
+    let pair = Zeroizing::new(format!("{}:{}", value("username=")?, value("password=")?));
+    let mut header = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair.as_bytes()))).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// The headers that git's configuration has for a server (`http.extraHeader`), by which CI systems pass credentials.
+pub(super) fn extra_headers(place: &Path, url: &url::Url) -> HeaderMap {
+    let mut command = hardened(place, &[], &["config", "--get-urlmatch", "http.extraHeader"]);
+    let output = command.arg(url.as_str()).stdin(Stdio::null()).output();
+    let mut headers = HeaderMap::new();
+    let Some(text) = output.ok().and_then(|output| String::from_utf8(output.stdout).ok()) else {
+        return headers;
+    };
+    for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        if let (Ok(name), Ok(mut value)) =
+            (HeaderName::try_from(name.trim()), HeaderValue::try_from(value.trim()))
+        {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    headers
 }
 
 /// The error for a fetch that git ended with `detail`.

@@ -1,13 +1,15 @@
 //! Git: reads a commit by its id, from a path or URL, through a bare cache; never from a working directory.
 //!
-//! The `git` program fetches. libgit2 reads, and checks that every object has the requested id. Deliberately absent:
-//! LFS, since the commit's id does not cover the content, and in the reviewed repository also submodules, since they
-//! are not reviewed with it. Both stop a build only where something copies them.
+//! The `git` program fetches. libgit2 reads, and checks that every object has the requested id. Submodules and files in
+//! LFS are fetched only when something copies them: the commit names them by their own ids, which its own covers.
 
 mod attributes;
 mod fetch;
 mod git_folder;
+mod gitmodules;
+mod lfs;
 mod location;
+mod pinned;
 mod recorded;
 mod submodules;
 mod tree;
@@ -23,7 +25,9 @@ use git2::{ObjectType, Oid};
 pub(crate) use attributes::Form;
 use fetch::Depth;
 pub(crate) use git_folder::{Made as MadeGit, Recipe as GitRecipe};
+pub(crate) use lfs::{LfsHome, LfsStore, Pointer};
 pub(crate) use location::Location;
+pub(crate) use pinned::{Access, Entered, Home, Place};
 pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
 pub(crate) use writers::Writers;
@@ -115,6 +119,25 @@ pub(crate) enum SourceError {
         path: String,
         /// The commit.
         commit: String,
+    },
+    /// The list of submodules cannot be read.
+    #[error("{0}")]
+    Submodules(String),
+    /// A submodule that is copied cannot be fetched.
+    #[error("the submodule {path} cannot be fetched: {why}")]
+    Submodule {
+        /// Its path in the outermost repository.
+        path: String,
+        /// The reason.
+        why: String,
+    },
+    /// A file in Git LFS that is copied cannot be fetched.
+    #[error("{path} is in Git LFS and cannot be fetched: {why}")]
+    Lfs {
+        /// Its path.
+        path: String,
+        /// The reason.
+        why: String,
     },
     /// Git could not give the form that a file has in a checkout.
     #[error("the files as .gitattributes has them in a checkout could not be made: {0}")]
@@ -213,6 +236,17 @@ impl From<SourceError> for crate::error::Error {
             SourceError::Tag { .. } => (
                 Kind::NotFound,
                 "the tags that the build takes are those of its provenance: give a repository that has them".to_owned(),
+            ),
+            SourceError::Submodules(_) => (Kind::Input, "correct .gitmodules".to_owned()),
+            SourceError::Submodule { .. } => (
+                Kind::Network,
+                "check that `git submodule update` works for this user, or leave it out with .dockerignore or --exclude"
+                    .to_owned(),
+            ),
+            SourceError::Lfs { .. } => (
+                Kind::Network,
+                "check that `git lfs pull` works for this user, or leave it out with .dockerignore or --exclude"
+                    .to_owned(),
             ),
             SourceError::Checkout(_) => (Kind::Input, "correct .gitattributes, or the files that it names".to_owned()),
             SourceError::TooLarge { .. } | SourceError::Read(_) => {

@@ -7,22 +7,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use attestations::Commit;
 use git2::ObjectType;
 use url::Url;
 
+use super::gitmodules::{self, LIST, Listed};
 use super::recorded::{self, RecordedError, Said, Wanted};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
 use super::{SourceError, commit_id, object_id};
 
 /// The most submodules, including nested ones.
 const MOST: usize = 100;
-/// The most bytes of `.gitmodules`.
-const MAX_LIST: usize = 1 << 20;
-/// The file that lists a commit's submodules.
-const LIST: &str = ".gitmodules";
 
 /// A submodule that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +42,6 @@ struct Outer {
     path: Vec<u8>,
 }
 
-/// An entry of `.gitmodules`.
-#[derive(Default)]
-struct Listed {
-    path: Vec<u8>,
-    url: String,
-    update: String,
-}
-
 /// Fetches the submodules that are in, or around, the requested folder of a commit that is already fetched.
 ///
 /// # Errors
@@ -67,7 +56,10 @@ pub(super) fn fetch<E>(
     let mut open = VecDeque::from([Outer { git, url, commit: commit.clone(), path: Vec::new() }]);
     while let Some(outer) = open.pop_front() {
         let links = outer.links(wanted.folder.as_bytes())?;
-        let listed = if links.is_empty() { BTreeMap::new() } else { outer.listed()? };
+        let listed = match links.is_empty() {
+            true => BTreeMap::new(),
+            false => gitmodules::of(&outer.git, &outer.tree()?)?,
+        };
         for (path, commit) in links {
             let text = String::from_utf8_lossy(&path).into_owned();
             let refuse = |why: String| RecordedError::Submodule { path: text.clone(), why };
@@ -118,31 +110,10 @@ impl Outer {
     fn url_of(&self, path: &[u8], listed: &BTreeMap<Vec<u8>, Listed>) -> Result<Url, String> {
         let own = path.strip_prefix(&self.path[..]).unwrap_or(path);
         let own = own.strip_prefix(b"/").unwrap_or(own);
-        match listed.values().find(|listed| listed.path == own) {
+        match gitmodules::at(listed, own) {
             None => Err(format!("{LIST} has no URL for it")),
-            Some(listed) if listed.update == "none" => Err("it is not to be checked out".to_owned()),
-            Some(listed) => resolve(&self.url, &listed.url),
-        }
-    }
-
-    /// The entries of its `.gitmodules`, by name, parsed by git itself, which defines the format.
-    fn listed<E>(&self) -> Result<BTreeMap<Vec<u8>, Listed>, RecordedError<E>> {
-        // Git does not accept a symbolic link for it either.
-        let is_file = |entry: &git2::TreeEntry<'_>| matches!(entry.filemode(), 0o100_644 | 0o100_755);
-        let Some(id) = self.tree()?.get_name(LIST).filter(is_file).map(|entry| entry.id()) else {
-            return Ok(BTreeMap::new());
-        };
-        if self.git.odb()?.read_header(id)?.0 > MAX_LIST {
-            return Err(RecordedError::Git(format!("its {LIST} has more than {MAX_LIST} bytes")));
-        }
-        let mut command = Command::new("git");
-        let place = self.git.path();
-        command.arg("-C").arg(place).args(["config", "--null", "--list", "--blob", &id.to_string()]);
-        recorded::isolate(&mut command, place);
-        let output = command.stdin(Stdio::null()).output().map_err(SourceError::NoGit)?;
-        match output.status.success() {
-            true => Ok(parse(&output.stdout)),
-            false => Err(RecordedError::Git(format!("its {LIST} is malformed"))),
+            Some((_, listed)) if listed.is_left_out() => Err("it is not to be checked out".to_owned()),
+            Some((_, listed)) => resolve(&self.url, &listed.url),
         }
     }
 }
@@ -177,26 +148,6 @@ fn links(
         path.truncate(length);
     }
     Ok(())
-}
-
-/// Parses `git config --null --list`: a key, a newline and a value each. The last value of a key counts.
-fn parse(listed: &[u8]) -> BTreeMap<Vec<u8>, Listed> {
-    let mut all: BTreeMap<Vec<u8>, Listed> = BTreeMap::new();
-    for pair in listed.split(|byte| *byte == 0) {
-        let mut halves = pair.splitn(2, |byte| *byte == b'\n');
-        let (Some(key), Some(value)) = (halves.next(), halves.next()) else { continue };
-        let Some(key) = key.strip_prefix(b"submodule.") else { continue };
-        let Some(dot) = key.iter().rposition(|byte| *byte == b'.') else { continue };
-        let listed = all.entry(key[..dot].to_vec()).or_default();
-        let text = || String::from_utf8_lossy(value).into_owned();
-        match &key[dot + 1..] {
-            b"path" => listed.path = value.to_vec(),
-            b"url" => listed.url = text(),
-            b"update" => listed.update = text(),
-            _ => {}
-        }
-    }
-    all
 }
 
 /// Resolves a URL, or a relative path (`./` or `../`) from the outer repository's URL, as git does.
@@ -266,16 +217,6 @@ mod tests {
             let why = resolve(&outer, written).unwrap_err();
             assert!(why.contains(words), "{written}: {why}");
         }
-    }
-
-    #[test]
-    fn lists_are_read() {
-        let text = b"submodule.a.b.path\nv/x\0submodule.a.b.url\n../x.git\0core.bare\ntrue\0submodule.c.update\nnone\0submodule.c.path\0";
-        let listed = parse(text);
-        assert_eq!(listed.len(), 2);
-        let first = &listed[&b"a.b"[..]];
-        assert_eq!((&first.path[..], first.url.as_str()), (&b"v/x"[..], "../x.git"));
-        assert_eq!(listed[&b"c"[..]].update, "none");
     }
 
     #[test]

@@ -188,7 +188,10 @@ fn a_walk_names_submodules_and_lfs_pointers() {
     let snapshot = repository.commit(&both).unwrap();
     let found = snapshot.walk("", &all).unwrap();
     let kind = |path: &[u8]| found.iter().find(|entry| entry.path == path).unwrap().kind;
-    assert_eq!((kind(b"model.bin"), kind(b"vendor")), (EntryKind::LfsPointer, EntryKind::Submodule));
+    assert_eq!(
+        (kind(b"model.bin"), kind(b"vendor")),
+        (EntryKind::LfsPointer { executable: false }, EntryKind::Submodule)
+    );
 }
 
 #[test]

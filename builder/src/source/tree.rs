@@ -5,11 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use git2::Oid;
 
 use super::attributes::{self, Attributes, Form};
-use super::{Snapshot, SourceError};
+use super::{Snapshot, SourceError, lfs};
 
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
-/// The LFS specification keeps pointers below this size, in bytes.
-const LFS_POINTER_LIMIT: usize = 1024;
 /// Deeper trees are refused; git itself stops at about this depth.
 pub(super) const DEPTH_LIMIT: usize = 512;
 const FOLDER: i32 = 0o040_000;
@@ -32,7 +29,10 @@ pub(crate) enum EntryKind {
     /// A symbolic link; its bytes are the target.
     Link,
     /// A Git LFS pointer, which stands for a file elsewhere.
-    LfsPointer,
+    LfsPointer {
+        /// Mode 100755 instead of 100644.
+        executable: bool,
+    },
     /// A commit of another repository.
     Submodule,
 }
@@ -98,7 +98,7 @@ impl Snapshot<'_> {
             FOLDER => Ok(EntryKind::Directory),
             LINK => Ok(EntryKind::Link),
             0o100_644 | 0o100_664 | 0o100_755 => Ok(match self.is_lfs_pointer(id)? {
-                true => EntryKind::LfsPointer,
+                true => EntryKind::LfsPointer { executable: mode == 0o100_755 },
                 false => EntryKind::File { executable: mode == 0o100_755 },
             }),
             SUBMODULE => Ok(EntryKind::Submodule),
@@ -110,10 +110,10 @@ impl Snapshot<'_> {
 
     fn is_lfs_pointer(&self, id: Oid) -> Result<bool, SourceError> {
         let (size, _) = self.repository.git.odb()?.read_header(id)?;
-        if size >= LFS_POINTER_LIMIT || size < LFS_POINTER.len() {
+        if size >= lfs::POINTER_LIMIT || size < lfs::POINTER.len() {
             return Ok(false);
         }
-        Ok(self.repository.git.find_blob(id)?.content().starts_with(LFS_POINTER))
+        Ok(self.repository.git.find_blob(id)?.content().starts_with(lfs::POINTER))
     }
 
     /// Git's checks refuse these names on fetch, but the cache may have the tree from before.

@@ -57,7 +57,7 @@ enum Origin<'a> {
     Stage(RootTree, #[expect(dead_code, reason = "it is held")] Overlay),
     Inline(InlineTree<'a>),
     Fetched(FetchedFile),
-    Git(ContextTree),
+    Git(Box<ContextTree>),
 }
 
 impl Gathered<'_> {
@@ -75,7 +75,7 @@ impl Gathered<'_> {
             Origin::Context(tree) => copy::copy(*tree, target, &request),
             Origin::Stage(tree, _) => copy::copy(tree, target, &request),
             Origin::Inline(tree) => copy::copy(tree, target, &request),
-            Origin::Git(tree) => copy::copy(tree, target, &request),
+            Origin::Git(tree) => copy::copy(&**tree, target, &request),
             Origin::Fetched(file) => copy::copy_fetched(file, target, &request),
         }
     }
@@ -144,9 +144,10 @@ impl<'a> StageRun<'a> {
                     Remote::File(file) => {
                         (Origin::Fetched(self.fetch(step, label, file, place)?), Vec::new())
                     }
-                    Remote::Git(git) => {
-                        (Origin::Git(self.fetch_git(step, label, git, &place)?), vec!["/".to_owned()])
-                    }
+                    Remote::Git(git) => (
+                        Origin::Git(Box::new(self.fetch_git(step, label, git, &place)?)),
+                        vec!["/".to_owned()],
+                    ),
                 };
                 gathered.push(Gathered { from, paths, archives: *remote_archives, is_picked: true });
             }

@@ -16,7 +16,7 @@ use attestations::{Commit, GitId};
 use git2::{ObjectType, Oid};
 
 use super::tree::{EntryKind, Walk};
-use super::{Blobs, Location, Repository, Snapshot, SourceError, fetch, object_id};
+use super::{Blobs, Location, Pointer, Repository, Snapshot, SourceError, fetch, object_id};
 use index::Indexed;
 
 /// The most tags: those nearest to the commit.
@@ -241,14 +241,18 @@ impl<'a> Source<'a> {
         for entry in files {
             let mode = match entry.kind {
                 EntryKind::Directory => continue,
-                EntryKind::File { executable: true } => 0o100_755,
-                EntryKind::File { .. } | EntryKind::LfsPointer => 0o100_644,
+                EntryKind::File { executable: true } | EntryKind::LfsPointer { executable: true } => {
+                    0o100_755
+                }
+                EntryKind::File { .. } | EntryKind::LfsPointer { .. } => 0o100_644,
                 EntryKind::Link => 0o120_000,
                 EntryKind::Submodule => 0o160_000,
             };
             let is_there = is_there(&entry.path);
             let size = match (entry.kind, is_there) {
                 (EntryKind::Submodule, _) | (_, false) => 0,
+                // A checkout has the file, and not the pointer to it.
+                (EntryKind::LfsPointer { .. }, _) => lfs_size(&blobs.read(entry.id, &entry.form)?),
                 _ if entry.form.is_converted() => blobs.read(entry.id, &entry.form)?.len(),
                 _ => odb.read_header(entry.id)?.0,
             };
@@ -299,6 +303,12 @@ fn add_files(objects: &mut BTreeMap<Oid, ObjectType>, tree: Oid, files: &Walk) {
             _ => objects.insert(entry.id, ObjectType::Blob),
         };
     }
+}
+
+/// The size of the file that a pointer stands for; of a malformed one, its own.
+fn lfs_size(pointer: &[u8]) -> usize {
+    Pointer::parse(pointer)
+        .map_or(pointer.len(), |pointer| usize::try_from(pointer.size).unwrap_or(usize::MAX))
 }
 
 fn reference(tag: &str) -> String {

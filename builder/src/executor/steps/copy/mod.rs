@@ -5,20 +5,25 @@
 //! semantics are BuildKit's: of a folder its contents are copied; symbolic links given as a source are followed,
 //! those inside a folder stay links; existing folders are merged into. `ADD` unpacks archives.
 
+mod context;
 mod destination;
+mod elsewhere;
 mod fetched;
 mod git;
 mod inline;
 mod picked;
+mod rehearsal;
 mod target;
 mod tree;
 mod unpack;
 
+pub(crate) use context::ContextTree;
+pub(crate) use elsewhere::{Elsewhere, Taken};
 pub(crate) use fetched::FetchedFile;
 pub(crate) use images::layer::{Node, NodeKind};
 pub(crate) use inline::InlineTree;
 pub(crate) use target::{Folder, LayerTarget};
-pub(crate) use tree::{Content, ContextTree, NodeLookup, RootTree, Tree, Walk, lookup};
+pub(crate) use tree::{Content, NodeLookup, RootTree, Tree, Walk, lookup};
 
 use crate::dockerfile::Chmod;
 use crate::dockerfile::ignore::Ignore;
