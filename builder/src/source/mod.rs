@@ -131,6 +131,12 @@ pub(crate) enum SourceError {
         /// The reason.
         why: String,
     },
+    /// A pointer to a file in Git LFS that is copied and cannot be read.
+    #[error("{path} is a Git LFS pointer that is malformed, or has extensions")]
+    LfsPointer {
+        /// Its path.
+        path: String,
+    },
     /// A file in Git LFS that is copied cannot be fetched.
     #[error("{path} is in Git LFS and cannot be fetched: {why}")]
     Lfs {
@@ -237,11 +243,18 @@ impl From<SourceError> for crate::error::Error {
                 Kind::NotFound,
                 "the tags that the build takes are those of its provenance: give a repository that has them".to_owned(),
             ),
-            SourceError::Submodules(_) => (Kind::Input, "correct .gitmodules".to_owned()),
+            SourceError::Submodules(_) => (
+                Kind::Input,
+                "correct .gitmodules, or leave the submodule out with .dockerignore or --exclude".to_owned(),
+            ),
             SourceError::Submodule { .. } => (
                 Kind::Network,
                 "check that `git submodule update` works for this user, or leave it out with .dockerignore or --exclude"
                     .to_owned(),
+            ),
+            SourceError::LfsPointer { .. } => (
+                Kind::Input,
+                "add the file again with `git lfs`, or leave it out with .dockerignore or --exclude".to_owned(),
             ),
             SourceError::Lfs { .. } => (
                 Kind::Network,

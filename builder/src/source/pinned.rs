@@ -96,10 +96,9 @@ impl Access {
         place: Place<'_>,
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Option<Entered>, SourceError> {
-        let refuse = |why: String| SourceError::Submodule {
-            path: Foreign::new(&String::from_utf8_lossy(place.full)).to_string(),
-            why,
-        };
+        let path = Foreign::new(&String::from_utf8_lossy(place.full)).to_string();
+        let refuse =
+            |why: String| SourceError::Submodules(format!("the submodule {path} cannot be fetched: {why}"));
         if home.depth == MAX_DEPTH {
             return Err(refuse(format!("it is more than {MAX_DEPTH} deep in others")));
         }
@@ -124,7 +123,7 @@ impl Access {
                 Err(cause) => failed = Some(errors::chain::line(&cause)),
             }
         }
-        Err(refuse(failed.unwrap_or_default()))
+        Err(SourceError::Submodule { path, why: failed.unwrap_or_default() })
     }
 
     fn walked(

@@ -109,7 +109,7 @@ impl Elsewhere {
         let mut progress = self.progress();
         let Some(pointer) = Pointer::parse(pointer) else {
             progress.malformed.push(path.clone());
-            return Err(malformed(path));
+            return Err(SourceError::LfsPointer { path });
         };
         let uri = home.uri().to_owned();
         let taken = TakenFile { path: path.clone(), uri: uri.clone(), pointer };
@@ -124,7 +124,7 @@ impl Elsewhere {
         let wanted = {
             let mut progress = self.progress();
             if let Some(path) = progress.malformed.pop() {
-                return Err(malformed(path));
+                return Err(SourceError::LfsPointer { path });
             }
             std::mem::take(&mut progress.wanted)
         };
@@ -150,10 +150,6 @@ impl Elsewhere {
         let store = store.map_err(|why| SourceError::Lfs { path: path.to_owned(), why })?;
         Ok(self.store.get_or_init(|| store))
     }
-}
-
-fn malformed(path: String) -> SourceError {
-    SourceError::Lfs { path, why: "its pointer is malformed, or has extensions".to_owned() }
 }
 
 fn text(path: &[u8]) -> String {
