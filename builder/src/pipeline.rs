@@ -235,6 +235,17 @@ pub(crate) fn plan_for_review(
     Ok((parameters::to_be_reviewed(&recipe, lock.as_ref().map(bases)), lock))
 }
 
+/// What a commit builds by a selection, and the text of its Dockerfile.
+///
+/// # Errors
+/// When the commit has no such image, or no such Dockerfile.
+pub(crate) fn dockerfile_of(snapshot: &Snapshot<'_>, what: &BuildSelection) -> Result<(Recipe, Vec<u8>)> {
+    let project = Project::parse(snapshot.file(project::PATH, project::SIZE_LIMIT)?.as_deref())?;
+    let recipe = parameters::recipe(what, &project)?;
+    let bytes = files::dockerfile_bytes(snapshot, &recipe.dockerfile)?;
+    Ok((recipe, bytes))
+}
+
 /// How a commit says by itself that an image is built, whether it has the files for that or not.
 ///
 /// # Errors

@@ -158,7 +158,44 @@ fn a_dockerfile_is_explained_line_by_line() {
     let text = String::from_utf8(explain(&[]).stdout).unwrap();
     assert!(text.contains("2 to look at: base-by-tag (1), unpinned-pip (1)"), "{text}");
     assert!(text.contains("1 stage(s) of the file are not needed"), "{text}");
+    assert!(text.contains("! unpinned-pip: pip install pandas"), "{text}");
+    let long = format!("FROM a\nRUN true{}\n", " && echo a long line".repeat(9));
+    std::fs::write(&file, long).unwrap();
+    let text = String::from_utf8(explain(&[]).stdout).unwrap();
+    assert!(text.contains("… (10 commands)") && text.lines().all(|line| line.len() < 130), "{text}");
     std::fs::write(&file, "FROM a\nNONSENSE\n").unwrap();
     let refused = answer(&explain(&["--json"]), 3);
     assert!(refused["message"].as_str().unwrap().contains("line 2"), "{refused}");
+}
+
+#[test]
+fn a_commit_is_explained_with_its_files() {
+    let (source, folder) = (testing::Repository::new(), tempfile::TempDir::new().unwrap());
+    source.write(
+        "countersign.toml",
+        "version = 1\n[image.default]\ndockerfile = \"docker/Dockerfile\"\ntarget = \"one\"\n",
+    );
+    source.write(
+        "docker/Dockerfile",
+        "FROM a AS one\nCOPY . /app\nRUN pip install -r /app/requirements.txt && sh /app/x.sh\nFROM b\n",
+    );
+    source.write("requirements.txt", "six==1.16.0\npandas\n");
+    source.write("x.sh", "apt-get install -y gcc\n");
+    let commit = source.commit("an algorithm");
+    let (state, path) = (folder.path().join("state"), source.path());
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_countersign-builder"))
+        .args(["--json", "--state-dir", state.to_str().unwrap(), "explain-dockerfile"])
+        .args(["--repo", path.to_str().unwrap(), "--commit", &commit])
+        .output()
+        .unwrap();
+    let told = answer(&told, 0);
+    let hazards = told["stages"][0]["steps"][1]["hazards"].as_array().unwrap();
+    let found: Vec<_> = hazards.iter().map(|it| (&it["rule"], &it["words"], &it["file"])).collect();
+    let wanted = [
+        ("unpinned-pip", "pandas", "/app/requirements.txt"),
+        ("unpinned-apt", "apt-get install -y gcc", "/app/x.sh"),
+    ];
+    let wanted = wanted.map(|(rule, words, file)| (rule.into(), words.into(), file.into()));
+    assert_eq!(found, wanted.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
+    assert_eq!(told["stages"].as_array().unwrap().len(), 1, "the target is that of countersign.toml");
 }

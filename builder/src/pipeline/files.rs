@@ -13,10 +13,16 @@ use crate::source::{EntryKind, Snapshot};
 /// # Errors
 /// When there is none, with those that the commit has elsewhere, or it cannot be parsed.
 pub(super) fn dockerfile(snapshot: &Snapshot<'_>, path: &str) -> Result<Dockerfile> {
-    let Some(bytes) = snapshot.file(path, dockerfile::SIZE_LIMIT)? else {
-        return Err(no_dockerfile(path, snapshot));
-    };
+    let bytes = dockerfile_bytes(snapshot, path)?;
     Dockerfile::parse(&bytes).map_err(|error| Error::new(Kind::Input, format!("{path}: {error}")))
+}
+
+/// Its text.
+///
+/// # Errors
+/// When there is none, with those that the commit has elsewhere.
+pub(super) fn dockerfile_bytes(snapshot: &Snapshot<'_>, path: &str) -> Result<Vec<u8>> {
+    snapshot.file(path, dockerfile::SIZE_LIMIT)?.ok_or_else(|| no_dockerfile(path, snapshot))
 }
 
 /// The most Dockerfiles that an error lists.
