@@ -36,7 +36,7 @@ pub use front::{Front, Manner};
 pub use git_server::answer as git_answer;
 pub use hostile::{Hostile, Listing};
 pub use place::Place;
-pub use programs::{Outcome, builder, built_tool, program, run, runner, tool};
+pub use programs::{Outcome, builder, built_tool, own_state, program, run, runner, tool};
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};

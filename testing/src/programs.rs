@@ -85,11 +85,25 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIter
         .args(arguments)
         .env("NO_COLOR", "1")
         .env_remove("COUNTERSIGN_KEY_PASSWORD")
-        .env_remove("COUNTERSIGN_STATE")
         .env_remove("COUNTERSIGN_PROGRESS")
         // Where tests run, the package registries may be mirrors with private addresses.
         .env("COUNTERSIGN_ALLOW_PRIVATE", "*");
+    let _state = own_state(&mut command);
     command.stdin(std::process::Stdio::null()).output().unwrap().into()
+}
+
+/// Gives a program a fresh state directory, unless its arguments name one: no test sees what another one kept, or what this
+/// machine keeps. It is there as long as what this returns.
+#[must_use = "the directory is gone with it"]
+pub fn own_state(command: &mut Command) -> Option<tempfile::TempDir> {
+    command.env_remove("COUNTERSIGN_STATE");
+    let names_one = |word: &OsStr| ["--state-dir", "--config"].iter().any(|name| word == *name);
+    if command.get_args().any(names_one) {
+        return None;
+    }
+    let state = tempfile::tempdir().unwrap();
+    command.env("COUNTERSIGN_STATE", state.path());
+    Some(state)
 }
 
 /// `countersign-builder` with `arguments`.

@@ -36,7 +36,12 @@ pub fn on_terminal(
     let line = format!("stty rows {} cols {}; exec '{program}' {}", SIZE.1, SIZE.0, words_of_it.join(" "));
     let mut command = Command::new("script");
     command.args(["-q", "-f", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm-256color");
-    command.env_remove("NO_COLOR").env_remove("COUNTERSIGN_PROGRESS").env_remove("COUNTERSIGN_STATE");
+    command.env_remove("NO_COLOR").env_remove("COUNTERSIGN_PROGRESS");
+    let state = tempfile::tempdir().unwrap();
+    match arguments.iter().any(|word| word == "--state-dir") {
+        true => command.env_remove("COUNTERSIGN_STATE"),
+        false => command.env("COUNTERSIGN_STATE", state.path()),
+    };
     command.envs(environment.iter().copied());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut typing, mut shown) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

@@ -13,7 +13,12 @@ use site::{NAME, Site, cannot_run, input_file};
 
 fn runner(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
-    command.args(arguments).env_remove("COUNTERSIGN_STATE");
+    output_of(command.args(arguments))
+}
+
+/// Runs it to its end, with a state directory of its own.
+fn output_of(command: &mut Command) -> Output {
+    let _state = testing::own_state(command);
     command.output().unwrap()
 }
 
@@ -323,13 +328,13 @@ fn a_closed_pipe_ends_it_without_a_word_and_is_no_yes() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
-        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let output = output_of(command.args(arguments).stdout(writer));
         assert_eq!(output.status.code(), Some(141), "{arguments:?}: {}", text(&output));
         assert_eq!(text(&output), "", "{arguments:?}");
     }
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
-    let output = command.args(verify).stdout(full).output().unwrap();
+    let output = output_of(command.args(verify).stdout(full));
     assert_eq!(output.status.code(), Some(8), "a full disk is an error: {}", text(&output));
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::site::{NAME, Site, cannot_run};
-use super::{text, verify};
+use super::{output_of, text, verify};
 
 #[test]
 fn verify_says_yes_with_who_stands_for_it() {
@@ -83,11 +83,8 @@ fn verify_needs_no_network_when_the_evidence_is_at_hand() {
     ]
     .map(std::ffi::OsStr::to_owned);
     // A network namespace in which not even loopback is up.
-    let output = Command::new("unshare")
-        .args(["--net", env!("CARGO_BIN_EXE_countersign-runner")])
-        .args(arguments)
-        .output()
-        .unwrap();
+    let mut command = Command::new("unshare");
+    let output = output_of(command.args(["--net", env!("CARGO_BIN_EXE_countersign-runner")]).args(arguments));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 
