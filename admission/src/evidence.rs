@@ -28,14 +28,14 @@ pub(crate) struct Gathering<'a> {
 
 /// What was found about an image.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct GatheredEvidence {
     /// The bundles.
     pub(crate) bundles: Vec<Evidence>,
     /// What else was noticed.
     pub(crate) noticed: Noticed,
 }
 
-impl Found {
+impl GatheredEvidence {
     /// Adds what was found elsewhere.
     pub(crate) fn extend(&mut self, other: Self) {
         self.bundles.extend(other.bundles);
@@ -43,7 +43,7 @@ impl Found {
     }
 }
 
-impl From<Attached> for Found {
+impl From<Attached> for GatheredEvidence {
     fn from(attached: Attached) -> Self {
         let gone = attached.gone.into_iter();
         let unused = attached.unused.into_iter();
@@ -142,7 +142,7 @@ impl<'a> Gathering<'a> {
     ///
     /// # Errors
     /// When the registry fails: that is never the same as having none. Also beyond the budget.
-    pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<Found, Failed> {
+    pub(crate) async fn attached(&self, pinned: &Pinned) -> Result<GatheredEvidence, Failed> {
         let is_kept = |bundle: &[u8]| self.policies.each().any(|policy| is_signed(policy, bundle));
         match self.client.attachments_within(pinned, &self.budget, self.kept, &is_kept).await {
             Ok(attached) => Ok(attached.into()),

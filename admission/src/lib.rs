@@ -21,7 +21,7 @@ use images::{Image, Store};
 use jiff::Timestamp;
 
 pub use admitted::AdmittedImage;
-use evidence::{Failed, Found, Gathering};
+use evidence::{Failed, GatheredEvidence, Gathering};
 pub use federation::{Federation, read_trust};
 use memory::Keeping;
 pub use memory::{KeptNewest, KeptNo, KeptRelease, Memory};
@@ -266,8 +266,8 @@ impl Admission {
         gathering: &Gathering<'_>,
         question: &Question,
         digest: Digest,
-    ) -> Result<Found, Failed> {
-        let mut found = Found::default();
+    ) -> Result<GatheredEvidence, Failed> {
+        let mut found = GatheredEvidence::default();
         for path in &question.evidence {
             found.bundles.extend(gathering.in_path(path)?);
         }

@@ -38,7 +38,7 @@ pub use decision::{
 pub use digest::{Commit, Digest, GitId, Tree};
 pub use foreign::Foreign;
 pub use keys::{Algorithm, KeyError, KeyId, PublicKey, SignError, Signer};
-pub use policy::{Finding, Issuer, Policy, PolicyError, Privileges, Requests, Severity};
+pub use policy::{AllowedRequests, Finding, Issuer, Policy, PolicyError, Privileges, Severity};
 pub use policy_release::FederationName;
 pub use reference::{Pinned, Reference, ReferenceError, Repository};
 pub use statement::{Predicate, Statement, StatementError, Subject};

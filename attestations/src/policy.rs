@@ -40,7 +40,7 @@ pub(crate) use materials::{Gaps, Materials};
 pub(crate) use parameters::Parameters;
 pub use pattern::Pattern;
 pub use privileges::Privileges;
-pub use requests::{Method, NotListed, Request, RequestError, Requests};
+pub use requests::{AllowedRequest, AllowedRequests, Method, NotListed, RequestError};
 pub use text::PolicyError;
 
 /// Whose policy it is.

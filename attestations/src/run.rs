@@ -87,7 +87,7 @@ pub struct Started {
     /// The input.
     pub input: Salted,
     /// What it may use.
-    pub limits: Limits,
+    pub limits: RunLimits,
     /// What starts it.
     pub engine: Engine,
 }
@@ -125,7 +125,7 @@ pub enum Exception {
 /// What a run may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Limits {
+pub struct RunLimits {
     /// Bytes of memory.
     pub memory: u64,
     /// Processes and threads at one time.
@@ -194,7 +194,7 @@ pub enum Ending {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Egress {
     /// The requests.
-    pub requests: Vec<Requests>,
+    pub requests: Vec<RequestCount>,
     /// How many more there were, which are not in the list.
     pub unlisted: u64,
     /// Bytes of bodies towards the server.
@@ -206,7 +206,7 @@ pub struct Egress {
 /// Requests that are alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Requests {
+pub struct RequestCount {
     /// Their method.
     pub method: String,
     /// Their path; `{}` stands for each part that names one thing.
@@ -346,7 +346,7 @@ mod tests {
             ending: Ending::Exited(0),
             output: Some(salted),
             egress: Egress {
-                requests: vec![Requests {
+                requests: vec![RequestCount {
                     method: "GET".into(),
                     path: "/task/{}".into(),
                     outcome: "200".into(),

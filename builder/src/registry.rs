@@ -1,7 +1,7 @@
 //! Registries for synchronous code.
 
 use attestations::{Digest, Foreign, Pinned, Reference, Repository, SignedBundle};
-use images::registry::{Attachment, Carried, Client, Copied, Listed, Named, Registries, Statement, Wanted};
+use images::registry::{Attachment, Carried, Client, Copied, Listed, Named, Registries, Statement, ToCarry};
 use images::{Descriptor, Image, Index, Platform, Store};
 use tokio::runtime::Handle;
 
@@ -99,7 +99,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry does not have something, or sends something else.
-    pub(crate) fn fetch_all(&self, reference: &Reference, store: &Store, wanted: Wanted) -> Result<Carried> {
+    pub(crate) fn fetch_all(&self, reference: &Reference, store: &Store, wanted: ToCarry) -> Result<Carried> {
         self.runtime.block_on(self.client.fetch_all(reference, store, wanted)).map_err(Error::from)
     }
 

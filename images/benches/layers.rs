@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use images::Store;
-use images::layer::{Compression, Layer, Limits, Normaliser, from_upper, unpack};
+use images::layer::{Compression, Layer, LayerLimits, Normaliser, from_upper, unpack};
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 5;
@@ -196,7 +196,7 @@ fn measured(mode: &str, from: &Path, to: &Path) {
             let described = fs::read_to_string(from.join("layer")).unwrap();
             let (descriptor, diff_id, entries): (_, String, u64) = serde_json::from_str(&described).unwrap();
             fs::create_dir(to).unwrap();
-            unpack(&store, &descriptor, &diff_id.parse().unwrap(), to, Limits::default()).unwrap();
+            unpack(&store, &descriptor, &diff_id.parse().unwrap(), to, LayerLimits::default()).unwrap();
             entries
         }
         _ => {

@@ -9,14 +9,14 @@ use rustix::fs::{FlockOperation, flock};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::image::Image;
-use crate::layer::{Limits, unpack};
+use crate::layer::{LayerLimits, unpack};
 use crate::store::Store;
 
 /// Unpacked layers by diff ID. Safe for several processes at once; a layer appears only when it is complete.
 #[derive(Debug, Clone)]
 pub struct LayerCache {
     root: PathBuf,
-    limits: Limits,
+    limits: LayerLimits,
 }
 
 impl LayerCache {
@@ -27,12 +27,12 @@ impl LayerCache {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
         fs::create_dir_all(&root).at("making", &root)?;
-        Ok(Self { root, limits: Limits::default() })
+        Ok(Self { root, limits: LayerLimits::default() })
     }
 
     /// The same with other limits.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
+    pub fn with_limits(self, limits: LayerLimits) -> Self {
         Self { limits, ..self }
     }
 

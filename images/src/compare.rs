@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Result};
 use crate::image::Image;
-use crate::layer::{Entries, Found, Limits, open_archive};
+use crate::layer::{ArchiveEntry, Entries, LayerLimits, open_archive};
 use crate::store::Store;
 
 /// How much of a differing file is kept to find the first differing byte.
@@ -233,7 +233,7 @@ struct Listed {
 fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
     let mut found = BTreeMap::new();
     let Some(layer) = layer else { return Ok(found) };
-    let archive = open_archive(store, layer, None, Limits::default())?;
+    let archive = open_archive(store, layer, None, LayerLimits::default())?;
     let what = layer.digest.to_string();
     let mut entries = Entries::new(archive.reader(), &what);
     while let Some(entry) = entries.next()? {
@@ -255,7 +255,7 @@ fn list((store, layer): Side<'_>) -> Result<BTreeMap<Vec<u8>, Listed>> {
 }
 
 /// Every field of the header and its extensions, except the name and the length.
-fn fields_of(entry: &Found) -> std::io::Result<Vec<(&'static str, String)>> {
+fn fields_of(entry: &ArchiveEntry) -> std::io::Result<Vec<(&'static str, String)>> {
     let pairs = |map: &BTreeMap<Vec<u8>, Vec<u8>>, value: fn(&[u8]) -> String| {
         let listed: Vec<_> =
             map.iter().map(|(key, found)| format!("{}={}", shown(key), value(found))).collect();
@@ -296,7 +296,7 @@ fn headers(path: &[u8], a: &Listed, b: &Listed, found: &mut Vec<EntryDifference>
 fn read_entry((store, layer): Side<'_>, path: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let Some(layer) = layer else { return Ok(bytes) };
-    let archive = open_archive(store, layer, None, Limits::default())?;
+    let archive = open_archive(store, layer, None, LayerLimits::default())?;
     let what = layer.digest.to_string();
     let mut entries = Entries::new(archive.reader(), &what);
     // The last entry of a name counts.

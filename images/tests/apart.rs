@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    Compression, LayerLimits, LayerStack, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
     VirtualLayerBuilder, unpack,
 };
 
@@ -47,7 +47,7 @@ fn what_is_drawn_apart_takes_the_place_of_all_but_folders() {
     let layer = written.layer.unwrap().layer().unwrap();
     let upper = place.path().join("upper");
     fs::create_dir(&upper).unwrap();
-    unpack(&store, &layer.descriptor, &layer.diff_id, &upper, Limits::default()).unwrap();
+    unpack(&store, &layer.descriptor, &layer.diff_id, &upper, LayerLimits::default()).unwrap();
 
     for above in [StackedLayer::Virtual(Arc::new(virtual_layer)), StackedLayer::Folder(upper)] {
         let layer_stack = LayerStack::new(vec![above, StackedLayer::Folder(base.clone())]);

@@ -8,7 +8,7 @@ use std::path::Path;
 use attestations::Digest;
 use images::compare::{Comparison, compare};
 use images::descriptor::{LAYER, LAYER_GZIP, LAYER_ZSTD};
-use images::layer::{Compression, Entry, Kind, LayerWriter, Limits, Normaliser, from_upper, unpack};
+use images::layer::{Compression, Entry, Kind, LayerLimits, LayerWriter, Normaliser, from_upper, unpack};
 use images::{Config, Descriptor, Image, Store};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -25,7 +25,7 @@ fn unpacked(
     store: &Store,
     layer: &Descriptor,
     diff_id: &Digest,
-    limits: Limits,
+    limits: LayerLimits,
 ) -> Result<tempfile::TempDir, images::Error> {
     let into = tempfile::tempdir().unwrap();
     unpack(store, layer, diff_id, into.path(), limits).map(|()| into)
@@ -47,7 +47,7 @@ fn attribute_with_a_newline_byte_comes_back() {
     let mut writer = LayerWriter::new(&store, Compression::None).unwrap();
     writer.add(&one, &mut std::io::empty()).unwrap();
     let layer = writer.finish().unwrap();
-    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, Limits::default()).unwrap();
+    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, LayerLimits::default()).unwrap();
     let mut found = [0; 64];
     let length =
         rustix::fs::lgetxattr(into.path().join("tool"), "security.capability", &mut found[..]).unwrap();
@@ -61,7 +61,7 @@ fn long_name_with_a_newline_comes_back() {
     let mut writer = LayerWriter::new(&store, Compression::None).unwrap();
     writer.add(&entry(&name, Kind::File { size: 0 }), &mut std::io::empty()).unwrap();
     let layer = writer.finish().unwrap();
-    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, Limits::default()).unwrap();
+    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, LayerLimits::default()).unwrap();
     let names: Vec<_> = std::fs::read_dir(into.path())
         .unwrap()
         .map(|e| e.unwrap().file_name().into_encoded_bytes())
@@ -77,7 +77,7 @@ fn owner_beyond_octal_comes_back() {
     let mut writer = LayerWriter::new(&store, Compression::None).unwrap();
     writer.add(&one, &mut std::io::empty()).unwrap();
     let layer = writer.finish().unwrap();
-    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, Limits::default()).unwrap();
+    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, LayerLimits::default()).unwrap();
     let found = std::fs::metadata(into.path().join("f")).unwrap();
     assert_eq!((found.uid(), found.gid()), (3_000_000, 4_000_000_000));
 }
@@ -102,7 +102,7 @@ fn sparse_file_is_held_to_the_limit() {
     header.set_cksum();
     let bytes = [header.as_bytes().as_slice(), &[0; 1024]].concat();
     let layer = store.put(LAYER, &bytes).unwrap();
-    let limits = Limits { bytes: 1 << 20, entries: 10 };
+    let limits = LayerLimits { bytes: 1 << 20, entries: 10 };
     let outcome = unpacked(&store, &layer, &Digest::of(&bytes), limits);
     let written =
         outcome.as_ref().ok().map(|into| std::fs::metadata(into.path().join("bomb")).unwrap().len());
@@ -127,7 +127,7 @@ fn extension_header_is_not_read_into_memory_whole() {
     });
     let layer = store.put(LAYER_GZIP, &bytes).unwrap();
     let before = peak();
-    assert!(unpacked(&store, &layer, &Digest::of(b""), Limits::default()).is_err());
+    assert!(unpacked(&store, &layer, &Digest::of(b""), LayerLimits::default()).is_err());
     let grown = peak() - before;
     assert!(
         grown < 128 << 10,
@@ -264,7 +264,7 @@ fn directory_after_its_own_whiteout_is_opaque() {
     writer.add(&entry(b".wh.d", Kind::File { size: 0 }), &mut std::io::empty()).unwrap();
     writer.add(&entry(b"d", Kind::Directory), &mut std::io::empty()).unwrap();
     let layer = writer.finish().unwrap();
-    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, Limits::default()).unwrap();
+    let into = unpacked(&store, &layer.descriptor, &layer.diff_id, LayerLimits::default()).unwrap();
     let mut value = [0; 8];
     assert!(rustix::fs::lgetxattr(into.path().join("d"), "trusted.overlay.opaque", &mut value[..]).is_ok());
 }
@@ -277,7 +277,7 @@ fn hostile(make: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> (String, bool) {
     let layer = store.put(LAYER, &bytes).unwrap();
     let into = place.path().join("into");
     std::fs::create_dir(&into).unwrap();
-    let outcome = unpack(&store, &layer, &Digest::of(&bytes), &into, Limits::default());
+    let outcome = unpack(&store, &layer, &Digest::of(&bytes), &into, LayerLimits::default());
     let outside = place.path().join("evil").exists() || Path::new("/tmp/images-evil").exists();
     (outcome.map_or_else(|error| error.to_string(), |()| "unpacked".into()), outside)
 }
@@ -328,7 +328,7 @@ fn wrong_digests_and_bombs_are_refused() {
         std::io::copy(&mut std::io::repeat(0).take(64 << 20), out).unwrap();
     });
     let layer = store.put(LAYER_GZIP, &bytes).unwrap();
-    let small = Limits { bytes: 1 << 20, entries: 10 };
+    let small = LayerLimits { bytes: 1 << 20, entries: 10 };
     let bomb = unpacked(&store, &layer, &Digest::of(b""), small).unwrap_err().to_string();
     assert!(bomb.contains("more than 1048576"), "{bomb}");
     let bytes = zstd::encode_all(std::io::repeat(0).take(64 << 20), 1).unwrap();
@@ -339,9 +339,9 @@ fn wrong_digests_and_bombs_are_refused() {
     let wide = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
     let wide = store.put(LAYER_ZSTD, &wide).unwrap();
     let before = peak();
-    assert!(unpacked(&store, &wide, &Digest::of(b""), Limits::default()).is_err());
+    assert!(unpacked(&store, &wide, &Digest::of(b""), LayerLimits::default()).is_err());
     assert!(peak() - before < 256 << 10, "{before} {} KiB", peak());
-    let diff = unpacked(&store, &layer, &Digest::of(b"other"), Limits::default()).unwrap_err();
+    let diff = unpacked(&store, &layer, &Digest::of(b"other"), LayerLimits::default()).unwrap_err();
     assert!(matches!(diff, images::Error::Digest { .. }), "{diff}");
     std::fs::OpenOptions::new()
         .append(true)

@@ -14,7 +14,7 @@ use images::Store;
 use images::layer::Compression;
 use images::registry::{Client, Mirror, Mirrored, Registries};
 
-use common::faulty::{Asked, Faulty, said};
+use common::faulty::{Faulty, StandInRequest, said};
 use common::{image, registry_with, repository};
 use testing::Registry;
 
@@ -167,7 +167,8 @@ fn tokens_are_had_for_passwords_and_for_refresh_tokens() {
 
     let identity = config(r#""auth": "dXNlcjo=", "identitytoken": "refresh me""#);
     assert_eq!(run(&real.host(), &identity, "", &[]), "fine");
-    let posted: Vec<Asked> = service.asked().into_iter().filter(|one| one.method == "POST").collect();
+    let posted: Vec<StandInRequest> =
+        service.asked().into_iter().filter(|one| one.method == "POST").collect();
     let form = String::from_utf8_lossy(&posted[0].body).into_owned();
     assert!(form.contains("grant_type=refresh_token") && form.contains("refresh_token=refresh+me"), "{form}");
     assert!(posted[0].header("authorization").is_none());
@@ -242,7 +243,7 @@ impl Keys {
         Self { pair, certificate, der: read("certificate.der") }
     }
 
-    fn answer(&self, asked: &Asked) -> common::faulty::Said {
+    fn answer(&self, asked: &StandInRequest) -> common::faulty::Said {
         let form = String::from_utf8_lossy(&asked.body).into_owned();
         let knows = asked.header("authorization") == Some(&format!("Basic {USER}"))
             || form.contains("refresh_token=refresh+me");

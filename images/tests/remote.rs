@@ -15,7 +15,7 @@ use images::layer::Compression;
 use images::registry::{Client, Mirror, Mirrored, Registries};
 use images::{Descriptor, Error, Image, Manifest, Store};
 
-use common::faulty::{Asked, Faulty, Said, right, said};
+use common::faulty::{Faulty, Said, StandInRequest, right, said};
 use common::{image, registry, repository};
 
 struct Scene {
@@ -41,7 +41,7 @@ impl Scene {
         (layer.digest.to_string(), std::fs::read(self.store.path_of(&layer.digest)).unwrap())
     }
 
-    fn serving(&self, wrong: impl Fn(&Asked) -> Option<Said> + Send + Sync + 'static) -> Faulty {
+    fn serving(&self, wrong: impl Fn(&StandInRequest) -> Option<Said> + Send + Sync + 'static) -> Faulty {
         Faulty::serving(&self.store, &self.image, wrong)
     }
 
@@ -299,8 +299,8 @@ async fn uploads_go_where_the_registry_says() {
             continue;
         }
         pushed.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let all: Vec<Asked> = server.asked().into_iter().chain(elsewhere.asked()).collect();
-        let sent: Vec<&Asked> = all
+        let all: Vec<StandInRequest> = server.asked().into_iter().chain(elsewhere.asked()).collect();
+        let sent: Vec<&StandInRequest> = all
             .iter()
             .filter(|asked| asked.method == "PUT" && asked.path.contains(&digest.replace(':', "%3A")))
             .collect();

@@ -49,7 +49,7 @@ pub use serve::fetch::{FetchError, Fetcher};
 pub use serve::request::{Endpoint, Scheme};
 pub use step::{Incident, IncidentKind, StepRecord};
 pub use step_id::StepId;
-pub use store::{Exchange, Failure, Remote, Request, Response, StepExchanges};
+pub use store::{Exchange, Failure, RecordedRequest, Remote, Response, StepExchanges};
 pub use store::{
     KeptResponses, PrivateResponses, Record, Replay, ResponseStore, StoreWriter, archive, bytes_of,
     is_signed, is_withheld,

@@ -327,8 +327,12 @@ mod tests {
     use attestations::Digest;
 
     fn exchange(order: usize, url: &str, body: &[u8]) -> Complete {
-        let request =
-            crate::store::Request { method: "GET".into(), url: url.into(), headers: vec![], body: None };
+        let request = crate::store::RecordedRequest {
+            method: "GET".into(),
+            url: url.into(),
+            headers: vec![],
+            body: None,
+        };
         let (body, size) = (Digest::of(body), body.len() as u64);
         let response = crate::store::Response { status: 200, headers: vec![], body, size, trailers: vec![] };
         Complete { order, exchange: Exchange { request, response, private: false } }

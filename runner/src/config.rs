@@ -55,7 +55,7 @@ pub struct Config {
     pub extra_ca: Vec<PathBuf>,
     /// What one run may use.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitSettings,
     /// The one server that algorithms may speak to, and what they may ask it.
     #[serde(default)]
     pub upstream: Upstream,
@@ -91,7 +91,7 @@ pub enum EngineKind {
 /// What one run may use.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitSettings {
     /// Mebibytes of memory.
     pub memory_mib: u64,
     /// Processes and threads at one time.
@@ -110,7 +110,7 @@ pub struct Limits {
     pub writable_root: bool,
 }
 
-impl Default for Limits {
+impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             memory_mib: 4096,
@@ -125,7 +125,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl LimitSettings {
     /// The smaller of each that both these limits and a rule's budget have.
     #[must_use]
     pub fn within(&self, budget: &Budget) -> Self {
@@ -315,7 +315,7 @@ impl Config {
             plain_registries: Vec::new(),
             registries: RegistryConfig::default(),
             extra_ca: Vec::new(),
-            limits: Limits::default(),
+            limits: LimitSettings::default(),
             upstream: Upstream::default(),
             record: Record::default(),
             databases: BTreeMap::new(),

@@ -16,9 +16,9 @@ use crate::config::{self, Config, Database, EngineKind};
 use crate::egress::Token;
 use crate::engine::{Ended, Engine, Job};
 use crate::error::{self, Error, Kind, Result};
-use crate::record::{self, Book, Ending, Entries, Log, Over, Place, RunReport, Starting};
+use crate::record::{self, Book, Ending, Entries, Over, RecordedTask, RunReport, Starting, TaskOutput};
 use crate::revocation;
-use crate::vantage6::{AdmittedCall, Files, Input, Returned, Wanted};
+use crate::vantage6::{AdmittedCall, CallRequest, Files, Input, Returned};
 
 /// A node.
 pub struct Node {
@@ -39,7 +39,7 @@ pub enum Remembering {
 }
 
 /// What is to run.
-pub struct Run {
+pub struct RunRequest {
     /// The image and its evidence. What is known of the call is taken from the rest of this.
     pub question: Question,
     /// What the algorithm is asked.
@@ -57,7 +57,7 @@ pub struct Run {
     /// Ends it early.
     pub canceller: Canceller,
     /// What is written down about it.
-    pub place: Place,
+    pub place: RecordedTask,
 }
 
 /// How a request to run came out.
@@ -117,7 +117,7 @@ impl Node {
     ///
     /// # Errors
     /// When it cannot be decided, the image cannot be had, or the engine fails.
-    pub fn run(&self, run: Run) -> Result<Outcome> {
+    pub fn run(&self, run: RunRequest) -> Result<Outcome> {
         self.run_telling(run, || {})
     }
 
@@ -125,7 +125,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::run`].
-    pub(crate) fn run_telling(&self, mut run: Run, starting: impl FnOnce()) -> Result<Outcome> {
+    pub(crate) fn run_telling(&self, mut run: RunRequest, starting: impl FnOnce()) -> Result<Outcome> {
         run.question.call = run.input.call(run.databases.iter().chain(run.extra.keys()), &run.caller);
         let place = run.place.of(&run.caller);
         // What cannot be written down does not run.
@@ -151,7 +151,7 @@ impl Node {
         let image = self.runtime.block_on(self.admission.fetch(&admitted, run.question.sources, &store))?;
         let databases = self.databases(&run)?;
         let labels = databases.keys().cloned().collect();
-        let wanted = Wanted { input: run.input, databases, caller: run.caller };
+        let wanted = CallRequest { input: run.input, databases, caller: run.caller };
         let call = AdmittedCall::new(image, wanted)?;
         // What may ask nothing has no use for a token.
         let token = match call.admitted().privileges().egress().is_empty() {
@@ -161,7 +161,7 @@ impl Node {
         let shown = token.as_ref().map(Token::claims).unwrap_or_default();
         let files = Files::lay_out(&self.config.state_dir, &call, &shown)?;
         let limits = self.config.limits.within(call.budget());
-        let mut log = Log::new(limits.log());
+        let mut log = TaskOutput::new(limits.log());
         let proxy = call.proxy(&self.config.upstream, token)?;
         let start = book.started(Starting {
             place: &place,
@@ -217,7 +217,13 @@ impl Node {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn release(&self, place: &Place, image: &Subject, end: Option<u64>, result: &[u8]) -> Result<u64> {
+    pub fn release(
+        &self,
+        place: &RecordedTask,
+        image: &Subject,
+        end: Option<u64>,
+        result: &[u8],
+    ) -> Result<u64> {
         self.book()?.released(place, image, end, result)
     }
 
@@ -233,7 +239,7 @@ impl Node {
         }
     }
 
-    fn databases(&self, run: &Run) -> Result<BTreeMap<String, Database>> {
+    fn databases(&self, run: &RunRequest) -> Result<BTreeMap<String, Database>> {
         let mut found = run.extra.clone();
         for label in &run.databases {
             let database = run.extra.get(label).or_else(|| self.config.databases.get(label));

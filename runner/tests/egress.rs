@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attestations::Requests;
+use attestations::AllowedRequests;
 use attestations::policy::Budget;
-use runner::egress::{Limits, Outcome, Proxy, Rules, ServeHandle, Spent, Token, Upstream};
+use runner::egress::{EgressLimits, Outcome, Proxy, Rules, ServeHandle, Spent, Token, Upstream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 fn central() -> Rules {
-    Requests::vantage6_central().into()
+    AllowedRequests::vantage6_central().into()
 }
 
 /// A server that records every byte it receives and gives canned answers by path.
@@ -249,7 +249,7 @@ async fn redirects_are_neither_followed_nor_passed_on() {
 #[tokio::test]
 async fn bodies_over_the_cap_are_cut_in_both_directions() {
     let server = Server::start().await;
-    let limits = Limits { request_body: 100_000, response_body: 200_000, ..Limits::default() };
+    let limits = EgressLimits { request_body: 100_000, response_body: 200_000, ..EgressLimits::default() };
     let (handle, address) = serve(server.proxy().with_limits(limits));
     let declared = raw(address, b"POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\n").await;
     assert_refused(&declared, "over 100000 bytes");
@@ -269,8 +269,11 @@ async fn bodies_over_the_cap_are_cut_in_both_directions() {
 async fn slow_heads_and_slow_bodies_are_ended() {
     let server = Server::start().await;
     let short = Duration::from_millis(300);
-    let (_handle, address) =
-        serve(server.proxy().with_limits(Limits { head: short, idle: short, ..Limits::default() }));
+    let (_handle, address) = serve(server.proxy().with_limits(EgressLimits {
+        head: short,
+        idle: short,
+        ..EgressLimits::default()
+    }));
     let begun = Instant::now();
     assert_refused(&raw(address, b"GET /task/1 HTTP/1.1\r\nHost: a\r\nX: ").await, "head took too long");
     let slow = raw(address, b"POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").await;
@@ -419,7 +422,7 @@ async fn requests_at_the_same_time_share_one_budget() {
 async fn reading_makes_no_tasks() {
     let server = Server::start().await;
     let url = Upstream::Url(format!("http://{}", server.address).parse().unwrap());
-    let (_handle, address) = serve(Proxy::new(Requests::vantage6_read().into(), url, None).unwrap());
+    let (_handle, address) = serve(Proxy::new(AllowedRequests::vantage6_read().into(), url, None).unwrap());
     assert!(get(address, "/task/1").await.starts_with("HTTP/1.1 201"));
     let post = "POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
     assert_refused(&raw(address, post.as_bytes()).await, "not on the list");

@@ -134,7 +134,7 @@ fn a_health_check_of_the_image_is_a_second_program_and_does_not_run() {
 fn a_function_that_is_not_allowed_starts_nothing() {
     let site = Site::new();
     let input = Input::parse(br#"{"method":"median","kwargs":{"method":"average"}}"#).unwrap();
-    let run = runner::node::Run {
+    let run = runner::node::RunRequest {
         question: site.question(),
         input,
         databases: Vec::new(),
@@ -143,7 +143,7 @@ fn a_function_that_is_not_allowed_starts_nothing() {
         token: None,
         engine: EngineKind::Oci,
         canceller: Canceller::new(),
-        place: runner::record::Place::new().unwrap(),
+        place: runner::record::RecordedTask::new().unwrap(),
     };
     let Outcome::Denied(denial) = site.node().run(run).unwrap() else { panic!("it ran") };
     let function = attestations::Unmet::Function { function: "median".into() };

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use attestations::Caller;
 use runner::config::EngineKind;
-use runner::node::{Outcome, Run};
+use runner::node::{Outcome, RunRequest};
 use runner::record::{Ending, RunReport};
 use runner::vantage6::Input;
 use sandbox::Canceller;
@@ -189,7 +189,7 @@ fn a_run_sees_the_databases_of_its_rule_and_is_for_its_callers() {
     site.config.databases.insert("patients".into(), database);
     let run = |databases: &[&str], user: &str| {
         site.node()
-            .run(Run {
+            .run(RunRequest {
                 question: site.question(),
                 input: Input::parse(br#"{"method":"average"}"#).unwrap(),
                 databases: databases.iter().map(|label| (*label).to_owned()).collect(),
@@ -198,7 +198,7 @@ fn a_run_sees_the_databases_of_its_rule_and_is_for_its_callers() {
                 token: None,
                 engine: EngineKind::Oci,
                 canceller: Canceller::new(),
-                place: runner::record::Place::new().unwrap(),
+                place: runner::record::RecordedTask::new().unwrap(),
             })
             .unwrap()
     };

@@ -13,7 +13,7 @@ use std::{
 
 use attestations::Caller;
 use runner::record;
-use runner::service::queue::{Ending, Error, Finish, Queue, State, Submitted, TaskRequest};
+use runner::service::queue::{Ending, Error, Finish, Queue, Submitted, TaskRequest, TaskState};
 use serde_json::json;
 use site::report;
 
@@ -45,7 +45,7 @@ fn a_task_goes_through_its_states_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let queue = Queue::open(&folder.path().join("queue.db")).unwrap();
     let id = submit(&queue, 1);
-    assert!(matches!(queue.running(id), Err(Error::WrongState { state: State::Queued, .. })));
+    assert!(matches!(queue.running(id), Err(Error::WrongState { state: TaskState::Queued, .. })));
     assert!(matches!(queue.finish(id, &completed("1")), Err(Error::WrongState { .. })));
     assert!(matches!(queue.result(id), Err(Error::WrongState { .. })));
     let (claimed, asked) = queue.claim().unwrap().unwrap();
@@ -53,7 +53,7 @@ fn a_task_goes_through_its_states_and_no_others() {
     assert!(queue.claim().unwrap().is_none(), "a task is given to one worker only");
     queue.running(id).unwrap();
     queue.finish(id, &completed("{\"a\":1}")).unwrap();
-    assert_eq!(queue.get(id).unwrap().state, State::Finished(Finish::Completed));
+    assert_eq!(queue.get(id).unwrap().state, TaskState::Finished(Finish::Completed));
     assert_eq!((queue.result(id).unwrap(), queue.log(id).unwrap()), (b"{\"a\":1}".to_vec(), b"out".to_vec()));
     assert!(matches!(queue.finish(id, &completed("2")), Err(Error::WrongState { .. })), "an end is final");
     assert!(matches!(queue.cancel(id), Err(Error::WrongState { .. })));
@@ -76,12 +76,12 @@ fn cancelling_a_waiting_task_ends_it_and_a_running_one_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let queue = Queue::open(&folder.path().join("queue.db")).unwrap();
     let (first, second) = (submit(&queue, 1), submit(&queue, 2));
-    assert_eq!(queue.cancel(first).unwrap(), State::Finished(Finish::Cancelled));
+    assert_eq!(queue.cancel(first).unwrap(), TaskState::Finished(Finish::Cancelled));
     assert_eq!(queue.claim().unwrap().unwrap().0, second);
-    assert_eq!(queue.cancel(second).unwrap(), State::Verifying);
+    assert_eq!(queue.cancel(second).unwrap(), TaskState::Verifying);
     assert!(queue.get(second).unwrap().cancel_requested);
     queue.finish(second, &Ending::Cancelled(None)).unwrap();
-    assert_eq!(queue.get(second).unwrap().state, State::Finished(Finish::Cancelled));
+    assert_eq!(queue.get(second).unwrap().state, TaskState::Finished(Finish::Cancelled));
 }
 
 #[test]
@@ -91,12 +91,12 @@ fn what_a_dead_server_left_is_tried_again_and_then_failed_with_a_reason() {
     let id = submit(&Queue::open_with(&path, 2).unwrap(), 1);
     for attempt in 1..=2 {
         let queue = Queue::open_with(&path, 2).unwrap();
-        assert_eq!(queue.get(id).unwrap().state, State::Queued);
+        assert_eq!(queue.get(id).unwrap().state, TaskState::Queued);
         assert_eq!(queue.claim().unwrap().unwrap().0, id);
         assert_eq!(queue.get(id).unwrap().attempts, attempt);
     }
     let task = Queue::open_with(&path, 2).unwrap().get(id).unwrap();
-    assert_eq!(task.state, State::Finished(Finish::Failed));
+    assert_eq!(task.state, TaskState::Finished(Finish::Failed));
     assert_eq!(task.reason.unwrap(), "the server was stopped 2 times while working on it");
     assert!(task.remedy.is_some());
 }
@@ -110,7 +110,7 @@ fn a_cancelled_task_does_not_come_back_after_a_crash() {
     queue.claim().unwrap();
     queue.cancel(id).unwrap();
     drop(queue);
-    assert_eq!(Queue::open(&path).unwrap().get(id).unwrap().state, State::Finished(Finish::Cancelled));
+    assert_eq!(Queue::open(&path).unwrap().get(id).unwrap().state, TaskState::Finished(Finish::Cancelled));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn results_and_logs_are_bounded() {
     let report = report(record::Ending::Exited(0), Some(&large), &log);
     queue.finish(id, &Ending::Completed(report)).unwrap();
     let task = queue.get(id).unwrap();
-    assert_eq!(task.state, State::Finished(Finish::Failed));
+    assert_eq!(task.state, TaskState::Finished(Finish::Failed));
     assert!(task.reason.unwrap().contains("over the limit"));
     let kept = String::from_utf8(queue.log(id).unwrap()).unwrap();
     let left_out = format!("\n[{} bytes were left out here]\n", (2 << 20) + 7);
@@ -277,10 +277,10 @@ fn killed_at_random_points_nothing_is_lost() {
         for (id, finished) in &certain {
             let task = queue.get(*id).unwrap();
             match task.state {
-                State::Finished(Finish::Completed) => {
+                TaskState::Finished(Finish::Completed) => {
                     assert_eq!(queue.result(*id).unwrap(), format!("{{\"id\":{id}}}").into_bytes());
                 }
-                State::Queued if !finished => {}
+                TaskState::Queued if !finished => {}
                 state => panic!("task {id}, said finished: {finished}, is {state}"),
             }
         }
@@ -292,7 +292,7 @@ fn killed_at_random_points_nothing_is_lost() {
         queue.finish(id, &completed("0")).unwrap();
     }
     for id in certain.keys() {
-        assert_eq!(queue.get(*id).unwrap().state, State::Finished(Finish::Completed));
+        assert_eq!(queue.get(*id).unwrap().state, TaskState::Finished(Finish::Completed));
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use crate::{Error, Limits, Process, Profile, Result, cgroup, defaults, filter};
+use crate::{Error, Process, ProcessLimits, Profile, Result, cgroup, defaults, filter};
 
 /// Open files of one process when the caller has no opinion: much, but not the million that makes programs slow which
 /// close every possible descriptor at their start.
@@ -118,7 +118,7 @@ fn mount(kind: &str, source: &str, target: &str, options: &[&str]) -> Value {
     json!({ "destination": target, "type": kind, "source": source, "options": options })
 }
 
-fn resources(limits: &Limits) -> Value {
+fn resources(limits: &ProcessLimits) -> Value {
     // No device at all; the runtime adds its list of harmless ones.
     let mut all = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if let Some(bytes) = limits.memory {

@@ -32,7 +32,7 @@ pub use memory::Memory;
 pub use mounts::remove_tree;
 pub use network::{Attempt, Inside, Network, Ran, Watch};
 pub use overlay::{MountPoint, Overlay, Upper};
-pub use process::{Canceller, Exit, Limits, Mount, Process, Profile, Stream, Tmpfs};
+pub use process::{Canceller, Exit, Mount, Process, ProcessLimits, Profile, Stream, Tmpfs};
 pub use user::{User, read_user_table, resolve_user, resolve_user_in};
 
 /// What every fallible call of this crate answers.

@@ -23,7 +23,7 @@ pub struct Process {
     /// Memory file systems.
     pub tmpfs: Vec<Tmpfs>,
     /// What it may use up.
-    pub limits: Limits,
+    pub limits: ProcessLimits,
     /// What it may do.
     pub profile: Profile,
     /// Whether something above must reach no disk: what is written down for the runtime then lies in memory.
@@ -41,7 +41,7 @@ impl Process {
             hostname: "sandbox".into(),
             mounts: Vec::new(),
             tmpfs: Vec::new(),
-            limits: Limits::default(),
+            limits: ProcessLimits::default(),
             profile,
             confidential: false,
         }
@@ -72,7 +72,7 @@ pub struct Tmpfs {
 
 /// Bounds of the whole process tree; `None` is no bound of ours.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Limits {
+pub struct ProcessLimits {
     /// Bytes of memory; swap does not add to it.
     pub memory: Option<u64>,
     /// Processes and threads at one time.

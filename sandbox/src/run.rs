@@ -31,7 +31,7 @@ enum Event {
 }
 
 /// One container, from its configuration to its removal.
-struct Run<'a> {
+struct OwnedRun<'a> {
     owned: &'a Owned,
     id: String,
     bundle: PathBuf,
@@ -39,7 +39,7 @@ struct Run<'a> {
     keep: bool,
 }
 
-impl Drop for Run<'_> {
+impl Drop for OwnedRun<'_> {
     fn drop(&mut self) {
         if let Err(error) = mounts::remove_tree(&self.bundle) {
             tracing::warn!(%error, "left behind, to be cleared later");
@@ -60,7 +60,7 @@ pub(crate) fn run(
     }
     let id = owned.fresh_id();
     let configuration = config::of(process, &id, root, network)?;
-    let run = Run { owned, id, bundle: owned.fresh("run"), keep: process.limits.memory.is_some() };
+    let run = OwnedRun { owned, id, bundle: owned.fresh("run"), keep: process.limits.memory.is_some() };
     fs::create_dir(&run.bundle).map_err(Error::path("create", &run.bundle))?;
     if process.confidential {
         memory::cover(&run.bundle)?;
@@ -87,7 +87,7 @@ enum End {
     Stopped(Exit),
 }
 
-impl Run<'_> {
+impl OwnedRun<'_> {
     /// Starts the runtime in the foreground, and a thread for each thing it can tell us.
     fn start(&self, filter: &'static [sock_filter]) -> Result<Receiver<Event>> {
         let mut child = self.spawn(filter)?;

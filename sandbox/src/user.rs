@@ -48,7 +48,7 @@ pub fn resolve_user_in(passwd: &str, table: &str, spec: &str) -> Result<User> {
         None => (spec, None),
     };
     let number = if user.is_empty() { Some(0) } else { id(user)? };
-    let entry = passwd.lines().filter_map(Entry::parse).find(|entry| match number {
+    let entry = passwd.lines().filter_map(PasswdEntry::parse).find(|entry| match number {
         Some(uid) => entry.uid == uid,
         None => entry.name == user,
     });
@@ -70,13 +70,13 @@ pub fn resolve_user_in(passwd: &str, table: &str, spec: &str) -> Result<User> {
 }
 
 /// The fields of a line of passwd that matter here.
-struct Entry<'a> {
+struct PasswdEntry<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> PasswdEntry<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::site::{Asked, Said};
+use crate::site::{Said, SiteRequest};
 
 /// The answer to a request for a repository below `folder`, whose path holds a segment that ends in `.git`.
-pub fn answer(folder: &Path, asked: &Asked) -> Option<Said> {
+pub fn answer(folder: &Path, asked: &SiteRequest) -> Option<Said> {
     let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
     if !path.split('/').any(|segment| segment.ends_with(".git")) {
         return None;

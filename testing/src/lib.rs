@@ -40,7 +40,7 @@ pub use programs::{Outcome, builder, built_tool, own_state, program, run, runner
 pub use registry::{Registry, flip_a_byte};
 pub use repository::Repository;
 pub use scene::{Scene, unmet};
-pub use site::{Asked, Said, Site};
+pub use site::{Said, Site, SiteRequest};
 pub use skips::{can_run, cannot_run, has_programs, has_root, skip};
 pub use terminal::{SIZE, Shown, on_terminal};
 

@@ -12,7 +12,7 @@ use std::thread;
 use crate::git_server;
 
 /// What a site is asked.
-pub struct Asked {
+pub struct SiteRequest {
     /// The method.
     pub method: String,
     /// The host's name, with the port if there is one.
@@ -30,7 +30,7 @@ pub struct Asked {
 /// A status, headers and a body.
 pub type Said = (u16, Vec<(String, String)>, Vec<u8>);
 
-type Say = dyn Fn(&Asked) -> Said + Send + Sync;
+type Say = dyn Fn(&SiteRequest) -> Said + Send + Sync;
 
 /// The server. It ends when this is dropped.
 pub struct Site {
@@ -68,7 +68,7 @@ impl Site {
     }
 
     /// A site that says what `say` makes of all that is asked.
-    pub fn answering(say: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Site {
+    pub fn answering(say: impl Fn(&SiteRequest) -> Said + Send + Sync + 'static) -> Site {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
@@ -122,7 +122,7 @@ fn serve(stream: &TcpStream, say: &Say, count: &AtomicUsize) -> std::io::Result<
 }
 
 /// One request, or none when the connection is over.
-fn read(reader: &mut impl BufRead, count: &AtomicUsize) -> std::io::Result<Option<Asked>> {
+fn read(reader: &mut impl BufRead, count: &AtomicUsize) -> std::io::Result<Option<SiteRequest>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -149,11 +149,11 @@ fn read(reader: &mut impl BufRead, count: &AtomicUsize) -> std::io::Result<Optio
     };
     let path = if path.is_empty() { "/" } else { path };
     let (host, path) = (host.to_owned(), path.to_owned());
-    Ok(Some(Asked { method, host, path, headers, body, number: count.fetch_add(1, Ordering::SeqCst) }))
+    Ok(Some(SiteRequest { method, host, path, headers, body, number: count.fetch_add(1, Ordering::SeqCst) }))
 }
 
 /// Asks the real server, and ends the connection with its answer.
-fn pass_on(asked: &Asked, mut out: &TcpStream) -> std::io::Result<()> {
+fn pass_on(asked: &SiteRequest, mut out: &TcpStream) -> std::io::Result<()> {
     let address = if asked.host.contains(':') { asked.host.clone() } else { format!("{}:80", asked.host) };
     let mut server = TcpStream::connect(address)?;
     let mut head = format!("{} {} HTTP/1.1\r\n", asked.method, asked.path);

@@ -8,7 +8,7 @@ use std::path::Path;
 use attestations::Digest;
 use attestations::provenance::ResourceDescriptor;
 use attestations::{Bundle, Predicate};
-use testing::{Asked, Bench, Repository, Said, Site, need, run};
+use testing::{Bench, Repository, Said, Site, SiteRequest, need, run};
 
 fn said(status: u16, location: &str, body: &[u8]) -> Said {
     let headers = match location {
@@ -29,7 +29,7 @@ fn archive() -> Vec<u8> {
 
 fn files() -> Site {
     let archive = archive();
-    Site::answering(move |asked: &Asked| match asked.path.as_str() {
+    Site::answering(move |asked: &SiteRequest| match asked.path.as_str() {
         "/data/one.txt" => said(200, "", b"one"),
         "/moved" => said(302, "http://other.example/tool?v=1", b"it has moved"),
         "/tool?v=1" => said(200, "", format!("a tool of {}", asked.host).as_bytes()),

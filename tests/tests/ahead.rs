@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use testing::{Asked, Bench, Events, Site, has_one_processor, need, program, run};
+use testing::{Bench, Events, Site, SiteRequest, has_one_processor, need, program, run};
 
 /// What one builder made of a Dockerfile, and its commit.
 fn built(bench: &Bench, site: &Site, dockerfile: &str, more: &[&str]) -> (String, String) {
@@ -258,8 +258,9 @@ RUN wget -q -O - http://site.example/same >/two && cat /one >>/two && sleep 3
 fn a_failure_ends_what_runs_ahead() {
     need!("runc");
     let bench = Bench::new();
-    let site =
-        Site::answering(|asked: &Asked| (if asked.number == 0 { 200 } else { 404 }, Vec::new(), Vec::new()));
+    let site = Site::answering(|asked: &SiteRequest| {
+        (if asked.number == 0 { 200 } else { 404 }, Vec::new(), Vec::new())
+    });
     let dockerfile = "FROM base:1
 RUN sleep 2 && wget -q -O /one http://site.example/one
 RUN sleep 6 && echo 2 >/two

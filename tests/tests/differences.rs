@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use attestations::{Bundle, Digest, Predicate, PublicKey, SignError, Signer, Subject, sign};
-use images::layer::{Compression, Entry, Kind, LayerWriter, Limits, open_archive};
+use images::layer::{Compression, Entry, Kind, LayerLimits, LayerWriter, open_archive};
 use images::{Image, Store};
 use serde_json::Value;
 use testing::{Repository, need, program, python_base, run};
@@ -144,7 +144,7 @@ fn slip(from: &Path, to: &Path, digest: &Digest, change: impl FnOnce(&mut Entrie
     for layer in below {
         std::fs::copy(honest.path_of(&layer.digest), store.path_of(&layer.digest)).unwrap();
     }
-    let archive = open_archive(&honest, top, image.diff_ids().last(), Limits::default()).unwrap();
+    let archive = open_archive(&honest, top, image.diff_ids().last(), LayerLimits::default()).unwrap();
     let mut entries = read(archive.reader());
     change(&mut entries);
     let mut writer = LayerWriter::new(&store, Compression::Gzip).unwrap();

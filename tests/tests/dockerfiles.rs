@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use attestations::Digest;
-use images::layer::{Limits, open_archive};
+use images::layer::{LayerLimits, open_archive};
 use images::{Image, Store};
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,7 +35,7 @@ const FIELDS: [&str; 12] = [
 /// What a case asks beside its Dockerfile.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+struct CaseSettings {
     arguments: BTreeMap<String, String>,
     target: Option<String>,
     refused: Option<String>,
@@ -126,9 +126,9 @@ fn a_dockerfile_means_here_what_it_means_to_docker() {
 impl Bench<'_> {
     fn check(&self, name: &str) -> Result<(), String> {
         let case = folder().join(name);
-        let asked: Asked = match std::fs::read_to_string(case.join("case.toml")) {
+        let asked: CaseSettings = match std::fs::read_to_string(case.join("case.toml")) {
             Ok(text) => toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}")),
-            Err(_) => Asked::default(),
+            Err(_) => CaseSettings::default(),
         };
         let commit = self.commit(&case);
         let ours = self.ours(&commit, &asked);
@@ -154,7 +154,7 @@ impl Bench<'_> {
         peer: Peer<'_>,
         name: &str,
         case: &Path,
-        asked: &Asked,
+        asked: &CaseSettings,
         ours: &Built,
     ) -> Result<(), String> {
         let (who, theirs, own) = match peer {
@@ -205,7 +205,7 @@ impl Bench<'_> {
         self.repository.commit("case")
     }
 
-    fn ours(&self, commit: &str, asked: &Asked) -> Result<Built, (i32, String)> {
+    fn ours(&self, commit: &str, asked: &CaseSettings) -> Result<Built, (i32, String)> {
         let layout = self.folder.path().join("layout");
         let _ = std::fs::remove_dir_all(&layout);
         let (state, repository) = (self.folder.path().join("state"), self.repository.path());
@@ -226,7 +226,7 @@ impl Bench<'_> {
         let image = Image::load(&store, &digest).unwrap();
         let mut root = Root::default();
         for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
-            root.apply(open_archive(&store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+            root.apply(open_archive(&store, layer, Some(diff_id), LayerLimits::default()).unwrap().reader());
         }
         Ok(built(root, &serde_json::to_value(image.config()).unwrap()))
     }
@@ -243,7 +243,13 @@ impl Bench<'_> {
         context
     }
 
-    fn by_docker(&self, engine: &Engine, name: &str, case: &Path, asked: &Asked) -> Result<Built, String> {
+    fn by_docker(
+        &self,
+        engine: &Engine,
+        name: &str,
+        case: &Path,
+        asked: &CaseSettings,
+    ) -> Result<Built, String> {
         let context = self.context();
         let other = case.join("Dockerfile.docker");
         if other.is_file() {
@@ -267,7 +273,7 @@ impl Bench<'_> {
         Ok(of_archive(&archive))
     }
 
-    fn by_buildkit(&self, buildkit: &BuildKit, asked: &Asked) -> Result<Built, String> {
+    fn by_buildkit(&self, buildkit: &BuildKit, asked: &CaseSettings) -> Result<Built, String> {
         let context = self.context();
         let arguments = asked.arguments.iter().map(|(name, value)| format!("--opt=build-arg:{name}={value}"));
         let target = asked.target.iter().map(|target| format!("--opt=target={target}"));

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use attestations::provenance::ResourceDescriptor;
 use attestations::{Bundle, Digest};
 use serde_json::{Value, json};
-use testing::{Asked, Outcome, Repository, Said, Site, base_image, builder, git_answer, need, program, run};
+use testing::{
+    Outcome, Repository, Said, Site, SiteRequest, base_image, builder, git_answer, need, program, run,
+};
 
 const CONTENT: &[u8] = b"the weights of a model";
 
@@ -90,7 +92,7 @@ fn server(folder: &Path, content: &'static [u8]) -> (Site, Arc<Mutex<Vec<String>
     let (folder, log) = (folder.to_owned(), Arc::new(Mutex::new(Vec::new())));
     let kept = log.clone();
     let json = |status, value: Value| -> Said { (status, Vec::new(), value.to_string().into_bytes()) };
-    let site = Site::answering(move |asked: &Asked| {
+    let site = Site::answering(move |asked: &SiteRequest| {
         kept.lock().unwrap().push(format!("{} {}{}", asked.method, asked.host, asked.path));
         let is_allowed = asked.headers.get("authorization").is_some_and(|it| it == "Basic dTpw");
         match asked.path.as_str() {

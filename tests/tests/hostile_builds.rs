@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use images::layer::{Limits, open_archive};
+use images::layer::{LayerLimits, open_archive};
 use images::{Image, Store};
 use testing::files::{Root, Tree};
 use testing::{Hostile, Outcome, need};
@@ -26,7 +26,7 @@ fn files(place: &Hostile, built: &Outcome) -> Tree {
     let image = Image::load(&store, &built.json()["digest"].as_str().unwrap().parse().unwrap()).unwrap();
     let mut root = Root::default();
     for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
-        root.apply(open_archive(&store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+        root.apply(open_archive(&store, layer, Some(diff_id), LayerLimits::default()).unwrap().reader());
     }
     root.finish()
 }

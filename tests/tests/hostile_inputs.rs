@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use attestations::Digest;
 use images::descriptor::{CONFIG, INDEX, LAYER, LAYER_GZIP, LAYER_ZSTD, MANIFEST};
 use images::image::{Config, RootFs};
-use images::layer::{Limits, open_archive};
+use images::layer::{LayerLimits, open_archive};
 use images::{Descriptor, Image, Platform, Store};
 use serde_json::json;
 use testing::files::Root;
@@ -260,7 +260,7 @@ fn odd_names_of_a_context_come_out_as_they_are() {
     let image = Image::load(&store, &built.json()["digest"].as_str().unwrap().parse().unwrap()).unwrap();
     let mut files = Root::default();
     for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
-        files.apply(open_archive(&store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+        files.apply(open_archive(&store, layer, Some(diff_id), LayerLimits::default()).unwrap().reader());
     }
     let files = files.finish();
     for name in names {

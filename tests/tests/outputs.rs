@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use attestations::Digest;
-use images::layer::{Limits, open_archive};
+use images::layer::{LayerLimits, open_archive};
 use images::{Image, Store};
 use testing::files::{Root, Tree};
 use testing::{Engine, Outcome, Place, need, run};
@@ -28,7 +28,7 @@ fn build(place: &Place, outputs: &[String]) -> Outcome {
 fn of_layers(store: &Store, image: &Image) -> Tree {
     let mut root = Root::default();
     for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()) {
-        root.apply(open_archive(store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+        root.apply(open_archive(store, layer, Some(diff_id), LayerLimits::default()).unwrap().reader());
     }
     root.finish()
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use attestations::{Bundle, Digest, Predicate};
-use images::layer::{Limits, open_archive};
+use images::layer::{LayerLimits, open_archive};
 use images::{Image, Store};
 use testing::files::Root;
 use testing::{FOREIGN, Outcome, Repository, builder, foreign_base, has_emulator, need, program, run};
@@ -121,7 +121,7 @@ fn an_emulated_build_gives_the_same_bits_and_says_what_ran_it() {
     assert_eq!(image.config().architecture, FOREIGN);
     let mut root = Root::default();
     for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()).skip(1) {
-        root.apply(open_archive(&store, layer, Some(diff_id), Limits::default()).unwrap().reader());
+        root.apply(open_archive(&store, layer, Some(diff_id), LayerLimits::default()).unwrap().reader());
     }
     let machine = if FOREIGN == "arm64" { "aarch64" } else { "x86_64" };
     let read = |text: &str| format!("{} bytes, {}", text.len(), Digest::of(text.as_bytes()));

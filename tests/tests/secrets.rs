@@ -2,13 +2,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use testing::{Asked, Bench, Registry, Site, need, program, run};
+use testing::{Bench, Registry, Site, SiteRequest, need, program, run};
 
 const SECRET: &str = "hunter2/and+a bit more";
 
 /// A site that answers who is authorized, and says back what is asked for as `/echo`.
 fn site() -> Site {
-    Site::answering(|asked: &Asked| {
+    Site::answering(|asked: &SiteRequest| {
         let authorization = asked.headers.get("authorization").cloned().unwrap_or_default();
         let allowed = authorization == format!("Bearer {SECRET}");
         match (asked.path.as_str(), allowed) {
@@ -157,7 +157,7 @@ const MEMBERS: &str = "for members only 0123456789";
 #[test]
 fn what_a_secret_was_exchanged_for_stays_with_the_builder() {
     need!("runc", "unshare", "gzip", "docker-registry");
-    let site = Site::answering(|asked: &Asked| match asked.path.as_str() {
+    let site = Site::answering(|asked: &SiteRequest| match asked.path.as_str() {
         "/login" => {
             (200, vec![("Set-Cookie".into(), format!("sid={SESSION}; Path=/"))], FRESH.as_bytes().to_vec())
         }

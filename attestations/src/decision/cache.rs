@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_BUNDLES: usize = 8192;
 
 /// What one bundle says, and which key of the policy signed it, by its place among them.
-pub(super) type Found = Result<(usize, Arc<Read>), Reason>;
+pub(super) type CachedRead = Result<(usize, Arc<Read>), Reason>;
 
 /// What was found out about bundles, by the digest of the policy and that of the bundle's bytes. It lives as long as the
 /// process, and nothing reaches it from outside.
@@ -25,12 +25,12 @@ pub struct Cache(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     bytes: usize,
-    found: HashMap<(Digest, Digest), Found>,
+    found: HashMap<(Digest, Digest), CachedRead>,
 }
 
 impl Cache {
     /// What is known of a bundle, or what `find` finds out.
-    pub(super) fn get(&self, policy: Digest, bundle: &[u8], find: impl FnOnce() -> Found) -> Found {
+    pub(super) fn get(&self, policy: Digest, bundle: &[u8], find: impl FnOnce() -> CachedRead) -> CachedRead {
         let key = (policy, Digest::of(bundle));
         if let Some(known) = self.with(|kept| kept.found.get(&key).cloned()) {
             return known;

@@ -54,7 +54,7 @@ pub enum Standing {
 
 /// What is asked of a commit's reviews.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct ReviewCriteria<'a> {
     /// In which role.
     pub role: &'a Role,
     /// How many must have approved.
@@ -212,7 +212,7 @@ impl<'a> Reviews<'a> {
     pub fn count<C: Commits>(
         &self,
         commit: &Commit,
-        wanted: Wanted<'_>,
+        wanted: ReviewCriteria<'_>,
         commits: &C,
     ) -> Result<Count, C::Error> {
         let mut counter = Counter {
@@ -264,7 +264,7 @@ type Before<'a> = BTreeMap<(&'a Commit, &'a Tree), bool>;
 
 struct Counter<'a, 'w, C> {
     reviews: &'a Reviews<'a>,
-    wanted: Wanted<'w>,
+    wanted: ReviewCriteria<'w>,
     commits: &'a C,
     ignored: Vec<Ignored>,
     counted: BTreeSet<String>,

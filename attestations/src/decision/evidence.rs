@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use super::cache::{Cache, Found};
+use super::cache::{Cache, CachedRead};
 use super::remembered::{About, No};
 use super::{Evidence, Reason};
 use crate::bundle::{Bundle, BundleError, Payload, Verified, is_loosely_signed};
@@ -213,7 +213,7 @@ impl<'a> Holders<'a> {
     }
 
     /// Whose key signed a bundle, by its place among these, and what it says.
-    fn read(&self, bytes: &[u8]) -> Found {
+    fn read(&self, bytes: &[u8]) -> CachedRead {
         match Bundle::parse_evidence(bytes) {
             Ok(bundle) => {
                 let (place, payload) = self.signed(&bundle).ok_or(Reason::UnknownKey)?;

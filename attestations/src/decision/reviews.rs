@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use super::builds::Group;
 use super::{Ignored, Unmet};
-use crate::decision::count::{Authors, Built, Commits, Reviews, Wanted};
+use crate::decision::count::{Authors, Built, Commits, ReviewCriteria, Reviews};
 use crate::digest::{Commit, Tree};
 use crate::policy::{Demands, Threshold};
 use crate::review::Role;
@@ -30,7 +30,7 @@ pub(super) fn count(
     unmet.extend(rejected.into_iter().map(|by| Unmet::Rejected { by, commit: commit.clone() }));
     let (mut approved_by, mut origins) = (BTreeSet::new(), BTreeSet::new());
     for (role, asked) in &demands.reviews.roles {
-        let wanted = Wanted {
+        let wanted = ReviewCriteria {
             role,
             threshold: asked.threshold,
             counted_once: demands.reviews.counted_once,

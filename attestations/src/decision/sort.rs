@@ -75,7 +75,7 @@ pub(super) fn sort<'a>(
     now: Timestamp,
 ) -> Sorted<'a> {
     let withdrawn = checked.clone().into_iter().filter_map(|one| withdrawal(policy, one, now)).collect();
-    let asked = Asked { policy, demands, digest, now, withdrawn };
+    let asked = Criteria { policy, demands, digest, now, withdrawn };
     let mut sorted = Sorted::default();
     for one in checked {
         sorted.bundles.insert(one.origin, one);
@@ -98,7 +98,7 @@ fn withdrawal<'a>(policy: &Policy, one: &'a Checked<'a>, now: Timestamp) -> Opti
 }
 
 /// What evidence is sorted by.
-struct Asked<'a> {
+struct Criteria<'a> {
     policy: &'a Policy,
     demands: &'a Demands,
     digest: &'a Digest,
@@ -106,7 +106,7 @@ struct Asked<'a> {
     withdrawn: BTreeSet<(&'a [u8], Digest)>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Criteria<'a> {
     fn take(&self, one: &'a Checked<'a>, sorted: &mut Sorted<'a>) -> Result<(), Reason> {
         let signed = one.found.as_ref().map_err(Clone::clone)?;
         let statement = match &signed.read.said {

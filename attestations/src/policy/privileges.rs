@@ -12,7 +12,7 @@ use super::Allowed;
 use super::budget::Budget;
 use super::callers::{Callers, CallersText, Organisations};
 use super::functions::{Functions, FunctionsText};
-use super::requests::{Request, Requests};
+use super::requests::{AllowedRequest, AllowedRequests};
 use super::text::{At, ListText, PolicyError};
 use crate::call::is_label;
 
@@ -21,14 +21,14 @@ use crate::call::is_label;
 pub struct Privileges {
     pub(crate) functions: Functions,
     pub(crate) databases: Allowed<String>,
-    pub(crate) egress: Requests,
+    pub(crate) egress: AllowedRequests,
     pub(crate) callers: Callers,
     pub(crate) budget: Budget,
 }
 
 impl Privileges {
     /// The requests that may pass to the node's server.
-    pub fn egress(&self) -> &Requests {
+    pub fn egress(&self) -> &AllowedRequests {
         &self.egress
     }
 
@@ -40,20 +40,20 @@ impl Privileges {
 
 /// The profiles of requests that a policy names, and those that every policy knows.
 #[derive(Debug)]
-pub(super) struct Profiles(BTreeMap<String, Requests>);
+pub(super) struct Profiles(BTreeMap<String, AllowedRequests>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProfileText {
-    requests: Vec<Request>,
+    requests: Vec<AllowedRequest>,
 }
 
 impl Profiles {
     pub(super) fn read(at: At<'_>, own: BTreeMap<Spanned<String>, ProfileText>) -> Result<Self, PolicyError> {
         let mut all = BTreeMap::from([
-            ("none".to_owned(), Requests::default()),
-            ("vantage6-read".to_owned(), Requests::vantage6_read()),
-            ("vantage6-central".to_owned(), Requests::vantage6_central()),
+            ("none".to_owned(), AllowedRequests::default()),
+            ("vantage6-read".to_owned(), AllowedRequests::vantage6_read()),
+            ("vantage6-central".to_owned(), AllowedRequests::vantage6_central()),
         ]);
         for (name, profile) in own {
             let span = name.span();
@@ -62,7 +62,7 @@ impl Profiles {
                 let message = format!("`{name}` is the name of a profile that every policy knows");
                 return Err(at.error(span, &message, "give yours another name"));
             }
-            all.insert(name, Requests::new(profile.requests));
+            all.insert(name, AllowedRequests::new(profile.requests));
         }
         Ok(Self(all))
     }
@@ -71,7 +71,7 @@ impl Profiles {
 /// The name of a profile, `"none"` among them, or the requests themselves.
 pub(super) enum EgressText {
     Profile(String),
-    Requests(Vec<Request>),
+    Requests(Vec<AllowedRequest>),
 }
 
 /// By hand, so that what is wrong with one request is said, and not that the whole is neither of the two.
@@ -102,10 +102,10 @@ impl<'de> Deserialize<'de> for EgressText {
 }
 
 impl EgressText {
-    fn read(text: Spanned<Self>, at: At<'_>, profiles: &Profiles) -> Result<Requests, PolicyError> {
+    fn read(text: Spanned<Self>, at: At<'_>, profiles: &Profiles) -> Result<AllowedRequests, PolicyError> {
         let span = text.span();
         match text.into_inner() {
-            Self::Requests(requests) => Ok(Requests::new(requests)),
+            Self::Requests(requests) => Ok(AllowedRequests::new(requests)),
             Self::Profile(name) => profiles.0.get(&name).cloned().ok_or_else(|| {
                 let message = format!("no profile of requests is called `{}`", name.escape_debug());
                 let known: Vec<&str> = profiles.0.keys().map(String::as_str).collect();

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// A list of requests that may pass.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Requests(Vec<Request>);
+pub struct AllowedRequests(Vec<AllowedRequest>);
 
 /// One line of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RequestText")]
-pub struct Request {
+pub struct AllowedRequest {
     methods: Vec<Method>,
     path: Vec<Segment>,
     query: Vec<String>,
@@ -82,9 +82,9 @@ enum Segment {
     Id,
 }
 
-impl Requests {
+impl AllowedRequests {
     /// A list of these lines.
-    pub fn new(lines: Vec<Request>) -> Self {
+    pub fn new(lines: Vec<AllowedRequest>) -> Self {
         Self(lines)
     }
 
@@ -109,7 +109,7 @@ impl Requests {
     pub fn vantage6_read() -> Self {
         use Segment::Id;
         let word = |text: &str| Segment::Literal(text.to_owned());
-        let get = |path: Vec<Segment>, query: &[&str]| Request {
+        let get = |path: Vec<Segment>, query: &[&str]| AllowedRequest {
             methods: vec![Method::Get],
             path,
             query: query.iter().map(|key| (*key).to_owned()).collect(),
@@ -134,7 +134,7 @@ impl Requests {
     pub fn vantage6_central() -> Self {
         let Self(mut lines) = Self::vantage6_read();
         let path = vec![Segment::Literal("task".to_owned())];
-        lines.push(Request { methods: vec![Method::Post], path, query: Vec::new() });
+        lines.push(AllowedRequest { methods: vec![Method::Post], path, query: Vec::new() });
         Self(lines)
     }
 
@@ -143,7 +143,7 @@ impl Requests {
     /// # Errors
     /// When none does, with what lacks.
     pub fn permit(&self, method: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Method, NotListed> {
-        let on_path: Vec<&Request> = self.0.iter().filter(|line| line.matches(path)).collect();
+        let on_path: Vec<&AllowedRequest> = self.0.iter().filter(|line| line.matches(path)).collect();
         if on_path.is_empty() {
             return Err(NotListed::Path);
         }
@@ -160,7 +160,7 @@ impl Requests {
     }
 }
 
-impl Request {
+impl AllowedRequest {
     /// Reads one line.
     ///
     /// # Errors
@@ -246,7 +246,7 @@ struct RequestText {
     query: Vec<String>,
 }
 
-impl TryFrom<RequestText> for Request {
+impl TryFrom<RequestText> for AllowedRequest {
     type Error = RequestError;
 
     fn try_from(text: RequestText) -> Result<Self, RequestError> {
@@ -256,10 +256,10 @@ impl TryFrom<RequestText> for Request {
 }
 
 /// As it is written.
-impl Serialize for Request {
+impl Serialize for AllowedRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut fields = serializer.serialize_struct("Request", 3)?;
+        let mut fields = serializer.serialize_struct("AllowedRequest", 3)?;
         fields.serialize_field("methods", &self.methods)?;
         fields.serialize_field("path", &self.path())?;
         fields.serialize_field("query", &self.query)?;
@@ -267,7 +267,7 @@ impl Serialize for Request {
     }
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for AllowedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let methods: Vec<&str> = self.methods.iter().map(|method| method.as_str()).collect();
         write!(f, "{} {}", methods.join(","), self.path())

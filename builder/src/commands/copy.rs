@@ -10,7 +10,7 @@ use errors::files::{self, Existing};
 use errors::plural;
 use images::Store;
 use images::archive::{self, Files};
-use images::registry::{Carried, Wanted};
+use images::registry::{Carried, ToCarry};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     check(&arguments.to)?;
     let (_folder, store) = store_for(&arguments.to)?;
     let carried = match &arguments.from {
-        Place::Registry(reference) => registry.fetch_all(reference, &store, Wanted::Everything)?,
+        Place::Registry(reference) => registry.fetch_all(reference, &store, ToCarry::Everything)?,
         Place::Folder { path, name } => {
             let from = Store::open_existing(path)?;
             let carried = Carried::find_in(&from, name.as_deref())?;

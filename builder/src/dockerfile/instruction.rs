@@ -25,7 +25,7 @@ pub(crate) struct Pair<V> {
 
 /// `RUN`, not expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct RunInstruction {
     /// What is run.
     pub(crate) command: Command,
     /// The here-documents that it opens.
@@ -100,7 +100,7 @@ pub(crate) enum Instruction {
     /// `ENV name=value …`
     Env(Vec<Pair<String>>),
     /// `RUN`
-    Run(Run),
+    Run(RunInstruction),
     /// `COPY` and `ADD`
     Copy(Copy),
     /// `WORKDIR`
@@ -315,7 +315,7 @@ fn run(flags: &[Flag], rest: &str, documents: Vec<HereDocument>) -> Result<Instr
         Command::Exec(_) if !documents.is_empty() => {
             Err(Problem::syntax("a here-document is for RUN in its shell form"))
         }
-        command => Ok(Instruction::Run(Run { command, documents, network, mounts })),
+        command => Ok(Instruction::Run(RunInstruction { command, documents, network, mounts })),
     }
 }
 

@@ -18,7 +18,7 @@ mod words;
 use std::fmt;
 
 pub(crate) use chmod::Chmod;
-pub(crate) use instruction::{Command, Copy, Health, Instruction, Network, Pair, Run};
+pub(crate) use instruction::{Command, Copy, Health, Instruction, Network, Pair, RunInstruction};
 pub(crate) use lines::HereDocument;
 pub(crate) use mount::bytes;
 pub(crate) use mount::{Mount, MountKind, SecretMount};

@@ -18,7 +18,7 @@ fn only(instruction: &str) -> Instruction {
 
 fn run(command: Command) -> Instruction {
     let (documents, mounts) = (Vec::new(), Vec::new());
-    Instruction::Run(Run { command, documents, network: Network::Default, mounts })
+    Instruction::Run(RunInstruction { command, documents, network: Network::Default, mounts })
 }
 
 fn shell(text: &str) -> Instruction {
@@ -233,7 +233,9 @@ fn here_documents_end_where_their_name_stands_alone() {
         "FROM a\nRUN cat <<  EOF >x\r\n$a\r\nEOF\r\nRUN cat <<a/b <<\\c\na/b\nc\nCOPY --from=b <<c /\nc\n",
     );
     let documents = file.stages[0].instructions.iter().flat_map(|located| match &located.value {
-        Instruction::Run(Run { documents, .. }) | Instruction::Copy(Copy { documents, .. }) => documents,
+        Instruction::Run(RunInstruction { documents, .. }) | Instruction::Copy(Copy { documents, .. }) => {
+            documents
+        }
         other => panic!("{other:?}"),
     });
     let told: Vec<_> = documents.map(|it| (it.name.as_str(), it.text.as_str())).collect();

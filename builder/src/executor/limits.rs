@@ -27,12 +27,12 @@ fn size(text: &str) -> Result<u64, String> {
 
 impl StepLimits {
     /// The limits as the sandbox takes them.
-    pub(crate) fn of_process(&self) -> sandbox::Limits {
-        sandbox::Limits {
+    pub(crate) fn of_process(&self) -> sandbox::ProcessLimits {
+        sandbox::ProcessLimits {
             memory: self.step_memory,
             pids: Some(self.step_processes),
             wall: Some(Duration::from_secs(self.step_timeout)),
-            ..sandbox::Limits::default()
+            ..sandbox::ProcessLimits::default()
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use images::layer::{Layer, LayerStack, Limits, Packing, StackedLayer, VirtualLayer, unpack};
+use images::layer::{Layer, LayerLimits, LayerStack, Packing, StackedLayer, VirtualLayer, unpack};
 use sandbox::Upper;
 
 use super::failures::machine;
@@ -153,7 +153,7 @@ impl Pending {
         }
         let upper = resources.host.folder().map_err(machine)?;
         let Layer { descriptor, diff_id, .. } = resources.packed(&self.layer, Error::from)?;
-        unpack(resources.store, &descriptor, &diff_id, upper.path(), Limits::default())?;
+        unpack(resources.store, &descriptor, &diff_id, upper.path(), LayerLimits::default())?;
         Ok(folder.insert(Arc::new(upper)).path().to_owned())
     }
 }

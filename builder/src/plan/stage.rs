@@ -6,8 +6,8 @@ use super::step::{Action, Copying, Execution, Inline, MountSource, Mounted, Scri
 use crate::dockerfile::ignore::Ignore;
 use crate::dockerfile::remote::{Remote, is_remote};
 use crate::dockerfile::{
-    Chmod, Command, Copy, Health, HereDocument, Instruction, Located, Mount, MountKind, Pair, Problem, Run,
-    SecretMount, expand, health,
+    Chmod, Command, Copy, Health, HereDocument, Instruction, Located, Mount, MountKind, Pair, Problem,
+    RunInstruction, SecretMount, expand, health,
 };
 
 /// A stage during expansion.
@@ -165,7 +165,7 @@ impl<'a> StageExpansion<'a> {
 
     /// A here-document alone is run by the shell, or as a program of its own if it begins with `#!`. After a command,
     /// the shell gets the whole text as written.
-    fn command(&self, run: &Run) -> Result<(Vec<String>, Option<Script>), Problem> {
+    fn command(&self, run: &RunInstruction) -> Result<(Vec<String>, Option<Script>), Problem> {
         let (Command::Shell(text), [first, ..]) = (&run.command, run.documents.as_slice()) else {
             return Ok((self.in_shell(&run.command), None));
         };
@@ -187,7 +187,7 @@ impl<'a> StageExpansion<'a> {
         }
     }
 
-    fn run(&self, run: &Run) -> Result<(String, Action), Problem> {
+    fn run(&self, run: &RunInstruction) -> Result<(String, Action), Problem> {
         let (args, script) = self.command(run)?;
         let variables = self.arguments.iter().filter(|it| it.is_variable());
         let set: Vec<(String, String)> =

@@ -269,10 +269,10 @@ fn leads_out(name: &[u8], target: &[u8]) -> bool {
 
 impl Item {
     /// The content with everything visible; none if it is not shown. A large file is shown only where it is asked for alone.
-    pub(crate) fn shown(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Option<String>> {
+    pub(crate) fn shown(&self, snapshot: &Snapshot<'_>, asked: Selection) -> Result<Option<String>> {
         let hidden = [Flag::Binary, Flag::Submodule, Flag::Link];
         let is_hidden = self.flags.iter().any(|flag| hidden.contains(flag));
-        let is_large = asked == Asked::WithOthers && self.flags.contains(&Flag::Oversized);
+        let is_large = asked == Selection::WithOthers && self.flags.contains(&Flag::Oversized);
         if is_hidden || is_large || self.size > MAX_SEARCHED {
             return Ok(None);
         }
@@ -302,7 +302,7 @@ pub(crate) enum Contents {
 
 /// How an entry was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Selection {
     /// By its own path.
     Alone,
     /// With everything, or with its folder.
@@ -311,16 +311,16 @@ pub(crate) enum Asked {
 
 impl Contents {
     /// How the entry with this path, as the list has it, is asked for.
-    pub(crate) fn asked(&self, path: &str) -> Option<Asked> {
+    pub(crate) fn asked(&self, path: &str) -> Option<Selection> {
         match self {
             Self::None => None,
-            Self::All => Some(Asked::WithOthers),
+            Self::All => Some(Selection::WithOthers),
             Self::Of(paths) => paths.iter().find_map(|asked| {
                 let asked = asked.trim_end_matches('/');
                 let is_below = || path.strip_prefix(asked).is_some_and(|rest| rest.starts_with('/'));
                 match path == asked {
-                    true => Some(Asked::Alone),
-                    false => is_below().then_some(Asked::WithOthers),
+                    true => Some(Selection::Alone),
+                    false => is_below().then_some(Selection::WithOthers),
                 }
             }),
         }

@@ -2,7 +2,7 @@
 
 use git2::{Delta, DiffDelta, DiffHunk, DiffLine, DiffOptions};
 
-use super::contents::{Asked, Contents, Entry, Flag, Item, MAX_SEARCHED, MAX_SHOWN, item, unreadable};
+use super::contents::{Contents, Entry, Flag, Item, MAX_SEARCHED, MAX_SHOWN, Selection, item, unreadable};
 use super::visible;
 use crate::error::Result;
 use crate::source::Snapshot;
@@ -36,7 +36,7 @@ impl Change {
             && !items.any(|it| {
                 let hidden = |flag: &Flag| match flag {
                     Flag::Binary | Flag::Submodule => true,
-                    Flag::Oversized => contents.asked(&it.path) != Some(Asked::Alone),
+                    Flag::Oversized => contents.asked(&it.path) != Some(Selection::Alone),
                     _ => false,
                 };
                 it.flags.iter().any(hidden)

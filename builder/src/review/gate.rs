@@ -6,7 +6,9 @@ use std::path::Path;
 
 use attestations::keys::{KeyId, PublicKey};
 use attestations::review::{CountedOnce, OwnWork, Parameters, Role};
-use attestations::reviews::{Authors, Built, Commits, Rejection, Reviewer, Reviews, Standing, Wanted};
+use attestations::reviews::{
+    Authors, Built, Commits, Rejection, ReviewCriteria, Reviewer, Reviews, Standing,
+};
 use attestations::{Bundle, Commit, Digest, Foreign, SignedBundle, Statement, Tree, Verified, review};
 use errors::{plural, trusted};
 
@@ -96,8 +98,8 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn wanted(role: &Role, threshold: usize) -> Wanted<'_> {
-    Wanted { role, threshold, counted_once: CountedOnce::Person, own_work: OwnWork::Ignored }
+fn wanted(role: &Role, threshold: usize) -> ReviewCriteria<'_> {
+    ReviewCriteria { role, threshold, counted_once: CountedOnce::Person, own_work: OwnWork::Ignored }
 }
 
 fn lacking(

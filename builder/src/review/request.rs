@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 /// What is to be reviewed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Request {
+pub(crate) struct ReviewRequest {
     version: u32,
     /// Where the asker has the repository. A reviewer says themselves where they fetch it from.
     repository: String,
@@ -80,7 +80,7 @@ pub(crate) struct Choice {
     pub(crate) note: Option<String>,
 }
 
-impl Request {
+impl ReviewRequest {
     /// Asks for a review of these subjects.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Request {
         })
     }
 
-    /// Parses a request. Nothing in it is believed before [`Request::subjects`] has worked it out again.
+    /// Parses a request. Nothing in it is believed before [`ReviewRequest::subjects`] has worked it out again.
     ///
     /// # Errors
     /// When it is not exactly one request.

@@ -7,9 +7,9 @@ use attestations::keys::Algorithm;
 use tempfile::TempDir;
 
 use super::contents::Flag;
-use super::request::{Choice, Request};
+use super::request::{Choice, ReviewRequest};
 use super::show::{Contents, Shown};
-use super::unreviewed::{Asked, Reviewed, newest_reviewed};
+use super::unreviewed::{Criteria, Reviewed, newest_reviewed};
 use super::*;
 use crate::source::Location;
 use signers::{Protection, generate, load};
@@ -304,9 +304,9 @@ fn a_request_is_worked_out_again_before_anybody_signs_it() {
         note: Some("please".to_owned()),
     };
     for since in [None, Some(first.as_str())] {
-        let request = Request::new(&subjects(since), choice()).unwrap();
+        let request = ReviewRequest::new(&subjects(since), choice()).unwrap();
         let text = request.to_text().unwrap();
-        let read = |text: &str| Request::parse("a.json", text.as_bytes());
+        let read = |text: &str| ReviewRequest::parse("a.json", text.as_bytes());
         let request = read(&text).unwrap();
         assert_eq!(request.to_text().unwrap(), text);
         let found = request.subjects(&repository).unwrap();
@@ -371,7 +371,7 @@ fn what_is_unreviewed_begins_after_the_newest_reviewed_commit() {
     let newest = |reviews: &[gate::HandedIn], role: &str, threshold| {
         let commit = repository.commit(&commits[3].parse().unwrap()).unwrap();
         let now = "2026-11-24T10:00:00Z".parse().unwrap();
-        let asked = Asked { role: role.parse().unwrap(), threshold, now };
+        let asked = Criteria { role: role.parse().unwrap(), threshold, now };
         newest_reviewed(&commit, reviews, &asked).unwrap()
     };
     let at = |found: Option<Reviewed>| {

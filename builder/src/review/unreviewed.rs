@@ -23,7 +23,7 @@ pub(crate) struct Reviewed {
 
 /// What is asked of the reviews at hand.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct Criteria {
     /// In which role.
     pub(crate) role: Role,
     /// How many different reviewers.
@@ -39,7 +39,7 @@ pub(crate) struct Asked {
 pub(crate) fn newest_reviewed(
     commit: &Snapshot<'_>,
     handed_in: &[HandedIn],
-    asked: &Asked,
+    asked: &Criteria,
 ) -> Result<Option<Reviewed>> {
     let demand = Demand { roles: BTreeMap::from([(asked.role.clone(), asked.threshold)]), now: asked.now };
     let people = people(handed_in);

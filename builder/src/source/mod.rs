@@ -28,7 +28,7 @@ pub(crate) use git_folder::{Made as MadeGit, Recipe as GitRecipe};
 pub(crate) use lfs::{LfsHome, LfsStore, Pointer};
 pub(crate) use location::Location;
 pub(crate) use pinned::{Access, Entered, Home, Place};
-pub(crate) use recorded::{RecordedError, Wanted, fetch as fetch_recorded};
+pub(crate) use recorded::{RecordedError, RemoteTree, fetch as fetch_recorded};
 pub(crate) use tree::{Blobs, Entry, EntryKind, Walk};
 pub(crate) use writers::Writers;
 

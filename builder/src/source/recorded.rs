@@ -20,7 +20,7 @@ const TAKEN: &str = "refs/countersign/taken";
 
 /// A request for files of a repository.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct RemoteTree<'a> {
     /// Its URL, `http` or `https`.
     pub(crate) url: &'a Url,
     /// A branch, tag, reference or commit; its `HEAD` by default.
@@ -62,7 +62,7 @@ impl<E> From<git2::Error> for RecordedError<E> {
 }
 
 /// A fetched commit.
-pub(crate) struct Found {
+pub(crate) struct FetchedTree {
     repository: Repository,
     commit: Commit,
     submodules: Vec<Submodule>,
@@ -77,9 +77,9 @@ pub(super) type Said<E> = Result<Result<(), String>, E>;
 /// # Errors
 /// See [`RecordedError`].
 pub(crate) fn fetch<E>(
-    wanted: &Wanted<'_>,
+    wanted: &RemoteTree<'_>,
     run: &mut dyn FnMut(Command) -> Said<E>,
-) -> Result<Found, RecordedError<E>> {
+) -> Result<FetchedTree, RecordedError<E>> {
     git2::Repository::init_bare(wanted.into)?;
     let id = wanted.reference.and_then(|text| text.parse::<Commit>().ok());
     match (&id, wanted.reference) {
@@ -103,12 +103,12 @@ pub(crate) fn fetch<E>(
     let location = Location::parse(wanted.url.as_str())?;
     let repository =
         Repository { git, history: OnceCell::new(), location, cache: PathBuf::from(wanted.into) };
-    Ok(Found { repository, commit, submodules })
+    Ok(FetchedTree { repository, commit, submodules })
 }
 
 /// Fetches a commit by its id; if the server does not allow that, fetches all branches and tags to find it.
 pub(super) fn commit<E>(
-    wanted: &Wanted<'_>,
+    wanted: &RemoteTree<'_>,
     id: &Commit,
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<(), RecordedError<E>> {
@@ -131,7 +131,7 @@ pub(super) fn commit<E>(
 }
 
 fn named<E>(
-    wanted: &Wanted<'_>,
+    wanted: &RemoteTree<'_>,
     name: &str,
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<(), RecordedError<E>> {
@@ -152,7 +152,7 @@ fn named<E>(
 }
 
 fn only<E>(
-    wanted: &Wanted<'_>,
+    wanted: &RemoteTree<'_>,
     name: &str,
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<(), RecordedError<E>> {
@@ -171,7 +171,7 @@ fn failed<E>(said: &str) -> RecordedError<E> {
 
 /// A fetch whose requests do not depend on the machine's or the caller's configuration: neither on git's version, nor
 /// on the compressions that its library supports.
-fn command(wanted: &Wanted<'_>, depth: Option<u32>, refspecs: &[&str]) -> Command {
+fn command(wanted: &RemoteTree<'_>, depth: Option<u32>, refspecs: &[&str]) -> Command {
     let settings =
         ["protocol.version=2", "http.version=HTTP/1.1", "http.extraHeader=Accept-Encoding: identity"];
     let mut command = cache_fetch::command(wanted.into, &settings);
@@ -196,7 +196,7 @@ pub(super) fn isolate(command: &mut Command, home: &Path) {
     cache_fetch::never_ask(command);
 }
 
-impl Found {
+impl FetchedTree {
     /// The resolved commit.
     pub(crate) fn commit(&self) -> &Commit {
         &self.commit

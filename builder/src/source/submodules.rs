@@ -14,7 +14,7 @@ use git2::ObjectType;
 use url::Url;
 
 use super::gitmodules::{self, LIST, Listed};
-use super::recorded::{self, RecordedError, Said, Wanted};
+use super::recorded::{self, RecordedError, RemoteTree, Said};
 use super::tree::{DEPTH_LIMIT, SUBMODULE};
 use super::{SourceError, commit_id, object_id};
 
@@ -47,7 +47,7 @@ struct Outer {
 /// # Errors
 /// One that cannot be fetched, named by its path; more than a hundred.
 pub(super) fn fetch<E>(
-    wanted: &Wanted<'_>,
+    wanted: &RemoteTree<'_>,
     commit: &Commit,
     run: &mut dyn FnMut(Command) -> Said<E>,
 ) -> Result<Vec<Submodule>, RecordedError<E>> {
@@ -72,7 +72,7 @@ pub(super) fn fetch<E>(
             make(wanted.into, &place, &name)
                 .map_err(|source| SourceError::Cache { path: place.clone(), source })?;
             let git = git2::Repository::init_bare(&place)?;
-            let inner = Wanted { url: &url, reference: None, folder: "", into: &place, ..*wanted };
+            let inner = RemoteTree { url: &url, reference: None, folder: "", into: &place, ..*wanted };
             recorded::commit(&inner, &commit, run).map_err(|cause| match cause {
                 RecordedError::Git(said) => refuse(format!("{url}: {said}")),
                 other => other,

@@ -1,7 +1,7 @@
 //! The reference image of a build: which of its layers each step is expected to make again.
 
 use attestations::Digest;
-use images::layer::Limits;
+use images::layer::LayerLimits;
 use images::{Descriptor, Image, Store};
 use jiff::Timestamp;
 
@@ -77,11 +77,11 @@ impl ReferenceImage {
 
     /// The limits for unpacking a layer. Lower than for a base, since a third party may have made it and no step has
     /// asked for it yet. A layer beyond them is not predicted.
-    pub(crate) fn limits(&self, layer: usize) -> Limits {
+    pub(crate) fn limits(&self, layer: usize) -> LayerLimits {
         let size = self.image.layers().get(layer).map_or(0, |layer| layer.size);
         let most = size.saturating_mul(MOST_TIMES).saturating_add(MOST_OF_SMALL);
-        let Limits { bytes, entries } = Limits::default();
-        Limits { bytes: bytes.min(most), entries }
+        let LayerLimits { bytes, entries } = LayerLimits::default();
+        LayerLimits { bytes: bytes.min(most), entries }
     }
 
     /// The number of the layer that each step made, if it made one. Covers the leading steps whose entries in the

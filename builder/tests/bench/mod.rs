@@ -134,7 +134,8 @@ pub fn answer(output: &Output, code: i32) -> Value {
 pub fn contents(store: &Store, image: &Image) -> Contents {
     let mut found = BTreeMap::new();
     for (layer, diff_id) in image.layers().iter().zip(image.diff_ids()).skip(1) {
-        let archive = open_archive(store, layer, Some(diff_id), images::layer::Limits::default()).unwrap();
+        let archive =
+            open_archive(store, layer, Some(diff_id), images::layer::LayerLimits::default()).unwrap();
         let mut tar = tar::Archive::new(archive.reader());
         for entry in tar.entries().unwrap() {
             let mut entry = entry.unwrap();

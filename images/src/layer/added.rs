@@ -11,7 +11,7 @@ use lzma_rust2::XzReader;
 use tar::EntryType;
 
 use super::archive::{Entries, is_header};
-use super::read::{Limits, damaged};
+use super::read::{LayerLimits, damaged};
 use crate::error::{At, Error, Result};
 
 /// The memory limit for decompressing xz, in KiB: `xz -9` needs 65 MiB.
@@ -64,7 +64,7 @@ impl AddedArchive {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn open(file: File, what: &str, limits: Limits) -> Result<Option<Self>> {
+    pub fn open(file: File, what: &str, limits: LayerLimits) -> Result<Option<Self>> {
         let mut source = BufReader::with_capacity(1 << 17, file);
         let start = source.fill_buf().at("reading", what)?.to_vec();
         let Ok(mut inner) = decompress(source, &start) else { return Ok(None) };
@@ -192,7 +192,7 @@ mod tests {
         bytes
     }
 
-    fn open(bytes: &[u8], limits: Limits) -> Option<AddedArchive> {
+    fn open(bytes: &[u8], limits: LayerLimits) -> Option<AddedArchive> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn first(bytes: &[u8]) -> Result<Option<Added>> {
-        open(bytes, Limits::default()).unwrap().next()
+        open(bytes, LayerLimits::default()).unwrap().next()
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
                 (added.path, added.kind, added.mode, added.owner, added.mtime),
                 (b"a".to_vec(), AddedKind::File, 0o640, (5, 6), 9)
             );
-            assert!(open(&bytes[..bytes.len().min(40)], Limits::default()).is_none());
+            assert!(open(&bytes[..bytes.len().min(40)], LayerLimits::default()).is_none());
         }
         for bytes in [
             &b""[..],
@@ -232,7 +232,7 @@ mod tests {
             &[0; 4096],
             &zstd::encode_all(&b"text"[..], 1).unwrap(),
         ] {
-            assert!(open(bytes, Limits::default()).is_none(), "{bytes:?}");
+            assert!(open(bytes, LayerLimits::default()).is_none(), "{bytes:?}");
         }
     }
 
@@ -261,14 +261,14 @@ mod tests {
             assert!(matches!(error, Error::Refused { .. }), "{error}");
         }
         let cut = archive(&[(EntryType::Regular, "a", ""), (EntryType::Regular, "b", "")]);
-        let mut archive = open(&cut[..700], Limits::default()).unwrap();
+        let mut archive = open(&cut[..700], LayerLimits::default()).unwrap();
         assert!(archive.next().unwrap().is_some() && archive.next().is_err());
     }
 
     #[test]
     fn there_is_an_end_to_what_is_read() {
         let bytes = archive(&[(EntryType::Regular, "a", ""), (EntryType::Regular, "b", "")]);
-        let mut few = open(&bytes, Limits { bytes: 1 << 20, entries: 1 }).unwrap();
+        let mut few = open(&bytes, LayerLimits { bytes: 1 << 20, entries: 1 }).unwrap();
         assert!(few.next().is_ok() && few.next().is_err());
         let mut header = Header::from_byte_slice(&bytes[..512]).clone();
         header.set_size(1 << 30);
@@ -276,7 +276,8 @@ mod tests {
         let mut bomb = header.as_bytes().to_vec();
         bomb.resize(1 << 20, 0);
         let mut bomb =
-            open(&zstd::encode_all(&bomb[..], 1).unwrap(), Limits { bytes: 1 << 16, entries: 9 }).unwrap();
+            open(&zstd::encode_all(&bomb[..], 1).unwrap(), LayerLimits { bytes: 1 << 16, entries: 9 })
+                .unwrap();
         assert!(bomb.next().is_ok());
         assert!(io::copy(&mut bomb.content(), &mut io::sink()).is_err());
     }

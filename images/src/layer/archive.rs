@@ -27,7 +27,7 @@ pub(crate) struct Entries<R> {
 
 /// An entry's header, merged with its extensions.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct ArchiveEntry {
     pub(crate) path: Vec<u8>,
     pub(crate) link: Option<Vec<u8>>,
     pub(crate) kind: EntryType,
@@ -56,7 +56,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// The next entry; none at the archive's end. Unread content of the last one is skipped.
-    pub(crate) fn next(&mut self) -> Result<Option<Found>> {
+    pub(crate) fn next(&mut self) -> Result<Option<ArchiveEntry>> {
         let mut extensions = Extensions::default();
         loop {
             let Some(header) = self.header()? else {
@@ -91,7 +91,7 @@ impl<R: Read> Entries<R> {
         Content(self)
     }
 
-    fn found(&mut self, header: Header, extensions: Extensions) -> Result<Found> {
+    fn found(&mut self, header: Header, extensions: Extensions) -> Result<ArchiveEntry> {
         let bad = |cause: io::Error| Error::refused(&self.what, format!("a malformed header: {cause}"));
         let mut records = extensions.records.unwrap_or_default();
         if records.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
@@ -121,7 +121,7 @@ impl<R: Read> Entries<R> {
         let mode = header.mode().map_err(bad)?;
         let kind = header.entry_type();
         self.expect_content(size);
-        Ok(Found { path, link, kind, mode, uid, gid, mtime, size, xattrs, records, header })
+        Ok(ArchiveEntry { path, link, kind, mode, uid, gid, mtime, size, xattrs, records, header })
     }
 
     fn header(&mut self) -> Result<Option<Header>> {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::compress::Keeping;
 use super::entry::{Entry, Kind};
-use super::read::Limits;
+use super::read::LayerLimits;
 use super::write::{LayerWriter, Packing};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -19,7 +19,7 @@ pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 pub(super) struct Emitter<'a> {
     store: &'a Store,
     keeping: Keeping,
-    limits: Limits,
+    limits: LayerLimits,
     /// The total size of the files written so far.
     bytes: u64,
     /// The ancestors of the current entry in which nothing has been written so far.
@@ -33,7 +33,7 @@ pub(super) struct Emitter<'a> {
 pub(super) struct Entered(usize);
 
 impl<'a> Emitter<'a> {
-    pub(super) fn new(store: &'a Store, keeping: Keeping, limits: Limits) -> Self {
+    pub(super) fn new(store: &'a Store, keeping: Keeping, limits: LayerLimits) -> Self {
         Self { store, keeping, limits, bytes: 0, waiting: Vec::new(), writer: None }
     }
 

@@ -31,14 +31,14 @@ pub struct LayerStack(Vec<StackedLayer>);
 
 /// An entry found in a layer.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundNode {
     /// Its kind and attributes.
     pub node: Node,
-    place: Place,
+    place: ContentPlace,
 }
 
 #[derive(Debug)]
-enum Place {
+enum ContentPlace {
     Root,
     Disk(PathBuf),
     Virtual(Arc<VirtualLayer>, usize),
@@ -58,24 +58,24 @@ impl LayerStack {
     ///
     /// # Errors
     /// When a directory cannot be read.
-    pub fn find(&self, path: &[u8]) -> Result<Option<Found>> {
+    pub fn find(&self, path: &[u8]) -> Result<Option<FoundNode>> {
         if path.is_empty() {
             let node = Node { kind: NodeKind::Directory, mode: 0o755, owner: (0, 0), mtime: 0, shared: None };
-            return Ok(Some(Found { node, place: Place::Root }));
+            return Ok(Some(FoundNode { node, place: ContentPlace::Root }));
         }
         for layer in &self.0 {
             let seen = match layer {
                 StackedLayer::Folder(folder) => match look(folder, path)? {
                     Seen::This((place, metadata)) => {
-                        Seen::This(Found { node: Node::of(&metadata), place: Place::Disk(place) })
+                        Seen::This(FoundNode { node: Node::of(&metadata), place: ContentPlace::Disk(place) })
                     }
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
                 },
                 StackedLayer::Virtual(virtual_layer) => match virtual_layer.look(path) {
-                    Seen::This(at) => Seen::This(Found {
+                    Seen::This(at) => Seen::This(FoundNode {
                         node: virtual_layer.node(at),
-                        place: Place::Virtual(virtual_layer.clone(), at),
+                        place: ContentPlace::Virtual(virtual_layer.clone(), at),
                     }),
                     Seen::Nothing => Seen::Nothing,
                     Seen::Through => Seen::Through,
@@ -91,18 +91,18 @@ impl LayerStack {
     }
 }
 
-impl Found {
+impl FoundNode {
     /// A symbolic link's target; empty for other entries.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn target(&self) -> Result<Vec<u8>> {
         match &self.place {
-            Place::Disk(place) => {
+            ContentPlace::Disk(place) => {
                 Ok(fs::read_link(place).at("reading the link", place)?.into_os_string().into_vec())
             }
-            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.target(*at).to_vec()),
-            Place::Root => Ok(Vec::new()),
+            ContentPlace::Virtual(virtual_layer, at) => Ok(virtual_layer.target(*at).to_vec()),
+            ContentPlace::Root => Ok(Vec::new()),
         }
     }
 
@@ -112,17 +112,17 @@ impl Found {
     /// When they cannot be read.
     pub fn xattrs(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         match &self.place {
-            Place::Disk(place) => Ok(Attributes::of(place)?.own),
-            Place::Virtual(virtual_layer, at) => Ok(virtual_layer.xattrs(*at).clone()),
-            Place::Root => Ok(BTreeMap::new()),
+            ContentPlace::Disk(place) => Ok(Attributes::of(place)?.own),
+            ContentPlace::Virtual(virtual_layer, at) => Ok(virtual_layer.xattrs(*at).clone()),
+            ContentPlace::Root => Ok(BTreeMap::new()),
         }
     }
 
     /// Its path on disk; none in a virtual layer.
     pub fn on_disk(&self) -> Option<&Path> {
         match &self.place {
-            Place::Disk(place) => Some(place),
-            Place::Virtual(..) | Place::Root => None,
+            ContentPlace::Disk(place) => Some(place),
+            ContentPlace::Virtual(..) | ContentPlace::Root => None,
         }
     }
 }

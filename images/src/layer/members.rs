@@ -67,11 +67,11 @@ enum Block {
 
 struct Shared<W> {
     jobs: Mutex<Receiver<(usize, Block)>>,
-    state: Mutex<State<W>>,
+    state: Mutex<WriterState<W>>,
     changed: Condvar,
 }
 
-struct State<W> {
+struct WriterState<W> {
     /// The member to write next: they are compressed in any order, but written in order.
     next: usize,
     /// The number of blocks in memory.
@@ -174,7 +174,7 @@ impl<W: Write + Send + 'static> Workers<W> {
     fn start(out: W) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
         let (sender, receiver) = channel();
-        let state = State { next: 0, held: 0, out: Some(out), end: None };
+        let state = WriterState { next: 0, held: 0, out: Some(out), end: None };
         let shared = Arc::new(Shared {
             jobs: Mutex::new(receiver),
             state: Mutex::new(state),
@@ -216,7 +216,7 @@ impl<W> Workers<W> {
         Ok(())
     }
 
-    fn is_done(&self, state: &State<W>) -> bool {
+    fn is_done(&self, state: &WriterState<W>) -> bool {
         state.next == self.count || state.end.is_some()
     }
 
@@ -257,7 +257,7 @@ impl<W> Drop for Workers<W> {
 }
 
 impl<W> Shared<W> {
-    fn state(&self) -> MutexGuard<'_, State<W>> {
+    fn state(&self) -> MutexGuard<'_, WriterState<W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -314,7 +314,7 @@ impl<W> Drop for Watch<'_, W> {
     }
 }
 
-impl<W> State<W> {
+impl<W> WriterState<W> {
     /// Why writing ended early. The cause is returned only once.
     fn failure(&mut self) -> Option<io::Error> {
         self.end.as_mut().map(|end| match std::mem::replace(end, End::Returned) {

@@ -26,15 +26,15 @@ mod write;
 mod xattrs;
 
 pub use added::{Added, AddedArchive, AddedKind};
-pub(crate) use archive::{Entries, Found};
+pub(crate) use archive::{ArchiveEntry, Entries};
 pub use compress::{COMPRESSOR, Compression, Keeping};
 pub use entry::{Entry, Kind};
 pub(crate) use entry::{write_end, write_header, write_padding};
-pub use layer_stack::{Found as FoundNode, LayerStack, StackedLayer};
+pub use layer_stack::{FoundNode, LayerStack, StackedLayer};
 pub use node::{Node, NodeKind};
 pub use normalise::{AppliedRule, NORMALISER, Normaliser, rules};
 pub use picked::{Picked, pick};
-pub use read::{Limits, open_archive};
+pub use read::{LayerLimits, open_archive};
 pub use repack::repack;
 pub use root::write_root;
 pub use tree::{FilePlace, TreeFile};

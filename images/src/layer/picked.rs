@@ -6,7 +6,7 @@ use std::io::Read;
 use tar::EntryType;
 
 use super::archive::Entries;
-use super::read::{Limits, open_archive};
+use super::read::{LayerLimits, open_archive};
 use super::write::Layer;
 use crate::error::Error;
 use crate::store::Store;
@@ -45,7 +45,7 @@ fn pass<E: From<Error>>(
     if wanted.is_empty() {
         return Ok(links);
     }
-    let archive = open_archive(store, &layer.descriptor, Some(&layer.diff_id), Limits::default())?;
+    let archive = open_archive(store, &layer.descriptor, Some(&layer.diff_id), LayerLimits::default())?;
     let mut entries = Entries::new(archive.reader(), format!("layer {}", layer.diff_id));
     while let Some(entry) = entries.next()? {
         let Some(names) = wanted.get(&entry.path) else { continue };

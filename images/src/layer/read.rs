@@ -15,14 +15,14 @@ use crate::store::{Store, VerifyingReader};
 
 /// The limits for an untrusted layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct LayerLimits {
     /// The most bytes of the uncompressed archive.
     pub bytes: u64,
     /// The most entries.
     pub entries: u64,
 }
 
-impl Default for Limits {
+impl Default for LayerLimits {
     /// 64 GiB and ten million entries: more than any algorithm needs, and less than would fill a disk unnoticed.
     fn default() -> Self {
         Self { bytes: 64 << 30, entries: 10_000_000 }
@@ -52,7 +52,7 @@ pub fn open_archive(
     store: &Store,
     layer: &Descriptor,
     diff_id: Option<&Digest>,
-    limits: Limits,
+    limits: LayerLimits,
 ) -> Result<Archive> {
     let blob = store.open_blob(layer)?;
     let inner = decompress(blob, &layer.media_type).at("decompressing", store.path_of(&layer.digest))?;

@@ -6,7 +6,7 @@ use attestations::Digest;
 
 use super::archive::Entries;
 use super::compress::Compression;
-use super::read::{Limits, open_archive};
+use super::read::{LayerLimits, open_archive};
 use super::write::{LayerWriter, Packing};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
@@ -21,7 +21,7 @@ use crate::store::Store;
 pub fn repack(
     (from, layer, diff_id): (&Store, &Descriptor, &Digest),
     (into, compression): (&Store, Compression),
-    limits: Limits,
+    limits: LayerLimits,
     stop: &dyn Fn() -> bool,
 ) -> Result<Packing> {
     let what = format!("layer {}", layer.digest);
@@ -87,7 +87,7 @@ mod tests {
         for compression in [Compression::None, Compression::Zstd, Compression::Gzip] {
             let theirs = layer(&from, compression);
             let source = (&from, &theirs.descriptor, &theirs.diff_id);
-            let again = repack(source, (&into, Compression::Gzip), Limits::default(), &|| false);
+            let again = repack(source, (&into, Compression::Gzip), LayerLimits::default(), &|| false);
             assert_eq!(again.unwrap().layer().unwrap(), ours);
         }
     }
@@ -99,17 +99,17 @@ mod tests {
         let theirs = layer(&store, Compression::Zstd);
         let blobs = || std::fs::read_dir(place.path().join("blobs/sha256")).unwrap().count();
         let before = blobs();
-        let tried = |diff_id: &Digest, limits: Limits, stop: &dyn Fn() -> bool| {
+        let tried = |diff_id: &Digest, limits: LayerLimits, stop: &dyn Fn() -> bool| {
             let source = (&store, &theirs.descriptor, diff_id);
             repack(source, (&store, Compression::Gzip), limits, stop).map(|_| ()).unwrap_err().to_string()
         };
-        let other = tried(&Digest::of(b"another"), Limits::default(), &|| false);
+        let other = tried(&Digest::of(b"another"), LayerLimits::default(), &|| false);
         assert!(other.contains("should have the digest"), "{other}");
-        let few = Limits { entries: 1, ..Limits::default() };
+        let few = LayerLimits { entries: 1, ..LayerLimits::default() };
         assert!(tried(&theirs.diff_id, few, &|| false).contains("more than 1 entries"));
-        let small = Limits { bytes: 1 << 20, ..Limits::default() };
+        let small = LayerLimits { bytes: 1 << 20, ..LayerLimits::default() };
         assert!(tried(&theirs.diff_id, small, &|| false).contains("more than 1048576 bytes"));
-        tried(&theirs.diff_id, Limits::default(), &|| true);
+        tried(&theirs.diff_id, LayerLimits::default(), &|| true);
         assert_eq!(blobs(), before);
     }
 }

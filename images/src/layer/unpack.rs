@@ -17,8 +17,8 @@ use rustix::fs::{
 };
 use tar::EntryType;
 
-use super::archive::{Entries, Found};
-use super::read::{Limits, open_archive};
+use super::archive::{ArchiveEntry, Entries};
+use super::read::{LayerLimits, open_archive};
 use crate::descriptor::Descriptor;
 use crate::error::{At, Error, Result};
 use crate::store::Store;
@@ -38,7 +38,7 @@ pub fn unpack(
     layer: &Descriptor,
     diff_id: &Digest,
     into: &Path,
-    limits: Limits,
+    limits: LayerLimits,
 ) -> Result<()> {
     let archive = open_archive(store, layer, Some(diff_id), limits)?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -78,7 +78,7 @@ struct Parent {
 }
 
 impl Unpacking {
-    fn entry(&mut self, entry: &Found, content: &mut impl Read, what: &str) -> Result<()> {
+    fn entry(&mut self, entry: &ArchiveEntry, content: &mut impl Read, what: &str) -> Result<()> {
         let shown = String::from_utf8_lossy(&entry.path).into_owned();
         let refused = |reason: &str| Error::refused(what, format!("entry `{shown}`: {reason}"));
         let path = clean(&entry.path).map_err(refused)?;
@@ -138,7 +138,7 @@ impl Unpacking {
     /// Owner first, then mode (a change of owner clears setuid), then attributes, then time.
     fn attributes(
         &mut self,
-        entry: &Found,
+        entry: &ArchiveEntry,
         path: &Path,
         folder: &Path,
         name: &OsStr,
@@ -158,7 +158,7 @@ impl Unpacking {
         sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).at("setting the time of", &place)
     }
 
-    fn root_entry(&mut self, entry: &Found) -> Result<()> {
+    fn root_entry(&mut self, entry: &ArchiveEntry) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o7777);
         sys::fchmod(&self.root, mode).at("setting the mode of", &self.into)?;
         self.leave()?;
@@ -336,7 +336,7 @@ fn is_whiteout(stat: &sys::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
 }
 
-fn set_xattrs(entry: &Found, parent: &OwnedFd, name: &OsStr, place: &Path) -> Result<()> {
+fn set_xattrs(entry: &ArchiveEntry, parent: &OwnedFd, name: &OsStr, place: &Path) -> Result<()> {
     for (attribute, value) in &entry.xattrs {
         if attribute.starts_with(b"trusted.overlay.") || attribute.starts_with(b"user.overlay.") {
             return Err(Error::refused(

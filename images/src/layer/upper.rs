@@ -22,7 +22,7 @@ use super::layer_stack::on_disk;
 use super::links::Links;
 use super::names::{Sorted, Spill};
 use super::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
-use super::read::Limits;
+use super::read::LayerLimits;
 use super::write::Written;
 use super::xattrs::Attributes;
 use crate::error::{At, Error, Result};
@@ -62,7 +62,7 @@ impl Times {
 /// Afterwards `upper` equals the unpacked layer, and can be used as a lower directory.
 ///
 /// # Errors
-/// When the directory cannot be read or the store cannot be written; when the layer would exceed [`Limits`] and could
+/// When the directory cannot be read or the store cannot be written; when the layer would exceed [`LayerLimits`] and could
 /// not be unpacked again, which is detected before that much is written.
 pub fn from_upper(
     store: &Store,
@@ -72,7 +72,7 @@ pub fn from_upper(
     keeping: impl Into<Keeping>,
     rules: Normaliser,
 ) -> Result<Written> {
-    from_upper_within(store, upper, lowers, times.into(), keeping.into(), rules, Limits::default())
+    from_upper_within(store, upper, lowers, times.into(), keeping.into(), rules, LayerLimits::default())
 }
 
 /// The same with limits other than the default.
@@ -83,7 +83,7 @@ fn from_upper_within(
     times: Times,
     keeping: Keeping,
     rules: Normaliser,
-    limits: Limits,
+    limits: LayerLimits,
 ) -> Result<Written> {
     let mut walk = Walk {
         out: Emitter::new(store, keeping, limits),
@@ -433,7 +433,7 @@ mod tests {
         assert_ne!(one.diff_id, two.diff_id);
         let upper = place.path().join("three");
         fs::create_dir(&upper).unwrap();
-        super::super::unpack(&store, &one.descriptor, &one.diff_id, &upper, Limits::default()).unwrap();
+        super::super::unpack(&store, &one.descriptor, &one.diff_id, &upper, LayerLimits::default()).unwrap();
         let times = Times { epoch: 2000, other: Some(1000) };
         let three = from_upper(&store, &upper, &[], times, Compression::Gzip, Normaliser::default());
         assert_eq!(three.unwrap().layer.unwrap().layer().unwrap(), two);
@@ -458,14 +458,14 @@ mod tests {
         for name in ["d/e/a", "d/e/b"] {
             fs::write(upper.join(name), "12345").unwrap();
         }
-        assert_eq!(made(Limits { bytes: 10, entries: 4 }).unwrap().layer.unwrap().entries, 4);
-        let few = made(Limits { bytes: 10, entries: 3 }).unwrap_err().to_string();
+        assert_eq!(made(LayerLimits { bytes: 10, entries: 4 }).unwrap().layer.unwrap().entries, 4);
+        let few = made(LayerLimits { bytes: 10, entries: 3 }).unwrap_err().to_string();
         assert!(few.contains("more than 3 entries"), "{few}");
-        let small = made(Limits { bytes: 9, entries: 4 }).unwrap_err().to_string();
+        let small = made(LayerLimits { bytes: 9, entries: 4 }).unwrap_err().to_string();
         assert!(small.contains("more than 9 bytes"), "{small}");
         // It takes no space, but reading it would take days.
         File::create(upper.join("hole")).unwrap().set_len(1 << 42).unwrap();
-        let hole = made(Limits::default()).unwrap_err().to_string();
+        let hole = made(LayerLimits::default()).unwrap_err().to_string();
         assert!(hole.contains("more than 68719476736 bytes"), "{hole}");
         assert_eq!(fs::read_dir(place.path().join("store/blobs/sha256")).unwrap().count(), 1);
     }

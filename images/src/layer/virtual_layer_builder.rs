@@ -5,7 +5,7 @@ mod writing;
 
 use std::collections::BTreeMap;
 
-use super::layer_stack::{Found, LayerStack};
+use super::layer_stack::{FoundNode, LayerStack};
 use super::node::{Node, NodeKind, Seen};
 use super::virtual_layer::{DIRECTORY_MODE, FileContent, Inode, Origin, ROOT, VirtualLayer, What, parts};
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ impl<'a, C> VirtualLayerBuilder<'a, C> {
     }
 
     /// The lower entry at `path`, unless the layer is built apart.
-    fn below(&self, path: &[u8]) -> Result<Option<Found>> {
+    fn below(&self, path: &[u8]) -> Result<Option<FoundNode>> {
         if self.is_apart { Ok(None) } else { self.below.find(path) }
     }
 

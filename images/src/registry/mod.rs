@@ -16,7 +16,7 @@ mod retry;
 
 pub use attached::{
     Attached, Attachment, Budget, Carried, Copied, Gone, Listed, MAX_BUNDLES, MAX_LISTED, Passed, Statement,
-    Unused, Wanted,
+    ToCarry, Unused,
 };
 pub use client::{Client, Named, Traffic};
 pub use config::{Mirror, Mirrored, Registries, RegistryConfig};

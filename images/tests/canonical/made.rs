@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use images::Store;
-use images::layer::{Compression, Layer, Limits, Normaliser, from_upper, unpack};
+use images::layer::{Compression, Layer, LayerLimits, Normaliser, from_upper, unpack};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::trees::EPOCH;
@@ -52,7 +52,7 @@ pub(crate) fn layer(upper: &Path, lowers: &[PathBuf]) -> Option<(Layer, Vec<u8>)
     made.layer.map(|packing| {
         let layer = packing.layer().unwrap();
         let bytes = store.read(&layer.descriptor, 1 << 30).unwrap();
-        unpack(&store, &layer.descriptor, &layer.diff_id, &unpacked, Limits::default()).unwrap();
+        unpack(&store, &layer.descriptor, &layer.diff_id, &unpacked, LayerLimits::default()).unwrap();
         (layer, bytes)
     })
 }

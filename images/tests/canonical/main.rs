@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use images::Store;
 use images::layer::{
-    Compression, Layer, LayerStack, Limits, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
+    Compression, Layer, LayerLimits, LayerStack, NewNode, NodeAttributes, NodeKind, Normaliser, StackedLayer,
     TreeFile, VirtualLayer, VirtualLayerBuilder, unpack,
 };
 use made::{Overlay, layer, seen_on};
@@ -79,7 +79,7 @@ fn virtual_layer_of(
     let layer = written.layer.map(|packing| {
         let layer = packing.layer().unwrap();
         let bytes = store.read(&layer.descriptor, 1 << 30).unwrap();
-        unpack(&store, &layer.descriptor, &layer.diff_id, unpacked, Limits::default()).unwrap();
+        unpack(&store, &layer.descriptor, &layer.diff_id, unpacked, LayerLimits::default()).unwrap();
         (layer, bytes)
     });
     (layer, virtual_layer)

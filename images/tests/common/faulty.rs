@@ -10,7 +10,7 @@ use images::{Image, Store};
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct StandInRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     pub(crate) before: usize,
 }
 
-impl Asked {
+impl StandInRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -45,15 +45,18 @@ pub(crate) fn said(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Said 
 /// A server on a loopback address of its own choice, and what it was asked.
 pub(crate) struct Faulty {
     pub(crate) host: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<StandInRequest>>>,
 }
 
 impl Faulty {
-    pub(crate) fn new(answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&StandInRequest) -> Said + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1", answer)
     }
 
-    pub(crate) fn at(address: &str, answer: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) fn at(
+        address: &str,
+        answer: impl Fn(&StandInRequest) -> Said + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -71,24 +74,24 @@ impl Faulty {
     pub(crate) fn serving(
         store: &Store,
         image: &Image,
-        wrong: impl Fn(&Asked) -> Option<Said> + Send + Sync + 'static,
+        wrong: impl Fn(&StandInRequest) -> Option<Said> + Send + Sync + 'static,
     ) -> Self {
         let (store, image) = (store.clone(), image.clone());
         Self::new(move |asked| wrong(asked).unwrap_or_else(|| right(&store, &image, asked)))
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<StandInRequest> {
         self.asked.lock().unwrap().clone()
     }
 
     /// The requests whose path holds these words.
-    pub(crate) fn asked_for(&self, words: &str) -> Vec<Asked> {
+    pub(crate) fn asked_for(&self, words: &str) -> Vec<StandInRequest> {
         self.asked().into_iter().filter(|asked| asked.path.contains(words)).collect()
     }
 }
 
 /// What a registry in order says.
-pub(crate) fn right(store: &Store, image: &Image, asked: &Asked) -> Said {
+pub(crate) fn right(store: &Store, image: &Image, asked: &StandInRequest) -> Said {
     let (kind, version) = match asked.path.split_once("/manifests/") {
         Some((_, version)) => ("application/vnd.oci.image.manifest.v1+json", version),
         None => ("application/octet-stream", asked.path.rsplit('/').next().unwrap()),
@@ -100,7 +103,7 @@ pub(crate) fn right(store: &Store, image: &Image, asked: &Asked) -> Said {
     }
 }
 
-fn talk(stream: &TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Said) {
+fn talk(stream: &TcpStream, log: &Mutex<Vec<StandInRequest>>, answer: &dyn Fn(&StandInRequest) -> Said) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -121,7 +124,7 @@ fn talk(stream: &TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> 
     let asked = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|one| (&one.method, &one.path) == (&method, &path)).count();
-        log.push(Asked { method, path, headers, body, before });
+        log.push(StandInRequest { method, path, headers, body, before });
         log.last().unwrap().clone()
     };
     let said = answer(&asked);

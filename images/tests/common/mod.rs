@@ -61,11 +61,11 @@ pub(crate) fn repository(host: &str) -> Repository {
 }
 
 /// Request lines with the Authorization that came along.
-pub(crate) type Log = Arc<Mutex<Vec<String>>>;
+pub(crate) type Requests = Arc<Mutex<Vec<String>>>;
 
 /// Answers each request by `answer(request line)`; keeps request lines and Authorization headers.
-pub(crate) fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'static) -> Log {
-    let log = Log::default();
+pub(crate) fn serve(listener: TcpListener, answer: impl Fn(&str) -> String + Send + 'static) -> Requests {
+    let log = Requests::default();
     let kept = log.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {

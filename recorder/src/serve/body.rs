@@ -232,7 +232,7 @@ impl Pending {
             Some(Err(error)) => return self.report(IncidentKind::NotKept, &chain::line(&error), size),
             None => return,
         };
-        let request = materials::Request {
+        let request = materials::RecordedRequest {
             method: std::mem::take(&mut self.method),
             url: std::mem::take(&mut self.url),
             headers: std::mem::take(&mut self.request_headers),

@@ -20,7 +20,7 @@ use super::gateway::{Answer, say};
 use super::request;
 use crate::step::{Complete, IncidentKind, StepRecorder};
 use crate::store as materials;
-use crate::store::{Asked, Exchange, Miss, Replay};
+use crate::store::{Exchange, Miss, Replay, StepRequest};
 
 /// The bytes of a stored body that are read at once.
 const PIECE: usize = 1 << 16;
@@ -45,7 +45,7 @@ pub(crate) async fn answer(
             return say(status, &kind.to_string());
         }
     };
-    let asked = Asked { method: parts.method.as_str(), url: url.as_str(), headers: &headers, body };
+    let asked = StepRequest { method: parts.method.as_str(), url: url.as_str(), headers: &headers, body };
     match replay.answer(recorder.step(), &asked) {
         Ok(materials::Answer::Exchange(found)) => {
             let found = found.clone();

@@ -14,10 +14,10 @@ mod request;
 mod responses;
 mod writer;
 
-pub use record::{Exchange, Failure, Record, Request, Response, StepExchanges, bytes_of};
+pub use record::{Exchange, Failure, Record, RecordedRequest, Response, StepExchanges, bytes_of};
 pub use replay::Replay;
 pub(crate) use replay::{Answer, Miss};
-pub(crate) use request::{Asked, listed, selecting, without_credentials};
+pub(crate) use request::{StepRequest, listed, selecting, without_credentials};
 pub use request::{is_signed, is_withheld};
 pub use responses::{KeptResponses, PrivateResponses, Remote, ResponseStore};
 pub(crate) use writer::BodyWriter;

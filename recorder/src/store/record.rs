@@ -56,7 +56,7 @@ impl StepExchanges {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Exchange {
     /// The request.
-    pub request: Request,
+    pub request: RecordedRequest,
     /// The response.
     pub response: Response,
     /// Whether the step had secrets, or the request credentials: what was answered may not be for everybody.
@@ -74,7 +74,7 @@ impl Exchange {
 /// A recorded request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
+pub struct RecordedRequest {
     /// The method.
     pub method: String,
     /// The URL.
@@ -209,7 +209,7 @@ mod tests {
 
     fn record() -> Record {
         let exchange = Exchange {
-            request: Request {
+            request: RecordedRequest {
                 method: "GET".into(),
                 url: "http://a.example/".into(),
                 headers: vec![("accept".into(), "*/*".into())],

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use images::{Descriptor, Store};
 
 use super::record::{Exchange, Failure, Record, bytes_of};
-use super::request::Asked;
+use super::request::StepRequest;
 use super::writer::BODY_MEDIA_TYPE;
 use crate::StepId;
 use errors::{Error, Kind, Result};
@@ -121,7 +121,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the record does not have it.
-    pub fn answer(&self, step: &StepId, asked: &Asked<'_>) -> std::result::Result<Answer<'_>, Miss> {
+    pub fn answer(&self, step: &StepId, asked: &StepRequest<'_>) -> std::result::Result<Answer<'_>, Miss> {
         let key = (asked.method.to_owned(), asked.url.to_owned(), asked.body);
         let by_step = self.by_request.get(&key);
         let own = by_step.and_then(|by_step| by_step.get(step));
@@ -170,7 +170,7 @@ impl Replay {
     fn unknown(
         &self,
         step: &StepId,
-        asked: &Asked<'_>,
+        asked: &StepRequest<'_>,
         places: &[(usize, usize)],
     ) -> std::result::Result<Answer<'_>, Miss> {
         if let Some(first) = places.first() {
@@ -189,7 +189,7 @@ impl Replay {
 
     /// The recorded requests most similar to this one: the same request by another step or with another body, then
     /// the URLs with the longest common prefix.
-    fn nearest(&self, step: &StepId, asked: &Asked<'_>) -> String {
+    fn nearest(&self, step: &StepId, asked: &StepRequest<'_>) -> String {
         let mut all: Vec<(usize, String)> = Vec::new();
         for (own, found) in self.record.exchanges() {
             let request = &found.request;
@@ -281,14 +281,14 @@ mod tests {
         StepId::new("stage", number)
     }
 
-    use crate::store::record::{Request, Response, StepExchanges};
+    use crate::store::record::{RecordedRequest, Response, StepExchanges};
     use crate::store::writer::StoreWriter;
 
     const URL: &str = "http://a.example/simple/";
 
     fn exchange(url: &str, accept: &str, body: &[u8]) -> Exchange {
         Exchange {
-            request: Request {
+            request: RecordedRequest {
                 method: "GET".into(),
                 url: url.into(),
                 headers: vec![("accept".into(), accept.into())],
@@ -324,7 +324,7 @@ mod tests {
     fn ask(replay: &Replay, step: &StepId, url: &str, accept: &str) -> std::result::Result<Vec<u8>, Miss> {
         let mut headers = HeaderMap::new();
         headers.insert("accept", accept.parse().unwrap());
-        let asked = Asked { method: "GET", url, headers: &headers, body: None };
+        let asked = StepRequest { method: "GET", url, headers: &headers, body: None };
         match replay.answer(step, &asked)? {
             Answer::Failure(failure) => Ok(failure.reason.clone().into_bytes()),
             Answer::Exchange(found) => {

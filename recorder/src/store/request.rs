@@ -55,7 +55,7 @@ pub fn is_signed(url: &str) -> bool {
 
 /// A request as received, with the digest of its body.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub struct StepRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// The URL.
@@ -120,7 +120,7 @@ fn choose(request: &HeaderMap, vary: impl Iterator<Item = String>) -> Vec<(Strin
     chosen
 }
 
-impl Asked<'_> {
+impl StepRequest<'_> {
     /// How it differs from a recorded request with the same method, URL and body; none if they are the same.
     pub fn differs_from(&self, recorded: &Exchange) -> Option<String> {
         let vary = recorded.response.headers.iter().filter(|(name, _)| name == "vary");

@@ -15,8 +15,8 @@ use super::verify::{ImageArguments, deny};
 use crate::caller;
 use crate::config::{self, Config, Database, EngineKind};
 use crate::error::{Error, Kind, Result};
-use crate::node::{Node, Outcome, Remembering, Run, read_token};
-use crate::record::{self, Ending, Place, RunReport};
+use crate::node::{Node, Outcome, Remembering, RunRequest, read_token};
+use crate::record::{self, Ending, RecordedTask, RunReport};
 use crate::vantage6::Input;
 
 #[derive(Debug, Args)]
@@ -60,9 +60,18 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     let question = arguments.image.question(Call::default())?;
     let caller = caller::of_process();
     let token = arguments.token_file.as_deref().map(read_token).transpose()?;
-    let place = Place::new()?;
-    let run =
-        Run { question, input, databases, extra, caller, token, engine, canceller, place: place.clone() };
+    let place = RecordedTask::new()?;
+    let run = RunRequest {
+        question,
+        input,
+        databases,
+        extra,
+        caller,
+        token,
+        engine,
+        canceller,
+        place: place.clone(),
+    };
     let outcome = node.run(run)?;
     let code = told(&node, &place, outcome, arguments, form);
     // Last, since a witness that does not answer is waited for.
@@ -70,7 +79,13 @@ pub(super) fn run(config: Config, arguments: &RunCommand, form: Form) -> Result<
     code
 }
 
-fn told(node: &Node, place: &Place, outcome: Outcome, arguments: &RunCommand, form: Form) -> Result<u8> {
+fn told(
+    node: &Node,
+    place: &RecordedTask,
+    outcome: Outcome,
+    arguments: &RunCommand,
+    form: Form,
+) -> Result<u8> {
     match outcome {
         Outcome::Denied(denial) => deny(&denial, form),
         Outcome::Ran(report) => {
@@ -84,7 +99,7 @@ fn told(node: &Node, place: &Place, outcome: Outcome, arguments: &RunCommand, fo
 }
 
 /// Leaves the proof beside the result, with the salt: without both nobody can say whose result it is.
-fn prove(node: &Node, place: &Place, end: u64, arguments: &RunCommand) -> Result<()> {
+fn prove(node: &Node, place: &RecordedTask, end: u64, arguments: &RunCommand) -> Result<()> {
     let Some(path) = &arguments.output else { return Ok(()) };
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Ok(());

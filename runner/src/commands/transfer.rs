@@ -10,7 +10,7 @@ use errors::files::{self, Existing};
 use errors::{Form, output, plural};
 use images::Store;
 use images::archive::{self, Files};
-use images::registry::{Carried, Client, Wanted};
+use images::registry::{Carried, Client, ToCarry};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -66,7 +66,7 @@ impl ExportCommand {
         let client = Client::with(config.registries()?).telling(|text| tracing::warn!("{text}"));
         let folder = beside(&self.output)?;
         let store = Store::open(folder.path())?;
-        let wanted = if self.everything { Wanted::Everything } else { Wanted::Evidence };
+        let wanted = if self.everything { ToCarry::Everything } else { ToCarry::Evidence };
         let (mut list, mut count) = (Vec::new(), 0);
         for reference in &self.references {
             let carried = runtime.block_on(client.fetch_all(reference, &store, wanted))?;

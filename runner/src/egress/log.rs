@@ -17,7 +17,7 @@ const MAX_PATH: usize = 256;
 
 /// A copy of the counters and the list at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Log {
+pub struct EgressLog {
     /// Requests that the server answered and whose answer was passed on.
     pub passed: u64,
     /// Requests, or answers, that the rules or the limits refused.
@@ -31,7 +31,7 @@ pub struct Log {
     /// What the run's budget had no more of when it was asked for.
     pub spent: BTreeSet<Spent>,
     /// The first 500 requests in order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<EgressEntry>,
     /// How many more there were.
     pub unlisted: u64,
 }
@@ -60,7 +60,7 @@ impl fmt::Display for Spent {
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct EgressEntry {
     /// When it was decided.
     pub at: jiff::Timestamp,
     /// The method as sent, cut at 16 characters.
@@ -96,12 +96,12 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     budget: Budget,
-    state: Mutex<State>,
+    state: Mutex<Usage>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    log: Log,
+struct Usage {
+    log: EgressLog,
     requests: u64,
     bytes_out: u64,
     bytes_in: u64,
@@ -126,7 +126,7 @@ impl Recorder {
     }
 
     /// What would be used after this.
-    fn used(&self, state: &mut State, what: Spent, amount: u64) -> Result<u64, Refusal> {
+    fn used(&self, state: &mut Usage, what: Spent, amount: u64) -> Result<u64, Refusal> {
         let limit = match what {
             Spent::Requests => self.budget.requests,
             Spent::BytesOut => self.budget.bytes_out,
@@ -156,7 +156,7 @@ impl Recorder {
             let cut =
                 |text: &str, max| text.chars().take(max).flat_map(char::escape_debug).collect::<String>();
             let (method, path) = (cut(method, MAX_METHOD), cut(path, MAX_PATH));
-            log.entries.push(Entry { at: jiff::Timestamp::now(), method, path, outcome });
+            log.entries.push(EgressEntry { at: jiff::Timestamp::now(), method, path, outcome });
         });
     }
 
@@ -168,20 +168,20 @@ impl Recorder {
         self.with(|log| log.bytes_received += bytes);
     }
 
-    pub(super) fn snapshot(&self) -> Log {
+    pub(super) fn snapshot(&self) -> EgressLog {
         self.lock().log.clone()
     }
 
-    fn with(&self, change: impl FnOnce(&mut Log)) {
+    fn with(&self, change: impl FnOnce(&mut EgressLog)) {
         change(&mut self.lock().log);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Usage> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Usage {
     fn of(&mut self, what: Spent) -> &mut u64 {
         match what {
             Spent::Requests => &mut self.requests,

@@ -18,7 +18,7 @@ mod target;
 use std::{fmt, sync::Arc, time::Duration};
 
 use attestations::policy::Budget;
-pub use log::{Entry, Log, Outcome, Spent};
+pub use log::{EgressEntry, EgressLog, Outcome, Spent};
 pub use rules::Rules;
 use serde::Deserialize;
 pub use serve::ServeHandle;
@@ -103,7 +103,7 @@ impl fmt::Debug for Token {
 
 /// What one container may use up. The defaults are meant for real runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct EgressLimits {
     /// Bytes of a request body.
     pub request_body: u64,
     /// Bytes of a response body.
@@ -118,9 +118,9 @@ pub struct Limits {
     pub total: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for EgressLimits {
+    fn default() -> EgressLimits {
+        EgressLimits {
             request_body: 16 << 20,
             response_body: 64 << 20,
             connections: 32,
@@ -138,7 +138,7 @@ pub struct Proxy {
     ceiling: Option<Rules>,
     upstream: Upstream,
     authorization: Option<http::HeaderValue>,
-    limits: Limits,
+    limits: EgressLimits,
     budget: Budget,
 }
 
@@ -152,7 +152,7 @@ impl Proxy {
             check_upstream(url)?;
         }
         let authorization = token.as_ref().map(Token::header).transpose()?;
-        let (limits, budget) = (Limits::default(), Budget::default());
+        let (limits, budget) = (EgressLimits::default(), Budget::default());
         Ok(Proxy { rules, ceiling: None, upstream, authorization, limits, budget })
     }
 
@@ -170,7 +170,7 @@ impl Proxy {
 
     /// Replaces the default limits.
     #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Proxy {
+    pub fn with_limits(self, limits: EgressLimits) -> Proxy {
         Proxy { limits, ..self }
     }
 

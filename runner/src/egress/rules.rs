@@ -1,7 +1,7 @@
 //! The allow list of one run: what the policy grants, within what the node's own list allows.
 
-use attestations::Requests;
-use attestations::policy::{Method, NotListed, Request};
+use attestations::AllowedRequests;
+use attestations::policy::{AllowedRequest, Method, NotListed};
 use serde::Deserialize;
 
 use super::{head::Refusal, target::Target};
@@ -16,24 +16,24 @@ use super::{head::Refusal, target::Target};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(from = "RulesText")]
-pub struct Rules(Requests);
+pub struct Rules(AllowedRequests);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RulesText {
     #[serde(default)]
-    rule: Vec<Request>,
+    rule: Vec<AllowedRequest>,
 }
 
 impl From<RulesText> for Rules {
     fn from(text: RulesText) -> Self {
-        Self(Requests::new(text.rule))
+        Self(AllowedRequests::new(text.rule))
     }
 }
 
 /// What a policy grants.
-impl From<Requests> for Rules {
-    fn from(granted: Requests) -> Self {
+impl From<AllowedRequests> for Rules {
+    fn from(granted: AllowedRequests) -> Self {
         Self(granted)
     }
 }

@@ -18,7 +18,7 @@ use super::{
     Error,
     forward::{Allowed, Forwarder},
     head::{self, Refusal},
-    log::{Log, Outcome},
+    log::{EgressLog, Outcome},
 };
 
 /// A served proxy. Dropping it closes the listener and every connection.
@@ -30,7 +30,7 @@ pub struct ServeHandle {
 
 impl ServeHandle {
     /// What went through and what was refused up to now.
-    pub fn log(&self) -> Log {
+    pub fn log(&self) -> EgressLog {
         self.forwarder.recorder.snapshot()
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use attestations::Foreign;
 use sandbox::{Canceller, User};
 
-use crate::config::{Config, EngineKind, Limits};
+use crate::config::{Config, EngineKind, LimitSettings};
 use crate::egress::{self, Proxy};
 use crate::error::{Error, Kind, Result};
 use crate::vantage6::{AdmittedCall, Files};
@@ -28,7 +28,7 @@ pub(crate) struct Job<'a> {
     /// The run's way out.
     pub proxy: Proxy,
     /// What it may use.
-    pub limits: &'a Limits,
+    pub limits: &'a LimitSettings,
     /// Ends it early.
     pub canceller: &'a Canceller,
     /// The runtime on which the proxy serves.
@@ -68,7 +68,7 @@ pub(crate) struct Ended {
     /// How.
     pub ending: Ending,
     /// What its proxy passed and refused.
-    pub egress: egress::Log,
+    pub egress: egress::EgressLog,
 }
 
 /// Something that starts containers.

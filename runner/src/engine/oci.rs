@@ -89,7 +89,7 @@ fn process(job: &Job<'_>) -> Result<Process> {
     process.tmpfs = temporary_folders()
         .map(|target| Tmpfs { target, size: job.limits.temporary(), readonly: false })
         .into();
-    process.limits = sandbox::Limits {
+    process.limits = sandbox::ProcessLimits {
         memory: Some(job.limits.memory()),
         pids: Some(job.limits.pids),
         cpus: Some(job.limits.cpus),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attestations::run::{
-    Admission, Denied, Ended, Engine, Erased, Erasure, Event, Exception, Limits, Released, Run, Salt, Salted,
-    Started,
+    Admission, Denied, Ended, Engine, Erased, Erasure, Event, Exception, Released, Run, RunLimits, Salt,
+    Salted, Started,
 };
 use attestations::{Admitted, Caller, Denial, Digest, Foreign, Older, Predicate, Signer, Statement, Subject};
 use errors::files;
@@ -39,7 +39,7 @@ pub struct Book {
 
 /// Which task something is written about, and what hides what it is about.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RecordedTask {
     /// Its number in the queue, if it came through that.
     pub task: Option<u64>,
     /// The salt of its digests.
@@ -48,7 +48,7 @@ pub struct Place {
     pub caller: Option<String>,
 }
 
-impl Place {
+impl RecordedTask {
     /// That of a run that came through no queue, with a new salt.
     ///
     /// # Errors
@@ -86,12 +86,12 @@ pub struct Entries {
 
 /// What is about to start.
 pub(crate) struct Starting<'a> {
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a RecordedTask,
     pub(crate) admitted: &'a Admitted,
     pub(crate) function: &'a str,
     pub(crate) input: &'a [u8],
     pub(crate) databases: Vec<String>,
-    pub(crate) limits: &'a config::Limits,
+    pub(crate) limits: &'a config::LimitSettings,
     pub(crate) engine: Engine,
 }
 
@@ -167,7 +167,7 @@ impl Book {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn denied(&self, place: &Place, denial: &Denial) -> Result<u64> {
+    pub(crate) fn denied(&self, place: &RecordedTask, denial: &Denial) -> Result<u64> {
         let asked = &denial.question;
         let name = asked.asked.repository().to_string();
         let subject = match &asked.digest {
@@ -196,7 +196,7 @@ impl Book {
             },
             decided_at: it.admitted.decided_at(),
         };
-        let limits = Limits {
+        let limits = RunLimits {
             memory: it.limits.memory(),
             pids: it.limits.pids,
             cpus: it.limits.cpus,
@@ -225,7 +225,7 @@ impl Book {
     ///
     /// # Errors
     /// When it cannot be written: then its result must not be given out.
-    pub(crate) fn ended(&self, place: &Place, admitted: &Admitted, it: &Over<'_>) -> Result<u64> {
+    pub(crate) fn ended(&self, place: &RecordedTask, admitted: &Admitted, it: &Over<'_>) -> Result<u64> {
         let ended = Ended {
             start: it.start,
             started_at: it.started_at,
@@ -246,7 +246,7 @@ impl Book {
     /// When it cannot be written: then it must not leave.
     pub(crate) fn released(
         &self,
-        place: &Place,
+        place: &RecordedTask,
         image: &Subject,
         end: Option<u64>,
         result: &[u8],
@@ -266,7 +266,7 @@ impl Book {
         )
     }
 
-    fn write(&self, place: &Place, subject: Subject, event: Event) -> Result<u64> {
+    fn write(&self, place: &RecordedTask, subject: Subject, event: Event) -> Result<u64> {
         self.append(subject, Run { at: Timestamp::now(), task: place.task, event })
     }
 
@@ -350,7 +350,7 @@ fn own_name(signer: &dyn Signer) -> String {
     format!("countersign-node/{}", &digest[..16])
 }
 
-fn caller(place: &Place) -> Option<Salted> {
+fn caller(place: &RecordedTask) -> Option<Salted> {
     place.caller.as_ref().map(|caller| place.salt.digest(caller.as_bytes()))
 }
 

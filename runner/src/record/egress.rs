@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use attestations::run::{Egress, Requests};
+use attestations::run::{Egress, RequestCount};
 
-use crate::egress::{Entry, Log, Outcome};
+use crate::egress::{EgressEntry, EgressLog, Outcome};
 
 /// The most kinds of requests in one entry; the rest is counted.
 const MAX_KINDS: usize = 64;
@@ -15,7 +15,7 @@ const MAX_KINDS: usize = 64;
 const MAX_WORD: usize = 32;
 
 /// What is kept of a proxy's log.
-pub(super) fn of(log: &Log) -> Egress {
+pub(super) fn of(log: &EgressLog) -> Egress {
     let mut counted: BTreeMap<(String, String, String), u64> = BTreeMap::new();
     for entry in &log.entries {
         *counted.entry(kind(entry)).or_default() += 1;
@@ -28,14 +28,14 @@ pub(super) fn of(log: &Log) -> Egress {
     };
     for ((method, path, outcome), count) in counted {
         match egress.requests.len() < MAX_KINDS {
-            true => egress.requests.push(Requests { method, path, outcome, count }),
+            true => egress.requests.push(RequestCount { method, path, outcome, count }),
             false => egress.unlisted += count,
         }
     }
     egress
 }
 
-fn kind(entry: &Entry) -> (String, String, String) {
+fn kind(entry: &EgressEntry) -> (String, String, String) {
     let outcome = match &entry.outcome {
         Outcome::Passed { status } => status.to_string(),
         Outcome::Failed { .. } => "failed".to_owned(),
@@ -60,8 +60,8 @@ fn is_word(part: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn entry(method: &str, path: &str, outcome: Outcome) -> Entry {
-        Entry {
+    fn entry(method: &str, path: &str, outcome: Outcome) -> EgressEntry {
+        EgressEntry {
             at: "2026-01-02T03:04:05Z".parse().unwrap(),
             method: method.into(),
             path: path.into(),
@@ -73,7 +73,7 @@ mod tests {
     fn numbers_queries_and_whatever_was_refused_stay_out() {
         let passed = || Outcome::Passed { status: 200 };
         let refused = || Outcome::Refused { reason: "the path is not listed".into() };
-        let log = Log {
+        let log = EgressLog {
             entries: vec![
                 entry("GET", "/task/17/status?page=patient-4", passed()),
                 entry("GET", "/task/18/status", passed()),
@@ -83,7 +83,7 @@ mod tests {
             ],
             unlisted: 3,
             bytes_sent: 5,
-            ..Log::default()
+            ..EgressLog::default()
         };
         let egress = of(&log);
         let told: Vec<_> = egress
@@ -101,7 +101,7 @@ mod tests {
             let word: String = [n / 10, n % 10].iter().map(|digit| char::from(b'a' + digit)).collect();
             entry("GET", &format!("/{word}"), Outcome::Passed { status: 200 })
         });
-        let egress = of(&Log { entries: entries.collect(), ..Log::default() });
+        let egress = of(&EgressLog { entries: entries.collect(), ..EgressLog::default() });
         assert_eq!((egress.requests.len(), egress.unlisted), (MAX_KINDS, 100 - MAX_KINDS as u64));
     }
 }

@@ -10,10 +10,10 @@ mod report;
 mod witness;
 mod witnesses;
 
-pub use book::{Book, Entries, Place};
+pub use book::{Book, Entries, RecordedTask};
 pub(crate) use book::{Over, Starting, image, named, new_salt, refuse_lost_memory, verifier};
 pub(crate) use key::open as key;
-pub use output::Log;
+pub use output::TaskOutput;
 pub(crate) use proof::{Enclosed, proof};
 pub use report::RunReport;
 pub(crate) use report::{denied, verdict};

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 /// What a run printed, within a limit: the first half and the last half of it. How it began stands at the beginning, and
 /// errors stand at the end; what is between is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Log {
+pub struct TaskOutput {
     limit: usize,
     head: Vec<u8>,
     tail: VecDeque<u8>,
     lost: u64,
 }
 
-impl Log {
+impl TaskOutput {
     /// An empty one that keeps `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, ..Self::default() }
@@ -75,8 +75,8 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn log(limit: usize, parts: &[&str]) -> Log {
-        let mut log = Log::new(limit);
+    fn log(limit: usize, parts: &[&str]) -> TaskOutput {
+        let mut log = TaskOutput::new(limit);
         parts.iter().for_each(|part| log.push(part.as_bytes()));
         log
     }

@@ -6,7 +6,7 @@ use attestations::{Admitted, Decision, Denial};
 use serde_json::{Value, json};
 
 use super::book::Entries;
-use super::output::Log;
+use super::output::TaskOutput;
 use crate::egress;
 use crate::engine::Ending;
 use crate::vantage6::Unusable;
@@ -25,9 +25,9 @@ pub struct RunReport {
     /// Its result, when it ended well: JSON, as it wrote it.
     pub result: Option<Vec<u8>>,
     /// What it asked of the outside: what its proxy passed and refused.
-    pub egress: egress::Log,
+    pub egress: egress::EgressLog,
     /// What it printed, as far as it is kept.
-    pub log: Log,
+    pub log: TaskOutput,
     /// From the decision to the end.
     pub took: Duration,
     /// Where the node's log has it.

@@ -10,8 +10,8 @@ use super::queue::{Outgoing, TaskRequest};
 use crate::{
     config::EngineKind,
     error::{Error, Kind, Result},
-    node::{Node, Outcome, Run},
-    record::Place,
+    node::{Node, Outcome, RunRequest},
+    record::RecordedTask,
     vantage6::Input,
 };
 
@@ -25,7 +25,7 @@ pub trait Execute: Send + Sync + 'static {
     fn execute(
         &self,
         task: &TaskRequest,
-        place: &Place,
+        place: &RecordedTask,
         canceller: &Canceller,
         starting: &dyn Fn(),
     ) -> Result<Outcome>;
@@ -85,7 +85,7 @@ impl Execute for NodeExecutor {
     fn execute(
         &self,
         task: &TaskRequest,
-        place: &Place,
+        place: &RecordedTask,
         canceller: &Canceller,
         starting: &dyn Fn(),
     ) -> Result<Outcome> {
@@ -95,7 +95,7 @@ impl Execute for NodeExecutor {
             .map_err(|cause| Error::new(Kind::Usage, "the image's name is not usable").because(cause))?;
         let input = serde_json::to_vec(&task.input)
             .map_err(|cause| Error::new(Kind::Bug, "writing the input").because(cause))?;
-        let run = Run {
+        let run = RunRequest {
             question: self.question(reference, Call::default()),
             input: Input::parse(&input)?,
             databases: task.databases.clone(),

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{self, Error, Kind},
     node::Outcome,
-    record::{Place, RunReport},
+    record::{RecordedTask, RunReport},
 };
 
 /// Pause after the queue failed, before it is tried again.
@@ -193,7 +193,7 @@ async fn execute(
     pool: &Pool,
     id: i64,
     request: TaskRequest,
-    place: Place,
+    place: RecordedTask,
     canceller: Canceller,
 ) -> error::Result<Outcome> {
     let (execute, queue) = (Arc::clone(&pool.execute), pool.queue.clone());

@@ -99,7 +99,7 @@ fn arguments(input: Value) -> Value {
 
 /// What an image is started with: an input, data, and somebody who asks.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct CallRequest {
     /// What the algorithm is asked.
     pub input: Input,
     /// What it sees, by label.
@@ -113,7 +113,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone)]
 pub(crate) struct AdmittedCall {
     image: AdmittedImage,
-    wanted: Wanted,
+    wanted: CallRequest,
 }
 
 impl AdmittedCall {
@@ -121,7 +121,7 @@ impl AdmittedCall {
     ///
     /// # Errors
     /// When the proof does not permit all of it.
-    pub(crate) fn new(image: AdmittedImage, wanted: Wanted) -> Result<Self> {
+    pub(crate) fn new(image: AdmittedImage, wanted: CallRequest) -> Result<Self> {
         let call = wanted.input.call(wanted.databases.keys(), &wanted.caller);
         let refused = image.admitted().privileges().unmet(&call);
         let Some(first) = refused.first() else { return Ok(Self { image, wanted }) };

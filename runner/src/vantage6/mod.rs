@@ -4,6 +4,6 @@ mod contract;
 mod result;
 
 pub use contract::Input;
-pub(crate) use contract::{AdmittedCall, Files, PROXY_PORT, Wanted, temporary_folders};
+pub(crate) use contract::{AdmittedCall, CallRequest, Files, PROXY_PORT, temporary_folders};
 pub(crate) use result::Returned;
 pub use result::Unusable;

@@ -69,9 +69,9 @@ fn unusable(result: &[u8]) -> Option<String> {
 /// The same with `0` and blanks for each of [`NUMBERS`] outside strings; none where there is none of them.
 fn with_plain_numbers(result: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
-    let (mut at, mut place) = (0, Place::Before);
+    let (mut at, mut place) = (0, JsonPosition::Before);
     while let Some(&byte) = result.get(at) {
-        if place == Place::Before
+        if place == JsonPosition::Before
             && let Some(number) = NUMBERS.iter().find(|number| result[at..].starts_with(number))
         {
             if plain.is_empty() {
@@ -79,7 +79,7 @@ fn with_plain_numbers(result: &[u8]) -> Option<Vec<u8>> {
             }
             plain[at..at + number.len()].fill(b' ');
             plain[at] = b'0';
-            (at, place) = (at + number.len(), Place::Within);
+            (at, place) = (at + number.len(), JsonPosition::Within);
             continue;
         }
         place = place.after(byte, result.get(at + 1).copied());
@@ -90,7 +90,7 @@ fn with_plain_numbers(result: &[u8]) -> Option<Vec<u8>> {
 
 /// Where the next byte stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum JsonPosition {
     /// Where a value may begin, or its minus has been read.
     Before,
     /// In or after a value that is no string.
@@ -101,7 +101,7 @@ enum Place {
     Escaped,
 }
 
-impl Place {
+impl JsonPosition {
     fn after(self, byte: u8, next: Option<u8>) -> Self {
         match (self, byte) {
             (Self::Text, b'\\') => Self::Escaped,

@@ -12,7 +12,7 @@ use attestations::{Call, Decision, Denial, Digest, Question, Reference, Subject,
 use runner::{
     Error, Kind, Result,
     node::Outcome,
-    record::{Ending, Place},
+    record::{Ending, RecordedTask},
     service::{
         Execute,
         queue::{Outgoing, TaskRequest},
@@ -35,7 +35,7 @@ impl Execute for Node {
     fn execute(
         &self,
         task: &TaskRequest,
-        _place: &Place,
+        _place: &RecordedTask,
         canceller: &Canceller,
         starting: &dyn Fn(),
     ) -> Result<Outcome> {

@@ -25,8 +25,8 @@ use images::{Image, Platform, Store};
 use runner::Result;
 use runner::config::{Config, Database, EngineKind};
 use runner::egress;
-use runner::node::{Node, Outcome, Remembering, Run};
-use runner::record::{Ending, Entries, Log, Place, RunReport};
+use runner::node::{Node, Outcome, Remembering, RunRequest};
+use runner::record::{Ending, Entries, RecordedTask, RunReport, TaskOutput};
 use runner::vantage6::Input;
 use sandbox::Canceller;
 use serde_json::json;
@@ -178,8 +178,9 @@ impl Site {
     ) -> Result<Outcome> {
         let input = Input::parse(br#"{"method":"average"}"#).unwrap();
         let (databases, caller) = (Vec::new(), Caller::default());
-        let (question, place) = (self.question(), Place::new().unwrap());
-        let run = Run { question, input, databases, extra, caller, token: None, engine, canceller, place };
+        let (question, place) = (self.question(), RecordedTask::new().unwrap());
+        let run =
+            RunRequest { question, input, databases, extra, caller, token: None, engine, canceller, place };
         self.try_node()?.run(run)
     }
 
@@ -197,7 +198,7 @@ pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunR
     static ADMITTED: OnceLock<Admitted> = OnceLock::new();
     // On a thread of its own: a test may have a runtime around it.
     let made = || std::thread::spawn(|| Site::new().admitted()).join().unwrap();
-    let mut log = Log::new(8 << 20);
+    let mut log = TaskOutput::new(8 << 20);
     log.push(printed);
     Box::new(RunReport {
         admitted: ADMITTED.get_or_init(made).clone(),
@@ -205,7 +206,7 @@ pub fn report(ending: Ending, result: Option<&[u8]>, printed: &[u8]) -> Box<RunR
         unusable: None,
         ending,
         result: result.map(<[u8]>::to_vec),
-        egress: egress::Log { refused: 1, ..egress::Log::default() },
+        egress: egress::EgressLog { refused: 1, ..egress::EgressLog::default() },
         log,
         took: Duration::from_secs(1),
         entries: Entries { start: 0, end: 1 },

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use testing::{Asked, Site, need, program, run};
+use testing::{Site, SiteRequest, need, program, run};
 
 use super::Bench;
 
@@ -122,7 +122,7 @@ fn apt_repository() -> (Site, Arc<OnceLock<SystemTime>>) {
     };
     let expiry = Arc::new(OnceLock::new());
     let set = expiry.clone();
-    let site = Site::answering(move |asked: &Asked| match asked.path.strip_prefix("/debian/") {
+    let site = Site::answering(move |asked: &SiteRequest| match asked.path.strip_prefix("/debian/") {
         Some("dists/stable/Release") => {
             let until = *set.get_or_init(|| SystemTime::now() + Duration::from_secs(8));
             let mut text =

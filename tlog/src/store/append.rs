@@ -26,11 +26,11 @@ pub struct Log {
     key: VerifierKey,
     signer: Arc<dyn Signer>,
     lock: File,
-    state: Option<State>,
+    state: Option<LogState>,
 }
 
 /// What the end of the log looks like.
-struct State {
+struct LogState {
     signed: SignedCheckpoint,
     edge: Edge,
     /// Bytes of the last bundle, unless that is full.
@@ -137,7 +137,7 @@ impl Log {
     }
 
     /// Checks the end of the log against its checkpoint, and cuts off what an append that never ended left behind.
-    fn recover(&self, signed: SignedCheckpoint) -> Result<State> {
+    fn recover(&self, signed: SignedCheckpoint) -> Result<LogState> {
         let reader = Reader::at(&self.folder, signed, &self.key)?;
         let edge = reader.edge()?;
         let size = edge.size();
@@ -149,7 +149,7 @@ impl Log {
             let length = std::fs::metadata(&path).map_or(0, |found| found.len());
             cut(&path, (all % WIDTH) * HASH as u64, length)?;
         }
-        Ok(State { signed: reader.signed().clone(), edge, bundle: tail.kept })
+        Ok(LogState { signed: reader.signed().clone(), edge, bundle: tail.kept })
     }
 
     fn add(&mut self, entry: &[u8], framed: &[u8]) -> Result<Appended> {
@@ -175,7 +175,7 @@ impl Log {
         let signed = self.sign(&edge)?;
         write_checkpoint(&folder, &signed)?;
         let bundle = if edge.size() % WIDTH == 0 { 0 } else { at + framed.len() as u64 };
-        self.state = Some(State { signed: signed.clone(), edge, bundle });
+        self.state = Some(LogState { signed: signed.clone(), edge, bundle });
         Ok(Appended { index, checkpoint: signed })
     }
 
@@ -185,7 +185,7 @@ impl Log {
         SignedCheckpoint::sign(checkpoint, &self.key, &*self.signer)
     }
 
-    fn state(&mut self) -> Result<&mut State> {
+    fn state(&mut self) -> Result<&mut LogState> {
         // It was read when the lock was taken.
         self.state.as_mut().ok_or_else(|| Error::NoCheckpoint(self.folder.clone()))
     }

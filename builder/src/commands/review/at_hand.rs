@@ -39,7 +39,7 @@ impl AtHand {
     pub(super) fn collect(&self, session: &Session) -> Result<Vec<HandedIn>> {
         let Some(path) = &self.reviewer_keys else { return Ok(Vec::new()) };
         let keys = gate::read_keys(path, MAX_FILE)?;
-        let mut found = Found { keys, session, reviews: Vec::new() };
+        let mut found = ReviewsAtHand { keys, session, reviews: Vec::new() };
         for path in &self.reviews {
             match path.is_dir() {
                 true => found.folder(path)?,
@@ -63,13 +63,13 @@ impl AtHand {
     }
 }
 
-struct Found<'a> {
+struct ReviewsAtHand<'a> {
     keys: Vec<PublicKey>,
     session: &'a Session,
     reviews: Vec<HandedIn>,
 }
 
-impl Found<'_> {
+impl ReviewsAtHand<'_> {
     fn folder(&mut self, folder: &Path) -> Result<()> {
         let failed = |cause| {
             Error::new(Kind::NotFound, format!("the folder {} cannot be read", folder.display()))

@@ -8,7 +8,7 @@ use super::sign::role;
 use super::{Answer, Session, contents, open, print};
 use crate::error::Result;
 use crate::review::Subjects;
-use crate::review::unreviewed::{Asked, newest_reviewed};
+use crate::review::unreviewed::{Criteria, newest_reviewed};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, session: &Session) -> Result<Answer> {
     let repository = open(&arguments.repo, session)?;
     let whole = Subjects::fetch(&repository, &arguments.commit, None)?;
-    let asked = Asked {
+    let asked = Criteria {
         role: arguments.role.clone().unwrap_or_default(),
         threshold: arguments.threshold.max(1),
         now: jiff::Timestamp::now(),

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::{self, Lock};
 use crate::parameters::BuildSelection;
 use crate::pipeline::plan_for_review;
-use crate::review::request::{self as requests, Request};
+use crate::review::request::{self as requests, ReviewRequest};
 use crate::review::show::{Contents, Shown, ShownLock};
 use crate::review::{Subjects, verify, visible};
 use crate::source::{Location, Repository, Snapshot};
@@ -133,11 +133,11 @@ fn open(repo: &str, session: &Session) -> Result<Repository> {
 
 impl ReviewSubject {
     /// What is to be read, and the request that asks for it.
-    fn fetch<'a>(&self, repository: &'a Repository) -> Result<(Subjects<'a>, Option<Request>)> {
+    fn fetch<'a>(&self, repository: &'a Repository) -> Result<(Subjects<'a>, Option<ReviewRequest>)> {
         match (&self.request, &self.commit) {
             (Some(path), _) => {
                 let bytes = files::read(path, requests::SIZE_LIMIT)?;
-                let request = Request::parse(&path.display().to_string(), &bytes)?;
+                let request = ReviewRequest::parse(&path.display().to_string(), &bytes)?;
                 Ok((request.subjects(repository)?, Some(request)))
             }
             (None, Some(commit)) => Ok((Subjects::fetch(repository, commit, self.since.as_deref())?, None)),
@@ -146,7 +146,7 @@ impl ReviewSubject {
     }
 
     /// The lock that is to be read: of the commit, where `--lock` has no value or the request names it.
-    fn lock(&self, subjects: &Subjects<'_>, request: Option<&Request>) -> Result<Option<Lock>> {
+    fn lock(&self, subjects: &Subjects<'_>, request: Option<&ReviewRequest>) -> Result<Option<Lock>> {
         match (&self.lock, request) {
             (Some(LockAt::File(path)), _) => {
                 let bytes = files::read(path, lock::SIZE_LIMIT)?;
@@ -163,8 +163,8 @@ impl ReviewSubject {
     }
 
     /// The lock that a commit has itself.
-    fn lock_of(&self, commit: &Snapshot<'_>, request: Option<&Request>) -> Result<Option<Lock>> {
-        let image = request.map_or_else(|| self.image.clone(), Request::image);
+    fn lock_of(&self, commit: &Snapshot<'_>, request: Option<&ReviewRequest>) -> Result<Option<Lock>> {
+        let image = request.map_or_else(|| self.image.clone(), ReviewRequest::image);
         Ok(plan_for_review(commit, &BuildSelection::image(image))?.1)
     }
 }

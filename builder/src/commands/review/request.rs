@@ -11,7 +11,7 @@ use super::{Answer, Session, open};
 use crate::commands::build::pair;
 use crate::error::{Error, Kind, Result};
 use crate::review::Subjects;
-use crate::review::request::{Choice, Request};
+use crate::review::request::{Choice, ReviewRequest};
 
 /// Its arguments.
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: Arguments, session: &Session) -> Result<Answer> {
         roles,
         note: arguments.note,
     };
-    let request = Request::new(&subjects, choice)?;
+    let request = ReviewRequest::new(&subjects, choice)?;
     files::write_new(&arguments.out, request.to_text()?.as_bytes()).map_err(|error| match error.kind() {
         Kind::Usage => exists(&arguments.out),
         _ => error,

@@ -13,7 +13,7 @@ use crate::commands::password::PasswordArguments;
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::progress::Event;
-use crate::review::request::Request;
+use crate::review::request::ReviewRequest;
 use crate::review::{Opinion, Subjects, visible};
 
 /// Longest note, name or address, in bytes.
@@ -130,7 +130,7 @@ fn check(arguments: &Arguments, on: Timestamp) -> Result<()> {
 }
 
 /// The role, which a request must ask for.
-fn chosen_role(given: Option<Role>, request: Option<&Request>) -> Result<Role> {
+fn chosen_role(given: Option<Role>, request: Option<&ReviewRequest>) -> Result<Role> {
     let Some(request) = request else { return Ok(given.unwrap_or_default()) };
     let asked = || request.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(", ");
     match given {

@@ -16,7 +16,7 @@ use crate::executor::failures::{cancelled, copy_failed, machine};
 use crate::executor::stage::{NewLayer, StageRun, StageState};
 use crate::plan::step::{Copying, Source, Step};
 use crate::progress::{Event, Label};
-use crate::source::{self, RecordedError, SourceError, Wanted};
+use crate::source::{self, RecordedError, RemoteTree, SourceError};
 use recorder::{FetchError, StepId, StepRecord};
 
 /// The machine's files for name resolution. Fetching programs see the recorder's in their place.
@@ -213,7 +213,7 @@ impl<'a> StageRun<'a> {
         let resources = self.resources;
         let over = self.names()?;
         let certificates = resources.scratch.join("ca.pem");
-        let wanted = Wanted {
+        let wanted = RemoteTree {
             url: &remote.url,
             reference: remote.reference.as_deref(),
             folder: &remote.folder,

@@ -17,7 +17,7 @@ use attestations::Foreign;
 use super::files::Files;
 use super::hazards::*;
 use super::shell::{self, Simple};
-use crate::dockerfile::{Command, Copy, HereDocument, Instruction, Run, remote};
+use crate::dockerfile::{Command, Copy, HereDocument, Instruction, RunInstruction, remote};
 use calls::Call;
 
 /// The most characters of the words that a hazard is about.
@@ -126,7 +126,7 @@ fn of_add(copy: &Copy) -> Vec<Hazard> {
     found
 }
 
-fn of_run(run: &Run, scene: &Scene<'_>) -> Vec<Hazard> {
+fn of_run(run: &RunInstruction, scene: &Scene<'_>) -> Vec<Hazard> {
     let documents: Vec<String> = run.documents.iter().map(HereDocument::content).collect();
     let (script, documents) = match (&run.command, &documents[..]) {
         // The document is the script.

@@ -10,7 +10,7 @@ use crate::layer::compress::Compression;
 use crate::layer::emit::{Emitter, Entered, OPAQUE, WHITEOUT, refuse_whiteout_name};
 use crate::layer::entry::{Entry, Kind};
 use crate::layer::normalise::{Action, AppliedRule, MAX_REWRITTEN, Normaliser};
-use crate::layer::read::Limits;
+use crate::layer::read::LayerLimits;
 use crate::layer::write::Written;
 use crate::store::Store;
 
@@ -20,7 +20,7 @@ impl<C> VirtualLayerBuilder<'_, C> {
     ///
     /// # Errors
     /// When a content cannot be opened or read, or the store cannot be written; when the layer would exceed
-    /// [`Limits`] and could not be unpacked again.
+    /// [`LayerLimits`] and could not be unpacked again.
     pub fn write<E: From<Error>>(
         mut self,
         store: &Store,
@@ -32,7 +32,7 @@ impl<C> VirtualLayerBuilder<'_, C> {
             self.join()?;
         }
         let mut writing = Writing {
-            out: Emitter::new(store, compression.into(), Limits::default()),
+            out: Emitter::new(store, compression.into(), LayerLimits::default()),
             virtual_layer: &self.virtual_layer,
             contents: self.contents,
             epoch: self.epoch,

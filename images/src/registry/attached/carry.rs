@@ -45,7 +45,7 @@ struct CarriedImage {
 
 /// How much of what is attached is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ToCarry {
     /// All of it.
     Everything,
     /// Signed statements alone.
@@ -270,7 +270,7 @@ impl Client {
     ///
     /// # Errors
     /// When the registry does not have something, or sends something else.
-    pub async fn fetch_all(&self, reference: &Reference, store: &Store, wanted: Wanted) -> Result<Carried> {
+    pub async fn fetch_all(&self, reference: &Reference, store: &Store, wanted: ToCarry) -> Result<Carried> {
         let repository = reference.repository();
         let index = match self.look(reference).await? {
             Named::Image(digest) => {
@@ -288,7 +288,7 @@ impl Client {
         Ok(Carried { top: Top::Index(index), images })
     }
 
-    async fn fetch_one(&self, pinned: &Pinned, store: &Store, wanted: Wanted) -> Result<CarriedImage> {
+    async fn fetch_one(&self, pinned: &Pinned, store: &Store, wanted: ToCarry) -> Result<CarriedImage> {
         let repository = pinned.repository();
         let image = self.pull(pinned, store).await?;
         let mut attached = Vec::new();
@@ -299,7 +299,7 @@ impl Client {
                 continue;
             }
             let says_bundle = manifest.layers.iter().any(|layer| is_bundle(&layer.media_type));
-            if wanted == Wanted::Evidence && !says_bundle {
+            if wanted == ToCarry::Evidence && !says_bundle {
                 continue;
             }
             let blobs: Vec<Descriptor> = manifest.layers.into_iter().chain([manifest.config]).collect();

@@ -96,14 +96,14 @@ enum Looked {
     /// Of no interest.
     Nothing,
     /// A bundle that is to be fetched.
-    Bundle(Wanted),
+    Bundle(AttachedLayer),
     Fetched(Attachment),
     Gone(Gone),
     Unused(Unused),
 }
 
 /// A bundle that is to be fetched.
-struct Wanted {
+struct AttachedLayer {
     layer: Descriptor,
     origin: String,
     form: Form,
@@ -152,7 +152,7 @@ impl Gathering<'_> {
         }
         if let Some(layer) = only_bundle(&manifest).cloned() {
             let manifest = is_new.then_some(bytes);
-            return Ok(Looked::Bundle(Wanted { layer, origin, form: Form::Bundle, manifest }));
+            return Ok(Looked::Bundle(AttachedLayer { layer, origin, form: Form::Bundle, manifest }));
         }
         let says_bundle = manifest.artifact_type.as_deref().is_some_and(is_bundle);
         match &manifest.layers[..] {
@@ -172,7 +172,9 @@ impl Gathering<'_> {
         let attestations = attestations.into_iter().map(|layer| {
             let origin = origin(&layer);
             match envelopes::is_attestation(&layer) {
-                Ok(()) => Looked::Bundle(Wanted { layer, origin, form: Form::Envelope, manifest: None }),
+                Ok(()) => {
+                    Looked::Bundle(AttachedLayer { layer, origin, form: Form::Envelope, manifest: None })
+                }
                 Err(why) => Looked::Unused(Unused { origin, why }),
             }
         });
@@ -184,7 +186,9 @@ impl Gathering<'_> {
 
     /// Fetches what is a bundle.
     async fn fetch(&self, looked: Looked) -> Result<Looked> {
-        let Looked::Bundle(Wanted { layer, origin, form, manifest }) = looked else { return Ok(looked) };
+        let Looked::Bundle(AttachedLayer { layer, origin, form, manifest }) = looked else {
+            return Ok(looked);
+        };
         if layer.size > MAX_BUNDLE {
             return Err(Error::TooLarge { what: format!("bundle {}", layer.digest), limit: MAX_BUNDLE });
         }

@@ -23,7 +23,7 @@ use crate::image::Manifest;
 
 pub use attach::Statement;
 pub use budget::Budget;
-pub use carry::{Carried, Copied, Wanted};
+pub use carry::{Carried, Copied, ToCarry};
 
 /// The most manifests that may be listed for one image, of whatever kind. More are an error, since choosing some could
 /// miss a veto.

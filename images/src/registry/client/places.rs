@@ -7,19 +7,19 @@ use super::Client;
 use crate::error::{Error, Result};
 
 /// A server for a request.
-pub(super) struct Place {
+pub(super) struct RegistryPlace {
     pub(super) repository: Repository,
     pub(super) is_mirror: bool,
 }
 
 impl Client {
     /// The servers for content with a known digest: the mirrors in order, and the registry itself last.
-    pub(super) fn places(&self, repository: &Repository) -> Result<Vec<Place>> {
+    pub(super) fn places(&self, repository: &Repository) -> Result<Vec<RegistryPlace>> {
         self.places_of(repository, |_| true)
     }
 
     /// The servers that may resolve a tag.
-    pub(super) fn places_of_tags(&self, repository: &Repository) -> Result<Vec<Place>> {
+    pub(super) fn places_of_tags(&self, repository: &Repository) -> Result<Vec<RegistryPlace>> {
         let places = self.places_of(repository, |mirror| mirror.tags)?;
         match places.is_empty() {
             false => Ok(places),
@@ -48,14 +48,18 @@ impl Client {
         }
     }
 
-    fn places_of(&self, repository: &Repository, wanted: impl Fn(&Mirror) -> bool) -> Result<Vec<Place>> {
-        let itself = Place { repository: repository.clone(), is_mirror: false };
+    fn places_of(
+        &self,
+        repository: &Repository,
+        wanted: impl Fn(&Mirror) -> bool,
+    ) -> Result<Vec<RegistryPlace>> {
+        let itself = RegistryPlace { repository: repository.clone(), is_mirror: false };
         let Some(mirrored) = self.registries.mirrored.get(repository.registry()) else {
             return Ok(vec![itself]);
         };
         let mirrors = mirrored.mirrors.iter().filter(|mirror| wanted(mirror));
         let mut places = mirrors
-            .map(|mirror| Ok(Place { repository: at_mirror(mirror, repository)?, is_mirror: true }))
+            .map(|mirror| Ok(RegistryPlace { repository: at_mirror(mirror, repository)?, is_mirror: true }))
             .collect::<Result<Vec<_>>>()?;
         if !mirrored.only {
             places.push(itself);
@@ -100,7 +104,7 @@ mod tests {
         Client::with(Registries { mirrored, ..Registries::default() })
     }
 
-    fn names(places: Vec<Place>) -> Vec<String> {
+    fn names(places: Vec<RegistryPlace>) -> Vec<String> {
         places.iter().map(|place| place.repository.to_string()).collect()
     }
 

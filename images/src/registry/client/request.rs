@@ -11,7 +11,7 @@ use super::super::response::{bounded, expect, passing};
 use super::super::retry::{Failed, Tries, noting, registry_error};
 use super::Client;
 use super::body::{Body, stream_of};
-use super::places::Place;
+use super::places::RegistryPlace;
 use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::image::{MAX_MANIFEST, refuse_schema_1};
@@ -42,7 +42,7 @@ impl Client {
 
     /// Reads a manifest by tag or digest, from the first of these servers that has it. One requested by digest is
     /// verified.
-    pub(super) async fn manifest_at(&self, places: &[Place], version: &str) -> Result<RawManifest> {
+    pub(super) async fn manifest_at(&self, places: &[RegistryPlace], version: &str) -> Result<RawManifest> {
         let mut passed = Passed::new(self, places);
         for place in places {
             let found = self.manifest_if_any(&place.repository, version).await;
@@ -328,7 +328,7 @@ pub(super) struct Passed<'a> {
 }
 
 impl<'a> Passed<'a> {
-    pub(super) fn new(client: &'a Client, places: &[Place]) -> Self {
+    pub(super) fn new(client: &'a Client, places: &[RegistryPlace]) -> Self {
         Self { client, left: places.len(), notes: Vec::new() }
     }
 
@@ -336,7 +336,7 @@ impl<'a> Passed<'a> {
     ///
     /// # Errors
     /// When there is none, or when the error is not the server's fault.
-    pub(super) fn over(&mut self, place: &Place, error: Error) -> Result<()> {
+    pub(super) fn over(&mut self, place: &RegistryPlace, error: Error) -> Result<()> {
         self.left = self.left.saturating_sub(1);
         if matches!(error, Error::Io { .. }) {
             return Err(error);

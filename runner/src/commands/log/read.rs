@@ -8,20 +8,20 @@ use super::Open;
 use crate::error::{Error, Kind, Result};
 
 /// What an entry says.
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     pub(super) subject: Subject,
     pub(super) run: Run,
 }
 
 /// Reads an entry, which the log's own key has to have signed.
-pub(super) fn entry(index: u64, bytes: &[u8], key: &VerifierKey) -> Result<Entry> {
+pub(super) fn entry(index: u64, bytes: &[u8], key: &VerifierKey) -> Result<LogEntry> {
     let wrong =
         || Error::new(Kind::Refused, format!("entry {index} is not a statement that the log's key signed"));
     let bundle = Bundle::parse(bytes).map_err(|cause| wrong().because(cause))?;
     let verified = bundle.verify(key.key()).and_then(|payload| payload.statement());
     let mut statement = verified.map_err(|cause| wrong().because(cause))?.into_value();
     match (statement.predicate.run().cloned(), statement.subject.pop()) {
-        (Some(run), Some(subject)) => Ok(Entry { subject, run }),
+        (Some(run), Some(subject)) => Ok(LogEntry { subject, run }),
         _ => Err(wrong()),
     }
 }

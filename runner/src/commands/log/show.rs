@@ -6,7 +6,7 @@ use errors::{Form, output};
 use serde_json::{Value, json};
 
 use super::Open;
-use super::read::{self, Entry};
+use super::read::{self, LogEntry};
 use crate::commands::output::YES;
 use crate::error::Result;
 
@@ -39,11 +39,11 @@ impl ShowCommand {
     }
 }
 
-fn value(index: u64, entry: &Entry) -> Value {
+fn value(index: u64, entry: &LogEntry) -> Value {
     json!({ "index": index, "subject": entry.subject, "run": entry.run })
 }
 
-fn line(index: u64, Entry { subject, run }: &Entry) -> String {
+fn line(index: u64, LogEntry { subject, run }: &LogEntry) -> String {
     let task = run.task.map(|task| format!("task {task} ")).unwrap_or_default();
     let digest = subject.digest.values().next().map_or("", String::as_str);
     let digest: String = digest.chars().take(12).collect();

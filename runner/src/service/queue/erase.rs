@@ -4,8 +4,8 @@ use attestations::Subject;
 use attestations::run::Salt;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Error, Finish, Outgoing, Queue, State};
-use crate::record::{self, Place};
+use super::{Error, Finish, Outgoing, Queue, TaskState};
+use crate::record::{self, RecordedTask};
 
 const FINISHED: &str = "('completed','crashed','denied','failed','cancelled')";
 
@@ -14,14 +14,14 @@ impl Queue {
     ///
     /// # Errors
     /// When there is no such task, the machine has no randomness, or the disk fails.
-    pub fn place(&self, id: i64) -> Result<Place, Error> {
+    pub fn place(&self, id: i64) -> Result<RecordedTask, Error> {
         let new = record::new_salt().map_err(|error| Error::Corrupt(error.to_string()))?;
         let keep = "UPDATE task SET salt = coalesce(salt, ?2) WHERE id = ?1 RETURNING salt";
         let kept =
             self.connection().query_row(keep, params![id, new.as_bytes()], |row| row.get::<_, Vec<u8>>(0));
         let kept = kept.optional().map_err(|error| self.sqlite(error))?.ok_or(Error::NotFound(id))?;
         let bytes = kept.try_into().map_err(|_| Error::Corrupt(format!("the salt of task {id}")))?;
-        Ok(Place { task: Some(id.unsigned_abs()), salt: Salt::from_bytes(bytes), caller: None })
+        Ok(RecordedTask { task: Some(id.unsigned_abs()), salt: Salt::from_bytes(bytes), caller: None })
     }
 
     /// A completed task's result, with what is written down when it is given out.
@@ -36,8 +36,8 @@ impl Queue {
         });
         let row = row.optional().map_err(|error| self.sqlite(error))?;
         let (state, result, entry) = row.ok_or(Error::NotFound(id))?;
-        match (State::parse(&state)?, result) {
-            (State::Finished(Finish::Completed), Some(result)) => {
+        match (TaskState::parse(&state)?, result) {
+            (TaskState::Finished(Finish::Completed), Some(result)) => {
                 Ok(Outgoing { place, image, entry: entry.map(i64::unsigned_abs), result })
             }
             (state, _) => Err(Error::WrongState { id, state }),
@@ -65,7 +65,7 @@ impl Queue {
     /// When it is not, there is no such task, or the disk fails.
     pub fn erasable(&self, id: i64) -> Result<(), Error> {
         match self.get(id)?.state {
-            State::Finished(_) => Ok(()),
+            TaskState::Finished(_) => Ok(()),
             state => Err(Error::WrongState { id, state }),
         }
     }

@@ -16,7 +16,7 @@ pub use store::Queue;
 
 use crate::{
     egress::Token,
-    record::{Place, RunReport},
+    record::{RecordedTask, RunReport},
 };
 
 /// Most bytes of a task's input.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The task.
         id: i64,
         /// The state it is in.
-        state: State,
+        state: TaskState,
     },
     /// The idempotency key was used before, for something else.
     #[error("the idempotency key was already used for task {0}, which asks for something else")]
@@ -133,7 +133,7 @@ pub struct TaskRequest {
 
 /// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum TaskState {
     /// Waiting for a worker.
     Queued,
     /// Its image is being judged.
@@ -159,43 +159,43 @@ pub enum Finish {
     Cancelled,
 }
 
-impl State {
+impl TaskState {
     /// The state's one spelling, in the file and in answers.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Queued => "queued",
-            State::Verifying => "verifying",
-            State::Running => "running",
-            State::Finished(Finish::Completed) => "completed",
-            State::Finished(Finish::Crashed) => "crashed",
-            State::Finished(Finish::Denied) => "denied",
-            State::Finished(Finish::Failed) => "failed",
-            State::Finished(Finish::Cancelled) => "cancelled",
+            TaskState::Queued => "queued",
+            TaskState::Verifying => "verifying",
+            TaskState::Running => "running",
+            TaskState::Finished(Finish::Completed) => "completed",
+            TaskState::Finished(Finish::Crashed) => "crashed",
+            TaskState::Finished(Finish::Denied) => "denied",
+            TaskState::Finished(Finish::Failed) => "failed",
+            TaskState::Finished(Finish::Cancelled) => "cancelled",
         }
     }
 
-    fn parse(text: &str) -> Result<State, Error> {
+    fn parse(text: &str) -> Result<TaskState, Error> {
         Ok(match text {
-            "queued" => State::Queued,
-            "verifying" => State::Verifying,
-            "running" => State::Running,
-            "completed" => State::Finished(Finish::Completed),
-            "crashed" => State::Finished(Finish::Crashed),
-            "denied" => State::Finished(Finish::Denied),
-            "failed" => State::Finished(Finish::Failed),
-            "cancelled" => State::Finished(Finish::Cancelled),
+            "queued" => TaskState::Queued,
+            "verifying" => TaskState::Verifying,
+            "running" => TaskState::Running,
+            "completed" => TaskState::Finished(Finish::Completed),
+            "crashed" => TaskState::Finished(Finish::Crashed),
+            "denied" => TaskState::Finished(Finish::Denied),
+            "failed" => TaskState::Finished(Finish::Failed),
+            "cancelled" => TaskState::Finished(Finish::Cancelled),
             _ => return Err(Error::Corrupt(format!("a task in the state {text:?}"))),
         })
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for TaskState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Serialize for State {
+impl Serialize for TaskState {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -207,7 +207,7 @@ pub struct Task {
     /// Its number, never used twice.
     pub id: i64,
     /// How far it is.
-    pub state: State,
+    pub state: TaskState,
     /// The image asked for.
     pub image: String,
     /// The databases asked for.
@@ -268,7 +268,7 @@ pub enum Ending {
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// Which task.
-    pub place: Place,
+    pub place: RecordedTask,
     /// The image that made it.
     pub image: Subject,
     /// The entry of the node's log about the end of the run; none of a task that an older program ran.

@@ -10,8 +10,8 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    DEFAULT_MAX_ATTEMPTS, Ending, Error, Finish, MAX_INPUT, MAX_LOG, MAX_RESULT, MAX_TEXT, State, Submitted,
-    Task, TaskRequest, schema,
+    DEFAULT_MAX_ATTEMPTS, Ending, Error, Finish, MAX_INPUT, MAX_LOG, MAX_RESULT, MAX_TEXT, Submitted, Task,
+    TaskRequest, TaskState, schema,
 };
 use crate::{egress::Token, record::RunReport};
 
@@ -170,7 +170,7 @@ impl Queue {
             "UPDATE task SET state = ?2, reason = ?3, remedy = ?4, denial = ?5, admission = ?6, egress = ?7,
                       result = ?8, log = ?9, updated_at = ?10, token = NULL, entry = ?11
                       WHERE id = ?1 AND state IN ('verifying', 'running')";
-        let state = State::Finished(row.finish).as_str();
+        let state = TaskState::Finished(row.finish).as_str();
         let values = params![
             id,
             state,
@@ -192,7 +192,7 @@ impl Queue {
     ///
     /// # Errors
     /// When there is no such task, it is already over, or the disk fails.
-    pub fn cancel(&self, id: i64) -> Result<State, Error> {
+    pub fn cancel(&self, id: i64) -> Result<TaskState, Error> {
         let change = "UPDATE task SET cancel_requested = 1, updated_at = ?2,
                       reason = CASE state WHEN 'queued' THEN 'cancelled before it was started' END,
                       token = CASE state WHEN 'queued' THEN NULL ELSE token END,
@@ -204,7 +204,7 @@ impl Queue {
             .optional()
             .map_err(|error| self.sqlite(error))?;
         match state {
-            Some(state) => State::parse(&state),
+            Some(state) => TaskState::parse(&state),
             None => Err(Error::WrongState { id, state: self.get(id)?.state }),
         }
     }
@@ -253,7 +253,7 @@ impl Queue {
     /// When there is no such task, it has not completed, or the disk fails.
     pub fn result(&self, id: i64) -> Result<Vec<u8>, Error> {
         match self.blob("result", id)? {
-            (State::Finished(Finish::Completed), Some(bytes)) => Ok(bytes),
+            (TaskState::Finished(Finish::Completed), Some(bytes)) => Ok(bytes),
             (state, _) => Err(Error::WrongState { id, state }),
         }
     }
@@ -264,7 +264,7 @@ impl Queue {
     /// When there is no such task, it is not finished, or the disk fails.
     pub fn log(&self, id: i64) -> Result<Vec<u8>, Error> {
         match self.blob("log", id)? {
-            (State::Finished(_), bytes) => Ok(bytes.unwrap_or_default()),
+            (TaskState::Finished(_), bytes) => Ok(bytes.unwrap_or_default()),
             (state, _) => Err(Error::WrongState { id, state }),
         }
     }
@@ -283,13 +283,13 @@ impl Queue {
         Ok((waiting.unsigned_abs(), working.unsigned_abs()))
     }
 
-    fn blob(&self, column: &'static str, id: i64) -> Result<(State, Option<Vec<u8>>), Error> {
+    fn blob(&self, column: &'static str, id: i64) -> Result<(TaskState, Option<Vec<u8>>), Error> {
         let select = format!("SELECT state, {column} FROM task WHERE id = ?1");
         let row =
             self.connection().query_row(&select, [id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
         let (state, bytes) =
             row.optional().map_err(|error| self.sqlite(error))?.ok_or(Error::NotFound(id))?;
-        Ok((State::parse(&state)?, bytes))
+        Ok((TaskState::parse(&state)?, bytes))
     }
 
     /// Decides about every task that a killed server left in work. One transaction: all of it or none.
@@ -461,7 +461,7 @@ fn task(row: &Row<'_>) -> Result<Task, Error> {
     };
     Ok(Task {
         id: row.get(0).map_err(column)?,
-        state: State::parse(&row.get::<_, String>(1).map_err(column)?)?,
+        state: TaskState::parse(&row.get::<_, String>(1).map_err(column)?)?,
         image: row.get(2).map_err(column)?,
         databases: decode(row.get::<_, String>(3).map_err(column)?.as_bytes())?,
         reason: row.get(4).map_err(column)?,

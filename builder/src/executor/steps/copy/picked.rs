@@ -27,7 +27,7 @@ impl<'a> Picked<'a> {
         pattern: Option<&str>,
         excludes: &Ignore,
     ) -> Result<Self, CopyError> {
-        let wanted = pattern.map(Wanted::parse).transpose()?;
+        let wanted = pattern.map(NamePattern::parse).transpose()?;
         let mut picked = Self { tree, base, paths: BTreeMap::new() };
         let mut open = vec![(Vec::new(), wanted.is_none())];
         while let Some((folder, all)) = open.pop() {
@@ -101,7 +101,7 @@ fn within(base: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 /// A pattern with limits on the folders that it can match in, so that a whole stage is not walked for one file.
-struct Wanted {
+struct NamePattern {
     pattern: Pattern,
     /// Its leading parts without wildcards.
     plain: Vec<Vec<u8>>,
@@ -109,7 +109,7 @@ struct Wanted {
     depth: Option<usize>,
 }
 
-impl Wanted {
+impl NamePattern {
     fn parse(text: &str) -> Result<Self, CopyError> {
         let parts: Vec<&str> = text.split('/').collect();
         let plain = parts.iter().take_while(|part| !is_pattern(part));

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use images::layer::{Added, AddedArchive, AddedKind, Limits, NewNode, NodeAttributes};
+use images::layer::{Added, AddedArchive, AddedKind, LayerLimits, NewNode, NodeAttributes};
 
 use super::destination::{Destination, make_folders};
 use super::target::{LayerTarget, split};
@@ -29,7 +29,7 @@ pub(crate) fn unpack(
     io::copy(&mut bytes, &mut file).map_err(failed)?;
     file.rewind().map_err(failed)?;
     let Some(mut archive) =
-        AddedArchive::open(file, &show(source), Limits::default()).map_err(CopyError::Archive)?
+        AddedArchive::open(file, &show(source), LayerLimits::default()).map_err(CopyError::Archive)?
     else {
         return Ok(false);
     };
