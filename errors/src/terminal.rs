@@ -14,19 +14,26 @@ fn steers(letter: char) -> bool {
 
 /// One line: what steers is written out as its code point, and a tab as a space.
 pub fn cell(text: &str) -> String {
-    written_out(text, false)
+    written_out(text, Breaks::AsSpaces)
 }
 
 /// Several lines: the same, but line feeds and tabs stay.
 pub fn lines(text: &str) -> String {
-    written_out(text, true)
+    written_out(text, Breaks::Stay)
 }
 
-fn written_out(text: &str, keeps_lines: bool) -> String {
+/// What becomes of line feeds and tabs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Breaks {
+    AsSpaces,
+    Stay,
+}
+
+fn written_out(text: &str, breaks: Breaks) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '\n' | '\t' if keeps_lines => out.push(letter),
+            '\n' | '\t' if breaks == Breaks::Stay => out.push(letter),
             '\n' | '\t' => out.push(' '),
             letter if steers(letter) => out.push_str(&format!("⟨U+{:04X}⟩", u32::from(letter))),
             letter => out.push(letter),

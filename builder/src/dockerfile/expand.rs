@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::glob::Pattern;
+use super::glob::{Occurrences, Pattern, Reach};
 
 /// The deepest nesting of `${a:-${b:-…}}`; no real file needs more.
 const DEPTH_LIMIT: usize = 32;
@@ -58,7 +58,7 @@ pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// See [`ExpandError`].
 pub(crate) fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
     let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
-    Ok(plain(expander.until(None, false)?))
+    Ok(plain(expander.until(None, Escapes::Go)?))
 }
 
 /// Expands the variables of a here-document, in which quotes have no meaning.
@@ -68,7 +68,7 @@ pub(crate) fn word(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Strin
 pub(crate) fn document(text: &str, lookup: Lookup<'_>) -> Result<String, ExpandError> {
     let mut expander =
         Expander { rest: text.chars().peekable(), escape: '\\', lookup, depth: 0, quotes: false };
-    Ok(plain(expander.until(None, false)?))
+    Ok(plain(expander.until(None, Escapes::Go)?))
 }
 
 fn plain(letters: Vec<Letter>) -> String {
@@ -82,7 +82,7 @@ fn plain(letters: Vec<Letter>) -> String {
 pub(crate) fn words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
     let mut expander = Expander { rest: text.chars().peekable(), escape, lookup, depth: 0, quotes: true };
     let mut words = vec![String::new()];
-    for (letter, literal) in expander.until(None, false)? {
+    for (letter, literal) in expander.until(None, Escapes::Go)? {
         match (letter.is_whitespace() && !literal, words.last_mut()) {
             (false, Some(word)) => word.push(letter),
             _ => words.push(String::new()),
@@ -104,10 +104,16 @@ struct Expander<'a> {
     quotes: bool,
 }
 
+/// What becomes of the escape character: in a pattern it stays, which reads it itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    Go,
+    Stay,
+}
+
 impl Expander<'_> {
-    /// Everything up to `stop`, which is consumed, or to the end if there is no stop. In a pattern (`raw`) the escape
-    /// character stays.
-    fn until(&mut self, stop: Option<char>, raw: bool) -> Result<Vec<Letter>, ExpandError> {
+    /// Everything up to `stop`, which is consumed, or to the end if there is no stop.
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<Vec<Letter>, ExpandError> {
         let mut out: Vec<Letter> = Vec::new();
         loop {
             if out.len() > LENGTH_LIMIT {
@@ -125,7 +131,7 @@ impl Expander<'_> {
                 '"' if self.quotes => self.double_quoted(&mut out)?,
                 '$' => out.extend(self.dollar()?.chars().map(|letter| (letter, false))),
                 _ if letter == self.escape => {
-                    out.extend(raw.then_some((letter, true)));
+                    out.extend((escapes == Escapes::Stay).then_some((letter, true)));
                     out.extend(self.rest.next().map(|next| (next, true)));
                 }
                 _ => out.push((letter, false)),
@@ -203,23 +209,29 @@ impl Expander<'_> {
         match (kind, empty_is_unset) {
             ('-' | '+' | '?', _) => {}
             ('#' | '%', false) => {
-                let longest = self.rest.next_if_eq(&kind).is_some();
-                let pattern = Pattern::parse(&self.part('}', true, &name)?)?;
+                let reach = match self.rest.next_if_eq(&kind) {
+                    Some(_) => Reach::Longest,
+                    None => Reach::Shortest,
+                };
+                let pattern = Pattern::parse(&self.part('}', Escapes::Stay, &name)?)?;
                 let value = value.unwrap_or_default();
                 return match kind {
-                    '#' => pattern.without_prefix(&value, longest),
-                    _ => pattern.without_suffix(&value, longest),
+                    '#' => pattern.without_prefix(&value, reach),
+                    _ => pattern.without_suffix(&value, reach),
                 };
             }
             ('/', false) => {
-                let all = self.rest.next_if_eq(&'/').is_some();
-                let pattern = Pattern::parse(&self.part('/', true, &name)?)?;
-                let replacement = self.part('}', true, &name)?;
-                return pattern.replaced(&value.unwrap_or_default(), &replacement, all);
+                let which = match self.rest.next_if_eq(&'/') {
+                    Some(_) => Occurrences::All,
+                    None => Occurrences::First,
+                };
+                let pattern = Pattern::parse(&self.part('/', Escapes::Stay, &name)?)?;
+                let replacement = self.part('}', Escapes::Stay, &name)?;
+                return pattern.replaced(&value.unwrap_or_default(), &replacement, which);
             }
             _ => return Err(ExpandError::Modifier { name, modifier }),
         }
-        let word = self.part('}', false, &name)?;
+        let word = self.part('}', Escapes::Go, &name)?;
         let set = value.filter(|value| !(empty_is_unset && value.is_empty()));
         match (kind, set) {
             ('-', Some(value)) | ('?', Some(value)) => Ok(value),
@@ -233,8 +245,8 @@ impl Expander<'_> {
     }
 
     /// A part of the substitution of `name`, up to `stop`.
-    fn part(&mut self, stop: char, raw: bool, name: &str) -> Result<String, ExpandError> {
-        self.until(Some(stop), raw).map(plain).map_err(|error| match error {
+    fn part(&mut self, stop: char, escapes: Escapes, name: &str) -> Result<String, ExpandError> {
+        self.until(Some(stop), escapes).map(plain).map_err(|error| match error {
             ExpandError::Brace(inner) if inner.is_empty() => ExpandError::Brace(name.to_owned()),
             other => other,
         })

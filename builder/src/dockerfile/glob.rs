@@ -17,6 +17,27 @@ enum Piece {
     Literal(char),
 }
 
+/// How much a `*` takes: `#` and `%` ask for the shortest, `##` and `%%` for the longest.
+#[derive(Clone, Copy)]
+pub(super) enum Reach {
+    Shortest,
+    Longest,
+}
+
+/// Where something is exchanged: `/` the first time, `//` each time.
+#[derive(Clone, Copy)]
+pub(super) enum Occurrences {
+    First,
+    All,
+}
+
+/// Where in the value a pattern may fit.
+#[derive(Clone, Copy)]
+enum Anchor {
+    Start,
+    Anywhere,
+}
+
 impl Pattern {
     pub(super) fn parse(text: &str) -> Result<Self, ExpandError> {
         let mut pieces = Vec::new();
@@ -35,37 +56,50 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), pieces })
     }
 
-    pub(super) fn without_prefix(&self, value: &str, longest: bool) -> Result<String, ExpandError> {
-        let regex = self.regex(self.pieces.iter(), longest, true)?;
+    pub(super) fn without_prefix(&self, value: &str, reach: Reach) -> Result<String, ExpandError> {
+        let regex = self.regex(self.pieces.iter(), reach, Anchor::Start)?;
         let end = regex.find(value).map_or(0, |found| found.end());
         Ok(value[end..].to_owned())
     }
 
     /// Both turned round, a suffix is a prefix.
-    pub(super) fn without_suffix(&self, value: &str, longest: bool) -> Result<String, ExpandError> {
+    pub(super) fn without_suffix(&self, value: &str, reach: Reach) -> Result<String, ExpandError> {
         let turned: String = value.chars().rev().collect();
-        let regex = self.regex(self.pieces.iter().rev(), longest, true)?;
+        let regex = self.regex(self.pieces.iter().rev(), reach, Anchor::Start)?;
         let end = regex.find(&turned).map_or(0, |found| found.end());
         Ok(turned[end..].chars().rev().collect())
     }
 
-    pub(super) fn replaced(&self, value: &str, replacement: &str, all: bool) -> Result<String, ExpandError> {
-        let regex = self.regex(self.pieces.iter(), true, false)?;
-        let most = if all { 0 } else { 1 };
-        Ok(regex.replacen(value, most, NoExpand(replacement)).into_owned())
+    pub(super) fn replaced(
+        &self,
+        value: &str,
+        replacement: &str,
+        which: Occurrences,
+    ) -> Result<String, ExpandError> {
+        let regex = self.regex(self.pieces.iter(), Reach::Longest, Anchor::Anywhere)?;
+        Ok(match which {
+            Occurrences::First => regex.replace(value, NoExpand(replacement)),
+            Occurrences::All => regex.replace_all(value, NoExpand(replacement)),
+        }
+        .into_owned())
     }
 
     fn regex<'a>(
         &self,
         pieces: impl Iterator<Item = &'a Piece>,
-        longest: bool,
-        at_start: bool,
+        reach: Reach,
+        anchor: Anchor,
     ) -> Result<Regex, ExpandError> {
-        let mut text = if at_start { "^".to_owned() } else { String::new() };
+        let mut text = match anchor {
+            Anchor::Start => "^".to_owned(),
+            Anchor::Anywhere => String::new(),
+        };
         for piece in pieces {
             match piece {
-                Piece::Any if longest => text.push_str(".*"),
-                Piece::Any => text.push_str(".*?"),
+                Piece::Any => text.push_str(match reach {
+                    Reach::Longest => ".*",
+                    Reach::Shortest => ".*?",
+                }),
                 Piece::One => text.push('.'),
                 Piece::Literal(letter) => text.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
             }

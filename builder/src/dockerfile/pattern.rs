@@ -52,7 +52,7 @@ impl Pattern {
     /// # Errors
     /// For a class or an escape that is not closed.
     pub(crate) fn plain(text: &str) -> Result<Self, PatternError> {
-        parse(text, false)
+        parse(text, DoubledStar::AsOne)
     }
 
     /// Parses a pattern in which `**` matches any number of folders.
@@ -60,7 +60,7 @@ impl Pattern {
     /// # Errors
     /// For a class or an escape that is not closed.
     pub(crate) fn deep(text: &str) -> Result<Self, PatternError> {
-        parse(text, true)
+        parse(text, DoubledStar::AnyFolders)
     }
 
     /// Whether the pattern matches all of `path`.
@@ -126,13 +126,20 @@ fn step(part: &Part, letter: u32, index: usize, next: &mut [bool]) {
     }
 }
 
-fn parse(text: &str, deep: bool) -> Result<Pattern, PatternError> {
+/// What `**` means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DoubledStar {
+    AsOne,
+    AnyFolders,
+}
+
+fn parse(text: &str, doubled: DoubledStar) -> Result<Pattern, PatternError> {
     let failed = || PatternError::Open(text.chars().take(100).collect());
     let mut parts = Vec::new();
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
         parts.push(match letter {
-            '*' if deep && letters.peek() == Some(&'*') => {
+            '*' if doubled == DoubledStar::AnyFolders && letters.peek() == Some(&'*') => {
                 while letters.peek() == Some(&'*') {
                     letters.next();
                 }

@@ -120,12 +120,12 @@ impl<W: Write + Send + 'static> Members<W> {
             Stage::Several(workers, spool) => (workers, spool),
             Stage::Broken => return Err(lost()),
         };
-        let block = match workers.hold(false)? {
+        let block = match workers.hold(Full::Says)? {
             true => Block::Held(block),
             false => match spool.put(&block, &self.folder, self.most_spooled)? {
                 Some(spooled) => spooled,
                 None => {
-                    workers.hold(true)?;
+                    workers.hold(Full::Waits)?;
                     Block::Held(block)
                 }
             },
@@ -189,10 +189,16 @@ impl<W: Write + Send + 'static> Workers<W> {
     }
 }
 
+/// What is done where no worker has room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Full {
+    Says,
+    Waits,
+}
+
 impl<W> Workers<W> {
-    /// Reserves room for a block in memory, of which there is one per worker. Waits for it if `wait` is true, and
-    /// otherwise returns whether there is any.
-    fn hold(&self, wait: bool) -> io::Result<bool> {
+    /// Reserves room for a block in memory, of which there is one per worker, and returns whether it did.
+    fn hold(&self, full: Full) -> io::Result<bool> {
         let mut state = self.shared.state();
         loop {
             if let Some(cause) = state.failure() {
@@ -202,7 +208,7 @@ impl<W> Workers<W> {
                 state.held += 1;
                 return Ok(true);
             }
-            if !wait {
+            if full == Full::Says {
                 return Ok(false);
             }
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -115,8 +115,8 @@ struct Walk<'a> {
 struct Folder {
     path: Vec<u8>,
     names: Sorted,
-    /// Whether nothing of the lower layers is visible in it.
-    bare: bool,
+    /// Whether anything of the lower layers is visible in it.
+    below: Below,
     /// Its time in the layer, and its state in the emitter. The root has no entry.
     entry: Option<(u64, Entered)>,
 }
@@ -146,7 +146,7 @@ impl Whiteouts {
 impl Walk<'_> {
     fn all(&mut self) -> Result<()> {
         let names = self.names(self.upper, Below::Shows, Whiteouts::of(&Attributes::of(self.upper)?))?;
-        let root = Folder { path: Vec::new(), names, bare: false, entry: None };
+        let root = Folder { path: Vec::new(), names, below: Below::Shows, entry: None };
         // Without recursion, since a step can nest directories arbitrarily deep.
         let mut open = vec![root];
         while let Some(mut folder) = open.pop() {
@@ -156,12 +156,12 @@ impl Walk<'_> {
             };
             let path =
                 if folder.path.is_empty() { name.clone() } else { [&folder.path[..], b"/", &name].concat() };
-            let bare = folder.bare;
+            let below = folder.below;
             open.push(folder);
             if name.starts_with(WHITEOUT) {
                 self.out.emit(&Entry::marker(path, self.times.epoch), &mut io::empty())?;
             } else {
-                open.extend(self.child(path, bare)?);
+                open.extend(self.child(path, below)?);
             }
         }
         Ok(())
@@ -188,11 +188,11 @@ impl Walk<'_> {
     }
 
     /// Writes the entry at `path`, unless it is a directory, which is walked first.
-    fn child(&mut self, path: Vec<u8>, bare: bool) -> Result<Option<Folder>> {
+    fn child(&mut self, path: Vec<u8>, within: Below) -> Result<Option<Folder>> {
         let place = self.upper.join(OsStr::from_bytes(&path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
         if metadata.is_dir() {
-            return self.enter(path, bare, &place, &metadata).map(Some);
+            return self.enter(path, within, &place, &metadata).map(Some);
         }
         if metadata.file_type().is_socket() {
             // A socket is meaningless without its process, and archives cannot have sockets.
@@ -220,18 +220,24 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn enter(&mut self, path: Vec<u8>, bare: bool, place: &Path, metadata: &fs::Metadata) -> Result<Folder> {
+    fn enter(
+        &mut self,
+        path: Vec<u8>,
+        within: Below,
+        place: &Path,
+        metadata: &fs::Metadata,
+    ) -> Result<Folder> {
         let attributes = Attributes::of(place)?;
-        let below = if bare { None } else { self.directory_below(&path)? };
+        let lower = if within == Below::Hidden { None } else { self.directory_below(&path)? };
         // The kernel also marks some new directories as opaque; in the layer the mark is set only if it hides
         // something.
-        let hidden = if attributes.opaque() && below.is_some() { Below::Hidden } else { Below::Shows };
-        let bare = below.is_none() || hidden == Below::Hidden;
+        let hidden = if attributes.opaque() && lower.is_some() { Below::Hidden } else { Below::Shows };
+        let below = if lower.is_none() { Below::Hidden } else { hidden };
         let names = self.names(place, hidden, Whiteouts::of(&attributes))?;
         let entry = self.entry(path.clone(), Kind::Directory, metadata, attributes.own);
         let time = entry.mtime;
         let entered = self.out.enter(entry);
-        Ok(Folder { path, names, bare, entry: Some((time, entered)) })
+        Ok(Folder { path, names, below, entry: Some((time, entered)) })
     }
 
     fn leave(&mut self, folder: Folder) -> Result<()> {
@@ -240,7 +246,7 @@ impl Walk<'_> {
         let place = self.upper.join(OsStr::from_bytes(&folder.path));
         let metadata = fs::symlink_metadata(&place).at("reading", &place)?;
         if let Some(entry) = self.out.leave(entered) {
-            let below = if folder.bare { None } else { self.only_copied_up(&entry)? };
+            let below = if folder.below == Below::Hidden { None } else { self.only_copied_up(&entry)? };
             if let Some(below) = below {
                 // It has no entry in the layer, so it gets its lower time back.
                 return set_time(&place, (below.mtime(), below.mtime_nsec()), &metadata);

@@ -120,9 +120,19 @@ pub(super) struct Tries {
     wait: Duration,
 }
 
+/// Who is asked: for a mirror another server can stand in, so that less is waited for it.
+#[derive(Clone, Copy)]
+pub(super) enum Server {
+    Registry,
+    Mirror,
+}
+
 impl Tries {
-    pub(super) fn new(of_mirror: bool) -> Self {
-        let most = if of_mirror { TRIES_OF_MIRROR } else { TRIES };
+    pub(super) fn new(server: Server) -> Self {
+        let most = match server {
+            Server::Registry => TRIES,
+            Server::Mirror => TRIES_OF_MIRROR,
+        };
         Self { most, made: 0, wait: FIRST_WAIT }
     }
 
@@ -183,28 +193,28 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end_and_say_how_often() {
-        let mut tries = Tries::new(false);
+        let mut tries = Tries::new(Server::Registry);
         let waits = [250, 500, 1000].map(Duration::from_millis);
         assert_eq!([(); 3].map(|()| tries.next(passing(None)).unwrap().1), waits);
         let error = tries.next(passing(None)).unwrap_err().to_string();
         assert_eq!(error, "r.example: busy (after 4 tries)");
         tries.start_again();
         assert_eq!(tries.next(passing(None)).unwrap().1, waits[0]);
-        let mut of_mirror = Tries::new(true);
+        let mut of_mirror = Tries::new(Server::Mirror);
         assert!(of_mirror.next(passing(None)).is_ok() && of_mirror.next(passing(None)).is_err());
     }
 
     #[test]
     fn what_the_registry_asks_for_is_bounded() {
-        assert_eq!(Tries::new(false).next(passing(Some(7))).unwrap().1, Duration::from_secs(7));
-        let error = Tries::new(false).next(passing(Some(3600))).unwrap_err().to_string();
+        assert_eq!(Tries::new(Server::Registry).next(passing(Some(7))).unwrap().1, Duration::from_secs(7));
+        let error = Tries::new(Server::Registry).next(passing(Some(3600))).unwrap_err().to_string();
         assert!(error.contains("3600 s"), "{error}");
     }
 
     #[test]
     fn what_lasts_is_told_at_once() {
         let error = Error::NotFound { what: "x".into() };
-        assert!(Tries::new(false).next(error.into()).is_err());
+        assert!(Tries::new(Server::Registry).next(error.into()).is_err());
         for (status, passes) in [(429, true), (503, true), (404, false), (401, false), (501, false)] {
             assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passes, "{status}");
         }

@@ -30,7 +30,7 @@ pub(crate) fn of(secret: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     for part in std::iter::once(whole).chain(lines.filter(|line| *line != whole)) {
         let part = &part[..part.len().min(MAX_PLAIN)];
         all.push(part.to_vec());
-        all.extend([true, false].map(|upper| percent(part, upper)));
+        all.extend([Case::Upper, Case::Lower].map(|case| percent(part, case)));
         let beginning = &part[..part.len().min(MAX_ENCODED)];
         for alphabet in [STANDARD, FOR_URLS] {
             all.extend((0..3).map(|before| base64(beginning, before, alphabet)));
@@ -52,15 +52,24 @@ fn base64(bytes: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<u8> {
     (first..end).map(|group| alphabet[usize::from(digit(group))]).collect()
 }
 
+/// How hexadecimal digits are written.
+#[derive(Clone, Copy)]
+enum Case {
+    Upper,
+    Lower,
+}
+
 /// Everything but letters, digits and `-._~` percent-encoded (RFC 3986, section 2.3).
-fn percent(bytes: &[u8], upper: bool) -> Vec<u8> {
+fn percent(bytes: &[u8], case: Case) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
             b'-' | b'.' | b'_' | b'~' => out.push(*byte),
             byte if byte.is_ascii_alphanumeric() => out.push(*byte),
-            byte if upper => out.extend(format!("%{byte:02X}").into_bytes()),
-            byte => out.extend(format!("%{byte:02x}").into_bytes()),
+            byte => out.extend(match case {
+                Case::Upper => format!("%{byte:02X}").into_bytes(),
+                Case::Lower => format!("%{byte:02x}").into_bytes(),
+            }),
         }
     }
     out

@@ -13,6 +13,13 @@ pub struct Redactor {
     held: Vec<u8>,
 }
 
+/// Whether more may follow what is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    GoesOn,
+    Ended,
+}
+
 impl Redactor {
     /// A redactor at the beginning of a stream.
     pub fn new(needles: &Arc<SecretPatterns>) -> Self {
@@ -22,7 +29,7 @@ impl Redactor {
     /// Adds bytes, and returns those that can be shown.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(bytes);
-        let (mut shown, rest) = self.replaced(false);
+        let (mut shown, rest) = self.replaced(Stream::GoesOn);
         let unclear = self.needles.beginning(&self.held[rest..]);
         let clear = self.held.len() - unclear;
         shown.extend_from_slice(&self.held[rest..clear]);
@@ -32,18 +39,18 @@ impl Redactor {
 
     /// The bytes held back at the end of the stream.
     pub fn finish(self) -> Vec<u8> {
-        let (mut shown, rest) = self.replaced(true);
+        let (mut shown, rest) = self.replaced(Stream::Ended);
         shown.extend_from_slice(&self.held[rest..]);
         shown
     }
 
     /// Everything up to the end of the last complete secret, redacted, and its length in the input. An incomplete one
     /// is left for later.
-    fn replaced(&self, is_all: bool) -> (Vec<u8>, usize) {
+    fn replaced(&self, stream: Stream) -> (Vec<u8>, usize) {
         let (mut shown, mut at) = (Vec::new(), 0);
         while let Some(hit) = self.needles.first(&self.held, at) {
             shown.extend_from_slice(&self.held[at..hit.start]);
-            if !is_all && self.needles.goes_on(&self.held[hit.start..]) {
+            if stream == Stream::GoesOn && self.needles.goes_on(&self.held[hit.start..]) {
                 return (shown, hit.start);
             }
             shown.extend_from_slice(INSTEAD);

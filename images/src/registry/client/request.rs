@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use super::super::auth::{self, Auth, Operation, with_auth};
 use super::super::hosts::{is_plain, served_by};
 use super::super::response::{bounded, expect, passing};
-use super::super::retry::{Failed, Tries, noting, registry_error};
+use super::super::retry::{Failed, Server, Tries, noting, registry_error};
 use super::Client;
 use super::body::{Body, stream_of};
 use super::places::RegistryPlace;
@@ -169,8 +169,11 @@ impl Client {
 
     /// The retries of one request there.
     pub(super) fn tries(&self, repository: &Repository) -> Tries {
-        let of_mirror = self.registries.mirrored.values().flat_map(|mirrored| &mirrored.mirrors);
-        Tries::new(of_mirror.into_iter().any(|mirror| mirror.host() == repository.registry()))
+        let mut mirrors = self.registries.mirrored.values().flat_map(|mirrored| &mirrored.mirrors);
+        Tries::new(match mirrors.any(|mirror| mirror.host() == repository.registry()) {
+            true => Server::Mirror,
+            false => Server::Registry,
+        })
     }
 
     /// Sends a request, and retries where that can help.
