@@ -3,11 +3,20 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::{Error, Kind, Result};
+
+/// A path as it is from anywhere: programs that are asked to mount it have another current folder, and engines take no other.
+/// For the command line.
+///
+/// # Errors
+/// When it is empty, or the current folder is gone.
+pub fn absolute(path: &str) -> io::Result<PathBuf> {
+    std::path::absolute(path)
+}
 
 /// Reads a file of at most `limit` bytes. A pipe is read to its end, within the limit.
 ///

@@ -66,9 +66,16 @@ impl LayerCache {
         clear(&making)?;
         fs::create_dir(&making).at("making", &making)?;
         set_mode(&making)?;
-        if let Err(error) = unpack(store, layer, diff_id, &making, self.limits) {
-            clear(&making)?;
-            return Err(error);
+        let devices = match unpack(store, layer, diff_id, &making, self.limits) {
+            Ok(devices) => devices,
+            Err(error) => {
+                clear(&making)?;
+                return Err(error);
+            }
+        };
+        if !devices.is_empty() {
+            let list = self.list_of_devices(diff_id);
+            fs::write(&list, devices.join("\n")).at("writing", &list)?;
         }
         // A layer with its final name must be complete even after a crash of the machine, so it is synced first.
         let folder = File::open(&making).at("opening", &making)?;
@@ -76,6 +83,23 @@ impl LayerCache {
         fs::rename(&making, &place).at("naming", &place)?;
         File::open(&self.root).and_then(|root| root.sync_all()).at("flushing", &self.root)?;
         Ok(place)
+    }
+
+    /// The device nodes of a layer that are left out of its directory, as text for people.
+    ///
+    /// # Errors
+    /// When the cache cannot be read.
+    pub fn devices_left_out(&self, diff_id: &Digest) -> Result<Vec<String>> {
+        let list = self.list_of_devices(diff_id);
+        match fs::read(&list) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(cause) => Err(cause).at("reading", &list),
+        }
+    }
+
+    fn list_of_devices(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join(format!(".{}.devices", diff_id.hex()))
     }
 
     fn lock(&self, diff_id: &Digest) -> Result<File> {

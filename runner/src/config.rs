@@ -193,7 +193,8 @@ impl Config {
     /// When it is missing, too large, half-written, has a field that is not known, or others may change it.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = trusted::read_text(path, MAX_FILE)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let folder = &std::path::absolute(folder).map_err(|cause| Error::io("finding", folder, cause))?;
         let mut config: Self = toml::from_str(&text).map_err(|cause| {
             let hint = "compare with what `countersign-runner init` writes";
             Error::new(Kind::Input, format!("the configuration {} is not usable", path.display()))
@@ -206,6 +207,7 @@ impl Config {
                 format!("{}: version {} is not known: 1 is", path.display(), config.version),
             ));
         }
+        config.state_dir = folder.join(config.state_dir);
         config.policy = config.policy.map(|file| folder.join(file));
         config.federation = config
             .federation

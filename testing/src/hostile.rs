@@ -127,8 +127,8 @@ impl Hostile {
         }
         if let Ok(entries) = std::fs::read_dir(self.path("state/layers")) {
             let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-            let half: Vec<_> =
-                names.filter(|name| name.starts_with('.') && !name.ends_with(".lock")).collect();
+            let is_kept = |name: &str| [".lock", ".devices"].iter().any(|end| name.ends_with(end));
+            let half: Vec<_> = names.filter(|name| name.starts_with('.') && !is_kept(name)).collect();
             assert!(half.is_empty(), "left half unpacked: {half:?}");
         }
         // Network namespaces are mounts, too.

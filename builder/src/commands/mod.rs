@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use errors::logs::{self, Format};
-use errors::{Form, output, program, trusted};
+use errors::{Form, files, output, program, trusted};
 
 use crate::error::{Kind, Result};
 use crate::progress::Mode;
@@ -46,6 +46,7 @@ struct Program {
         env = "COUNTERSIGN_STATE",
         default_value = "/var/lib/countersign",
         value_name = "DIR",
+        value_parser = files::absolute,
         help_heading = GLOBAL
     )]
     state_dir: PathBuf,
@@ -201,5 +202,11 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Program::command().debug_assert();
+    }
+
+    #[test]
+    fn the_state_directory_is_where_the_program_was_called() {
+        let program = Program::try_parse_from(["x", "--state-dir", "state", "completions", "bash"]).unwrap();
+        assert_eq!(program.state_dir, std::env::current_dir().unwrap().join("state"));
     }
 }

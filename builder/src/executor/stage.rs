@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use attestations::Digest;
 use attestations::provenance::LayerRecord;
+use attestations::{Digest, Foreign};
 use images::image::MAX_LAYERS;
 use images::layer::{
     AppliedRule, Compression, Normaliser, Packing, VirtualLayer, VirtualLayerBuilder, Written,
@@ -183,6 +183,7 @@ impl<'a> StageRun<'a> {
         };
         let folders = self.resources.cache.lower_dirs(self.resources.store, &base.image).map_err(Error::from);
         let folders = folders.map_err(|error| of_base(&base.asked, error))?;
+        self.tell_of_devices(base)?;
         let config = config::on_base(base.image.config());
         let created_by = created_by_of_layers(&config);
         let layers = base.image.layers().iter().zip(base.image.diff_ids()).enumerate().map(
@@ -198,6 +199,26 @@ impl<'a> StageRun<'a> {
             },
         );
         Ok(StageState { layers: layers.collect(), config, root: StageFiles::of_base(folders) })
+    }
+
+    /// A base's device nodes are in the image as they are, and in no step, as in a runtime that may make none.
+    fn tell_of_devices(&self, base: &Base) -> Result<()> {
+        let mut devices = Vec::new();
+        for diff_id in base.image.diff_ids() {
+            devices.extend(self.resources.cache.devices_left_out(diff_id)?);
+        }
+        let Some(first) = devices.first() else { return Ok(()) };
+        let more = match devices.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!(
+            "base {}: its device nodes are not there for steps: /{}{more}",
+            base.asked,
+            Foreign::new(first)
+        );
+        self.resources.workspace.report(&Event::Warning { message: &message, path: None });
+        Ok(())
     }
 
     /// Executes one step on the stage's current layers.

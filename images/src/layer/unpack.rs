@@ -26,24 +26,27 @@ use crate::store::Store;
 const OPAQUE_MARKER: &str = ".wh..wh..opq";
 const WHITEOUT: &[u8] = b".wh.";
 const MAX_DEPTH: usize = 256;
+/// The most device nodes that are named.
+const MOST_DEVICES: usize = 1000;
 
 /// Unpacks a layer into the empty directory `into`. Whiteouts become overlayfs's own; owners, modes, times and
-/// attributes are kept.
+/// attributes are kept. Device nodes are left out, as runtimes do that may make none: what lies below them in other layers
+/// does not show either. Returns the paths of those, without a leading slash; the first thousand of them.
 ///
 /// # Errors
-/// When the layer does not match its digests, exceeds `limits`, has device nodes or a path that leads outside, or the
-/// disk refuses. Then `into` has a part of the files, and must not be used.
+/// When the layer does not match its digests, exceeds `limits`, has a path that leads outside, or the disk refuses. Then
+/// `into` has a part of the files, and must not be used.
 pub fn unpack(
     store: &Store,
     layer: &Descriptor,
     diff_id: &Digest,
     into: &Path,
     limits: LayerLimits,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let archive = open_archive(store, layer, Some(diff_id), limits)?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
     let root = sys::open(into, flags, Mode::empty()).at("opening", into)?;
-    let mut unpacking = Unpacking { root, into: into.to_owned(), parent: None };
+    let mut unpacking = Unpacking { root, into: into.to_owned(), parent: None, devices: Vec::new() };
     let what = format!("layer {}", layer.digest);
     let mut entries = Entries::new(archive.reader(), &what);
     let mut count = 0;
@@ -59,7 +62,8 @@ pub fn unpack(
         unpacking.entry(&entry, &mut entries.content(), &what)?;
     }
     unpacking.leave()?;
-    archive.finish()
+    archive.finish()?;
+    Ok(unpacking.devices)
 }
 
 struct Unpacking {
@@ -67,6 +71,8 @@ struct Unpacking {
     into: PathBuf,
     /// The directory opened last: archives list a directory's entries together.
     parent: Option<Parent>,
+    /// The device nodes that were left out.
+    devices: Vec<String>,
 }
 
 /// The directory that is being filled. Every new entry changes its time, so it is restored when the directory is
@@ -127,12 +133,20 @@ impl Unpacking {
             }
             EntryType::Fifo => sys::mknodat(parent, &name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
                 .at("making", self.into.join(&path))?,
-            EntryType::Char | EntryType::Block => {
-                return Err(refused("a device node, which no image may bring"));
-            }
+            EntryType::Char | EntryType::Block => return self.device(&path, &folder, &name),
             other => return Err(refused(&format!("an entry of type {:?}", other.as_byte() as char))),
         }
         self.attributes(entry, &path, &folder, &name, mode)
+    }
+
+    /// Leaves a device node out, and hides what lies below it.
+    fn device(&mut self, path: &Path, folder: &Path, name: &OsStr) -> Result<()> {
+        if self.devices.len() < MOST_DEVICES {
+            self.devices.push(path.to_string_lossy().into_owned());
+        }
+        let parent = self.parent_fd(folder)?;
+        sys::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
+            .at("hiding", self.into.join(path))
     }
 
     /// Owner first, then mode (a change of owner clears setuid), then attributes, then time.
@@ -331,7 +345,7 @@ fn mark_opaque(folder: &OwnedFd) -> rustix::io::Result<()> {
     sys::fsetxattr(folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())
 }
 
-/// Layers must not have devices, so a character device here is a whiteout that was created while unpacking.
+/// No layer's own device is made, so a character device here is a whiteout that was created while unpacking.
 fn is_whiteout(stat: &sys::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
 }

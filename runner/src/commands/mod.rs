@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use errors::logs::{self, Format};
-use errors::{Form, program};
+use errors::{Form, files, program};
 
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
@@ -41,7 +41,14 @@ struct Program {
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     policy: Option<PathBuf>,
     /// Directory for images and the task queue, instead of the one that the configuration names.
-    #[arg(long, global = true, env = "COUNTERSIGN_STATE", value_name = "DIR", help_heading = GLOBAL)]
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_STATE",
+        value_name = "DIR",
+        value_parser = files::absolute,
+        help_heading = GLOBAL
+    )]
     state_dir: Option<PathBuf>,
     /// Print the result, or the error, as one JSON object on standard output.
     #[arg(long, global = true, help_heading = GLOBAL)]

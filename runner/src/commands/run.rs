@@ -175,7 +175,8 @@ fn databases(given: &[String]) -> Result<(Vec<String>, BTreeMap<String, Database
             Some((path, kind)) if !kind.contains('/') => (path, kind),
             _ => (place, "csv"),
         };
-        let database = Database { path: PathBuf::from(path), kind: kind.to_owned() };
+        let path = files::absolute(path).map_err(|cause| Error::io("finding", Path::new(path), cause))?;
+        let database = Database { path, kind: kind.to_owned() };
         if extra.insert(label.to_owned(), database).is_some() {
             return Err(Error::new(Kind::Usage, format!("the database `{label}` is given twice")));
         }

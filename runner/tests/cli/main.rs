@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use site::{NAME, Site, cannot_run, input_file};
+use testing::Engine;
 
 fn runner(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-runner"));
@@ -268,6 +269,44 @@ fn run_writes_the_result_whole_or_not_at_all() {
         input.to_str().unwrap(),
     ]);
     assert_eq!(denied.status.code(), Some(1), "{}", text(&denied));
+}
+
+/// Engines mount what they are named by itself, wherever this program was started.
+#[test]
+fn relative_paths_are_those_of_the_caller_on_every_engine() {
+    if cannot_run() {
+        return;
+    }
+    let site = Site::new();
+    let docker = Engine::here();
+    let folder = site.policy().parent().unwrap();
+    let name = |path: &Path| path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+    let script = site.script("echo '{}' > /mnt/countersign/output")["script"].path.clone();
+    let (state, script) = (name(&site.config.state_dir), format!("script={}", name(&script)));
+    let (evidence, input) = (name(&site.evidence()), name(&input_file(&site, "average")));
+    let socket = docker.as_ref().map_or("/none".into(), Engine::socket);
+    std::fs::write(
+        folder.join("relative.toml"),
+        format!("version = 1\nstate_dir = {state:?}\npolicy = \"policy.toml\"\ndocker_socket = {socket:?}\n"),
+    )
+    .unwrap();
+    for engine in ["oci", "docker"] {
+        if engine == "docker" && docker.is_none() {
+            continue;
+        }
+        let words = ["run", &site.reference(), "--offline", "--engine", engine, "--evidence", &evidence];
+        let more = ["--input", &input, "--database", &script];
+        let configured = ["--config", "relative.toml"];
+        for state in [&[][..], &["--state-dir", &state]] {
+            let ran = Command::new(env!("CARGO_BIN_EXE_countersign-runner"))
+                .args([&configured, state, &words, &more].concat())
+                .env_remove("COUNTERSIGN_STATE")
+                .current_dir(folder)
+                .output()
+                .unwrap();
+            assert_eq!(ran.status.code(), Some(0), "{engine} {state:?}: {}", text(&ran));
+        }
+    }
 }
 
 #[test]
