@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attestations::federation::Edition;
 use attestations::{About, Digest, Evidence, FederationName, No, Repository, Seen};
 use errors::{Error, Kind, Result};
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, TransactionBehavior, params};
 use serde::Serialize;
 
 /// The schema's version, kept in SQLite's `user_version`.
@@ -125,11 +125,7 @@ impl Memory {
         let doing = |cause| failed(path, "opening", cause);
         let mut connection = Connection::open(path).map_err(doing)?;
         connection.busy_timeout(BUSY).map_err(doing)?;
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
-            )
-            .map_err(doing)?;
+        keep_in_wal(&connection).map_err(doing)?;
         // A no that cannot be found any more would be the same as none.
         let sound: String =
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(doing)?;
@@ -398,9 +394,34 @@ impl Memory {
     }
 }
 
+/// Sets how the file is written. Where several open a new one at once, the change of its journal is what SQLite does not
+/// wait for by itself.
+fn keep_in_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let done = connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
+        );
+        match done {
+            Err(cause) if is_busy(&cause) && begun.elapsed() < BUSY => std::thread::sleep(BUSY / 1000),
+            done => return done,
+        }
+    }
+}
+
+fn is_busy(cause: &rusqlite::Error) -> bool {
+    matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 fn failed(path: &Path, doing: &str, cause: rusqlite::Error) -> Error {
+    let hint = match is_busy(&cause) {
+        true => {
+            "another process holds it: wait for it to end, or end it, and ask again; nothing is admitted without it"
+        }
+        false => "nothing is admitted without it: look at the disk and the rights of the state directory",
+    };
     Error::new(Kind::Machine, format!("{doing} the node's memory {}", path.display()))
-        .hint("nothing is admitted without it: look at the disk and the rights of the state directory")
+        .hint(hint)
         .because(cause)
 }
 
