@@ -126,3 +126,26 @@ fn code_and_tables_are_no_prose() {
     assert_eq!(links("a [b](c.md#d) and `e` [f](g)"), ["c.md#d", "g"]);
     assert_eq!(anchors("# What, a `heading`\n"), ["what-a-heading"]);
 }
+
+/// The sources of every crate, in one text.
+fn sources() -> String {
+    let output = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root()).output().unwrap();
+    let names = String::from_utf8(output.stdout).unwrap();
+    names.lines().filter_map(|name| std::fs::read_to_string(root().join(name)).ok()).collect()
+}
+
+#[test]
+fn every_test_that_the_table_of_attacks_names_is_one() {
+    let table = std::fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let sources = sources();
+    let mut count = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let tests: Vec<&str> = row.rsplit(" | ").next().unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for name in tests {
+            assert!(sources.contains(&format!("fn {name}(")), "`{name}` is no test");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} tests");
+}
