@@ -121,7 +121,7 @@ struct Image {
 
 /// One platform, or a list.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`platform` is one text, or a list of them")]
 enum Platforms {
     One(String),
     Several(Vec<String>),

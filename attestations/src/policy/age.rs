@@ -82,7 +82,7 @@ impl FromStr for Moment {
 
 /// A key: its text, or a table that says when it is believed.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a key is a text, or a table of `key`, `from` and `until`")]
 pub(super) enum KeyText {
     Plain(String),
     Limited(LimitedKeyText),

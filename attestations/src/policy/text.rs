@@ -23,7 +23,7 @@ pub struct PolicyError {
 
 /// `"any"`, or a list.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a list of texts nor \"any\"")]
 pub(super) enum ListText {
     Word(String),
     Items(Vec<String>),

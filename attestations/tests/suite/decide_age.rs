@@ -130,3 +130,23 @@ fn lengths_and_moments_that_mean_nothing_are_refused_with_their_line() {
     }
     assert!(matches!(world.decide(&world.enough()), Decision::Admitted(_)));
 }
+
+/// What has two forms says which, in the words of the file and not of this program.
+#[test]
+fn a_value_of_neither_form_is_told_which_there_are() {
+    let people = |keys: &str| {
+        format!("version = 1\n[people.a]\nname = \"A\"\nemails = [\"a@x.example\"]\nkeys = {keys}\n")
+    };
+    for keys in ["[5]", "[{ key = \"x\", form = \"2026-01-01\" }]", "[[]]"] {
+        let error = Policy::parse(&people(keys)).unwrap_err();
+        assert_eq!((error.line, error.message.contains("untagged")), (5, false), "{error}");
+        assert!(error.message.contains("a table of `key`, `from` and `until`"), "{error}");
+    }
+    let world = World::new();
+    for list in ["5", "[5]", "true"] {
+        let text = world.policy_text();
+        let line = text.lines().find(|line| line.starts_with("databases")).unwrap().to_owned();
+        let error = Policy::parse(&text.replacen(&line, &format!("databases = {list}"), 1)).unwrap_err();
+        assert!(error.message.contains("neither a list of texts nor \"any\""), "{error}");
+    }
+}

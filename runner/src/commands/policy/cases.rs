@@ -37,7 +37,7 @@ struct Case {
 
 /// `"admitted"`, or codes of what is not met.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`expect` is \"admitted\", or a list of codes")]
 enum Expected {
     Word(String),
     Codes(Vec<String>),
