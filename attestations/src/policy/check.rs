@@ -6,7 +6,9 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::callers::Callers;
 use super::functions::Functions;
+use super::privileges::Privileges;
 use super::{Allowed, Demands, HeldKey, Policy, Rule, Selector, Threshold};
 use crate::review::CountedOnce;
 
@@ -61,9 +63,7 @@ impl Policy {
             let about = format!("rule {}", rule.selector());
             found.extend(self.reach(at, rule).map(|why| error(&about, why)));
             self.demands(&rule.image, &about, now, &mut found);
-            if matches!(&rule.privileges.functions, Functions::Only(none) if none.is_empty()) {
-                found.push(error(&about, "functions is empty: no function may be called".to_owned()));
-            }
+            found.extend(rule.privileges.odd(&about));
             if let Some(bases) = &rule.built_bases {
                 self.demands(&bases.base, &format!("{about}, built_bases"), now, &mut found);
             }
@@ -181,6 +181,38 @@ impl Policy {
     /// Whether one of these keys could say yes at `now`.
     fn can_sign(&self, keys: &[HeldKey], now: Timestamp) -> bool {
         keys.iter().any(|held| held.valid.covers(now) && self.key_revoked(&held.key, now).is_none())
+    }
+}
+
+impl Privileges {
+    /// Calls that nobody can make, and grants that come to nothing.
+    fn odd(&self, about: &str) -> Vec<Finding> {
+        let mut found = Vec::new();
+        if let Functions::Only(functions) = &self.functions {
+            if functions.is_empty() {
+                found.push(error(about, "functions is empty: no function may be called".to_owned()));
+            }
+            let never = functions.iter().filter(|(_, arguments)| arguments.fit_nothing());
+            found.extend(never.map(|(name, _)| {
+                error(about, format!("the arguments of {name} fit nothing: its schema is `false`"))
+            }));
+        }
+        if self.callers == Callers::Only(Vec::new()) {
+            found.push(error(about, "users and organisations name nobody: nobody may ask".to_owned()));
+        }
+        let budget = &self.budget;
+        if budget.result_kib == Some(0) {
+            found.push(error(about, "the budget's result_kib is 0: no result may leave".to_owned()));
+        }
+        let none =
+            [("requests", budget.requests), ("bytes_out", budget.bytes_out), ("bytes_in", budget.bytes_in)];
+        for (field, _) in none.into_iter().filter(|(_, most)| *most == Some(0) && !self.egress.is_empty()) {
+            found.push(warning(
+                about,
+                format!("egress lists requests, and the budget's {field} is 0: none passes"),
+            ));
+        }
+        found
     }
 }
 

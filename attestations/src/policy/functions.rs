@@ -30,6 +30,13 @@ pub(crate) enum Arguments {
     Fit(Vec<Schema>),
 }
 
+impl Arguments {
+    /// Whether one of the schemas is `false`, which nothing fits. Other schemas are not looked into.
+    pub(super) fn fit_nothing(&self) -> bool {
+        matches!(self, Self::Fit(schemas) if schemas.iter().any(|schema| *schema.value() == false))
+    }
+}
+
 impl Functions {
     /// What the arguments of this function must be; none where it may not be called.
     pub(crate) fn arguments(&self, name: &str) -> Option<&Arguments> {

@@ -120,4 +120,19 @@ fn what_is_odd_about_a_policy_is_found() {
         &world.policy_text().replace("functions = [\"partial\"]", "functions = []"),
         "no function may be called",
     );
+    let rule_with =
+        |lines: &str| world.policy_text().replace("databases = ", &format!("{lines}\ndatabases = "));
+    has(&rule_with("users = []"), "users and organisations name nobody: nobody may ask");
+    let nobody = format!("{}[organisations.ours]\nusers = []\n", rule_with("organisations = [\"ours\"]"));
+    has(&nobody, "users and organisations name nobody: nobody may ask");
+    has(&format!("{}[algorithm.budget]\nresult_kib = 0\n", world.policy_text()), "no result may leave");
+    let unread = format!("{}[algorithm.budget]\nrequests = 0\n", world.policy_text());
+    assert!(!odd(&unread, now).iter().any(|one| one.contains("none passes")), "it asks for nothing");
+    let asks = unread.replace("databases = ", "egress = \"vantage6-read\"\ndatabases = ");
+    has(&asks, "egress lists requests, and the budget's requests is 0: none passes");
+    let never = world.policy_text().replace("functions = [\"partial\"]\n", "");
+    has(
+        &format!("{never}[algorithm.functions.partial]\narguments = 'false'\n"),
+        "the arguments of partial fit nothing",
+    );
 }

@@ -17,7 +17,8 @@ use crate::error::Result;
 pub(super) enum PolicyCommand {
     /// Show which policies decide now: the node's own, and a federation's release with its version, expiry and signers.
     Show,
-    /// Report rules that nothing reaches, thresholds that nobody can meet, and keys that have ended or end soon.
+    /// Report rules that nothing reaches, thresholds that nobody can meet, calls that nobody can make, and keys that have
+    /// ended or end soon.
     ///
     /// The exit code is 1 if there is an error; warnings alone do not change it.
     Check {
