@@ -174,6 +174,23 @@ fn a_rebuild_that_comes_to_nothing_says_so() {
 }
 
 #[test]
+fn the_digest_that_an_explanation_shows_is_what_revokes_the_statement() {
+    need!("runc", "docker-registry", "skopeo");
+    let (scene, commit) = Scene::new();
+    scene.publish(&commit, "1");
+    let (reference, policy) = (format!("{}:1", scene.image()), scene.text("policy.toml"));
+    let told = runner(["--policy", &policy, "verify", "--explain", &reference]).expect(0).stdout;
+    let review = told.find("approved the whole of").unwrap_or_else(|| panic!("{told}"));
+    let digest = told[review..].split("statement ").nth(1).unwrap().lines().next().unwrap();
+    let text = std::fs::read_to_string(&policy).unwrap();
+    let revoked = format!("version = 1\nrevoked = [\"{digest}\"]");
+    assert!(text.contains("version = 1") && !text.contains("revoked = "), "{text}");
+    std::fs::write(&policy, text.replacen("version = 1", &revoked, 1)).unwrap();
+    let denied = unmet(&scene.verify(&reference).expect(1));
+    assert!(denied[0].starts_with("2 approving reviewer(s) of alice, bob; found "), "{denied:?}");
+}
+
+#[test]
 fn evidence_of_the_hospitals_own_repository_is_asked_for() {
     need!("runc", "docker-registry", "skopeo");
     let (scene, commit) = Scene::new();

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::evidence::Checked;
 use super::{Case, Decision, Ignored, Remembered};
+use crate::digest::Digest;
 use crate::foreign::Foreign;
 use crate::policy::Issuer;
 use crate::provenance::{RebuildVerdict, Responses};
@@ -22,6 +23,9 @@ pub struct Weighed {
     /// Who of the policy signed it; nothing where nobody did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The digest of what they signed, by which it is revoked or taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<Digest>,
     /// What it says.
     pub says: String,
     /// How it weighed.
@@ -63,16 +67,17 @@ impl Case<'_> {
             };
             let signed = one.found.as_ref().ok();
             let by = signed.map(|signed| signed.holder.name().to_owned());
-            let statement = signed.and_then(|signed| signed.read.said.as_ref().ok());
-            let says =
-                statement.map_or_else(|| "nothing that is known here".to_owned(), |it| says(it.value()));
-            Weighed { origin, policy: self.policy.issuer().clone(), by, says, weight }
+            let statement = signed.and_then(|signed| signed.read.digests()).map(|(_, statement)| statement);
+            let said = signed.and_then(|signed| signed.read.said.as_ref().ok());
+            let says = said.map_or_else(|| "nothing that is known here".to_owned(), |it| says(it.value()));
+            Weighed { origin, policy: self.policy.issuer().clone(), by, statement, says, weight }
         };
         let kept = self.kept(remembered);
         let unused = self.noticed.ignored().map(|it| Weighed {
             origin: it.origin,
             policy: self.policy.issuer().clone(),
             by: None,
+            statement: None,
             says: "nothing that is read here".to_owned(),
             weight: Weight::NotCounted { reason: it.reason.to_string() },
         });

@@ -144,7 +144,9 @@ fn explanation(all: &[Weighed]) -> String {
             Issuer::Node => String::new(),
             Issuer::Federation { name, .. } => format!("by the policy of {name}, "),
         };
-        text.push_str(&format!("\n    {}\n      {by}: {}\n      {policy}{weight}", one.origin, one.says));
+        let statement = one.statement.map(|digest| format!("\n      statement {digest}")).unwrap_or_default();
+        text.push_str(&format!("\n    {}\n      {by}: {}{statement}", one.origin, one.says));
+        text.push_str(&format!("\n      {policy}{weight}"));
     }
     text
 }
